@@ -1,0 +1,27 @@
+//! What bosund and bosun-shim must agree on, and nothing else.
+//!
+//! | module | what both sides must agree on |
+//! |---|---|
+//! | [`id`] | which names are ids, so that an id is always a safe path component |
+//! | [`files`] | the name of every file and socket of a container |
+//! | [`exit`] | the exit record: the one durable fact that the shim makes |
+//! | [`lifecycle`] | the exit protocol: the states of both sides, as pure functions |
+//! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
+//! | [`task`] | containerd's task API (v2 and v3 share these messages) |
+//! | [`shim`] | what that API lacks: release of an exit, reopening of a log, status |
+//! | [`ttrpc`] | the frames that carry both, without I/O |
+//! | [`attach`] | the frames of the attach socket, without I/O |
+//!
+//! Deliberately absent: I/O, descriptors, threads, JSON libraries. The shim links all of this, so
+//! everything here has to earn its place in its memory.
+#![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod exit;
+pub mod files;
+pub mod id;
+pub mod lifecycle;
+pub mod plan;
+pub mod shim;
+pub mod task;
+pub mod ttrpc;

@@ -1,0 +1,343 @@
+//! The plan: an OCI runtime spec lowered to what the kernel will be asked for.
+//!
+//! Made by one pure function (`shim-plan`), executed by `shim-runtime`. It comes in two parts, so
+//! that the long-lived shim touches as little memory as possible:
+//!
+//! - [`CreateOptions`] travels in the Create call: what the *parent* needs.
+//! - [`Plan`] lies in the file `plan` of the run directory and is read only by the cloned child (and
+//!   by the children of execs), whose memory is gone after its exec.
+
+use prost::Message;
+
+/// The type URL of [`CreateOptions`] in `CreateTaskRequest.options`.
+pub const CREATE_OPTIONS: &str = "bosun.shim.v1.CreateOptions";
+/// The type URL of [`ExecOptions`] in `ExecProcessRequest.spec`.
+pub const EXEC_OPTIONS: &str = "bosun.shim.v1.ExecOptions";
+
+/// What the shim itself needs of a container.
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateOptions {
+    /// Which run of the container this is, counted from 1; goes into the exit record.
+    #[prost(uint64, tag = "1")]
+    pub attempt: u64,
+    /// CLONE_NEW* flags of clone(2) for the namespaces to create. The cgroup namespace is unshared
+    /// by the child, after the move into its cgroup.
+    #[prost(uint64, tag = "2")]
+    pub clone_flags: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub join: Vec<Join>,
+    /// Below the mount point of each v1 controller, or of the one hierarchy: `bosun/default/web`.
+    #[prost(string, tag = "4")]
+    pub cgroup: String,
+    #[prost(message, optional, tag = "5")]
+    pub resources: Option<Resources>,
+    #[prost(bool, tag = "6")]
+    pub terminal: bool,
+    /// Standard input is held open for clients (docker's `-i`); otherwise it is /dev/null.
+    #[prost(bool, tag = "7")]
+    pub stdin: bool,
+    /// Standard input ends when the client that sends it goes (docker's StdinOnce).
+    #[prost(bool, tag = "8")]
+    pub stdin_once: bool,
+    #[prost(message, optional, tag = "9")]
+    pub log: Option<Log>,
+    /// Of the terminal, at its birth; 0 when unknown.
+    #[prost(uint32, tag = "10")]
+    pub width: u32,
+    #[prost(uint32, tag = "11")]
+    pub height: u32,
+    /// The cgroup namespace is a new one.
+    #[prost(bool, tag = "12")]
+    pub new_cgroup_namespace: bool,
+}
+
+/// A namespace to join instead of creating one.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Join {
+    /// The CLONE_NEW* flag that names its kind.
+    #[prost(uint64, tag = "1")]
+    pub kind: u64,
+    /// A path such as `/proc/PID/ns/net`; empty when the descriptor was handed over at the shim's
+    /// start (see [`Bootstrap`]).
+    #[prost(string, tag = "2")]
+    pub path: String,
+}
+
+/// The one message that waits on the shim's standard output, a SOCK_SEQPACKET socket, when it
+/// starts under bosund. Its descriptors ride along as SCM_RIGHTS (unix(7)) in the order: the network
+/// namespace when `network_namespace`, then one bound socket per published port.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Bootstrap {
+    #[prost(bool, tag = "1")]
+    pub network_namespace: bool,
+    #[prost(uint32, tag = "2")]
+    pub port_sockets: u32,
+}
+
+/// Where output goes and how much of it is kept.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Log {
+    #[prost(enumeration = "LogFormat", tag = "1")]
+    pub format: i32,
+    #[prost(string, tag = "2")]
+    pub path: String,
+    /// Bytes after which the file is rotated; 0 never.
+    #[prost(uint64, tag = "3")]
+    pub max_size: u64,
+    /// How many files are kept, the current one included; at least 1.
+    #[prost(uint32, tag = "4")]
+    pub max_files: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum LogFormat {
+    None = 0,
+    JsonFile = 1,
+    Cri = 2,
+}
+
+/// Limits; an absent field is no limit and touches no controller.
+#[derive(Clone, PartialEq, Message)]
+pub struct Resources {
+    /// Bytes.
+    #[prost(int64, optional, tag = "1")]
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together, as OCI has it; -1 is unlimited.
+    #[prost(int64, optional, tag = "2")]
+    pub memory_swap: Option<i64>,
+    #[prost(int64, optional, tag = "3")]
+    pub memory_reservation: Option<i64>,
+    /// v1 weight, 2 to 262144; converted on v2.
+    #[prost(uint64, optional, tag = "4")]
+    pub cpu_shares: Option<u64>,
+    /// Microseconds in each period; -1 is unlimited.
+    #[prost(int64, optional, tag = "5")]
+    pub cpu_quota: Option<i64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub cpu_period: Option<u64>,
+    #[prost(string, tag = "7")]
+    pub cpuset_cpus: String,
+    #[prost(string, tag = "8")]
+    pub cpuset_mems: String,
+    #[prost(int64, optional, tag = "9")]
+    pub pids: Option<i64>,
+    /// In order, the last match wins; empty touches no device controller.
+    #[prost(message, repeated, tag = "10")]
+    pub devices: Vec<DeviceRule>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeviceRule {
+    #[prost(bool, tag = "1")]
+    pub allow: bool,
+    /// `a`, `b` or `c`.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// Absent is every one.
+    #[prost(int64, optional, tag = "3")]
+    pub major: Option<i64>,
+    #[prost(int64, optional, tag = "4")]
+    pub minor: Option<i64>,
+    /// Of `rwm`.
+    #[prost(string, tag = "5")]
+    pub access: String,
+}
+
+/// What the child executes to become the container.
+#[derive(Clone, PartialEq, Message)]
+pub struct Plan {
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    #[prost(message, optional, tag = "2")]
+    pub rootfs: Option<Rootfs>,
+    /// In the order of the spec.
+    #[prost(message, repeated, tag = "3")]
+    pub mounts: Vec<PlanMount>,
+    #[prost(string, repeated, tag = "4")]
+    pub masked_paths: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub readonly_paths: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub devices: Vec<Device>,
+    #[prost(message, repeated, tag = "7")]
+    pub sysctls: Vec<Sysctl>,
+    #[prost(message, optional, tag = "8")]
+    pub process: Option<Process>,
+    /// The network namespace is new and nobody else will switch its loopback on.
+    #[prost(bool, tag = "9")]
+    pub loopback: bool,
+    #[prost(bool, tag = "10")]
+    pub new_cgroup_namespace: bool,
+    #[prost(string, tag = "11")]
+    pub domainname: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Rootfs {
+    /// Overlay layers, nearest first; with none, `directory` is bound instead.
+    #[prost(string, repeated, tag = "1")]
+    pub lower: Vec<String>,
+    /// Both empty: a read-only overlay.
+    #[prost(string, tag = "2")]
+    pub upper: String,
+    #[prost(string, tag = "3")]
+    pub work: String,
+    /// Never synced: for containers whose upper layer dies with them.
+    #[prost(bool, tag = "4")]
+    pub volatile: bool,
+    #[prost(string, tag = "5")]
+    pub directory: String,
+    /// Remounted read-only at the end of the set-up.
+    #[prost(bool, tag = "6")]
+    pub readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PlanMount {
+    /// A path inside the rootfs.
+    #[prost(string, tag = "1")]
+    pub destination: String,
+    /// `bind`, `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup`.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// A path on the host for `bind`; a name otherwise.
+    #[prost(string, tag = "3")]
+    pub source: String,
+    /// MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME …, MS_BIND, MS_REC of mount(2).
+    #[prost(uint64, tag = "4")]
+    pub flags: u64,
+    /// Options of the file system: `mode=755,size=65536k`.
+    #[prost(string, tag = "5")]
+    pub data: String,
+    /// MS_PRIVATE, MS_SLAVE, MS_SHARED with or without MS_REC; 0 is MS_REC|MS_PRIVATE.
+    #[prost(uint64, tag = "6")]
+    pub propagation: u64,
+    /// Hides what the rootfs has there; passed over when the destination does not exist.
+    #[prost(bool, tag = "7")]
+    pub only_if_present: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Device {
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// `c`, `b` or `p`.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    #[prost(uint32, tag = "3")]
+    pub major: u32,
+    #[prost(uint32, tag = "4")]
+    pub minor: u32,
+    /// Permission bits.
+    #[prost(uint32, tag = "5")]
+    pub mode: u32,
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
+    #[prost(uint32, tag = "7")]
+    pub gid: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Sysctl {
+    /// With slashes: `net/ipv4/ip_forward`.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// A process to become: the container's first, or an exec's.
+#[derive(Clone, PartialEq, Message)]
+pub struct Process {
+    #[prost(string, repeated, tag = "1")]
+    pub args: Vec<String>,
+    /// `NAME=value`. HOME is added from the rootfs' /etc/passwd when it is absent.
+    #[prost(string, repeated, tag = "2")]
+    pub env: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub cwd: String,
+    #[prost(message, optional, tag = "4")]
+    pub user: Option<User>,
+    #[prost(message, optional, tag = "5")]
+    pub capabilities: Option<Capabilities>,
+    #[prost(bool, tag = "6")]
+    pub no_new_privileges: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub rlimits: Vec<Rlimit>,
+    #[prost(int32, optional, tag = "8")]
+    pub oom_score_adj: Option<i32>,
+    /// The compiled filter: `struct sock_filter`s, 8 bytes each (seccomp(2)); empty is none.
+    #[prost(bytes = "vec", tag = "9")]
+    pub seccomp: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_*.
+    #[prost(uint32, tag = "10")]
+    pub seccomp_flags: u32,
+    #[prost(bool, tag = "11")]
+    pub terminal: bool,
+    #[prost(uint32, optional, tag = "12")]
+    pub umask: Option<u32>,
+    /// Run under bosun's own init, which reaps and forwards signals (docker's `--init`).
+    #[prost(bool, tag = "13")]
+    pub init: bool,
+    #[prost(string, tag = "14")]
+    pub apparmor: String,
+    #[prost(string, tag = "15")]
+    pub selinux: String,
+}
+
+/// Who: numbers, or a name that is looked up in the rootfs' own files by the child, inside.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct User {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
+    #[prost(uint32, repeated, tag = "3")]
+    pub additional_gids: Vec<u32>,
+    /// `NAME|UID[:GROUP|GID]` as docker's `-u`; when not empty it decides `uid`, `gid` and adds the
+    /// user's groups of /etc/group.
+    #[prost(string, tag = "4")]
+    pub name: String,
+}
+
+/// Bit sets, bit n for capability n (capabilities(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Capabilities {
+    #[prost(uint64, tag = "1")]
+    pub bounding: u64,
+    #[prost(uint64, tag = "2")]
+    pub effective: u64,
+    #[prost(uint64, tag = "3")]
+    pub permitted: u64,
+    #[prost(uint64, tag = "4")]
+    pub inheritable: u64,
+    #[prost(uint64, tag = "5")]
+    pub ambient: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Rlimit {
+    /// RLIMIT_* of getrlimit(2).
+    #[prost(uint32, tag = "1")]
+    pub resource: u32,
+    /// u64::MAX is unlimited.
+    #[prost(uint64, tag = "2")]
+    pub soft: u64,
+    #[prost(uint64, tag = "3")]
+    pub hard: u64,
+}
+
+/// A further process of a running container. Namespaces, cgroup and root are the container's.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExecOptions {
+    #[prost(message, optional, tag = "1")]
+    pub process: Option<Process>,
+    /// Standard input is held open for the client; otherwise it is /dev/null.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    #[prost(uint32, tag = "3")]
+    pub width: u32,
+    #[prost(uint32, tag = "4")]
+    pub height: u32,
+}
