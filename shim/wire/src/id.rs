@@ -25,9 +25,14 @@ impl Id {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidId {
     Empty,
-    TooLong { len: usize },
+    TooLong {
+        len: usize,
+    },
     /// The byte offset of the first character that breaks the rule.
-    Character { text: String, offset: usize },
+    Character {
+        text: String,
+        offset: usize,
+    },
 }
 
 impl fmt::Display for InvalidId {
@@ -61,9 +66,8 @@ impl FromStr for Id {
         let bytes = text.as_bytes();
         for (offset, byte) in bytes.iter().enumerate() {
             let separator = matches!(byte, b'.' | b'_' | b'-');
-            let inside = offset > 0
-                && offset + 1 < bytes.len()
-                && bytes[offset - 1].is_ascii_alphanumeric();
+            let inside =
+                offset > 0 && offset + 1 < bytes.len() && bytes[offset - 1].is_ascii_alphanumeric();
             if !(byte.is_ascii_alphanumeric() || (separator && inside)) {
                 return Err(InvalidId::Character { text: text.to_owned(), offset });
             }
