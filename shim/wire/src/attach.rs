@@ -110,12 +110,20 @@ impl std::fmt::Display for InvalidFrame {
 
 impl std::error::Error for InvalidFrame {}
 
-/// The first frame in `buffer`: its kind, its payload and how many bytes it takes; `None` while it
-/// is incomplete.
+/// One frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    pub kind: Kind,
+    pub payload: &'a [u8],
+    /// Bytes of the buffer that this frame takes.
+    pub size: usize,
+}
+
+/// The first frame in `buffer`; `None` while it is incomplete.
 ///
 /// # Errors
 /// When the header is none of this format.
-pub fn decode(buffer: &[u8]) -> Result<Option<(Kind, &[u8], usize)>, InvalidFrame> {
+pub fn decode(buffer: &[u8]) -> Result<Option<Frame<'_>>, InvalidFrame> {
     let Some((head, rest)) = buffer.split_at_checked(HEADER_LEN) else { return Ok(None) };
     let kind = Kind::from_byte(head[0]).ok_or(InvalidFrame::Kind(head[0]))?;
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
@@ -123,7 +131,7 @@ pub fn decode(buffer: &[u8]) -> Result<Option<(Kind, &[u8], usize)>, InvalidFram
     if len > MAX_PAYLOAD {
         return Err(InvalidFrame::TooLong(length));
     }
-    Ok(rest.get(..len).map(|payload| (kind, payload, HEADER_LEN + len)))
+    Ok(rest.get(..len).map(|payload| Frame { kind, payload, size: HEADER_LEN + len }))
 }
 
 #[cfg(test)]
@@ -139,7 +147,7 @@ mod tests {
                 assert_eq!(decode(&bytes[..end]), Ok(None));
             }
             bytes.push(0xff);
-            assert_eq!(decode(&bytes), Ok(Some((kind, &b"abc"[..], 8))));
+            assert_eq!(decode(&bytes), Ok(Some(Frame { kind, payload: b"abc", size: 8 })));
         }
     }
 
