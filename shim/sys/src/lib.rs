@@ -1,1 +1,34 @@
+//! Safe signatures over the system calls that rustix lacks: the only `unsafe` of bosun.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`clone`] | clone3(2) as a fork that returns a pidfd |
+//! | [`exec`] | execve(2), execveat(2), and what must be put right before them |
+//! | [`mount`] | mount_setattr(2) |
+//! | [`net`] | switching the loopback interface on |
+//! | [`seccomp`] | installing a compiled filter |
+//! | [`bpf`] | device programs of cgroup v2 |
+//! | [`signal`] | what a tiny init needs of signals |
+//!
+//! Deliberately absent: everything that rustix has with a safe signature, and any policy.
 
+pub mod bpf;
+pub mod clone;
+pub mod exec;
+pub mod mount;
+pub mod net;
+pub mod seccomp;
+pub mod signal;
+
+use rustix::io::Errno;
+
+/// The error of the system call that just failed, from libc's `errno`.
+fn last_errno() -> Errno {
+    let error = std::io::Error::last_os_error();
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// The value of a raw system call, or its error when it is -1.
+fn check(returned: libc::c_long) -> Result<libc::c_long, Errno> {
+    if returned == -1 { Err(last_errno()) } else { Ok(returned) }
+}

@@ -1,0 +1,80 @@
+//! What a process that is about to exec, and a tiny init, need of signals (signal(7)).
+
+use rustix::io::Errno;
+
+/// The highest signal number of Linux.
+const LAST: libc::c_int = 64;
+
+/// Sets every signal to its default action and unblocks all of them, as a program expects to find
+/// it after an exec: ignored and blocked signals survive one.
+pub fn reset() {
+    for signal in 1..=LAST {
+        // SAFETY: SIG_DFL is a valid disposition and no handler of ours is needed any more. Numbers
+        // that libc keeps for itself, SIGKILL and SIGSTOP are refused with EINVAL, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigset_t is plain old data that sigemptyset initialises; a null old set is allowed.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// All signals, blocked: they wait until [`wait`](Self::wait) takes them.
+pub struct Blocked(libc::sigset_t);
+
+impl std::fmt::Debug for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Blocked(all signals)")
+    }
+}
+
+impl Blocked {
+    /// Blocks every signal that can be blocked, but the ones a fault of this process raises.
+    #[must_use]
+    pub fn all() -> Self {
+        // SAFETY: sigset_t is plain old data that sigfillset initialises; the signals named are
+        // valid; a null old set is allowed.
+        unsafe {
+            let mut all = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP] {
+                libc::sigdelset(&raw mut all, fault);
+            }
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+            Self(all)
+        }
+    }
+
+    /// Waits for the next signal and takes it.
+    ///
+    /// # Errors
+    /// `EINTR` after a stop and continue.
+    pub fn wait(&self) -> Result<i32, Errno> {
+        // SAFETY: the set is initialised, and a null siginfo is allowed.
+        let signal = unsafe { libc::sigwaitinfo(&raw const self.0, std::ptr::null_mut()) };
+        crate::check(signal.into()).map(|signal| i32::try_from(signal).unwrap_or(0))
+    }
+}
+
+/// Sends a signal by its number, real-time ones included, to the process or, negative, the process
+/// group `pid` (kill(2)).
+///
+/// # Errors
+/// Those of kill(2).
+pub fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    crate::check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Forks this single-threaded process (fork(2)) for an init whose child only execs.
+///
+/// # Errors
+/// `EDEADLK` and others, as [`clone3`](crate::clone::clone3).
+pub fn fork() -> Result<Option<i32>, Errno> {
+    match crate::clone::clone3(0, None)? {
+        crate::clone::Cloned::Child => Ok(None),
+        crate::clone::Cloned::Parent { pid, pidfd: _ } => Ok(Some(pid)),
+    }
+}
