@@ -1,0 +1,105 @@
+# bosun: everything a person or a CI types. `make help` lists it.
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# A `ctl` link beside `bosunctl`: CTL_LINK=no declines it.
+CTL_LINK ?= yes
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+
+HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+# Debian's names of what is needed to build, to run and to test.
+PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
+BENCH_PACKAGES := containerd runc podman conmon busybox-static
+
+# Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
+# is static, has a profile of its own (`panic` can't be set per package) and so its own directory.
+BUILD      = $(CARGO) build --locked --release
+BUILD_SHIM = RUSTFLAGS="-Ctarget-feature=+crt-static" $(CARGO) build --locked --profile shim \
+             --target $(HOST_TARGET) --target-dir target/shim -p bosun-shim
+SHIM_BUILT = target/shim/$(HOST_TARGET)/shim/bosun-shim
+
+# $(call put,FROM,TO): a running program keeps its old file, a new start finds the new one whole.
+define put
+	@cp $(1) $(2).new && mv -f $(2).new $(2)
+endef
+
+.PHONY: help build build-test run test unit bench lint deps bench-deps toolchain install uninstall clean
+
+help:
+	@echo 'make run      the main job, shown on this machine as a transcript (root)'
+	@echo 'make test     all tests, on the real binaries (root)'
+	@echo 'make build    bosund, bosun-shim and ctl, side by side in bin/'
+	@echo 'make bench    bosun beside containerd+runc and podman+conmon (root)'
+	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
+	@echo 'make unit     the tests that need neither root nor a build in bin/'
+	@echo 'make deps     installs what Debian has to provide (root), or says what it is'
+	@echo 'make install  PREFIX=/usr/local DESTDIR= CTL_LINK=yes UNITDIR=PREFIX/lib/systemd/system'
+	@echo 'make clean    removes target/ and bin/'
+
+toolchain:
+	@command -v $(CARGO) >/dev/null || { echo 'make: cargo not found: install Rust 1.89 or later (https://rustup.rs) and put it on PATH' >&2; exit 1; }
+
+deps:
+	@integration/deps.sh $(PACKAGES)
+
+bench-deps:
+	@integration/deps.sh $(BENCH_PACKAGES)
+
+build: toolchain deps
+	$(BUILD) -p bosund -p bosun-ctl
+	$(BUILD_SHIM)
+	@mkdir -p bin
+	$(call put,target/release/bosund,bin/bosund)
+	$(call put,target/release/ctl,bin/ctl)
+	$(call put,$(SHIM_BUILT),bin/bosun-shim)
+
+# The same two with failpoints compiled in: only tests run them.
+build-test: toolchain deps
+	$(BUILD) -p bosund --features bosund/failpoints
+	$(BUILD_SHIM) --features bosun-shim/failpoints
+	@mkdir -p bin/failpoints
+	$(call put,target/release/bosund,bin/failpoints/bosund)
+	$(call put,$(SHIM_BUILT),bin/failpoints/bosun-shim)
+
+run: build
+	@integration/demo.sh
+
+# build-test first: what lies in target/ afterwards is what `make build` made.
+test:
+	@$(MAKE) --no-print-directory build-test
+	@$(MAKE) --no-print-directory build
+	@integration/leak-check.sh $(CARGO) test --locked --release --workspace
+
+unit: toolchain
+	$(CARGO) test --locked --release --workspace --exclude integration
+
+bench: build bench-deps
+	$(CARGO) run --locked --release -p integration --bin bench -- $(BENCH)
+
+lint: toolchain deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --release --workspace --all-targets --all-features -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	 else echo 'lint: cargo-deny is not installed, deny.toml was not checked'; fi
+
+install:
+	@test -x bin/bosund -a -x bin/bosun-shim -a -x bin/ctl || { echo 'make install: run `make build` first' >&2; exit 1; }
+	install -D -m 0755 bin/bosund $(DESTDIR)$(PREFIX)/bin/bosund
+	install -D -m 0755 bin/bosun-shim $(DESTDIR)$(PREFIX)/bin/bosun-shim
+	install -D -m 0755 bin/ctl $(DESTDIR)$(PREFIX)/bin/bosunctl
+	@if [ "$(CTL_LINK)" = yes ]; then ln -sfn bosunctl $(DESTDIR)$(PREFIX)/bin/ctl; fi
+	install -d -m 0755 $(DESTDIR)$(UNITDIR)
+	sed 's|@PREFIX@|$(PREFIX)|g' daemon/dist/bosund.service > $(DESTDIR)$(UNITDIR)/bosund.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/bosund.service
+	install -D -m 0644 daemon/dist/config.toml $(DESTDIR)/etc/bosun/config.toml.example
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/bosund $(DESTDIR)$(PREFIX)/bin/bosun-shim $(DESTDIR)$(PREFIX)/bin/bosunctl
+	@if [ "$$(readlink $(DESTDIR)$(PREFIX)/bin/ctl)" = bosunctl ]; then rm -f $(DESTDIR)$(PREFIX)/bin/ctl; fi
+	rm -f $(DESTDIR)$(UNITDIR)/bosund.service $(DESTDIR)/etc/bosun/config.toml.example
+
+clean:
+	$(CARGO) clean
+	rm -rf bin

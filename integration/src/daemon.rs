@@ -1,0 +1,447 @@
+//! A bosund with its own root, cgroups, bridge, subnet and network namespace.
+//!
+//! Going out of scope is part of every test: what containers are left are removed the way a user
+//! does it, the daemon is asked to stop, and whatever remains on the machine fails the test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use shim_wire::files::{ContainerDir, RunDir};
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::ctl::{Ctl, Output, Running};
+use crate::leak;
+use crate::netns::NetNs;
+use crate::process::Process;
+use crate::terminal::Terminal;
+use crate::wait;
+
+/// Tells the daemons of one test run apart; the process id tells the runs apart.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A program that `make build` made.
+///
+/// # Panics
+/// When it isn't there.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("bin").join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make build` (and `make build-test` for bin/failpoints)",
+        path.display()
+    );
+    path
+}
+
+/// How a daemon is to be started. [`Daemon::start`] takes the defaults.
+#[derive(Debug, Default)]
+pub struct Settings {
+    failpoints: bool,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    netns: Option<Arc<NetNs>>,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The programs with failpoints in them, and one that shall strike: `NAME=ACTION`.
+    #[must_use]
+    pub fn failpoint(mut self, configuration: &str) -> Self {
+        self.failpoints = true;
+        self.environment.push(("FAILPOINTS".to_owned(), configuration.to_owned()));
+        self
+    }
+
+    /// More flags of bosund.
+    #[must_use]
+    pub fn arguments(mut self, words: &str) -> Self {
+        self.arguments.extend(crate::ctl::split(words));
+        self
+    }
+
+    /// In the network namespace of another daemon.
+    #[must_use]
+    pub fn beside(mut self, other: &Daemon) -> Self {
+        self.netns = Some(other.netns.clone());
+        self
+    }
+
+    /// Starts it and waits until it serves.
+    ///
+    /// # Panics
+    /// When it doesn't, with its log.
+    #[must_use]
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.prepare();
+        daemon.start_again();
+        daemon
+    }
+
+    /// Everything but the start.
+    ///
+    /// # Panics
+    /// When the directory or the network namespace can't be made.
+    #[must_use]
+    pub fn prepare(self) -> Daemon {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "the tests run real containers: they need root"
+        );
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let token = format!("{:x}-{number}", std::process::id());
+        let directory = tempfile::Builder::new()
+            .prefix("bosun-t-")
+            .tempdir_in("/tmp")
+            .expect("a directory in /tmp");
+        let programs = if self.failpoints { "failpoints/" } else { "" };
+        let place = Place {
+            root: directory.path().join("r"),
+            state: directory.path().join("s"),
+            prefix: format!("bosun-t-{token}"),
+            bridge: format!("bt{token}"),
+            subnet: format!("10.99.{}.0/24", number % 250),
+        };
+        let ctl = Ctl::new(&program("ctl"), &place.state.join("bosun.sock"));
+        Daemon {
+            bosund: program(&format!("{programs}bosund")),
+            shim: program(&format!("{programs}bosun-shim")),
+            netns: self.netns.unwrap_or_else(|| Arc::new(NetNs::new(&format!("bosun-t-{token}")))),
+            environment: self.environment,
+            arguments: self.arguments,
+            child: None,
+            baseline: Vec::new(),
+            ctl,
+            place,
+            directory,
+        }
+    }
+}
+
+/// The names that a daemon was given.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub root: PathBuf,
+    pub state: PathBuf,
+    /// Of its cgroups.
+    pub prefix: String,
+    pub bridge: String,
+    pub subnet: String,
+}
+
+/// A real daemon. See the module.
+#[derive(Debug)]
+pub struct Daemon {
+    bosund: PathBuf,
+    shim: PathBuf,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    /// The elements of its nftables table before any container.
+    baseline: Vec<String>,
+    ctl: Ctl,
+    place: Place,
+    netns: Arc<NetNs>,
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// # Panics
+    /// As [`Settings::start`].
+    #[must_use]
+    pub fn start() -> Self {
+        Settings::new().start()
+    }
+
+    /// The command line of this daemon.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.netns.command(&self.bosund);
+        command.arg("--root").arg(&self.place.root).arg("--state").arg(&self.place.state);
+        command.arg("--shim").arg(&self.shim).args(["--log-level", "debug"]);
+        command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
+        command.args(["--subnet", &self.place.subnet]).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts it, after a kill or for the first time, and waits until its health says SERVING.
+    ///
+    /// # Panics
+    /// When it doesn't, with its log.
+    pub fn start_again(&mut self) {
+        self.launch();
+        let socket = self.socket();
+        let serving = wait::within(wait::LIMIT, || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "bosund ended at once: {ended:?}\n{}", self.log());
+            (socket.exists() && Api::connect(&socket).is_ok_and(|api| api.is_serving()))
+                .then_some(())
+        });
+        assert!(serving.is_some(), "bosund does not serve:\n{}", self.log());
+        if self.baseline.is_empty() {
+            self.baseline = leak::nft_elements(&self.netns);
+        }
+    }
+
+    /// Starts it without waiting for anything.
+    ///
+    /// # Panics
+    /// When it already runs, or the program can't be executed.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("daemon.log"))
+            .expect("the daemon's log");
+        let mut command = self.command();
+        let child = command.stderr(log).spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+    }
+
+    /// Waits until it is gone by itself: at a failpoint.
+    pub fn ended_by_itself(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let status = wait::within(limit, || self.child.as_mut()?.try_wait().ok().flatten());
+        if status.is_some() {
+            self.child = None;
+        }
+        status
+    }
+
+    /// From the next start on.
+    pub fn clear_environment(&mut self) {
+        self.environment.clear();
+    }
+
+    /// `kill -9`, and its end.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the daemon runs");
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+    }
+
+    /// SIGTERM, and its end.
+    ///
+    /// # Panics
+    /// When it doesn't run, or doesn't end in time.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, Signal::TERM).expect("a child of ours");
+        let status = wait::within(wait::LIMIT, || child.try_wait().expect("a child of ours"));
+        let Some(status) = status else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("bosund does not end on SIGTERM:\n{}", self.log());
+        };
+        status
+    }
+
+    /// One run of the client; the words are split as a shell does.
+    #[must_use]
+    pub fn ctl(&self, words: &str) -> Output {
+        self.ctl.run(words)
+    }
+
+    /// A client that goes on running beside the test.
+    #[must_use]
+    pub fn ctl_start(&self, words: &str) -> Running {
+        self.ctl.start(words, Stdio::piped())
+    }
+
+    /// The client, for other ways to run it.
+    #[must_use]
+    pub fn client(&self) -> &Ctl {
+        &self.ctl
+    }
+
+    /// A client on a terminal of 80 by 24.
+    #[must_use]
+    pub fn terminal(&self, words: &str) -> Terminal {
+        Terminal::start(&self.ctl.command(words), 80, 24)
+    }
+
+    /// # Panics
+    /// When the socket doesn't answer.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api::connect(&self.socket()).expect("the daemon answers")
+    }
+
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.place.state.join("bosun.sock")
+    }
+
+    #[must_use]
+    pub fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// A directory for a test's own files, removed with everything else.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read(self.directory.path().join("daemon.log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// What `ctl inspect --format` says of a container.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    #[must_use]
+    pub fn inspect(&self, container: &str, template: &str) -> String {
+        self.ctl(&format!("inspect --format '{template}' {container}")).text()
+    }
+
+    /// Process 1 of a running container, as the host sees it.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    #[track_caller]
+    #[must_use]
+    pub fn process(&self, container: &str) -> Process {
+        let pid: u32 = self.inspect(container, "{{.State.Pid}}").parse().expect("a pid");
+        assert_ne!(pid, 0, "{container} does not run");
+        Process(pid)
+    }
+
+    /// The shim of a container that has one.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[track_caller]
+    #[must_use]
+    pub fn shim(&self, container: &str) -> Process {
+        let pid = self.api().get(container).state.map_or(0, |state| state.shim_pid);
+        assert_ne!(pid, 0, "{container} has no shim");
+        Process(pid)
+    }
+
+    /// Waits until `ctl inspect` has this as the status.
+    ///
+    /// # Panics
+    /// After the time limit.
+    #[track_caller]
+    pub fn until_status(&self, container: &str, status: &str) {
+        wait::until(&format!("status {status} of {container}"), || {
+            (self.inspect(container, "{{.State.Status}}") == status).then_some(())
+        });
+    }
+
+    /// Waits until `ctl logs` of a container holds a text, and gives all of it.
+    ///
+    /// # Panics
+    /// After the time limit.
+    #[track_caller]
+    pub fn until_logged(&self, container: &str, text: &str) -> String {
+        wait::until(&format!("{text:?} in the log of {container}"), || {
+            let output = self.ctl(&format!("logs {container}"));
+            let all = output.stdout + &output.stderr;
+            all.contains(text).then_some(all)
+        })
+    }
+
+    /// The directory of a container that outlives a reboot.
+    #[must_use]
+    pub fn container_dir(&self, id: &str) -> ContainerDir {
+        ContainerDir::new(self.place.root.join("containers/default").join(id))
+    }
+
+    #[must_use]
+    pub fn run_dir(&self, id: &str) -> RunDir {
+        RunDir::new(self.place.state.join("containers/default").join(id))
+    }
+
+    /// What is on the machine of this daemon's containers, right now.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<String> {
+        leak::leftovers(&self.place, &self.netns, &self.baseline)
+    }
+
+    /// Waits until nothing is left of any container.
+    ///
+    /// # Panics
+    /// With what stays.
+    #[track_caller]
+    pub fn expect_nothing_left(&self) {
+        if wait::within(leak::LIMIT, || self.leftovers().is_empty().then_some(())).is_none() {
+            panic!("left behind:\n  {}", self.leftovers().join("\n  "));
+        }
+    }
+
+    fn close(&mut self) {
+        if self.child.is_none() {
+            self.environment.clear();
+            self.start_again();
+        }
+        let ids = self.ctl("ps -a -q --no-trunc").text().replace('\n', " ");
+        if !ids.is_empty() {
+            self.ctl(&format!("rm -f {ids}")).ok();
+        }
+        self.expect_nothing_left();
+        let status = self.terminate();
+        assert!(status.success(), "bosund ended with {status} on SIGTERM:\n{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let closed = if failed {
+            eprintln!("--- log of the daemon ---\n{}", tail(&self.log(), 60));
+            Ok(())
+        } else {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.close()))
+        };
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if closed.is_err() {
+            eprintln!("--- log of the daemon ---\n{}", tail(&self.log(), 60));
+        }
+        leak::sweep(&self.place, self.directory.path());
+        if let Err(panic) = closed {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

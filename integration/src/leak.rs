@@ -1,0 +1,200 @@
+//! What a daemon's containers left on the machine: looked for where the kernel keeps it, never in
+//! the daemon's own account.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::daemon::Place;
+use crate::netns::NetNs;
+use crate::process::Process;
+use crate::wait;
+
+/// How long the freeing of things may go on after the answer that removed them (an overlay's
+/// teardown is not waited for by `rm`).
+pub const LIMIT: Duration = Duration::from_secs(15);
+
+/// Everything of any container that is still there, one line each.
+#[must_use]
+pub fn leftovers(place: &Place, netns: &NetNs, baseline: &[String]) -> Vec<String> {
+    let mut left = Vec::new();
+    left.extend(processes(place).into_iter().map(|process| {
+        format!(
+            "process {} {:?} in {:?}",
+            process.0,
+            process.arguments(),
+            process.cgroups().get("pids")
+        )
+    }));
+    left.extend(mounts(place).into_iter().map(|line| format!("mount {line}")));
+    left.extend(container_cgroups(place).iter().map(|path| format!("cgroup {}", path.display())));
+    left.extend(veths(netns, &place.bridge).into_iter().map(|line| format!("veth {line}")));
+    let elements = nft_elements(netns);
+    left.extend(
+        elements
+            .into_iter()
+            .filter(|line| !baseline.contains(line))
+            .map(|line| format!("nftables element {line}")),
+    );
+    left.extend(files(place).iter().map(|path| format!("file {}", path.display())));
+    left
+}
+
+/// Shims and containers: what is in the daemon's cgroups, or names its directories and isn't the
+/// daemon or a client of it.
+fn processes(place: &Place) -> Vec<Process> {
+    Process::belonging(&place.prefix, &place.state)
+        .into_iter()
+        .filter(|process| process.lives())
+        .filter(|process| !matches!(process.command().as_str(), "bosund" | "ctl" | "nsenter"))
+        .collect()
+}
+
+/// Lines of the host's mount table that name the daemon's directories: as mount point, as root of a
+/// bind, or as a layer of an overlay.
+fn mounts(place: &Place) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let ours = [place.root.display().to_string(), place.state.display().to_string()];
+    table
+        .lines()
+        .filter(|line| ours.iter().any(|path| line.contains(path.as_str())))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// `PREFIX/NS/ID` and below, in every hierarchy.
+fn container_cgroups(place: &Place) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for top in cgroups_of(&place.prefix) {
+        for namespace in directories(&top) {
+            found.extend(directories(&namespace));
+        }
+    }
+    found
+}
+
+/// `PREFIX` and `PREFIX-shims` in every hierarchy of the machine.
+fn cgroups_of(prefix: &str) -> Vec<PathBuf> {
+    let own = Process(std::process::id()).cgroups();
+    let mut tops = Vec::new();
+    for hierarchy in hierarchies() {
+        let below = own
+            .values()
+            .filter(|path| path.len() > 1)
+            .map(|path| hierarchy.join(path.trim_start_matches('/')));
+        for base in below.chain([hierarchy.clone()]) {
+            tops.push(base.join(prefix));
+            tops.push(base.join(format!("{prefix}-shims")));
+        }
+    }
+    tops.retain(|path| path.is_dir());
+    tops.sort();
+    tops.dedup();
+    tops
+}
+
+/// Where cgroup file systems are mounted.
+#[must_use]
+pub fn hierarchies() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found: Vec<_> = table
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            right.starts_with("cgroup").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn veths(netns: &NetNs, bridge: &str) -> Vec<String> {
+    let text = netns.output(&format!("ip -o link show type veth"));
+    text.lines()
+        .filter(|line| line.contains(&format!("master {bridge} ")) || !line.contains(" master "))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every element of every map and set in a network namespace.
+#[must_use]
+pub fn nft_elements(netns: &NetNs) -> Vec<String> {
+    let text = netns.output("nft -j list ruleset");
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else { return Vec::new() };
+    let mut elements = Vec::new();
+    for object in json["nftables"].as_array().into_iter().flatten() {
+        for kind in ["map", "set"] {
+            let Some(holder) = object.get(kind) else { continue };
+            for element in holder["elem"].as_array().into_iter().flatten() {
+                elements.push(format!("{} {}: {element}", holder["table"], holder["name"]));
+            }
+        }
+    }
+    elements
+}
+
+/// What containers and snapshots had in the daemon's directories.
+fn files(place: &Place) -> Vec<PathBuf> {
+    let mut left = Vec::new();
+    for base in [place.root.join("containers"), place.state.join("containers")] {
+        for namespace in directories(&base) {
+            left.extend(entries(&namespace));
+        }
+    }
+    for base in
+        [place.root.join("snapshots/overlayfs"), place.root.join("trash"), place.state.join("s")]
+    {
+        left.extend(entries(&base));
+    }
+    left
+}
+
+fn entries(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut found = entries(path);
+    found.retain(|path| path.is_dir() && !path.is_symlink());
+    found
+}
+
+/// Removes by force whatever a daemon may have left, after a failed test as after a good one (its
+/// empty top cgroups are infrastructure). Nothing here is reported: the tests did that.
+pub fn sweep(place: &Place, directory: &Path) {
+    for process in Process::belonging(&place.prefix, directory) {
+        if process.0 != std::process::id() {
+            process.kill();
+        }
+    }
+    wait::within(Duration::from_secs(5), || {
+        Process::belonging(&place.prefix, directory)
+            .iter()
+            .all(|process| !process.lives())
+            .then_some(())
+    });
+    for line in mounts(place).iter().rev() {
+        if let Some(point) = line.split(' ').nth(4) {
+            let _ = Command::new("umount")
+                .args(["--lazy", point])
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+    }
+    for top in cgroups_of(&place.prefix) {
+        remove_cgroup(&top);
+    }
+}
+
+fn remove_cgroup(path: &Path) {
+    for child in directories(path) {
+        remove_cgroup(&child);
+    }
+    // A cgroup whose last process is just going answers EBUSY for a moment.
+    wait::within(Duration::from_secs(1), || {
+        (fs::remove_dir(path).is_ok() || !path.exists()).then_some(())
+    });
+}
