@@ -1,1 +1,257 @@
+//! Control groups of containers: make, limit, join, count, kill, remove.
+//!
+//! One container has one path (`bosun/default/web`) in every hierarchy of the machine: each v1
+//! controller's, systemd's named one, and the unified one on v2 and hybrid machines. Used by the shim
+//! on the way of a start, so each function makes as few system calls as it can, and by the daemon to
+//! kill and clean up what a lost shim left.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layout`](crate::Layout) | which hierarchies there are, and where |
+//! | `limits` | resources to files of v1 and v2, and what the machine can't grant |
+//! | `devices` | the device program of v2 |
+//! | `kill` | ending everything in a group, and removing it |
+//!
+//! Deliberately absent: systemd as a manager, statistics, and processes in inner nodes: a container's
+//! group is a leaf until the container itself divides it.
+#![forbid(unsafe_code)]
 
+mod devices;
+mod error;
+mod kill;
+mod layout;
+mod limits;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use shim_wire::plan::Resources;
+
+pub use error::{Controller, Error, Reason};
+pub use kill::{list, prune};
+pub use layout::Layout;
+
+/// A container's group, in all hierarchies at once.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    layout: Layout,
+    path: String,
+}
+
+impl Cgroup {
+    /// Names a group; touches nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] when the path is not a plain relative one of at least one component.
+    pub fn new(layout: &Layout, path: &str) -> Result<Self, Error> {
+        let plain =
+            |name: &str| !name.is_empty() && name != "." && name != ".." && name.len() <= 255;
+        if path.len() > 1024 || path.contains('\0') || !path.split('/').all(plain) {
+            return Err(Error::InvalidPath { path: path.to_owned() });
+        }
+        Ok(Self { layout: layout.clone(), path: path.to_owned() })
+    }
+
+    /// Makes the group in every hierarchy and sets its limits. What exists already is kept.
+    ///
+    /// # Errors
+    /// [`Error::MissingController`] and [`Error::LimitRefused`] for limits that this machine can't
+    /// grant, checked before anything is made where that can be known; otherwise [`Error::Io`].
+    pub fn create(&self, resources: &Resources) -> Result<(), Error> {
+        limits::check(&self.layout, resources)?;
+        if let Some(unified) = self.layout.unified() {
+            let directory = self.make(unified)?;
+            if self.layout.is_v2() {
+                limits::enable_controllers(unified, &self.path)?;
+                limits::apply_v2(&directory, resources)?;
+            }
+        }
+        for hierarchy in self.layout.v1() {
+            let directory = self.make(hierarchy.mount())?;
+            limits::apply_v1(hierarchy, &self.path, &directory, resources)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the group in the unified hierarchy alone and opens it, for a process that shall be born
+    /// into it (CLONE_INTO_CGROUP). `None` on a v1 machine.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create_unified(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(unified) = self.layout.unified() else { return Ok(None) };
+        let directory = self.make(unified)?;
+        self.open(&directory).map(Some)
+    }
+
+    /// Opens the group in the unified hierarchy. `None` on a v1 machine.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `ENOENT` when it does not exist.
+    pub fn open_unified(&self) -> Result<Option<OwnedFd>, Error> {
+        self.layout.unified().map(|mount| self.open(&mount.join(&self.path))).transpose()
+    }
+
+    fn open(&self, directory: &Path) -> Result<OwnedFd, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(directory, flags, Mode::empty())
+            .map_err(|errno| Error::io("open", directory, errno))
+    }
+
+    /// Moves a process, with all its threads, into the group in every hierarchy.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `ESRCH` when the process is gone.
+    pub fn join(&self, pid: i32) -> Result<(), Error> {
+        let pid = pid.to_string();
+        for directory in self.paths() {
+            write(&directory.join("cgroup.procs"), &pid)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the calling, single-threaded process into the group in the v1 hierarchies; the unified
+    /// one it was born into.
+    ///
+    /// A thread that moves itself through `tasks` is spared the lock over all forks of the machine
+    /// that every other way takes, and with it a wait of up to 15 ms for a grace period (the kernel's
+    /// `cgroup_procs_write_start`).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn join_self_v1(&self) -> Result<(), Error> {
+        for hierarchy in self.layout.v1() {
+            write(&hierarchy.mount().join(&self.path).join("tasks"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the group is there in any hierarchy.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.paths().iter().any(|path| path.exists())
+    }
+
+    /// The group's directory in each hierarchy, the unified one first.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.layout.mounts().map(|mount| mount.join(&self.path)).collect()
+    }
+
+    /// The relative path it was named by.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// How often the kernel killed a process of this group, or of one below it, for want of memory.
+    /// 0 when nobody counts.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `ENOENT` when the group does not exist.
+    pub fn oom_kills(&self) -> Result<u64, Error> {
+        if self.layout.is_v2() {
+            let Some(mount) = self.layout.unified() else { return Ok(0) };
+            // Counts the groups below as well.
+            return oom_kills_in(&mount.join(&self.path).join("memory.events"));
+        }
+        let Some(hierarchy) = self.layout.controller(Controller::Memory) else { return Ok(0) };
+        let mut total = 0;
+        for directory in kill::tree(&hierarchy.mount().join(&self.path)) {
+            total += oom_kills_in(&directory.join("memory.oom_control"))?;
+        }
+        Ok(total)
+    }
+
+    /// Makes the group's directory in one hierarchy, and those above it when they are missing.
+    fn make(&self, mount: &Path) -> Result<PathBuf, Error> {
+        let directory = mount.join(&self.path);
+        let mode = Mode::from_raw_mode(0o755);
+        // Somebody may remove an inner group while it is empty, so begin again a few times.
+        for _ in 0..8 {
+            match rustix::fs::mkdir(&directory, mode) {
+                Ok(()) | Err(Errno::EXIST) => return Ok(directory),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Error::io("make", &directory, errno)),
+            }
+            let mut inner = mount.to_owned();
+            let Some((parents, _)) = self.path.rsplit_once('/') else { break };
+            for name in parents.split('/') {
+                inner.push(name);
+                match rustix::fs::mkdir(&inner, mode) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(Errno::NOENT) => break,
+                    Err(errno) => return Err(Error::io("make", &inner, errno)),
+                }
+            }
+        }
+        Err(Error::io("make", &directory, Errno::NOENT))
+    }
+}
+
+/// The count of `oom_kill` in a file of `name value` lines.
+fn oom_kills_in(path: &Path) -> Result<u64, Error> {
+    let text = match read(path) {
+        // The memory controller is not switched on for this group.
+        Err(Error::Io { errno: Errno::NOENT, .. }) if path.parent().is_some_and(Path::exists) => {
+            return Ok(0);
+        }
+        other => other?,
+    };
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    Ok(count.unwrap_or(0))
+}
+
+/// Writes a control file in one write, as each of them wants it.
+fn write(path: &Path, value: &str) -> Result<(), Error> {
+    let result = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| retry(|| rustix::io::write(&file, value.as_bytes())));
+    result.map(drop).map_err(|errno| Error::io("write", path, errno))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let mut text = Vec::new();
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| read_to_end(&file, &mut text))
+        .map_err(|errno| Error::io("read", path, errno))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn read_to_end(file: &OwnedFd, text: &mut Vec<u8>) -> Result<(), Errno> {
+    let mut chunk = [0; 4096];
+    loop {
+        match retry(|| rustix::io::read(file, &mut chunk))? {
+            0 => return Ok(()),
+            count => text.extend_from_slice(&chunk[..count]),
+        }
+    }
+}
+
+/// Again until no signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_relative_paths_name_a_group() {
+        let layout = Layout::parse("");
+        for path in ["a", "bosun/default/web", "a.b/c-d"] {
+            assert!(Cgroup::new(&layout, path).is_ok(), "{path}");
+        }
+        let long = "x".repeat(256);
+        for path in ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "a\0b", &long] {
+            assert!(Cgroup::new(&layout, path).is_err(), "{path:?}");
+        }
+    }
+}

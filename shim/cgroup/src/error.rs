@@ -1,0 +1,167 @@
+//! What can go wrong with a group, and the names of controllers and limits that users know.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// A controller that a limit needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controller {
+    Memory,
+    Cpu,
+    Cpuset,
+    Pids,
+    Devices,
+    Freezer,
+}
+
+impl Controller {
+    /// As the kernel spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Cpuset => "cpuset",
+            Self::Pids => "pids",
+            Self::Devices => "devices",
+            Self::Freezer => "freezer",
+        }
+    }
+}
+
+/// Why a group could not be made, limited, joined, emptied or removed.
+#[derive(Debug)]
+pub enum Error {
+    /// No cgroup file system is mounted.
+    NoHierarchy,
+    /// Not a plain relative path.
+    InvalidPath { path: String },
+    /// A limit was asked for whose controller this machine does not have.
+    MissingController { limit: &'static str, controller: Controller },
+    /// A limit that this machine can't grant.
+    LimitRefused { limit: &'static str, value: String, reason: Reason },
+    /// A device rule that says nothing.
+    InvalidDeviceRule { rule: String },
+    /// Processes that were still there at the deadline.
+    StillPopulated { path: String, pids: Vec<i32> },
+    /// A system call on a file of the hierarchy.
+    Io { step: &'static str, path: PathBuf, errno: Errno },
+}
+
+/// What is wrong with the value of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Less than anything can run with.
+    TooSmall { minimum: u64 },
+    /// More CPU time than there are CPUs.
+    MoreThanCpus { online: u32 },
+    /// Names CPUs or memory nodes that are not there.
+    NotOnline { online: String },
+    /// Not a list like `0-2,7`.
+    Malformed,
+    /// Memory and swap together are less than memory alone.
+    BelowMemory,
+    /// Swap is limited, memory is not.
+    WithoutMemory,
+    /// The kernel does not account swap (boot parameter `swapaccount=1`).
+    SwapNotAccounted,
+    /// What the kernel said.
+    Kernel(Errno),
+}
+
+impl Error {
+    pub(crate) fn io(step: &'static str, path: &Path, errno: Errno) -> Self {
+        Self::Io { step, path: path.to_owned(), errno }
+    }
+
+    /// What the kernel said, when it was the kernel.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Io { errno, .. } | Self::LimitRefused { reason: Reason::Kernel(errno), .. } => {
+                Some(*errno)
+            }
+            Self::NoHierarchy
+            | Self::InvalidPath { .. }
+            | Self::MissingController { .. }
+            | Self::LimitRefused { .. }
+            | Self::InvalidDeviceRule { .. }
+            | Self::StillPopulated { .. } => None,
+        }
+    }
+
+    /// Whether a limit was asked for that this machine can't grant.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        match self {
+            Self::MissingController { .. }
+            | Self::LimitRefused { .. }
+            | Self::InvalidDeviceRule { .. } => true,
+            Self::NoHierarchy
+            | Self::InvalidPath { .. }
+            | Self::StillPopulated { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHierarchy => f.write_str("no cgroup file system is mounted"),
+            Self::InvalidPath { path } => {
+                write!(f, "cgroup {path:?}: not a plain path relative to the hierarchy")
+            }
+            Self::MissingController { limit, controller } => write!(
+                f,
+                "limit {limit}: this machine has no cgroup controller {:?}",
+                controller.name()
+            ),
+            Self::LimitRefused { limit, value, reason } => {
+                write!(f, "limit {limit} of {value}: {reason}")
+            }
+            Self::InvalidDeviceRule { rule } => write!(f, "device rule {rule:?}: malformed"),
+            Self::StillPopulated { path, pids } => {
+                write!(f, "cgroup {path:?}: {} processes do not end: {pids:?}", pids.len())
+            }
+            Self::Io { step, path, errno } => write!(f, "{step} {}: {errno}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall { minimum } => write!(f, "the minimum is {minimum}"),
+            Self::MoreThanCpus { online } => {
+                write!(f, "this machine has {online} CPUs online")
+            }
+            Self::NotOnline { online } => write!(f, "this machine has {online}"),
+            Self::Malformed => f.write_str("not a list like \"0-2,7\""),
+            Self::BelowMemory => {
+                f.write_str("it counts memory and swap together and is less than the memory limit")
+            }
+            Self::WithoutMemory => f.write_str("it needs a memory limit beside it"),
+            Self::SwapNotAccounted => f.write_str(
+                "the kernel does not account swap; boot it with swapaccount=1, or set no swap limit",
+            ),
+            Self::Kernel(errno) => write!(f, "the kernel refused it: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { errno, .. } => Some(errno),
+            Self::NoHierarchy
+            | Self::InvalidPath { .. }
+            | Self::MissingController { .. }
+            | Self::LimitRefused { .. }
+            | Self::InvalidDeviceRule { .. }
+            | Self::StillPopulated { .. } => None,
+        }
+    }
+}
