@@ -1,1 +1,203 @@
+//! Lowers an OCI runtime spec to the plan that the shim executes.
+//!
+//! ```text
+//!   config.json ──▶ Spec ──┐
+//!                          ├─▶ plan() ──▶ CreateOptions (the shim itself) + Plan (its child)
+//!   what it can't say ─────┘               seccomp compiled, options as flags, names as numbers
+//!   (Context)
+//! ```
+//!
+//! | module | lowers |
+//! |---|---|
+//! | `refuse` | nothing: names what bosun does not do, so that no field is silently ignored |
+//! | `namespaces` | `linux.namespaces`, `hostname`, `linux.sysctl` |
+//! | `mounts` | `mounts`, `linux.maskedPaths`, `linux.readonlyPaths`; fstab options to `MS_*` |
+//! | `devices` | `linux.devices` and `linux.resources.devices` |
+//! | `resources` | `linux.resources`, `linux.cgroupsPath` |
+//! | `process` | `process`: credentials, limits, terminal |
+//! | [`capability`] | names of capabilities to bit sets |
+//! | [`seccomp`] | `linux.seccomp` to BPF, each profile once per process |
+//! | [`profile`] | the default seccomp profile |
+//!
+//! Properties that the OCI specification does not know are passed over, as it demands; fields that
+//! it does know and bosun does not do are refused by their JSON path.
+//!
+//! Deliberately absent: looking at the host. Nothing here opens a path of the spec, so the answer
+//! depends on the arguments alone.
+#![forbid(unsafe_code)]
 
+pub mod capability;
+mod devices;
+mod error;
+mod mounts;
+mod namespaces;
+mod process;
+pub mod profile;
+mod refuse;
+mod resources;
+pub mod seccomp;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{self as oci, Spec};
+use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Process, Rootfs};
+
+pub use error::Error;
+
+/// Annotation of a spec: a JSON array of mount destinations that only hide what the rootfs has
+/// there ([`only_if_present`](shim_wire::plan::PlanMount::only_if_present)). A runtime that does not
+/// know it makes the mount in any case, which is harmless.
+pub const COVERS_ANNOTATION: &str = "io.bosun.covers";
+
+/// What the spec can't say.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Which run of the container this is, counted from 1.
+    pub attempt: u64,
+    /// Absent: output is not logged.
+    pub log: Option<Log>,
+    pub layers: Layers,
+    /// Where relative paths of the spec begin (the bundle); without it they are refused.
+    pub bundle: Option<PathBuf>,
+    /// Used when the spec has no `linux.cgroupsPath`.
+    pub cgroup: String,
+    /// The namespace descriptor that waits for the shim at its start (`Bootstrap`): the spec's
+    /// network namespace must then have no path.
+    pub network_handed_over: bool,
+    /// Standard input is held open for clients.
+    pub stdin: bool,
+    /// Standard input ends when the client that sends it goes.
+    pub stdin_once: bool,
+    /// Of the terminal at its birth; 0 falls back to `process.consoleSize`.
+    pub width: u32,
+    pub height: u32,
+    /// `NAME|UID[:GROUP|GID]` as docker's `-u`; empty: the numbers of `process.user` hold.
+    pub user: String,
+    /// Run under bosun's own init.
+    pub init: bool,
+}
+
+/// Where the rootfs comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Layers {
+    /// `root.path` is the rootfs itself.
+    #[default]
+    Spec,
+    Overlay {
+        /// Nearest first; at least one.
+        lower: Vec<String>,
+        /// Absent: a read-only overlay.
+        writable: Option<Writable>,
+    },
+}
+
+/// The upper layer of an overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writable {
+    pub upper: String,
+    pub work: String,
+    /// Never synced.
+    pub volatile: bool,
+}
+
+/// What an exec's process needs beside its [`oci::Process`].
+#[derive(Clone, Debug, Default)]
+pub struct ExecContext {
+    pub stdin: bool,
+    pub width: u32,
+    pub height: u32,
+    /// As [`Context::user`].
+    pub user: String,
+}
+
+/// Lowers a container.
+///
+/// # Errors
+/// Names the JSON path of the first field that is malformed, contradictory or not supported.
+pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Error> {
+    refuse::unsupported(spec)?;
+    let process = spec.process().as_ref().ok_or_else(|| Error::missing("process"))?;
+    let namespaces = namespaces::lower(spec, context)?;
+    let (width, height) = process::window(process, context.width, context.height)?;
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::missing("linux"))?;
+    let create = CreateOptions {
+        attempt: context.attempt,
+        clone_flags: namespaces.clone_flags,
+        join: namespaces.join,
+        cgroup: resources::cgroup(linux.cgroups_path().as_deref(), &context.cgroup)?,
+        resources: resources::lower(linux.resources().as_ref())?,
+        terminal: process.terminal().unwrap_or(false),
+        stdin: context.stdin,
+        stdin_once: context.stdin_once,
+        log: context.log.clone(),
+        width,
+        height,
+        new_cgroup_namespace: namespaces.new_cgroup_namespace,
+    };
+    let mut lowered = process::lower(process, "process", &context.user)?;
+    lowered.init = context.init;
+    if let Some(profile) = linux.seccomp() {
+        let filter = seccomp::compile(profile)?;
+        lowered.seccomp = filter.program.to_vec();
+        lowered.seccomp_flags = filter.flags;
+    }
+    let plan = Plan {
+        hostname: namespaces.hostname,
+        domainname: namespaces.domainname,
+        rootfs: Some(rootfs(spec, context)?),
+        mounts: mounts::lower(spec, context.bundle.as_deref())?,
+        masked_paths: mounts::paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
+        readonly_paths: mounts::paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
+        devices: devices::lower(spec)?,
+        sysctls: namespaces.sysctls,
+        process: Some(lowered),
+        loopback: namespaces.loopback,
+        new_cgroup_namespace: namespaces.new_cgroup_namespace,
+    };
+    Ok((create, plan))
+}
+
+/// Lowers a further process of a running container; `seccomp` is the container's own profile.
+///
+/// # Errors
+/// As [`plan`]; paths begin at the process, `args`.
+pub fn exec(
+    process: &oci::Process,
+    seccomp: Option<&oci::LinuxSeccomp>,
+    context: &ExecContext,
+) -> Result<ExecOptions, Error> {
+    let (width, height) = process::window(process, context.width, context.height)?;
+    let mut lowered = process_only(process, &context.user)?;
+    if let Some(profile) = seccomp {
+        let filter = seccomp::compile(profile)?;
+        lowered.seccomp = filter.program.to_vec();
+        lowered.seccomp_flags = filter.flags;
+    }
+    Ok(ExecOptions { process: Some(lowered), stdin: context.stdin, width, height })
+}
+
+fn process_only(process: &oci::Process, user: &str) -> Result<Process, Error> {
+    refuse::process(process, "process")?;
+    process::lower(process, "process", user)
+}
+
+fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::missing("root"))?;
+    let readonly = root.readonly().unwrap_or(false);
+    let directory = match &context.layers {
+        Layers::Spec => {
+            let path = mounts::host_path(root.path(), context.bundle.as_deref(), "root.path")?;
+            return Ok(Rootfs { directory: path, readonly, ..Rootfs::default() });
+        }
+        Layers::Overlay { lower, writable } => (lower, writable),
+    };
+    let (lower, writable) = directory;
+    if lower.is_empty() {
+        return Err(Error::missing("rootfs layers"));
+    }
+    let (upper, work, volatile) = writable.as_ref().map_or_else(
+        || (String::new(), String::new(), false),
+        |writable| (writable.upper.clone(), writable.work.clone(), writable.volatile),
+    );
+    Ok(Rootfs { lower: lower.clone(), upper, work, volatile, directory: String::new(), readonly })
+}

@@ -122,7 +122,8 @@ pub struct Resources {
     pub cpuset_mems: String,
     #[prost(int64, optional, tag = "9")]
     pub pids: Option<i64>,
-    /// In order, the last match wins; empty touches no device controller.
+    /// In order, the last match wins; empty touches no device controller. What the default devices
+    /// and terminals need is among them.
     #[prost(message, repeated, tag = "10")]
     pub devices: Vec<DeviceRule>,
 }
@@ -158,6 +159,8 @@ pub struct Plan {
     pub masked_paths: Vec<String>,
     #[prost(string, repeated, tag = "5")]
     pub readonly_paths: Vec<String>,
+    /// Every node to make: the OCI default devices (null, zero, full, random, urandom, tty) are
+    /// among them; `/dev/console`, `/dev/ptmx` and the links to `/proc/self/fd` are not.
     #[prost(message, repeated, tag = "6")]
     pub devices: Vec<Device>,
     #[prost(message, repeated, tag = "7")]

@@ -1,0 +1,156 @@
+//! Device nodes and the rules of the device controller.
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Spec};
+use shim_wire::plan::{Device, DeviceRule};
+
+use crate::Error;
+
+/// The nodes every container has (OCI runtime specification, "Default Devices"). `/dev/console`
+/// and `/dev/ptmx`, which it lists as well, are mounts and links and belong to whoever makes them.
+const DEFAULT_NODES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// 20 bits of a device number's minor part, 12 of its major (`makedev(3)`).
+const MAJOR_MAX: i64 = (1 << 12) - 1;
+const MINOR_MAX: i64 = (1 << 20) - 1;
+
+/// The nodes to make: the defaults, unless the spec has the host's /dev, and the spec's own, which
+/// replace a default of the same path.
+pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
+    let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
+    let own = listed
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(|(index, device)| node(device, &format!("linux.devices[{index}]")))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (index, device) in own.iter().enumerate() {
+        if own[..index].iter().any(|earlier| earlier.path == device.path) {
+            return Err(Error::contradiction(
+                format!("linux.devices[{index}].path"),
+                "a second device of the same path",
+            ));
+        }
+    }
+    if binds_dev(spec) {
+        return Ok(own);
+    }
+    let defaults = DEFAULT_NODES
+        .iter()
+        .filter(|(path, _, _)| own.iter().all(|device| device.path != *path))
+        .map(|(path, major, minor)| Device {
+            path: (*path).to_owned(),
+            kind: "c".to_owned(),
+            major: *major,
+            minor: *minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        });
+    Ok(defaults.chain(own.iter().cloned()).collect())
+}
+
+fn binds_dev(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| {
+        let bind = mount.typ().as_deref() == Some("bind")
+            || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+        bind && mount.destination().as_os_str() == "/dev"
+    })
+}
+
+fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
+    let path = device.path().to_string_lossy().into_owned();
+    if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(Error::malformed(format!("{at}.path"), path, "an absolute path"));
+    }
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => "c",
+        LinuxDeviceType::B => "b",
+        LinuxDeviceType::P => "p",
+        LinuxDeviceType::A => {
+            return Err(Error::malformed(format!("{at}.type"), "a", "one of c, b, u, p"));
+        }
+    };
+    let mode = device.file_mode().unwrap_or(0o666);
+    Ok(Device {
+        path,
+        kind: kind.to_owned(),
+        major: number(device.major(), MAJOR_MAX, &format!("{at}.major"))?,
+        minor: number(device.minor(), MINOR_MAX, &format!("{at}.minor"))?,
+        // Specs made from a stat carry the file type too; only permissions are wanted.
+        mode: mode & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+fn number(value: i64, max: i64, at: &str) -> Result<u32, Error> {
+    u32::try_from(value)
+        .ok()
+        .filter(|_| value <= max)
+        .ok_or_else(|| Error::malformed(at, value.to_string(), "a device number"))
+}
+
+/// The spec's rules in their order, then those that the default devices and terminals need; a spec
+/// without rules touches no device controller.
+pub(crate) fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, Error> {
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut lowered = rules
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| rule(spec, &format!("linux.resources.devices[{index}]")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let allow = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
+        allow: true,
+        kind: kind.to_owned(),
+        major,
+        minor,
+        access: access.to_owned(),
+    };
+    lowered.extend([allow("c", None, None, "m"), allow("b", None, None, "m")]);
+    lowered.extend(DEFAULT_NODES.iter().map(|(_, major, minor)| {
+        allow("c", Some(i64::from(*major)), Some(i64::from(*minor)), "rwm")
+    }));
+    // Slaves of pseudo terminals, and the multiplexer.
+    lowered.extend([allow("c", Some(136), None, "rwm"), allow("c", Some(5), Some(2), "rwm")]);
+    Ok(lowered)
+}
+
+fn rule(rule: &LinuxDeviceCgroup, at: &str) -> Result<DeviceRule, Error> {
+    let kind = match rule.typ() {
+        None | Some(LinuxDeviceType::A) => "a",
+        Some(LinuxDeviceType::B) => "b",
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
+        Some(LinuxDeviceType::P) => {
+            return Err(Error::malformed(format!("{at}.type"), "p", "one of a, b, c"));
+        }
+    };
+    let access = rule.access().as_deref().unwrap_or_default();
+    if access.is_empty() || access.chars().any(|char| !"rwm".contains(char)) {
+        return Err(Error::malformed(format!("{at}.access"), access, "of the letters r, w and m"));
+    }
+    // OCI: absent is every one; -1 is how docker and runc write the same.
+    let every = |number: Option<i64>| number.filter(|number| *number != -1);
+    for (value, max, name) in
+        [(rule.major(), MAJOR_MAX, "major"), (rule.minor(), MINOR_MAX, "minor")]
+    {
+        if let Some(value) = every(value) {
+            number(value, max, &format!("{at}.{name}"))?;
+        }
+    }
+    Ok(DeviceRule {
+        allow: rule.allow(),
+        kind: kind.to_owned(),
+        major: every(rule.major()),
+        minor: every(rule.minor()),
+        access: access.to_owned(),
+    })
+}

@@ -1,0 +1,171 @@
+//! Namespaces, and what needs one of its own: the hostname and sysctls.
+
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use shim_wire::plan::{Join, Sysctl};
+
+use crate::{Context, Error, mounts};
+
+/// The kernel's limit for both names of uts_namespaces(7).
+const UTS_NAME_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    pub(crate) clone_flags: u64,
+    pub(crate) join: Vec<Join>,
+    pub(crate) new_cgroup_namespace: bool,
+    pub(crate) loopback: bool,
+    pub(crate) hostname: String,
+    pub(crate) domainname: String,
+    pub(crate) sysctls: Vec<Sysctl>,
+}
+
+pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error> {
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::missing("linux"))?;
+    let mut lowered = Namespaces::default();
+    let mut seen: u64 = 0;
+    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let at = format!("linux.namespaces[{index}]");
+        let kind = namespace.typ() as u64;
+        if seen & kind != 0 {
+            return Err(Error::contradiction(at, "a second namespace of the same type"));
+        }
+        seen |= kind;
+        add(&mut lowered, namespace, &at, context.network_handed_over)?;
+    }
+    if seen & LinuxNamespaceType::Mount as u64 == 0 {
+        return Err(Error::contradiction(
+            "linux.namespaces",
+            "a container has a mount namespace of its own, this spec has none",
+        ));
+    }
+    if context.network_handed_over && seen & LinuxNamespaceType::Network as u64 == 0 {
+        return Err(Error::contradiction(
+            "linux.namespaces",
+            "a network namespace is handed over, this spec keeps the host's",
+        ));
+    }
+    let own = |kind: LinuxNamespaceType| seen & kind as u64 != 0;
+    let uts = own(LinuxNamespaceType::Uts);
+    lowered.hostname = uts_name(spec.hostname().as_deref(), "hostname", uts)?;
+    lowered.domainname = uts_name(spec.domainname().as_deref(), "domainname", uts)?;
+    if let Some(settings) = linux.sysctl() {
+        lowered.sysctls = sysctls(settings, own)?;
+    }
+    Ok(lowered)
+}
+
+fn add(
+    lowered: &mut Namespaces,
+    namespace: &LinuxNamespace,
+    at: &str,
+    network_handed_over: bool,
+) -> Result<(), Error> {
+    let typ = namespace.typ();
+    let kind = typ as u64;
+    let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+    match typ {
+        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+            return Err(Error::value(format!("{at}.type"), typ.to_string()));
+        }
+        LinuxNamespaceType::Mount if path.is_some() => {
+            return Err(Error::not_supported(format!("{at}.path")));
+        }
+        LinuxNamespaceType::Network if network_handed_over => {
+            if path.is_some() {
+                return Err(Error::contradiction(
+                    format!("{at}.path"),
+                    "the network namespace is handed over as a descriptor as well",
+                ));
+            }
+            lowered.join.push(Join { kind, path: String::new() });
+            return Ok(());
+        }
+        LinuxNamespaceType::Mount
+        | LinuxNamespaceType::Network
+        | LinuxNamespaceType::Cgroup
+        | LinuxNamespaceType::Uts
+        | LinuxNamespaceType::Ipc
+        | LinuxNamespaceType::Pid => {}
+    }
+    if let Some(path) = path {
+        let path = mounts::host_path(path, None, &format!("{at}.path"))?;
+        lowered.join.push(Join { kind, path });
+    } else if typ == LinuxNamespaceType::Cgroup {
+        lowered.new_cgroup_namespace = true;
+    } else {
+        lowered.loopback |= typ == LinuxNamespaceType::Network;
+        lowered.clone_flags |= kind;
+    }
+    Ok(())
+}
+
+fn uts_name(name: Option<&str>, at: &str, own_uts: bool) -> Result<String, Error> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(String::new()) };
+    if !own_uts {
+        return Err(Error::contradiction(
+            at,
+            "would rename the host: linux.namespaces has no uts namespace",
+        ));
+    }
+    if name.len() > UTS_NAME_MAX || name.contains(['\0', '\n']) {
+        return Err(Error::malformed(at, name, "one line of at most 64 bytes"));
+    }
+    Ok(name.to_owned())
+}
+
+/// Sysctls of the kernel that belong to a namespace (namespaces(7)); all others are the host's.
+fn sysctls(
+    settings: &HashMap<String, String>,
+    own: impl Fn(LinuxNamespaceType) -> bool,
+) -> Result<Vec<Sysctl>, Error> {
+    const IPC: [&str; 8] =
+        ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+    let mut lowered = Vec::with_capacity(settings.len());
+    for (name, value) in settings {
+        let at = format!("linux.sysctl.{name}");
+        let path = sysctl_path(name);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) || path.contains('\0') {
+            return Err(Error::malformed("linux.sysctl", name, "the name of a sysctl"));
+        }
+        let (needs, why) = if path.starts_with("net/") {
+            (LinuxNamespaceType::Network, "would change the host: no network namespace of its own")
+        } else if path.starts_with("fs/mqueue/")
+            || path.strip_prefix("kernel/").is_some_and(|rest| IPC.contains(&rest))
+        {
+            (LinuxNamespaceType::Ipc, "would change the host: no ipc namespace of its own")
+        } else if path == "kernel/domainname" {
+            (LinuxNamespaceType::Uts, "would change the host: no uts namespace of its own")
+        } else if path == "kernel/hostname" {
+            return Err(Error::contradiction(at, "is set by the spec's hostname"));
+        } else {
+            return Err(Error::contradiction(
+                at,
+                "belongs to no namespace, it would change the host",
+            ));
+        };
+        if !own(needs) {
+            return Err(Error::contradiction(at, why));
+        }
+        lowered.push(Sysctl { path, value: value.clone() });
+    }
+    lowered.sort_by(|left, right| left.path.cmp(&right.path));
+    Ok(lowered)
+}
+
+/// sysctl.d(5): when the first separator is a dot, dots and slashes trade places, so that
+/// `net.ipv4.conf.eth0/1.forwarding` names the interface `eth0.1`.
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']).map(|index| name.as_bytes()[index]) {
+        Some(b'.') => name
+            .chars()
+            .map(|char| match char {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        Some(_) | None => name.to_owned(),
+    }
+}

@@ -1,0 +1,170 @@
+//! What the OCI specification knows and bosun does not do: refused by its JSON path, never
+//! silently ignored.
+//!
+//! An empty object or list asks for nothing and passes; docker writes many of them.
+
+use oci_spec::runtime::{
+    Hooks, Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, Process, Spec,
+};
+
+use crate::Error;
+
+/// One field: whether the spec asks for it, and its path.
+type Field = (bool, &'static str);
+
+/// # Errors
+/// Names the first field that is not supported.
+pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
+    refuse(
+        "",
+        &[
+            (spec.solaris().is_some(), "solaris"),
+            (spec.windows().is_some(), "windows"),
+            (spec.vm().is_some(), "vm"),
+            (spec.zos().is_some(), "zos"),
+        ],
+    )?;
+    if let Some(list) = spec.hooks() {
+        hooks(list)?;
+    }
+    if let Some(first) = spec.process() {
+        process(first, "process")?;
+    }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        refuse(
+            &format!("mounts[{index}]."),
+            &[
+                (some(mount.uid_mappings()), "uidMappings"),
+                (some(mount.gid_mappings()), "gidMappings"),
+            ],
+        )?;
+    }
+    spec.linux().as_ref().map_or(Ok(()), linux)
+}
+
+/// # Errors
+/// Names the first field that is not supported, below `at`.
+pub(crate) fn process(process: &Process, at: &str) -> Result<(), Error> {
+    refuse(
+        &format!("{at}."),
+        &[
+            (process.command_line().is_some(), "commandLine"),
+            (process.io_priority().is_some(), "ioPriority"),
+            (process.scheduler().is_some(), "scheduler"),
+            (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
+        ],
+    )
+}
+
+fn hooks(hooks: &Hooks) -> Result<(), Error> {
+    let prestart = hooks.prestart();
+    refuse(
+        "hooks.",
+        &[
+            (some(prestart), "prestart"),
+            (some(hooks.create_runtime()), "createRuntime"),
+            (some(hooks.create_container()), "createContainer"),
+            (some(hooks.start_container()), "startContainer"),
+            (some(hooks.poststart()), "poststart"),
+            (some(hooks.poststop()), "poststop"),
+        ],
+    )
+}
+
+fn linux(linux: &Linux) -> Result<(), Error> {
+    refuse(
+        "linux.",
+        &[
+            (linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()), "netDevices"),
+            (some(linux.uid_mappings()), "uidMappings"),
+            (some(linux.gid_mappings()), "gidMappings"),
+            (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
+            (linux.intel_rdt().is_some(), "intelRdt"),
+            (linux.memory_policy().is_some(), "memoryPolicy"),
+            (linux.personality().is_some(), "personality"),
+            (linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty()), "timeOffsets"),
+        ],
+    )?;
+    if let Some(propagation) = linux.rootfs_propagation()
+        && !["", "private", "rprivate"].contains(&propagation.as_str())
+    {
+        return Err(Error::value("linux.rootfsPropagation", propagation));
+    }
+    linux.resources().as_ref().map_or(Ok(()), resources)
+}
+
+fn resources(resources: &LinuxResources) -> Result<(), Error> {
+    refuse(
+        "linux.resources.",
+        &[
+            (some(resources.hugepage_limits()), "hugepageLimits"),
+            (resources.rdma().as_ref().is_some_and(|map| !map.is_empty()), "rdma"),
+            (resources.unified().as_ref().is_some_and(|map| !map.is_empty()), "unified"),
+        ],
+    )?;
+    if let Some(network) = resources.network() {
+        refuse(
+            "linux.resources.network.",
+            &[
+                (network.class_id().is_some_and(|id| id != 0), "classID"),
+                (some(network.priorities()), "priorities"),
+            ],
+        )?;
+    }
+    resources.block_io().as_ref().map_or(Ok(()), block_io)?;
+    resources.memory().as_ref().map_or(Ok(()), memory)?;
+    resources.cpu().as_ref().map_or(Ok(()), cpu)
+}
+
+fn block_io(block_io: &LinuxBlockIo) -> Result<(), Error> {
+    refuse(
+        "linux.resources.blockIO.",
+        &[
+            (block_io.weight().is_some_and(|weight| weight != 0), "weight"),
+            (block_io.leaf_weight().is_some_and(|weight| weight != 0), "leafWeight"),
+            (some(block_io.weight_device()), "weightDevice"),
+            (some(block_io.throttle_read_bps_device()), "throttleReadBpsDevice"),
+            (some(block_io.throttle_write_bps_device()), "throttleWriteBpsDevice"),
+            (some(block_io.throttle_read_iops_device()), "throttleReadIOPSDevice"),
+            (some(block_io.throttle_write_iops_device()), "throttleWriteIOPSDevice"),
+        ],
+    )
+}
+
+fn memory(memory: &LinuxMemory) -> Result<(), Error> {
+    let kernel = memory.kernel();
+    refuse(
+        "linux.resources.memory.",
+        &[
+            (kernel.is_some_and(|limit| limit > 0), "kernel"),
+            (memory.kernel_tcp().is_some_and(|limit| limit > 0), "kernelTCP"),
+            (memory.swappiness().is_some(), "swappiness"),
+            (memory.disable_oom_killer() == Some(true), "disableOOMKiller"),
+            (memory.use_hierarchy() == Some(true), "useHierarchy"),
+            (memory.check_before_update() == Some(true), "checkBeforeUpdate"),
+        ],
+    )
+}
+
+fn cpu(cpu: &LinuxCpu) -> Result<(), Error> {
+    refuse(
+        "linux.resources.cpu.",
+        &[
+            (cpu.idle().is_some_and(|idle| idle != 0), "idle"),
+            (cpu.burst().is_some_and(|burst| burst != 0), "burst"),
+            (cpu.realtime_runtime().is_some_and(|time| time != 0), "realtimeRuntime"),
+            (cpu.realtime_period().is_some_and(|time| time != 0), "realtimePeriod"),
+        ],
+    )
+}
+
+fn some<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn refuse(below: &str, fields: &[Field]) -> Result<(), Error> {
+    match fields.iter().find(|(asked, _)| *asked) {
+        Some((_, name)) => Err(Error::not_supported(format!("{below}{name}"))),
+        None => Ok(()),
+    }
+}

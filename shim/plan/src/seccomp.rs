@@ -1,0 +1,293 @@
+//! `linux.seccomp` to the BPF program that the kernel takes (seccomp(2)), by libseccomp.
+//!
+//! libseccomp knows the system calls of its own day (Debian 12: early 2022) and would leave younger
+//! names to the default action. That is worse than it sounds: with EPERM a C library concludes "not
+//! allowed" where ENOSYS would have made it fall back. So two things stand in front of its program:
+//!
+//! ```text
+//!   architecture of the profile? ──no──▶ libseccomp's program
+//!        │ yes
+//!   a younger call that the profile names ──▶ its action
+//!   a number above every call that the profile names ──▶ ENOSYS   (default action errno only)
+//!        │ else
+//!        ▼ libseccomp's program
+//! ```
+//!
+//! Names that neither libseccomp nor this table knows are skipped: profiles are written for many
+//! kernels and architectures.
+//!
+//! Deliberately absent: notification (`SCMP_ACT_NOTIFY`), which needs an agent.
+
+mod prologue;
+
+use std::collections::HashMap;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator, LinuxSyscall,
+};
+
+use crate::Error;
+
+/// A compiled profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// `struct sock_filter`s, 8 bytes each.
+    pub program: Arc<[u8]>,
+    /// SECCOMP_FILTER_FLAG_*.
+    pub flags: u32,
+}
+
+/// BPF_MAXINSNS of `linux/bpf_common.h`.
+const MAX_INSTRUCTIONS: usize = 4096;
+
+/// How many different profiles are remembered; a host has a handful.
+const CACHE_ENTRIES: usize = 64;
+
+/// By the profile's own text, so that equal profiles of different specs meet.
+static CACHE: Mutex<Option<HashMap<String, Filter>>> = Mutex::new(None);
+
+/// Compiles `profile`, once per process and content.
+///
+/// # Errors
+/// Names the field that is not supported, or the rule that libseccomp refused.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
+    // Serialising what was parsed from JSON can't fail; were it to, the cache is merely missed.
+    let key = serde_json::to_string(profile).unwrap_or_default();
+    let cached = |cache: &Option<HashMap<String, Filter>>| cache.as_ref()?.get(&key).cloned();
+    if let Some(filter) = cached(&CACHE.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(filter);
+    }
+    let filter = compile_uncached(profile)?;
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let entries = cache.get_or_insert_default();
+    if entries.len() >= CACHE_ENTRIES {
+        entries.clear();
+    }
+    entries.insert(key, filter.clone());
+    Ok(filter)
+}
+
+/// [`compile`] without its memory: for measuring.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
+    const AT: &str = "linux.seccomp";
+    if profile.listener_path().is_some() {
+        return Err(Error::not_supported(format!("{AT}.listenerPath")));
+    }
+    if profile.listener_metadata().is_some() {
+        return Err(Error::not_supported(format!("{AT}.listenerMetadata")));
+    }
+    let default = action(
+        profile.default_action(),
+        profile.default_errno_ret(),
+        &format!("{AT}.defaultAction"),
+    )?;
+    let flags = flags(profile.flags().as_deref().unwrap_or_default())?;
+    let architectures = architectures(profile.architectures().as_deref().unwrap_or_default())?;
+    let mut context = context(default, &architectures)?;
+    let mut extras = prologue::Prologue::new(&architectures, default);
+    for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
+        add(&mut context, &mut extras, rule, default, &format!("{AT}.syscalls[{index}]"))?;
+    }
+    let mut program = extras.assemble();
+    program.extend(export(&context)?);
+    let instructions = program.len() / 8;
+    if instructions > MAX_INSTRUCTIONS {
+        return Err(Error::SeccompTooLong { instructions });
+    }
+    Ok(Filter { program: program.into(), flags })
+}
+
+fn failed(step: impl Into<String>) -> impl FnOnce(libseccomp::error::SeccompError) -> Error {
+    let step = step.into();
+    |source| Error::Seccomp { step, source }
+}
+
+fn context(default: ScmpAction, architectures: &[ScmpArch]) -> Result<ScmpFilterContext, Error> {
+    let mut context = ScmpFilterContext::new(default).map_err(failed("start a filter"))?;
+    for architecture in architectures {
+        context
+            .add_arch(*architecture)
+            .map_err(failed(format!("add architecture {architecture:?}")))?;
+    }
+    // A balanced tree instead of a chain: a call is found in about 10 comparisons instead of 300.
+    context.set_ctl_optimize(2).map_err(failed("choose a binary tree"))?;
+    Ok(context)
+}
+
+fn add(
+    context: &mut ScmpFilterContext,
+    extras: &mut prologue::Prologue,
+    rule: &LinuxSyscall,
+    default: ScmpAction,
+    at: &str,
+) -> Result<(), Error> {
+    let action = action(rule.action(), rule.errno_ret(), &format!("{at}.action"))?;
+    let args = rule.args().as_deref().unwrap_or_default();
+    let comparisons = comparisons(args, at)?;
+    for name in rule.names() {
+        let Ok(syscall) = ScmpSyscall::from_name(name) else {
+            // A condition on a call that libseccomp does not know can't be expressed; such a call
+            // keeps the default action.
+            if args.is_empty() {
+                extras.younger(name, action);
+            }
+            continue;
+        };
+        extras.known(syscall);
+        // libseccomp refuses rules that say what the default says.
+        if action == default {
+            continue;
+        }
+        let step = || failed(format!("{at}: {name}"));
+        if !conditions_meet_one_argument_twice(args) {
+            context.add_rule_conditional(action, syscall, &comparisons).map_err(step())?;
+            continue;
+        }
+        // libseccomp compares an argument once per rule; several comparisons of the same one are
+        // "or", as runc has it.
+        for comparison in &comparisons {
+            context.add_rule_conditional(action, syscall, &[*comparison]).map_err(step())?;
+        }
+    }
+    Ok(())
+}
+
+fn conditions_meet_one_argument_twice(args: &[LinuxSeccompArg]) -> bool {
+    args.iter()
+        .enumerate()
+        .any(|(index, arg)| args[..index].iter().any(|earlier| earlier.index() == arg.index()))
+}
+
+fn comparisons(args: &[LinuxSeccompArg], at: &str) -> Result<Vec<ScmpArgCompare>, Error> {
+    args.iter()
+        .enumerate()
+        .map(|(position, arg)| {
+            let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6);
+            let index = index.ok_or_else(|| {
+                let at = format!("{at}.args[{position}].index");
+                Error::malformed(at, arg.index().to_string(), "between 0 and 5")
+            })?;
+            let (operator, datum) = match arg.op() {
+                LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
+                LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
+                LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
+                LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
+                LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
+                LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
+                // OCI: `value` is the mask, `valueTwo` what must come out.
+                LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                    (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0))
+                }
+            };
+            Ok(ScmpArgCompare::new(index, operator, datum))
+        })
+        .collect()
+}
+
+/// EPERM, the errno of an errno action that names none.
+const EPERM: u32 = 1;
+
+fn action(
+    action: LinuxSeccompAction,
+    errno_ret: Option<u32>,
+    at: &str,
+) -> Result<ScmpAction, Error> {
+    use LinuxSeccompAction as Oci;
+    let value = errno_ret.unwrap_or(EPERM);
+    let short = || {
+        u16::try_from(value)
+            .map_err(|_| Error::malformed(at, value.to_string(), "an errno below 65536"))
+    };
+    Ok(match action {
+        Oci::ScmpActKill | Oci::ScmpActKillThread => ScmpAction::KillThread,
+        Oci::ScmpActKillProcess => ScmpAction::KillProcess,
+        Oci::ScmpActTrap => ScmpAction::Trap,
+        Oci::ScmpActErrno => ScmpAction::Errno(i32::from(short()?)),
+        Oci::ScmpActTrace => ScmpAction::Trace(short()?),
+        Oci::ScmpActLog => ScmpAction::Log,
+        Oci::ScmpActAllow => ScmpAction::Allow,
+        Oci::ScmpActNotify => return Err(Error::value(at, "SCMP_ACT_NOTIFY")),
+    })
+}
+
+/// SECCOMP_FILTER_FLAG_* of `linux/seccomp.h`.
+fn flags(flags: &[LinuxSeccompFilterFlag]) -> Result<u32, Error> {
+    let mut bits = 0;
+    for (index, flag) in flags.iter().enumerate() {
+        bits |= match flag {
+            // The process that installs the filter has one thread.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                // Means something only with a listener.
+                return Err(Error::value(
+                    format!("linux.seccomp.flags[{index}]"),
+                    flag.to_string(),
+                ));
+            }
+        };
+    }
+    Ok(bits)
+}
+
+/// Beside the machine's own, which every filter has.
+fn architectures(list: &[Arch]) -> Result<Vec<ScmpArch>, Error> {
+    let mut architectures = vec![ScmpArch::native()];
+    for (index, architecture) in list.iter().enumerate() {
+        let architecture = match architecture {
+            Arch::ScmpArchNative => ScmpArch::native(),
+            Arch::ScmpArchX86 => ScmpArch::X86,
+            Arch::ScmpArchX86_64 => ScmpArch::X8664,
+            Arch::ScmpArchX32 => ScmpArch::X32,
+            Arch::ScmpArchArm => ScmpArch::Arm,
+            Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
+            Arch::ScmpArchMips => ScmpArch::Mips,
+            Arch::ScmpArchMips64 => ScmpArch::Mips64,
+            Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+            Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+            Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+            Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+            Arch::ScmpArchPpc => ScmpArch::Ppc,
+            Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+            Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
+            Arch::ScmpArchS390 => ScmpArch::S390,
+            Arch::ScmpArchS390x => ScmpArch::S390X,
+            Arch::ScmpArchParisc => ScmpArch::Parisc,
+            Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
+            Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
+            Arch::ScmpArchLoongarch64
+            | Arch::ScmpArchM68k
+            | Arch::ScmpArchSh
+            | Arch::ScmpArchSheb => {
+                let at = format!("linux.seccomp.architectures[{index}]");
+                return Err(Error::value(at, architecture.to_string()));
+            }
+        };
+        if !architectures.contains(&architecture) {
+            architectures.push(architecture);
+        }
+    }
+    Ok(architectures)
+}
+
+/// libseccomp before 2.6 writes its program to a descriptor only.
+fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
+    let io = |step| move |source| Error::SeccompExport { step, source };
+    let mut file = tempfile::tempfile().map_err(io("make a temporary file"))?;
+    context.export_bpf(file.as_fd()).map_err(failed("write the program"))?;
+    file.rewind().map_err(io("read the program back"))?;
+    let mut program = Vec::new();
+    file.read_to_end(&mut program).map_err(io("read the program back"))?;
+    Ok(program)
+}
