@@ -9,8 +9,11 @@ use super::{Protocol, Subnet};
 /// A failed step of the network, with the object it was about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("network: {step} {object} is not built yet")]
-    NotBuilt { step: &'static str, object: String },
+    #[error(
+        "bridge {name:?}: an interface name has 1 to 15 letters, digits, '.', '_' and '-', and \
+         begins with a letter or digit"
+    )]
+    InvalidName { name: String },
     /// The port is another's. `holder` reads as `PID 812 (nginx)` or `container web`.
     #[error(
         "port {address}:{port}/{protocol} is already in use by {holder}: choose another with -p"
@@ -38,6 +41,8 @@ pub enum Error {
     NftMissing,
     #[error("nft: load table {table}: {message}")]
     Nft { table: String, message: String },
+    #[error("network: the daemon is shutting down")]
+    ShuttingDown,
     #[error("network: {step} {object}")]
     Kernel { step: &'static str, object: String, source: io::Error },
     #[error("network: {step} {}", path.display())]

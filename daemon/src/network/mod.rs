@@ -17,14 +17,27 @@
 //! Deliberately absent: leases (the store's), `/etc/hosts` and `/etc/resolv.conf` (the container's
 //! files), the modes `host`, `none` and `container:ID` (no bridge takes part), IPv6.
 
+mod attach;
+mod conntrack;
 mod error;
 mod holder;
+mod link;
+mod name;
+mod netlink;
+mod netns;
+mod nftables;
 mod ports;
+mod setup;
 mod subnet;
+#[cfg(test)]
+mod tests;
 
+use std::fmt;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use shim_wire::id::Id;
 
@@ -40,8 +53,8 @@ pub struct Settings {
     /// Name of the interface; the table is `bosun-NAME`.
     pub bridge: String,
     pub subnet: Subnet,
-    /// Where the machine-wide lock of the bridge lies, such as `/run/lock`. It must be the same for
-    /// all daemons of the machine.
+    /// Where the machine-wide lock of the bridge lies, such as `/run`: the same for all daemons of
+    /// the machine, and writable by root alone, so that nobody else can take the lock's name.
     pub lock_directory: PathBuf,
 }
 
@@ -65,7 +78,7 @@ pub struct Attached {
     pub address: Ipv4Addr,
     pub prefix: u8,
     pub gateway: Ipv4Addr,
-    /// Of `eth0`, as `02:42:ac:1e:00:02`.
+    /// Of `eth0`, as `02:b0:ac:1e:00:02`.
     pub mac: String,
     /// Name of the host's end of the veth pair.
     pub host_interface: String,
@@ -95,9 +108,31 @@ pub struct Report {
 }
 
 /// The bridge of this daemon. Cheap to clone; the lock is held until the last clone is dropped.
+///
+/// Every method works on tokio's blocking threads: netlink itself takes microseconds, but the kernel
+/// holds one lock for all of it, and removing anybody's interface keeps that for milliseconds.
 #[derive(Clone, Debug)]
 pub struct Bridge {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     settings: Settings,
+    stock: netns::Stock,
+    /// Held while elements are looked at and then changed.
+    elements: Mutex<()>,
+    _lock: File,
+}
+
+impl Inner {
+    fn bridge(&self) -> &str {
+        &self.settings.bridge
+    }
+
+    fn subnet(&self) -> Subnet {
+        self.settings.subnet
+    }
 }
 
 impl Bridge {
@@ -108,26 +143,38 @@ impl Bridge {
     /// Another daemon has the bridge; the subnet is in use elsewhere; `nft` is missing or fails; the
     /// kernel refuses.
     pub async fn open(settings: Settings) -> Result<(Self, Vec<Warning>), Error> {
-        Err(Error::NotBuilt { step: "open", object: settings.bridge })
+        blocking(move || {
+            if !name::is_interface(&settings.bridge) {
+                return Err(Error::InvalidName { name: settings.bridge });
+            }
+            let lock = setup::lock(&settings)?;
+            setup::ensure(&settings.bridge, settings.subnet)?;
+            let stock = netns::Stock::open()?;
+            let inner = Inner { settings, stock, elements: Mutex::new(()), _lock: lock };
+            Ok((Self { inner: Arc::new(inner) }, setup::warnings()))
+        })
+        .await
     }
 
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.settings.bridge
+        self.inner.bridge()
     }
 
     #[must_use]
     pub fn subnet(&self) -> Subnet {
-        self.settings.subnet
+        self.inner.subnet()
     }
 
     /// Makes a network namespace with `eth0` on the bridge and switches the published ports on. What
-    /// an earlier try for the same container left is replaced. On failure nothing stays behind.
+    /// an earlier try for the same container left is replaced. On failure nothing stays behind; when
+    /// the future is dropped half-way, the work goes on and only [`Self::detach`] undoes it.
     ///
     /// # Errors
     /// The kernel refuses a step, or the address is not of the subnet.
     pub async fn attach(&self, endpoint: &Endpoint) -> Result<Attached, Error> {
-        Err(Error::NotBuilt { step: "attach", object: endpoint.id.to_string() })
+        let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
+        blocking(move || attach::attach(&inner, &endpoint)).await
     }
 
     /// Switches the published ports off, forgets their connections and removes the interface.
@@ -136,15 +183,18 @@ impl Bridge {
     /// # Errors
     /// The kernel refuses a step.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        Err(Error::NotBuilt { step: "detach", object: endpoint.id.to_string() })
+        let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
+        blocking(move || attach::detach(&inner, &endpoint)).await
     }
 
-    /// Makes interfaces and published ports exactly what is expected. Touches nothing foreign.
+    /// Makes interfaces and published ports exactly what is expected, and the bridge and the table
+    /// when they are gone. Touches nothing foreign.
     ///
     /// # Errors
     /// The kernel refuses a step.
     pub async fn reconcile(&self, expected: Vec<Endpoint>) -> Result<Report, Error> {
-        Err(Error::NotBuilt { step: "reconcile", object: format!("{expected:?}") })
+        let inner = Arc::clone(&self.inner);
+        blocking(move || attach::reconcile(&inner, &expected)).await
     }
 
     /// Removes the interfaces, the bridge and the table (uninstall, tests). `ip_forward` stays on.
@@ -152,6 +202,32 @@ impl Bridge {
     /// # Errors
     /// The kernel refuses a step.
     pub async fn remove_all(&self) -> Result<(), Error> {
-        Err(Error::NotBuilt { step: "remove", object: self.settings.bridge.clone() })
+        let inner = Arc::clone(&self.inner);
+        blocking(move || setup::remove_all(inner.bridge())).await
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForwardDropped { chain } => write!(
+                f,
+                "{chain} drops forwarded packets: containers have no way out, and published ports \
+                 are closed, unless that firewall lets the bridge pass"
+            ),
+        }
+    }
+}
+
+/// Runs `work` on a blocking thread. A panic there is a panic here.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::ShuttingDown),
+        },
     }
 }

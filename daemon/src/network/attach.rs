@@ -1,0 +1,268 @@
+//! A container's place on the bridge: made, removed, put right after a crash.
+//!
+//! ```text
+//!   attach   namespace from stock → veth (one message) → address and route → published ports
+//!   detach   published ports → their connections → veth
+//! ```
+//!
+//! The order is the same for everybody, so that at any moment a published port leads to a container
+//! that has its address, or nowhere.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use fail::fail_point;
+use rustix::io::Errno;
+
+use super::link::{self, LinkAddress, Veth};
+use super::name::Mac;
+use super::netlink::{Family, Rejected, Socket};
+use super::netns::Netns;
+use super::nftables::{self, Elements};
+use super::{Attached, Endpoint, Error, Inner, Report, conntrack, name, setup};
+
+pub(super) fn attach(inner: &Inner, endpoint: &Endpoint) -> Result<Attached, Error> {
+    let (bridge, subnet) = (inner.bridge(), inner.subnet());
+    if !subnet.contains(endpoint.address) {
+        let bridge = bridge.to_owned();
+        return Err(Error::ForeignAddress { address: endpoint.address, subnet, bridge });
+    }
+    let netns = inner.stock.take()?;
+    fail_point!("daemon.start.after_netns");
+    let veth = name::veth(bridge, &endpoint.namespace, &endpoint.id);
+    let netns = match connect(inner, endpoint, &veth, netns).and_then(|netns| {
+        publish(inner, endpoint)?;
+        Ok(netns)
+    }) {
+        Ok(netns) => netns,
+        Err(error) => {
+            // The veth is half of what was made; the other half goes with the namespace.
+            if let Err(error) = remove_veth(&veth) {
+                tracing::warn!(%veth, %error, "left behind after a failed attach");
+            }
+            return Err(error);
+        }
+    };
+    fail_point!("daemon.start.after_ports");
+    Ok(Attached {
+        netns: netns.descriptor,
+        address: endpoint.address,
+        prefix: subnet.prefix(),
+        gateway: subnet.gateway(),
+        mac: Mac::of(endpoint.address).to_string(),
+        host_interface: veth,
+    })
+}
+
+/// Makes the veth pair and gives the container's end its address and way out.
+fn connect(
+    inner: &Inner,
+    endpoint: &Endpoint,
+    veth: &str,
+    mut netns: Netns,
+) -> Result<Netns, Error> {
+    let failed = |step: &'static str| {
+        move |rejected: Rejected| Error::Kernel {
+            step,
+            object: format!("{veth} of container {}", endpoint.id),
+            source: rejected.into(),
+        }
+    };
+    let mut socket = Socket::open(Family::Route).map_err(failed("open a socket for interface"))?;
+    let bridge =
+        link::find(&mut socket, inner.bridge()).map_err(failed("look for the bridge of"))?;
+    let bridge = match bridge {
+        Some(link) => link.index,
+        // Somebody removed it: make it again rather than fail every start from now on.
+        None => setup::ensure_link(inner.bridge(), inner.subnet())?,
+    };
+    add_veth(&mut socket, veth, bridge, endpoint, &netns).map_err(failed("make interface"))?;
+    fail_point!("daemon.start.after_veth");
+    if setup::bridged_packets_are_filtered() {
+        let host_end = link::find(&mut socket, veth).map_err(failed("look for interface"))?;
+        if let Some(host_end) = host_end {
+            link::set_hairpin(&mut socket, host_end.index)
+                .map_err(failed("switch on the hairpin mode of"))?;
+        }
+    }
+    let inside = link::find(&mut netns.socket, "eth0").map_err(failed("look for the peer of"))?;
+    let inside = inside.ok_or(Rejected(Errno::NODEV)).map_err(failed("look for the peer of"))?;
+    let address = LinkAddress { address: endpoint.address, prefix: inner.subnet().prefix() };
+    link::configure(&mut netns.socket, inside.index, address, inner.subnet().gateway())
+        .map_err(failed("bring up and address the peer of"))?;
+    fail_point!("daemon.start.after_address");
+    Ok(netns)
+}
+
+/// What an earlier try left under the same name is replaced.
+fn add_veth(
+    socket: &mut Socket,
+    name: &str,
+    bridge: u32,
+    endpoint: &Endpoint,
+    netns: &Netns,
+) -> Result<(), Rejected> {
+    use std::os::fd::AsFd;
+    let mac = Mac::of(endpoint.address);
+    let veth = Veth { name, bridge, mac, netns: netns.descriptor.as_fd() };
+    match link::add_veth(socket, veth) {
+        Err(rejected) if rejected.is(Errno::EXIST) => {
+            link::remove(socket, name)?;
+            link::add_veth(socket, veth)
+        }
+        made => made,
+    }
+}
+
+/// Switches the published ports on. An element that is in the way is a dead container's: the caller
+/// holds the bound socket, so nobody else can have the port.
+fn publish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
+    if endpoint.ports.is_empty() {
+        return Ok(());
+    }
+    let failed = |rejected: Rejected| Error::Kernel {
+        step: "publish the ports of container",
+        object: endpoint.id.to_string(),
+        source: rejected.into(),
+    };
+    let wanted = nftables::elements(endpoint.address, &endpoint.ports);
+    let (bridge, none) = (inner.bridge(), Elements::new());
+    let _changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
+    match nftables::change(bridge, &none, &wanted) {
+        Err(rejected) if rejected.is(Errno::EXIST) || rejected.is(Errno::BUSY) => {
+            let stale = present(bridge, &wanted, |_, _| true).map_err(failed)?;
+            nftables::change(bridge, &stale, &wanted).map_err(failed)?;
+        }
+        Err(rejected) if rejected.is(Errno::NOENT) => {
+            let table = name::table(bridge);
+            tracing::warn!(%table, "the table was gone and is loaded again: reconcile is due");
+            nftables::load(bridge, inner.subnet())?;
+            nftables::change(bridge, &none, &wanted).map_err(failed)?;
+        }
+        changed => changed.map_err(failed)?,
+    }
+    conntrack::publish(&endpoint.ports).map_err(failed)?;
+    Ok(())
+}
+
+pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
+    if !endpoint.ports.is_empty() {
+        unpublish(inner, endpoint).map_err(|rejected| Error::Kernel {
+            step: "release the ports of container",
+            object: endpoint.id.to_string(),
+            source: rejected.into(),
+        })?;
+    }
+    remove_veth(&name::veth(inner.bridge(), &endpoint.namespace, &endpoint.id))?;
+    fail_point!("daemon.stop.after_veth");
+    Ok(())
+}
+
+/// Removes only elements that lead to this container: a release that comes twice never takes the
+/// port from whoever has it now.
+fn unpublish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Rejected> {
+    let bridge = inner.bridge();
+    let own = nftables::elements(endpoint.address, &endpoint.ports);
+    let changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
+    let there = present(bridge, &own, |present, own| present == own)?;
+    nftables::change(bridge, &there, &Elements::new())?;
+    drop(changing);
+    fail_point!("daemon.stop.after_ports");
+    conntrack::release(endpoint.address)?;
+    fail_point!("daemon.stop.after_conntrack");
+    Ok(())
+}
+
+/// The elements with keys of `asked` that are in the table and that `keep` (present, asked) wants.
+fn present(
+    bridge: &str,
+    asked: &Elements,
+    keep: impl Fn(nftables::Target, nftables::Target) -> bool,
+) -> Result<Elements, Rejected> {
+    let mut found = Elements::new();
+    for (key, target) in asked {
+        let there = nftables::lookup(bridge, *key)?.filter(|there| keep(*there, *target));
+        found.extend(there.map(|there| (*key, there)));
+    }
+    Ok(found)
+}
+
+fn remove_veth(name: &str) -> Result<bool, Error> {
+    let removed =
+        Socket::open(Family::Route).and_then(|mut socket| link::remove(&mut socket, name));
+    removed.map_err(|rejected| Error::Kernel {
+        step: "remove interface",
+        object: name.to_owned(),
+        source: rejected.into(),
+    })
+}
+
+/// Makes interfaces and elements exactly what is expected.
+pub(super) fn reconcile(inner: &Inner, expected: &[Endpoint]) -> Result<Report, Error> {
+    let mut report = Report::default();
+    setup::ensure_link(inner.bridge(), inner.subnet())?;
+    reconcile_ports(inner, expected, &mut report)?;
+    reconcile_veths(inner, expected, &mut report)?;
+    Ok(report)
+}
+
+fn reconcile_ports(inner: &Inner, expected: &[Endpoint], report: &mut Report) -> Result<(), Error> {
+    let bridge = inner.bridge();
+    let failed = |step: &'static str| {
+        move |rejected: Rejected| Error::Kernel {
+            step,
+            object: name::table(bridge),
+            source: rejected.into(),
+        }
+    };
+    let wanted: Elements = expected
+        .iter()
+        .flat_map(|endpoint| nftables::elements(endpoint.address, &endpoint.ports))
+        .collect();
+    let _changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
+    let there = match nftables::dump(bridge).map_err(failed("list the elements of table"))? {
+        Some(there) => there,
+        None => {
+            nftables::load(bridge, inner.subnet())?;
+            Elements::new()
+        }
+    };
+    let without = |from: &Elements, other: &Elements| -> Elements {
+        let differs = from.iter().filter(|(key, target)| other.get(key) != Some(target));
+        differs.map(|(key, target)| (*key, *target)).collect()
+    };
+    let (stale, missing) = (without(&there, &wanted), without(&wanted, &there));
+    nftables::change(bridge, &stale, &missing).map_err(failed("put right table"))?;
+    // Connections through a stale element would go on to an address that may be leased anew.
+    let gone: BTreeSet<_> = stale.values().map(|target| target.address).collect();
+    for address in gone {
+        conntrack::release(address).map_err(failed("forget stale connections of table"))?;
+    }
+    let described = |elements: Elements| -> Vec<String> {
+        elements.into_iter().map(|(key, target)| nftables::describe(key, target)).collect()
+    };
+    (report.removed_ports, report.added_ports) = (described(stale), described(missing));
+    Ok(())
+}
+
+fn reconcile_veths(inner: &Inner, expected: &[Endpoint], report: &mut Report) -> Result<(), Error> {
+    let bridge = inner.bridge();
+    let mut socket = Socket::open(Family::Route).map_err(|rejected| Error::Kernel {
+        step: "open a socket for bridge",
+        object: bridge.to_owned(),
+        source: rejected.into(),
+    })?;
+    let mut strangers: BTreeSet<String> =
+        setup::own_veths(&mut socket, bridge)?.into_iter().collect();
+    for endpoint in expected {
+        if !strangers.remove(&name::veth(bridge, &endpoint.namespace, &endpoint.id)) {
+            report.without_interface.push((endpoint.namespace.clone(), endpoint.id.clone()));
+        }
+    }
+    for stranger in strangers {
+        if remove_veth(&stranger)? {
+            report.removed_interfaces.push(stranger);
+        }
+    }
+    Ok(())
+}
