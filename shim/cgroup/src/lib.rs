@@ -11,6 +11,7 @@
 //! | `limits` | resources to files of v1 and v2, and what the machine can't grant |
 //! | `devices` | the device program of v2 |
 //! | `kill` | ending everything in a group, and removing it |
+//! | `freeze` | stopping everything in a group, and letting it go on |
 //!
 //! Deliberately absent: systemd as a manager, statistics, and processes in inner nodes: a container's
 //! group is a leaf until the container itself divides it.
@@ -18,6 +19,7 @@
 
 mod devices;
 mod error;
+mod freeze;
 mod kill;
 mod layout;
 mod limits;
