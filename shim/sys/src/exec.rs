@@ -45,6 +45,18 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Closes every descriptor from `first` on that this process inherited. To be called as the first
+/// act of a program, before anything in it owns a descriptor.
+///
+/// # Errors
+/// Those of close_range(2); `ENOSYS` before Linux 5.9.
+pub fn close_inherited_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers; that nobody owns these descriptors yet is what this is for, and
+    // every use of one that is closed fails with EBADF.
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) })
+        .map(drop)
+}
+
 /// Marks every descriptor from `first` on close-on-exec.
 ///
 /// # Errors

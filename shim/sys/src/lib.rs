@@ -9,14 +9,18 @@
 //! | [`seccomp`] | installing a compiled filter |
 //! | [`bpf`] | device programs of cgroup v2 |
 //! | [`signal`] | what a tiny init needs of signals |
+//! | [`pidfd`] | signals by pidfd |
+//! | [`memory`] | giving memory back |
 //!
 //! Deliberately absent: everything that rustix has with a safe signature, and any policy.
 
 pub mod bpf;
 pub mod clone;
 pub mod exec;
+pub mod memory;
 pub mod mount;
 pub mod net;
+pub mod pidfd;
 pub mod seccomp;
 pub mod signal;
 

@@ -21,6 +21,13 @@ pub fn reset() {
     }
 }
 
+/// Ignores a signal until [`reset`] or a new disposition.
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is a valid disposition. A number that is no signal, SIGKILL and SIGSTOP are
+    // refused with EINVAL, which is fine.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// All signals, blocked: they wait until [`wait`](Self::wait) takes them.
 pub struct Blocked(libc::sigset_t);
 
