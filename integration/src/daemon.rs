@@ -163,6 +163,11 @@ impl Daemon {
         Settings::new().start()
     }
 
+    /// More flags, from the next start on.
+    pub fn add_arguments(&mut self, words: &str) {
+        self.arguments.extend(crate::ctl::split(words));
+    }
+
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {

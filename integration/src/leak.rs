@@ -111,7 +111,7 @@ pub fn hierarchies() -> Vec<PathBuf> {
 }
 
 fn veths(netns: &NetNs, bridge: &str) -> Vec<String> {
-    let text = netns.output(&format!("ip -o link show type veth"));
+    let text = netns.output("ip -o link show type veth");
     text.lines()
         .filter(|line| line.contains(&format!("master {bridge} ")) || !line.contains(" master "))
         .map(str::to_owned)

@@ -1,0 +1,65 @@
+//! What a container may cost, with room for another machine's noise above the goals.
+
+use integration::daemon::{Daemon, program};
+use integration::process::Process;
+use integration::wait;
+
+#[test]
+fn the_shim_is_a_small_static_program() {
+    let path = program("bosun-shim");
+    let size = path.metadata().unwrap().len();
+    assert!(size < 2_000_000, "{size} bytes");
+    let file = std::fs::read(&path).unwrap();
+    assert!(!file.windows(8).any(|window| window == b"ld-linux"), "it wants a dynamic linker");
+}
+
+#[test]
+fn an_idle_shim_is_one_thread_and_little_memory() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    let shim = daemon.shim("one");
+    assert_eq!(shim.threads(), 1);
+    for (field, limit) in [("Private_Dirty", 200), ("Rss", 1600)] {
+        let kilobytes = shim.memory(field).unwrap();
+        assert!(kilobytes <= limit, "{field} is {kilobytes} kB, at most {limit}");
+    }
+}
+
+#[test]
+fn an_idle_shim_sleeps() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let shim = daemon.shim("one");
+    let woken = |process: Process| process.status("voluntary_ctxt_switches");
+    // Once it has settled, two looks half a second apart have to agree.
+    wait::until("a shim that does not wake up", || {
+        let before = woken(shim);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        (before.is_some() && woken(shim) == before).then_some(())
+    });
+}
+
+#[test]
+fn the_shim_does_not_grow_with_the_log() {
+    let daemon = Daemon::start();
+    daemon
+        .ctl("run -d --name one --net none --rootfs / /bin/sh -c 'seq 1 1000000; sleep 600'")
+        .ok();
+    let shim = daemon.shim("one");
+    let id = daemon.inspect("one", "{{.Id}}");
+    let log = daemon.container_dir(&id).json_log(&id);
+    wait::until("the last line", || {
+        let file = std::fs::read(&log).ok()?;
+        file.windows(9).rev().take(400).any(|window| window == b"\"1000000\\").then_some(())
+    });
+    let kilobytes = shim.memory("Rss").unwrap();
+    assert!(kilobytes <= 4096, "{kilobytes} kB");
+}
+
+#[test]
+fn the_daemon_is_small() {
+    let daemon = Daemon::start();
+    let bosund = Process(daemon.pid().unwrap());
+    let kilobytes = bosund.memory("Rss").unwrap();
+    assert!(kilobytes <= 25_000, "{kilobytes} kB when idle");
+}

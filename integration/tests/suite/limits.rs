@@ -1,0 +1,99 @@
+//! Limits, and what happens at them.
+
+use std::path::PathBuf;
+
+use integration::daemon::Daemon;
+use integration::leak;
+
+/// The value of a control file of a container: v1's name, v2's name.
+fn control(daemon: &Daemon, v1: &str, v2: &str) -> String {
+    let cgroups = daemon.process("one").cgroups();
+    let candidates = leak::hierarchies().into_iter().flat_map(|top| {
+        cgroups.values().map(move |path| top.join(path.trim_start_matches('/'))).collect::<Vec<_>>()
+    });
+    let files: Vec<PathBuf> =
+        candidates.flat_map(|cgroup| [cgroup.join(v1), cgroup.join(v2)]).collect();
+    let file = files
+        .iter()
+        .find(|file| file.is_file() && file.to_string_lossy().contains(&daemon.place().prefix));
+    std::fs::read_to_string(file.unwrap_or_else(|| panic!("neither {v1} nor {v2}: {cgroups:?}")))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn too_much_memory_is_killed_and_said() {
+    let daemon = Daemon::start();
+    let words = "run --name one -m 32m --net none --rootfs / /usr/bin/python3 -c 'x = bytearray(200_000_000); print(len(x))'";
+    daemon.ctl(words).check(137);
+    assert_eq!(daemon.inspect("one", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    assert_eq!(daemon.ctl("logs one").stdout, "");
+}
+
+#[test]
+fn an_ordinary_kill_is_not_called_out_of_memory() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one -m 32m --net none --rootfs / /bin/sleep 600").ok();
+    daemon.ctl("kill one").ok();
+    daemon.until_status("one", "exited");
+    assert_eq!(daemon.inspect("one", "{{.State.OOMKilled}}"), "false");
+}
+
+#[test]
+fn the_memory_limit_reaches_the_kernel() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one -m 64m --net none --rootfs / /bin/sleep 600").ok();
+    assert_eq!(control(&daemon, "memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+}
+
+#[test]
+fn the_process_limit_holds() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --pids-limit 8 --net none --rootfs / /bin/sleep 600").ok();
+    assert_eq!(control(&daemon, "pids.max", "pids.max"), "8");
+    let output =
+        daemon.ctl("exec one /bin/sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; wait'");
+    assert_ne!(output.code, Some(0), "{}", output.stdout);
+    assert!(output.stderr.to_lowercase().contains("fork"), "{}", output.stderr);
+}
+
+#[test]
+fn the_share_of_processors_reaches_the_kernel() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --cpus 0.5 --net none --rootfs / /bin/sleep 600").ok();
+    let value = control(&daemon, "cpu.cfs_quota_us", "cpu.max");
+    assert!(value.starts_with("50000"), "{value}");
+}
+
+#[test]
+fn more_processors_than_there_are_is_refused() {
+    let daemon = Daemon::start();
+    daemon.ctl("run --rm --cpus 100000 --net none --rootfs / /bin/true").fails(125, &["100000"]);
+}
+
+#[test]
+fn less_memory_than_anything_needs_is_refused() {
+    let daemon = Daemon::start();
+    daemon.ctl("run --rm -m 1k --net none --rootfs / /bin/true").fails(125, &["memory"]);
+}
+
+#[test]
+fn a_malformed_limit_is_named() {
+    let daemon = Daemon::start();
+    for flag in ["-m 12x", "-m lots", "--cpus many", "--cpus=-1", "--pids-limit few"] {
+        let value = flag.rsplit([' ', '=']).next().unwrap();
+        daemon
+            .ctl(&format!("run --rm {flag} --net none --rootfs / /bin/true"))
+            .fails(125, &[value]);
+    }
+    assert_eq!(daemon.ctl("ps -a -q").text(), "");
+}
+
+#[test]
+fn without_a_limit_there_is_none() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let inherited = daemon.inspect("one", "{{.HostConfig.Memory}}");
+    assert_eq!(inherited, "0");
+}

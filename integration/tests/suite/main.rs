@@ -1,0 +1,32 @@
+//! One test program over the real binaries: a module per topic, one behaviour per test.
+//!
+//! Every test has a daemon, a network namespace and directories of its own, so they run side by
+//! side; and each ends with a look for leftovers (see `integration::daemon`).
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that meets a missing value has failed")]
+
+mod architecture;
+mod attach;
+mod bad_input;
+mod budgets;
+mod daemon_process;
+mod events;
+mod exec;
+mod exit_status;
+mod failpoints;
+mod lifecycle;
+mod limits;
+mod listing;
+mod logs;
+mod main_job;
+mod mounts;
+mod names;
+mod network;
+mod ports;
+mod recovery;
+mod request_id;
+mod rootfs;
+mod security;
+mod shim_lost;
+mod snapshots;
+mod terminal;

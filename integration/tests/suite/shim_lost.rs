@@ -1,0 +1,88 @@
+//! A container dies with its shim, at once and honestly.
+
+use std::time::{Duration, Instant};
+
+use integration::daemon::Daemon;
+use integration::wait;
+
+#[test]
+fn the_container_of_a_killed_shim_is_dead_within_a_second() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sh -c 'sleep 601 & sleep 600'").ok();
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    let begin = Instant::now();
+    shim.kill();
+    wait::until_true("the end of its process", || !process.lives());
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    daemon.until_status("one", "exited");
+    let exit = daemon.api().get("one").state.unwrap().exit.unwrap();
+    assert_eq!(exit.reason, "ShimLost");
+    assert!(exit.unknown || exit.signal == 9, "{exit:?}");
+    assert_eq!(
+        integration::process::Process::belonging(&daemon.place().prefix, daemon.scratch())
+            .into_iter()
+            .filter(|left| left.arguments().iter().any(|word| word == "601"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn it_can_be_started_again() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    daemon.shim("one").kill();
+    daemon.until_status("one", "exited");
+    daemon.ctl("start one").ok();
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
+}
+
+#[test]
+fn its_log_up_to_then_is_kept() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sh -c 'echo written; sleep 600'").ok();
+    daemon.until_logged("one", "written");
+    daemon.shim("one").kill();
+    daemon.until_status("one", "exited");
+    assert_eq!(daemon.ctl("logs one").stdout, "written\n");
+}
+
+#[test]
+fn while_the_daemon_is_dead_it_is_found_at_the_next_start() {
+    let mut daemon = Daemon::start();
+    daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    daemon.kill();
+    shim.kill();
+    wait::until_true("the shim's end", || !shim.lives());
+    daemon.start_again();
+    wait::until_true("the end of its process", || !process.lives());
+    daemon.until_status("one", "exited");
+    let exit = daemon.api().get("one").state.unwrap().exit.unwrap();
+    assert_eq!(exit.reason, "ShimLost", "{exit:?}");
+}
+
+#[test]
+fn who_waits_is_told() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let waiting = daemon.ctl_start("wait one");
+    daemon.shim("one").kill();
+    let output = waiting.finish();
+    assert!(["137", "255"].contains(&output.text().as_str()), "{output:?}");
+}
+
+#[test]
+fn a_stopped_shim_does_not_stop_a_kill() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    let pid = rustix::process::Pid::from_raw(shim.0.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let killing = daemon.ctl_start("kill one");
+    wait::until_true("the end of its process", || !process.lives());
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let _ = killing.finish();
+    daemon.until_status("one", "exited");
+    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");
+}
