@@ -1,0 +1,211 @@
+//! From a request to the OCI spec.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use shim_plan::capability::CapabilitySet;
+use shim_plan::{COVERS_ANNOTATION, profile};
+
+use super::limits::{self, Checked};
+use super::machine::HostDevice;
+use super::{ContainerOptions, Error, Machine, NetworkMode, etc, identity, mounts, privileges};
+
+/// The version of the OCI runtime specification that generated specs follow.
+const OCI_VERSION: &str = "1.2.0";
+
+/// Where the rootfs is said to be. Nobody mounts it on the host, so there is nothing to point to.
+const ROOT_PATH: &str = "rootfs";
+
+/// What a spec needs beside the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    pub id: &'a str,
+    /// `bosun/default/ID`.
+    pub cgroup: &'a str,
+    /// The run directory, in which [`etc_files`](super::etc_files) will lie.
+    pub etc: &'a Path,
+    /// bosun's own root and state directories.
+    pub own_directories: &'a [PathBuf],
+    pub machine: &'a Machine,
+}
+
+/// A generated spec.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// The stored truth: a typed spec may lose what it does not know.
+    pub json: String,
+    pub spec: Spec,
+    /// The words of process 1.
+    pub args: Vec<String>,
+    /// What the user should know and is no error.
+    pub warnings: Vec<String>,
+}
+
+/// Checks a request and makes docker's container of it. Looks at the host: mount sources and the
+/// rootfs must exist, and a privileged container has the host's devices.
+///
+/// # Errors
+/// Names what is wrong with the request, and the way out.
+pub fn generate(
+    options: &ContainerOptions,
+    surroundings: &Surroundings<'_>,
+) -> Result<Generated, Error> {
+    let machine = surroundings.machine;
+    let args = options.args();
+    if args.first().is_none_or(String::is_empty) {
+        return Err(Error::NoCommand);
+    }
+    if let Some(word) = args.iter().find(|word| word.contains('\0')) {
+        return Err(Error::malformed("command word", word, "text without NUL bytes"));
+    }
+    let warnings = check_network(options)?;
+    identity::host_name("hostname", &options.hostname)?;
+    identity::host_name("domain name", &options.domainname)?;
+    let hostname = etc::hostname(options, surroundings.id, &machine.hostname);
+    let checked = CheckedRequest {
+        ids: identity::user(&options.user)?,
+        cwd: identity::working_dir(&options.working_dir)?,
+        env: identity::environment(options, &hostname)?,
+        oom_score_adj: oom_score(options.oom_score_adj, machine)?,
+        capabilities: privileges::capabilities(options, machine)?,
+        limits: limits::check(&options.limits, machine)?,
+        binds: mounts::check(options)?,
+        covers: match &options.rootfs {
+            Some(rootfs) => mounts::covers(rootfs, surroundings.own_directories)?,
+            None => Vec::new(),
+        },
+        devices: privileges::devices(options.privileged)?,
+        hostname,
+        args,
+    };
+    let spec = build(options, surroundings, &checked)?;
+    let json = serde_json::to_string_pretty(&spec)?;
+    Ok(Generated { json, spec, args: checked.args, warnings })
+}
+
+/// A request whose every part was looked at.
+#[derive(Debug)]
+struct CheckedRequest {
+    args: Vec<String>,
+    hostname: String,
+    ids: identity::Ids,
+    cwd: String,
+    env: Vec<String>,
+    oom_score_adj: Option<i32>,
+    capabilities: CapabilitySet,
+    limits: Checked,
+    binds: Vec<mounts::CheckedBind>,
+    covers: Vec<String>,
+    devices: Vec<HostDevice>,
+}
+
+fn check_network(options: &ContainerOptions) -> Result<Vec<String>, Error> {
+    let published = !options.ports.is_empty();
+    match &options.network {
+        NetworkMode::Host | NetworkMode::None if published => Ok(vec![format!(
+            "published ports are passed over with network {}: only the bridge publishes",
+            options.network
+        )]),
+        NetworkMode::Container(_) if published => Err(Error::Contradiction {
+            what: "published ports",
+            why: "belong to the container whose network is joined: publish them there",
+        }),
+        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => {
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn oom_score(asked: Option<i32>, machine: &Machine) -> Result<Option<i32>, Error> {
+    let Some(asked) = asked else { return Ok(None) };
+    if !(-1000..=1000).contains(&asked) {
+        let value = asked.to_string();
+        return Err(Error::malformed("OOM score", value, "between -1000 and 1000"));
+    }
+    match machine.oom_score_floor {
+        Some(own) if asked < own => Err(Error::OomScore { asked, own }),
+        Some(_) | None => Ok(Some(asked)),
+    }
+}
+
+fn build(
+    options: &ContainerOptions,
+    surroundings: &Surroundings<'_>,
+    checked: &CheckedRequest,
+) -> Result<Spec, OciSpecError> {
+    let root = RootBuilder::default().path(ROOT_PATH).readonly(options.read_only).build()?;
+    let mounts = mounts::mounts(options, &checked.binds, &checked.covers, surroundings.etc)?;
+    let mut spec = SpecBuilder::default()
+        .version(OCI_VERSION)
+        .root(root)
+        .hostname(&checked.hostname)
+        .mounts(mounts)
+        .process(process(options, checked)?)
+        .linux(linux(options, surroundings, checked)?);
+    if !options.domainname.is_empty() {
+        spec = spec.domainname(&options.domainname);
+    }
+    let mut annotations = HashMap::new();
+    if !checked.covers.is_empty() {
+        let list = serde_json::to_string(&checked.covers).map_err(OciSpecError::SerDe)?;
+        annotations.insert(COVERS_ANNOTATION.to_owned(), list);
+    }
+    spec.annotations(annotations).build()
+}
+
+fn process(options: &ContainerOptions, checked: &CheckedRequest) -> Result<Process, OciSpecError> {
+    let user = UserBuilder::default().uid(checked.ids.uid).gid(checked.ids.gid).build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(options.tty)
+        .user(user)
+        .args(checked.args.clone())
+        .env(checked.env.clone())
+        .cwd(&checked.cwd)
+        .capabilities(privileges::sets(checked.capabilities)?)
+        .no_new_privileges(false)
+        .build()?;
+    process.set_rlimits(None).set_oom_score_adj(checked.oom_score_adj);
+    Ok(process)
+}
+
+fn linux(
+    options: &ContainerOptions,
+    surroundings: &Surroundings<'_>,
+    checked: &CheckedRequest,
+) -> Result<Linux, OciSpecError> {
+    let machine = surroundings.machine;
+    let devices: Result<Vec<_>, _> = checked.devices.iter().map(privileges::device).collect();
+    let mut linux = LinuxBuilder::default()
+        .cgroups_path(format!("/{}", surroundings.cgroup.trim_matches('/')))
+        .resources(limits::resources(&checked.limits, options.privileged)?)
+        .namespaces(namespaces(&options.network)?)
+        .masked_paths(privileges::masked_paths(options.privileged, machine))
+        .readonly_paths(privileges::readonly_paths(options.privileged));
+    if !checked.devices.is_empty() {
+        linux = linux.devices(devices?);
+    }
+    if !options.privileged {
+        linux = linux.seccomp(profile::default(checked.capabilities, machine.kernel));
+    }
+    linux.build()
+}
+
+/// New ones, less the network of the host. A namespace that is joined is handed to the shim as a
+/// descriptor, so its entry has no path.
+fn namespaces(network: &NetworkMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    let network = match network {
+        NetworkMode::Host => None,
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container(_) => Some(Network),
+    };
+    [Pid, Mount, Uts, Ipc, Cgroup]
+        .into_iter()
+        .chain(network)
+        .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
+        .collect()
+}

@@ -1,0 +1,50 @@
+//! From what a user asks for to an OCI runtime spec, once for all faces.
+//!
+//! ```text
+//!   ContainerOptions ──▶ generate() ──▶ config.json (Generated)      at create
+//!        │                 checked against Machine and the host
+//!        ├──▶ etc_files()                resolv.conf, hosts, hostname  at each start
+//!        └──▶ plan_context()             what shim_plan::plan() needs   at each start
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | `request`, `signal`, `log` | the request, as `options.json` has it |
+//! | `machine` | what must be known of the machine |
+//! | `generate` | the spec as a whole: process, namespaces |
+//! | `identity` | user, host name, working directory, environment |
+//! | `mounts` | default mounts, binds, covers of bosun's own directories |
+//! | `privileges` | capabilities, masked paths, devices, seccomp |
+//! | `limits` | limits and their bounds |
+//! | `etc` | the files of /etc |
+//! | `plan` | the part of a plan's context that the request decides |
+//!
+//! Deliberately absent: images, whose configuration will be merged into the request before it comes
+//! here; writing any file.
+
+mod error;
+mod etc;
+mod generate;
+mod identity;
+mod limits;
+mod log;
+mod machine;
+mod mounts;
+mod plan;
+mod privileges;
+mod request;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
+pub use generate::{Generated, Surroundings, generate};
+pub use log::LogOptions;
+pub use machine::Machine;
+pub use plan::{PlanPlace, plan_context};
+pub use request::{
+    BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,
+    WindowSize,
+};
+pub use signal::Signal;

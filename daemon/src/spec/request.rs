@@ -1,0 +1,309 @@
+//! What a user asks for, as the core has it: the content of `options.json`.
+//!
+//! Made by the faces from their own messages; texts that have a rule are parsed on the way in
+//! ([`Signal`], [`LogOptions::parse`], [`RestartPolicy`], [`Propagation`]), so that what is stored
+//! is known to be well formed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, LogOptions, Signal};
+
+/// A container as it was asked for. Absent is docker's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerOptions {
+    pub name: String,
+    /// A directory of the host, copy on write.
+    pub rootfs: Option<PathBuf>,
+    pub image: Option<String>,
+    /// Replaces the image's entry point; empty is none.
+    pub entrypoint: Option<Vec<String>>,
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Empty is `/`.
+    pub working_dir: String,
+    /// `USER[:GROUP]`, names or numbers; empty is root.
+    pub user: String,
+    /// Empty: the first 12 characters of the id.
+    pub hostname: String,
+    pub domainname: String,
+    pub tty: bool,
+    /// Standard input is held open (docker's `-i`).
+    pub stdin: bool,
+    /// Removed when it ends.
+    pub auto_remove: bool,
+    pub read_only: bool,
+    /// A small init as process 1.
+    pub init: bool,
+    pub privileged: bool,
+    /// Names, or `ALL`.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub mounts: Vec<BindMount>,
+    pub ports: Vec<Port>,
+    pub network: NetworkMode,
+    pub limits: Limits,
+    pub stop_signal: Signal,
+    /// Seconds that a stop waits before KILL; absent is 10.
+    pub stop_timeout: Option<u32>,
+    pub restart_policy: RestartPolicy,
+    pub labels: BTreeMap<String, String>,
+    pub log: LogOptions,
+    pub window: WindowSize,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// A path of the host, seen in the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    pub source: PathBuf,
+    pub destination: String,
+    #[serde(default)]
+    pub read_only: bool,
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// How mounts made below a bind travel (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    #[default]
+    Rprivate,
+    Private,
+    Rslave,
+    Slave,
+    Rshared,
+    Shared,
+}
+
+impl Propagation {
+    const ALL: [Self; 6] =
+        [Self::Rprivate, Self::Private, Self::Rslave, Self::Slave, Self::Rshared, Self::Shared];
+
+    /// The word that mount options and docker use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rprivate => "rprivate",
+            Self::Private => "private",
+            Self::Rslave => "rslave",
+            Self::Slave => "slave",
+            Self::Rshared => "rshared",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl FromStr for Propagation {
+    type Err = Error;
+
+    /// Empty is the default.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or_else(|| {
+            Error::malformed(
+                "mount propagation",
+                text,
+                "rprivate, private, rslave, slave, rshared or shared",
+            )
+        })
+    }
+}
+
+/// A port to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// `0.0.0.0` is every address of the machine.
+    pub host_ip: Ipv4Addr,
+    /// Absent: a free one, chosen at start.
+    pub host_port: Option<u16>,
+    pub container_port: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Port {
+    /// From what the faces carry: an empty address is every one, port 0 a free one.
+    ///
+    /// # Errors
+    /// Names the part that is no address or no port.
+    pub fn parse(
+        host_ip: &str,
+        host_port: u32,
+        container_port: u32,
+        protocol: Protocol,
+    ) -> Result<Self, Error> {
+        let port = |value: u32, what| {
+            u16::try_from(value)
+                .map_err(|_| Error::malformed(what, value.to_string(), "between 1 and 65535"))
+        };
+        if container_port == 0 {
+            return Err(Error::malformed("container port", "0", "between 1 and 65535"));
+        }
+        Ok(Self {
+            host_ip: host_address(host_ip)?,
+            host_port: Some(port(host_port, "host port")?).filter(|port| *port != 0),
+            container_port: port(container_port, "container port")?,
+            protocol,
+        })
+    }
+}
+
+fn host_address(text: &str) -> Result<Ipv4Addr, Error> {
+    if text.is_empty() {
+        return Ok(Ipv4Addr::UNSPECIFIED);
+    }
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(Error::NotSupported {
+            what: "publishing on the IPv6 address",
+            value: text.to_owned(),
+            way_out: "name an IPv4 address of this machine",
+        });
+    }
+    text.parse().map_err(|_| Error::malformed("host address", text, "an IPv4 address"))
+}
+
+/// Whose network a container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "mode", content = "container")]
+pub enum NetworkMode {
+    /// One of its own on bosun's bridge.
+    #[default]
+    Bridge,
+    Host,
+    /// One of its own with nothing but loopback.
+    None,
+    /// That of another container, by its id.
+    Container(String),
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge => f.write_str("bridge"),
+            Self::Host => f.write_str("host"),
+            Self::None => f.write_str("none"),
+            Self::Container(id) => write!(f, "container:{id}"),
+        }
+    }
+}
+
+/// Limits; absent is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together; -1 is unlimited; absent is twice the memory where the
+    /// kernel counts swap.
+    pub memory_swap: Option<i64>,
+    /// Bytes that reclaim tries to come down to when memory is short.
+    pub memory_reservation: Option<i64>,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<i64>,
+    /// Relative weight, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// `0-3,7`; empty is every one.
+    pub cpuset_cpus: String,
+    /// How many processes and threads; 0 and -1 are unlimited.
+    pub pids: Option<i64>,
+}
+
+/// What happens when a container ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestartPolicy {
+    #[default]
+    No,
+}
+
+impl FromStr for RestartPolicy {
+    type Err = Error;
+
+    /// Empty is `no`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "" | "no" => Ok(Self::No),
+            policy => Err(Error::RestartPolicy { policy: policy.to_owned() }),
+        }
+    }
+}
+
+/// Of a terminal, in characters; 0 is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    pub width: u16,
+    pub height: u16,
+}
+
+impl ContainerOptions {
+    /// The words of process 1: the entry point, then the command. Empty when there are none.
+    #[must_use]
+    pub fn args(&self) -> Vec<String> {
+        self.entrypoint.iter().flatten().chain(&self.command).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_by_an_older_daemon_lacks_fields_and_is_still_read() {
+        let stored = r#"{"name":"web","rootfs":"/","network":{"mode":"bridge"},"new":1}"#;
+        let options: ContainerOptions = serde_json::from_str(stored).unwrap();
+        assert_eq!(options.rootfs, Some(PathBuf::from("/")));
+        assert_eq!(options.stop_signal, Signal::TERM);
+    }
+
+    #[test]
+    fn options_round_trip_through_their_file() {
+        let options = ContainerOptions {
+            network: NetworkMode::Container("abc".to_owned()),
+            ports: vec![Port::parse("127.0.0.1", 0, 80, Protocol::Udp).unwrap()],
+            stop_signal: "QUIT".parse().unwrap(),
+            oom_score_adj: Some(5),
+            ..ContainerOptions::default()
+        };
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<ContainerOptions>(&text).unwrap(), options, "{text}");
+    }
+
+    #[test]
+    fn ports_are_numbers_of_16_bits_on_ipv4() {
+        let said = |ip, host, container| {
+            Port::parse(ip, host, container, Protocol::Tcp).unwrap_err().to_string()
+        };
+        assert!(said("", 65536, 80).contains("host port \"65536\""));
+        assert!(said("", 80, 0).contains("container port \"0\""));
+        assert!(said("localhost", 80, 80).contains("\"localhost\" is not an IPv4 address"));
+        assert!(said("[::1]", 80, 80).contains("IPv6"));
+        let any = Port::parse("", 0, 80, Protocol::Tcp).unwrap();
+        assert_eq!((any.host_ip, any.host_port), (Ipv4Addr::UNSPECIFIED, None));
+    }
+
+    #[test]
+    fn only_the_restart_policy_no_is_known() {
+        assert_eq!("".parse::<RestartPolicy>().unwrap(), RestartPolicy::No);
+        let said = "unless-stopped".parse::<RestartPolicy>().unwrap_err().to_string();
+        assert!(said.contains("\"unless-stopped\" is not supported"), "{said}");
+    }
+}
