@@ -187,6 +187,13 @@ pub fn sweep(place: &Place, directory: &Path) {
     for top in cgroups_of(&place.prefix) {
         remove_cgroup(&top);
     }
+    // The lock of a bridge is a file that stays (it could not be removed without a race).
+    let lock = format!("bosun-bridge-{}-", place.bridge);
+    for path in entries(Path::new("/run")) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&lock)) {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 fn remove_cgroup(path: &Path) {
