@@ -9,6 +9,8 @@ pub enum Error {
         "no command: a directory (--rootfs) brings none along: name a program, such as `ctl run --rootfs / /bin/sh`"
     )]
     NoCommand,
+    #[error("no command: name what shall run in the container, such as `ctl exec web ls`")]
+    NoExecCommand,
     #[error("{what} {value:?} is not {expected}")]
     Malformed { what: &'static str, value: String, expected: &'static str },
     #[error("{what} {value:?} is not supported: {way_out}")]
@@ -60,7 +62,9 @@ pub enum Error {
     /// The builders fail on fields that are missing; here none is.
     #[error("build the spec: {0}")]
     Build(#[from] oci_spec::OciSpecError),
-    #[error("write the spec as JSON: {0}")]
+    #[error(transparent)]
+    Plan(#[from] shim_plan::Error),
+    #[error("the spec as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 

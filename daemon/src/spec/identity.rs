@@ -81,20 +81,33 @@ pub(super) fn environment(
         env.push("TERM=xterm".to_owned());
     }
     for entry in &options.env {
-        let name = match entry.split_once('=') {
-            Some((name, _)) if !name.is_empty() && !entry.contains('\0') => name,
-            Some(_) | None => {
-                return Err(Error::malformed("environment variable", entry, "NAME=value"));
-            }
-        };
-        let same =
-            |other: &&mut String| other.split_once('=').is_some_and(|(other, _)| other == name);
-        match env.iter_mut().find(same) {
-            Some(other) => other.clone_from(entry),
-            None => env.push(entry.clone()),
-        }
+        set(&mut env, entry, Existing::Replace)?;
     }
     Ok(env)
+}
+
+/// What becomes of a variable that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    Replace,
+    Keep,
+}
+
+/// Adds `NAME=value`, or puts it in the place of the variable of that name.
+pub(super) fn set(env: &mut Vec<String>, entry: &str, existing: Existing) -> Result<(), Error> {
+    let name = match entry.split_once('=') {
+        Some((name, _)) if !name.is_empty() && !entry.contains('\0') => name,
+        Some(_) | None => {
+            return Err(Error::malformed("environment variable", entry, "NAME=value"));
+        }
+    };
+    let same = |other: &&mut String| other.split_once('=').is_some_and(|(other, _)| other == name);
+    match (env.iter_mut().find(same), existing) {
+        (Some(other), Existing::Replace) => entry.clone_into(other),
+        (Some(_), Existing::Keep) => {}
+        (None, _) => env.push(entry.to_owned()),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

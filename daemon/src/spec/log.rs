@@ -28,37 +28,26 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// The driver's name; an empty one is `json-file`.
+    /// The driver and its options, as docker writes them.
     #[must_use]
-    pub fn driver(&self) -> &'static str {
-        match self {
-            Self::JsonFile { .. } => "json-file",
-            Self::None => "none",
-        }
-    }
-
-    /// The options, written as they were given.
-    #[must_use]
-    pub fn options(&self) -> BTreeMap<String, String> {
-        match self {
-            Self::JsonFile { max_size: None, max_files: 1 } | Self::None => BTreeMap::new(),
+    pub fn to_docker(&self) -> (&'static str, BTreeMap<String, String>) {
+        let options = match self {
+            Self::None => return ("none", BTreeMap::new()),
+            Self::JsonFile { max_size: None, max_files: 1 } => BTreeMap::new(),
             Self::JsonFile { max_size, max_files } => max_size
                 .map(|size| ("max-size".to_owned(), size.to_string()))
                 .into_iter()
                 .chain([("max-file".to_owned(), max_files.to_string())])
                 .collect(),
-        }
+        };
+        ("json-file", options)
     }
 
     /// # Errors
     /// Names the driver or the option.
-    pub fn parse<'a>(
-        driver: &str,
-        options: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Result<Self, Error> {
-        let mut options = options.into_iter();
+    pub fn parse(driver: &str, options: &BTreeMap<String, String>) -> Result<Self, Error> {
         match driver {
-            "none" => match options.next() {
+            "none" => match options.first_key_value() {
                 Some((name, _)) => Err(Error::LogOption { driver: "none", name: name.clone() }),
                 None => Ok(Self::None),
             },
@@ -141,8 +130,10 @@ mod tests {
         }
         let both = parsed("", &[("max-size", "1m"), ("max-file", "3")]).unwrap();
         assert_eq!(both, rotated(Some(1 << 20), 3));
-        assert_eq!(parsed(both.driver(), &[]).unwrap().driver(), "json-file");
-        assert_eq!(LogOptions::parse(both.driver(), &both.options()).unwrap(), both);
+        for options in [both, LogOptions::default(), LogOptions::None] {
+            let (driver, map) = options.to_docker();
+            assert_eq!(LogOptions::parse(driver, &map).unwrap(), options);
+        }
     }
 
     #[test]

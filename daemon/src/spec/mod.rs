@@ -4,7 +4,8 @@
 //!   ContainerOptions ──▶ generate() ──▶ config.json (Generated)      at create
 //!        │                 checked against Machine and the host
 //!        ├──▶ etc_files()                resolv.conf, hosts, hostname  at each start
-//!        └──▶ plan_context()             what shim_plan::plan() needs   at each start
+//!        ├──▶ plan_context()             what shim_plan::plan() needs   at each start
+//!        └──▶ exec_options()             a further process              at each exec
 //! ```
 //!
 //! | module | owns |
@@ -17,6 +18,8 @@
 //! | `privileges` | capabilities, masked paths, devices, seccomp |
 //! | `limits` | limits and their bounds |
 //! | `etc` | the files of /etc |
+//! | `exec` | a further process, from the container's own |
+//! | `name` | names for containers that were given none |
 //! | `plan` | the part of a plan's context that the request decides |
 //!
 //! Deliberately absent: images, whose configuration will be merged into the request before it comes
@@ -24,12 +27,14 @@
 
 mod error;
 mod etc;
+mod exec;
 mod generate;
 mod identity;
 mod limits;
 mod log;
 mod machine;
 mod mounts;
+mod name;
 mod plan;
 mod privileges;
 mod request;
@@ -39,9 +44,11 @@ mod tests;
 
 pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
+pub use exec::{ExecRequest, exec_options};
 pub use generate::{Generated, Surroundings, generate};
 pub use log::LogOptions;
 pub use machine::Machine;
+pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
 pub use request::{
     BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,

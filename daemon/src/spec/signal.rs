@@ -31,8 +31,8 @@ impl Signal {
     pub const TERM: Self = Self(15);
 
     #[must_use]
-    pub fn number(self) -> u8 {
-        self.0
+    pub fn number(self) -> u32 {
+        self.0.into()
     }
 }
 
@@ -45,10 +45,13 @@ impl Default for Signal {
 impl FromStr for Signal {
     type Err = Error;
 
-    /// `TERM`, `SIGTERM`, `sigterm`, `15`, `RTMIN+3`.
+    /// `TERM`, `SIGTERM`, `sigterm`, `15`, `RTMIN+3`; empty is the default.
     fn from_str(text: &str) -> Result<Self, Error> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
         let unknown = || Error::UnknownSignal { text: text.to_owned() };
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
             let number = text.parse().ok().filter(|number| (1..=RTMAX).contains(number));
             return number.map(Self).ok_or_else(unknown);
         }
@@ -125,6 +128,7 @@ mod tests {
     #[test]
     fn names_are_taken_as_docker_takes_them() {
         for (text, number) in [
+            ("", 15),
             ("TERM", 15),
             ("sigterm", 15),
             ("15", 15),
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_named() {
-        for text in ["", "0", "65", "999", "TERMINATE", "SIG", "RTMIN+31", "RTMIN+-1", "RTMIN3"] {
+        for text in ["0", "65", "999", "TERMINATE", "SIG", "RTMIN+31", "RTMIN+-1", "RTMIN3"] {
             let said = text.parse::<Signal>().unwrap_err().to_string();
             assert!(said.contains(&format!("signal {text:?} does not exist")), "{said}");
         }

@@ -21,7 +21,7 @@ pub(super) fn machine() -> Machine {
     }
 }
 
-fn web() -> ContainerOptions {
+pub(super) fn web() -> ContainerOptions {
     ContainerOptions {
         name: "web".to_owned(),
         rootfs: Some(PathBuf::from("/")),
@@ -44,7 +44,7 @@ fn generated_on(options: &ContainerOptions, machine: &Machine) -> Result<Generat
     )
 }
 
-fn generated(change: impl FnOnce(&mut ContainerOptions)) -> Result<Generated, Error> {
+pub(super) fn generated(change: impl FnOnce(&mut ContainerOptions)) -> Result<Generated, Error> {
     let mut options = web();
     change(&mut options);
     generated_on(&options, &machine())
