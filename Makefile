@@ -76,7 +76,7 @@ unit: toolchain
 	$(CARGO) test --locked --release --workspace --exclude integration
 
 bench: build bench-deps
-	$(CARGO) run --locked --release -p integration --bin bench -- $(BENCH)
+	$(CARGO) run --locked --release -p integration --bin bench -- --date "$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(BENCH)
 
 lint: toolchain deps
 	$(CARGO) fmt --all --check

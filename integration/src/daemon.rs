@@ -47,6 +47,7 @@ pub struct Settings {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     netns: Option<Arc<NetNs>>,
+    log_level: Option<&'static str>,
 }
 
 impl Settings {
@@ -67,6 +68,13 @@ impl Settings {
     #[must_use]
     pub fn arguments(mut self, words: &str) -> Self {
         self.arguments.extend(crate::ctl::split(words));
+        self
+    }
+
+    /// What the daemon logs, in place of everything.
+    #[must_use]
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = Some(level);
         self
     }
 
@@ -119,6 +127,7 @@ impl Settings {
             netns: self.netns.unwrap_or_else(|| Arc::new(NetNs::new(&format!("bosun-t-{token}")))),
             environment: self.environment,
             arguments: self.arguments,
+            log_level: self.log_level.unwrap_or("debug"),
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -146,6 +155,7 @@ pub struct Daemon {
     shim: PathBuf,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    log_level: &'static str,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -173,7 +183,7 @@ impl Daemon {
     pub fn command(&self) -> Command {
         let mut command = self.netns.command(&self.bosund);
         command.arg("--root").arg(&self.place.root).arg("--state").arg(&self.place.state);
-        command.arg("--shim").arg(&self.shim).args(["--log-level", "debug"]);
+        command.arg("--shim").arg(&self.shim).args(["--log-level", self.log_level]);
         command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
         command.args(["--subnet", &self.place.subnet]).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
