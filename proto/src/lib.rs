@@ -1,5 +1,6 @@
 //! The public gRPC API of bosun, generated from the `.proto` files beside this crate, and nothing
 //! else: no conversions, no logic. What the calls mean is said in those files.
+#![forbid(unsafe_code)]
 
 /// `bosun.v1`: the API of administrators and agents.
 #[expect(clippy::all, reason = "generated code")]

@@ -27,8 +27,11 @@ fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
     let mut command = std::process::Command::new(cargo);
+    // Without a platform cargo would want the packages of every other one.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     command
-        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--manifest-path"])
+        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+        .args(["--filter-platform", &platform, "--manifest-path"])
         .arg(manifest);
     serde_json::from_str(&integration::netns::run(&mut command)).unwrap()
 }
