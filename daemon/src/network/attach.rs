@@ -2,24 +2,27 @@
 //!
 //! ```text
 //!   attach   namespace from stock → veth (one message) → address and route → published ports
-//!   detach   published ports → their connections → veth
+//!   detach   published ports → a moment later: their connections; veth, if it is still there
 //! ```
 //!
 //! The order is the same for everybody, so that at any moment a published port leads to a container
 //! that has its address, or nowhere.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::time::Duration;
 
 use fail::fail_point;
 use rustix::io::Errno;
 
-use super::link::{self, LinkAddress, Veth};
+use super::link::{self, Link, LinkAddress, Veth};
 use super::name::Mac;
 use super::netlink::{Family, Rejected, Socket};
 use super::netns::Netns;
 use super::nftables::{self, Elements};
-use super::{Attached, Endpoint, Error, Inner, Report, conntrack, name, setup};
+use super::{Attached, Endpoint, Error, Inner, Report, name, setup};
+
+/// How long the kernel is given to remove an interface together with its namespace.
+pub(super) const LINGER: Duration = Duration::from_millis(300);
 
 pub(super) fn attach(inner: &Inner, endpoint: &Endpoint) -> Result<Attached, Error> {
     let (bridge, subnet) = (inner.bridge(), inner.subnet());
@@ -44,6 +47,7 @@ pub(super) fn attach(inner: &Inner, endpoint: &Endpoint) -> Result<Attached, Err
         }
     };
     fail_point!("daemon.start.after_ports");
+    inner.stock.refill();
     Ok(Attached {
         netns: netns.descriptor,
         address: endpoint.address,
@@ -78,7 +82,7 @@ fn connect(
     };
     add_veth(&mut socket, veth, bridge, endpoint, &netns).map_err(failed("make interface"))?;
     fail_point!("daemon.start.after_veth");
-    if setup::bridged_packets_are_filtered() {
+    if !endpoint.ports.is_empty() && setup::bridged_packets_are_filtered() {
         let host_end = link::find(&mut socket, veth).map_err(failed("look for interface"))?;
         if let Some(host_end) = host_end {
             link::set_hairpin(&mut socket, host_end.index)
@@ -127,25 +131,29 @@ fn publish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
     };
     let wanted = nftables::elements(endpoint.address, &endpoint.ports);
     let (bridge, none) = (inner.bridge(), Elements::new());
-    let _changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
-    match nftables::change(bridge, &none, &wanted) {
+    let mut socket = inner.nftables();
+    match nftables::change(&mut socket, bridge, &none, &wanted) {
         Err(rejected) if rejected.is(Errno::EXIST) || rejected.is(Errno::BUSY) => {
-            let stale = present(bridge, &wanted, |_, _| true).map_err(failed)?;
-            nftables::change(bridge, &stale, &wanted).map_err(failed)?;
+            let stale = present(&mut socket, bridge, &wanted, |_, _| true).map_err(failed)?;
+            nftables::change(&mut socket, bridge, &stale, &wanted).map_err(failed)?;
         }
         Err(rejected) if rejected.is(Errno::NOENT) => {
             let table = name::table(bridge);
             tracing::warn!(%table, "the table was gone and is loaded again: reconcile is due");
             nftables::load(bridge, inner.subnet())?;
-            nftables::change(bridge, &none, &wanted).map_err(failed)?;
+            nftables::change(&mut socket, bridge, &none, &wanted).map_err(failed)?;
         }
         changed => changed.map_err(failed)?,
     }
-    conntrack::publish(&endpoint.ports).map_err(failed)?;
     Ok(())
 }
 
-pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
+/// Releases the ports; the answer is the interface that is still there.
+///
+/// Removing a veth pair takes two grace periods of the kernel, 20 ms. A container that ended takes
+/// its namespace with it, and the kernel the pair, beside other work and for many at once. So the
+/// interface is given [`LINGER`] before it is removed by hand.
+pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<Option<Link>, Error> {
     if !endpoint.ports.is_empty() {
         unpublish(inner, endpoint).map_err(|rejected| Error::Kernel {
             step: "release the ports of container",
@@ -153,9 +161,24 @@ pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
             source: rejected.into(),
         })?;
     }
-    remove_veth(&name::veth(inner.bridge(), &endpoint.namespace, &endpoint.id))?;
-    fail_point!("daemon.stop.after_veth");
-    Ok(())
+    let veth = name::veth(inner.bridge(), &endpoint.namespace, &endpoint.id);
+    let found = Socket::open(Family::Route).and_then(|mut socket| link::find(&mut socket, &veth));
+    found.map_err(|rejected| Error::Kernel {
+        step: "look for interface",
+        object: veth,
+        source: rejected.into(),
+    })
+}
+
+/// By its index, which is never given again: the name may be the restarted container's by now.
+pub(super) fn remove_left(interface: &Link) -> Result<bool, Error> {
+    let removed = Socket::open(Family::Route)
+        .and_then(|mut socket| link::remove_by_index(&mut socket, interface.index));
+    removed.map_err(|rejected| Error::Kernel {
+        step: "remove interface",
+        object: interface.name.clone(),
+        source: rejected.into(),
+    })
 }
 
 /// Removes only elements that lead to this container: a release that comes twice never takes the
@@ -163,25 +186,23 @@ pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
 fn unpublish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Rejected> {
     let bridge = inner.bridge();
     let own = nftables::elements(endpoint.address, &endpoint.ports);
-    let changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
-    let there = present(bridge, &own, |present, own| present == own)?;
-    nftables::change(bridge, &there, &Elements::new())?;
-    drop(changing);
+    let mut socket = inner.nftables();
+    let there = present(&mut socket, bridge, &own, |present, own| present == own)?;
+    nftables::change(&mut socket, bridge, &there, &Elements::new())?;
     fail_point!("daemon.stop.after_ports");
-    conntrack::release(endpoint.address)?;
-    fail_point!("daemon.stop.after_conntrack");
     Ok(())
 }
 
 /// The elements with keys of `asked` that are in the table and that `keep` (present, asked) wants.
 fn present(
+    socket: &mut Socket,
     bridge: &str,
     asked: &Elements,
     keep: impl Fn(nftables::Target, nftables::Target) -> bool,
 ) -> Result<Elements, Rejected> {
     let mut found = Elements::new();
     for (key, target) in asked {
-        let there = nftables::lookup(bridge, *key)?.filter(|there| keep(*there, *target));
+        let there = nftables::lookup(socket, bridge, *key)?.filter(|there| keep(*there, *target));
         found.extend(there.map(|there| (*key, there)));
     }
     Ok(found)
@@ -219,25 +240,21 @@ fn reconcile_ports(inner: &Inner, expected: &[Endpoint], report: &mut Report) ->
         .iter()
         .flat_map(|endpoint| nftables::elements(endpoint.address, &endpoint.ports))
         .collect();
-    let _changing = inner.elements.lock().unwrap_or_else(PoisonError::into_inner);
-    let there = match nftables::dump(bridge).map_err(failed("list the elements of table"))? {
-        Some(there) => there,
-        None => {
-            nftables::load(bridge, inner.subnet())?;
-            Elements::new()
-        }
-    };
+    let mut socket = inner.nftables();
+    let there =
+        match nftables::dump(&mut socket, bridge).map_err(failed("list the elements of table"))? {
+            Some(there) => there,
+            None => {
+                nftables::load(bridge, inner.subnet())?;
+                Elements::new()
+            }
+        };
     let without = |from: &Elements, other: &Elements| -> Elements {
         let differs = from.iter().filter(|(key, target)| other.get(key) != Some(target));
         differs.map(|(key, target)| (*key, *target)).collect()
     };
     let (stale, missing) = (without(&there, &wanted), without(&wanted, &there));
-    nftables::change(bridge, &stale, &missing).map_err(failed("put right table"))?;
-    // Connections through a stale element would go on to an address that may be leased anew.
-    let gone: BTreeSet<_> = stale.values().map(|target| target.address).collect();
-    for address in gone {
-        conntrack::release(address).map_err(failed("forget stale connections of table"))?;
-    }
+    nftables::change(&mut socket, bridge, &stale, &missing).map_err(failed("put right table"))?;
     let described = |elements: Elements| -> Vec<String> {
         elements.into_iter().map(|(key, target)| nftables::describe(key, target)).collect()
     };

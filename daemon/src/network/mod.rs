@@ -37,11 +37,15 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shim_wire::id::Id;
 
+use netlink::Socket;
+
 pub use error::Error;
+pub use name::mac_of;
 pub use ports::{
     BoundPort, InvalidPublish, PortOwner, Protocol, Publish, Published, bind_ports, parse_publish,
 };
@@ -107,6 +111,9 @@ pub struct Report {
     pub without_interface: Vec<(Id, Id)>,
 }
 
+/// How long work that nobody waits for holds back behind what is waited for.
+const HOLD_BACK: Duration = Duration::from_millis(20);
+
 /// The bridge of this daemon. Cheap to clone; the lock is held until the last clone is dropped.
 ///
 /// Every method works on tokio's blocking threads: netlink itself takes microseconds, but the kernel
@@ -120,8 +127,9 @@ pub struct Bridge {
 struct Inner {
     settings: Settings,
     stock: netns::Stock,
-    /// Held while elements are looked at and then changed.
-    elements: Mutex<()>,
+    /// For the table; held while elements are looked at and then changed.
+    nftables: Mutex<Socket>,
+    forgetting: conntrack::Forgetting,
     _lock: File,
 }
 
@@ -132,6 +140,11 @@ impl Inner {
 
     fn subnet(&self) -> Subnet {
         self.settings.subnet
+    }
+
+    /// A panic while it is held leaves a socket with unread answers, which the next use passes over.
+    fn nftables(&self) -> MutexGuard<'_, Socket> {
+        self.nftables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,8 +163,12 @@ impl Bridge {
             let lock = setup::lock(&settings)?;
             setup::ensure(&settings.bridge, settings.subnet)?;
             let stock = netns::Stock::open()?;
-            let inner = Inner { settings, stock, elements: Mutex::new(()), _lock: lock };
-            Ok((Self { inner: Arc::new(inner) }, setup::warnings()))
+            let mut nftables = setup::netfilter(&settings.bridge)?;
+            let forgetting = conntrack::Forgetting::new(setup::netfilter(&settings.bridge)?);
+            let warnings = setup::warnings(&mut nftables);
+            let nftables = Mutex::new(nftables);
+            let inner = Inner { settings, stock, nftables, forgetting, _lock: lock };
+            Ok((Self { inner: Arc::new(inner) }, warnings))
         })
         .await
     }
@@ -174,17 +191,36 @@ impl Bridge {
     /// The kernel refuses a step, or the address is not of the subnet.
     pub async fn attach(&self, endpoint: &Endpoint) -> Result<Attached, Error> {
         let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
-        blocking(move || attach::attach(&inner, &endpoint)).await
+        let forget = conntrack::before(&endpoint.ports);
+        let attached = blocking(move || attach::attach(&inner, &endpoint)).await?;
+        self.forget_soon(forget);
+        Ok(attached)
     }
 
-    /// Switches the published ports off, forgets their connections and removes the interface.
+    /// Switches the published ports off; a moment later their connections are forgotten. The interface
+    /// goes with the container's namespace; when that is held by somebody else, it is removed.
     /// Idempotent: what is gone already is fine.
     ///
     /// # Errors
     /// The kernel refuses a step.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
-        blocking(move || attach::detach(&inner, &endpoint)).await
+        let address = endpoint.address;
+        let published = !endpoint.ports.is_empty();
+        let left = blocking(move || attach::detach(&inner, &endpoint)).await?;
+        if published {
+            self.forget_soon(vec![conntrack::Which::AnsweredBy(address)]);
+        }
+        if let Some(interface) = left {
+            tokio::spawn(async move {
+                tokio::time::sleep(attach::LINGER).await;
+                let removing = blocking(move || attach::remove_left(&interface));
+                if let Err(error) = removing.await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "interface left");
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Makes interfaces and published ports exactly what is expected, and the bridge and the table
@@ -194,7 +230,10 @@ impl Bridge {
     /// The kernel refuses a step.
     pub async fn reconcile(&self, expected: Vec<Endpoint>) -> Result<Report, Error> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || attach::reconcile(&inner, &expected)).await
+        let forget = conntrack::strange(self.subnet(), &expected);
+        let report = blocking(move || attach::reconcile(&inner, &expected)).await?;
+        self.forget_soon(forget);
+        Ok(report)
     }
 
     /// Removes the interfaces, the bridge and the table (uninstall, tests). `ip_forward` stays on.
@@ -203,7 +242,29 @@ impl Bridge {
     /// The kernel refuses a step.
     pub async fn remove_all(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || setup::remove_all(inner.bridge())).await
+        blocking(move || setup::remove_all(&inner)).await
+    }
+
+    /// Connections that must not go on as they are, forgotten beside other work. What a daemon that
+    /// is killed meanwhile leaves of it, [`Self::reconcile`] of the next one finds.
+    fn forget_soon(&self, which: Vec<conntrack::Which>) {
+        if !self.inner.forgetting.add(which) {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            tokio::time::sleep(HOLD_BACK).await;
+            let forgetting = blocking(move || {
+                inner.forgetting.forget().map_err(|rejected| Error::Kernel {
+                    step: "forget the connections of released ports on",
+                    object: inner.bridge().to_owned(),
+                    source: rejected.into(),
+                })
+            });
+            if let Err(error) = forgetting.await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "connections left");
+            }
+        });
     }
 }
 

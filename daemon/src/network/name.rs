@@ -49,6 +49,13 @@ impl Mac {
     }
 }
 
+/// The hardware address of the container that has this address on the bridge: a function of the
+/// address, so that it need not be remembered.
+#[must_use]
+pub fn mac_of(address: Ipv4Addr) -> String {
+    Mac::of(address).to_string()
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

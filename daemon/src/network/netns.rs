@@ -16,7 +16,7 @@ use nix::sched::CloneFlags;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::netlink::{Family, Socket};
-use super::{Error, link};
+use super::{Error, HOLD_BACK, link};
 
 /// How many namespaces are kept ready.
 const STOCK: usize = 4;
@@ -74,11 +74,16 @@ impl Stock {
     /// Takes a namespace from the stock, or makes one when it is empty.
     pub(super) fn take(&self) -> Result<Netns, Error> {
         let taken = self.shared.lock().ready.pop();
-        self.shared.changed.notify_one();
         match taken {
             Some(netns) => Ok(netns),
             None => make_aside(),
         }
+    }
+
+    /// Lets the stock be filled again. Not done by [`Self::take`]: on a machine of few cores it would
+    /// run in front of what the namespace is needed for.
+    pub(super) fn refill(&self) {
+        self.shared.changed.notify_one();
     }
 }
 
@@ -105,6 +110,7 @@ fn fill(shared: &Shared) {
     let made = home().and_then(|home| {
         loop {
             let mut shelf = shared.lock();
+            let full = shelf.ready.len() >= STOCK;
             while !shelf.closed && shelf.ready.len() >= STOCK {
                 shelf = shared.changed.wait(shelf).unwrap_or_else(PoisonError::into_inner);
             }
@@ -112,6 +118,9 @@ fn fill(shared: &Shared) {
                 return Ok(());
             }
             drop(shelf);
+            if full {
+                thread::sleep(HOLD_BACK);
+            }
             let netns = make(&home)?;
             let mut shelf = shared.lock();
             if !shelf.closed {

@@ -11,14 +11,21 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 
 use super::{Error, holder};
 
+/// How long a port in use may take to come free.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// The transport of a published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -63,7 +70,7 @@ pub struct Publish {
 }
 
 /// A port that is published: the host's port is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Published {
     /// `0.0.0.0` is every address of the machine.
     pub host_address: Ipv4Addr,
@@ -111,20 +118,34 @@ pub struct BoundPort {
 
 /// Binds all of `wanted`, in their order, or none. TCP sockets listen.
 ///
-/// Blocking, but nothing here waits: a socket, a bind and a listen are microseconds. Only the search
-/// for the holder of a port in use reads much of `/proc`.
+/// Blocking: a socket, a bind and a listen are microseconds. Only when a port is in use this takes 20
+/// milliseconds, to see whether it comes free, and reads much of `/proc` to find its holder.
 ///
 /// # Errors
 /// [`Error::PortInUse`] names the holder: a container of `owners`, else a process of the machine.
 pub fn bind_ports(wanted: &[Publish], owners: &[PortOwner]) -> Result<Vec<BoundPort>, Error> {
     let mut bound: Vec<BoundPort> = Vec::with_capacity(wanted.len());
     for publish in wanted {
-        match bind(*publish) {
+        match bind_patiently(*publish) {
             Ok(port) => bound.push(port),
             Err(source) => return Err(explain(*publish, source, &bound, owners)),
         }
     }
     Ok(bound)
+}
+
+/// A container that ended a moment ago may still have the port: its shim is on its way out, or a
+/// child of some process was caught with a copy of the socket between fork and exec.
+fn bind_patiently(publish: Publish) -> Result<BoundPort, Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match bind(publish) {
+            Err(Errno::ADDRINUSE) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn bind(publish: Publish) -> Result<BoundPort, Errno> {

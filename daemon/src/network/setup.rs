@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -14,7 +16,7 @@ use super::link::{self, LinkAddress};
 use super::name::Mac;
 use super::netlink::{Family, Rejected, Socket};
 use super::nftables::{self, Loading};
-use super::{Error, Settings, Subnet, Warning, name};
+use super::{Error, Inner, Settings, Subnet, Warning, name};
 
 /// Takes the lock of the bridge: one daemon per bridge and network namespace of the machine. The
 /// namespace's inode is in the file's name, because two namespaces may each have a `bosun0`.
@@ -33,7 +35,7 @@ pub(super) fn lock(settings: &Settings) -> Result<File, Error> {
         .mode(0o600)
         .open(&path)
         .map_err(file("open lock", &path))?;
-    match rustix::fs::flock(&file_of_lock, FlockOperation::NonBlockingLockExclusive) {
+    match flock_patiently(&file_of_lock) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
@@ -49,6 +51,20 @@ pub(super) fn lock(settings: &Settings) -> Result<File, Error> {
     file_of_lock.set_len(0).map_err(file("write lock", &path))?;
     writeln!(file_of_lock, "{}", std::process::id()).map_err(file("write lock", &path))?;
     Ok(file_of_lock)
+}
+
+/// A child of a killed daemon that was caught between fork and exec holds the lock for another
+/// moment.
+fn flock_patiently(file: &File) -> Result<(), Errno> {
+    let deadline = Instant::now() + Duration::from_millis(200);
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Makes or adopts the bridge, its table and the kernel's switches. Idempotent.
@@ -149,6 +165,15 @@ fn ensure_switch(path: &Path, value: &str) -> Result<(), Error> {
     fs::write(path, value).map_err(file("write", path))
 }
 
+/// A socket for the table or for connections, in the daemon's network namespace.
+pub(super) fn netfilter(bridge: &str) -> Result<Socket, Error> {
+    Socket::open(Family::Netfilter).map_err(|rejected| Error::Kernel {
+        step: "open a netfilter socket for bridge",
+        object: bridge.to_owned(),
+        source: rejected.into(),
+    })
+}
+
 /// Whether packets between ports of a bridge pass the firewall as routed ones do (br_netfilter).
 /// Then a container's packets to itself must be let back through the port they came from.
 pub(super) fn bridged_packets_are_filtered() -> bool {
@@ -158,8 +183,8 @@ pub(super) fn bridged_packets_are_filtered() -> bool {
 
 /// Firewalls that drop forwarded packets. What can't be found out is logged and passed over: it
 /// only costs a warning.
-pub(super) fn warnings() -> Vec<Warning> {
-    let chains = nftables::dropping_forward_chains().unwrap_or_else(|rejected| {
+pub(super) fn warnings(socket: &mut Socket) -> Vec<Warning> {
+    let chains = nftables::dropping_forward_chains(socket).unwrap_or_else(|rejected| {
         tracing::debug!(error = %rejected.0, "can't list the chains of nftables");
         Vec::new()
     });
@@ -186,7 +211,8 @@ fn legacy_forward_drops() -> bool {
 }
 
 /// Removes veths, bridge and table. Idempotent.
-pub(super) fn remove_all(bridge: &str) -> Result<(), Error> {
+pub(super) fn remove_all(inner: &Inner) -> Result<(), Error> {
+    let bridge = inner.bridge();
     let failed = |object: String| {
         move |rejected: Rejected| Error::Kernel { step: "remove", object, source: rejected.into() }
     };
@@ -199,7 +225,8 @@ pub(super) fn remove_all(bridge: &str) -> Result<(), Error> {
     if found.is_some_and(|link| link.kind == "bridge") {
         link::remove(&mut socket, bridge).map_err(failed(bridge.to_owned()))?;
     }
-    nftables::remove_table(bridge).map_err(failed(format!("table {}", name::table(bridge))))
+    nftables::remove_table(&mut inner.nftables(), bridge)
+        .map_err(failed(format!("table {}", name::table(bridge))))
 }
 
 /// The host's ends that are ours by name, kind and place.

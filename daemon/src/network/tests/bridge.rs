@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use super::super::{Bridge, Error, PortOwner, Subnet, Warning, bind_ports, parse_publish};
 use super::harness::{
-    BRIDGE, Container, IMPATIENCE, ask_tcp, ask_tcp_within, endpoint, on_a_host, published, run,
-    said,
+    BRIDGE, Container, IMPATIENCE, ask_tcp, ask_tcp_within, assert_gone, endpoint, on_a_host,
+    published, run, said,
 };
 
 #[test]
@@ -20,7 +20,7 @@ fn everything_that_was_made_is_removed() {
 
         bridge.detach(&web.endpoint).await.unwrap();
         assert!(!run("nft list table ip bosun-bosun0").contains("172.30.0.2"));
-        assert!(!run("ip -o link").contains(&web.attached.host_interface));
+        assert_gone(&web.attached.host_interface).await;
         bridge.detach(&web.endpoint).await.expect("a second time changes nothing");
 
         bridge.remove_all().await.unwrap();
@@ -36,13 +36,22 @@ fn the_interface_goes_with_the_containers_namespace() {
         let web = Container::start(&bridge, "web", 2, &[]).await;
         let interface = web.attached.host_interface.clone();
         drop(web);
-        for _ in 0..100 {
-            if !run("ip -o link").contains(&interface) {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-        }
-        panic!("{interface} is still there: who holds the namespace?");
+        assert_gone(&interface).await;
+    });
+}
+
+/// The same name comes and goes at once; the removal of the first must not hit the second.
+#[test]
+fn a_container_that_is_restarted_at_once_keeps_its_new_interface() {
+    on_a_host(|host| async move {
+        let bridge = host.bridge().await;
+        let first = Container::start(&bridge, "web", 2, &[]).await;
+        bridge.detach(&first.endpoint).await.unwrap();
+        let second = Container::start(&bridge, "web", 3, &[]).await;
+        drop(first);
+        second.serve_tcp(80);
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        assert_eq!(ask_tcp(second.address(), 80).unwrap(), "web sees 172.30.0.1");
     });
 }
 
@@ -235,7 +244,8 @@ fn a_bound_port_is_taken_and_a_free_one_is_found() {
         assert!(TcpListener::bind(("0.0.0.0", ports[0].host_port)).is_err());
         assert!(UdpSocket::bind(("0.0.0.0", ports[1].host_port)).is_err());
         drop(sockets);
-        TcpListener::bind(("0.0.0.0", ports[0].host_port)).unwrap();
+        let again = format!("{}:1", ports[0].host_port);
+        bind_ports(&parse_publish(&again).unwrap(), &[]).unwrap();
     });
 }
 

@@ -75,6 +75,17 @@ pub(super) fn run(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The kernel removes interfaces of namespaces that ended in its own time.
+pub(super) async fn assert_gone(interface: &str) {
+    for _ in 0..100 {
+        if !run("ip -o link").contains(interface) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    panic!("{interface} is still there: who holds its namespace?");
+}
+
 /// An attached container without processes but those of the test.
 #[derive(Debug)]
 pub(super) struct Container {
@@ -105,6 +116,11 @@ impl Container {
         let endpoint = endpoint(id, last_octet, published);
         let attached = bridge.attach(&endpoint).await.unwrap();
         Self { endpoint, attached, _sockets: sockets }
+    }
+
+    /// Of a test that attached by itself.
+    pub(super) fn from(endpoint: Endpoint, attached: Attached) -> Self {
+        Self { endpoint, attached, _sockets: Vec::new() }
     }
 
     pub(super) fn address(&self) -> Ipv4Addr {

@@ -1,7 +1,9 @@
 //! What a killed daemon leaves is adopted, put right, and nothing foreign is touched.
 
+use std::net::{Ipv4Addr, UdpSocket};
+
 use super::super::Report;
-use super::harness::{Container, ask_tcp, endpoint, on_a_host, run};
+use super::harness::{Container, IMPATIENCE, ask_tcp, ask_udp_from, endpoint, on_a_host, run};
 
 #[test]
 fn a_published_port_outlives_the_daemon() {
@@ -57,6 +59,35 @@ fn a_port_that_leads_to_the_wrong_container_is_turned() {
         assert_eq!(report.removed_ports, ["0.0.0.0:8000/tcp -> 172.30.0.9:80"]);
         assert_eq!(report.added_ports, ["0.0.0.0:8000/tcp -> 172.30.0.2:80"]);
         assert_eq!(ask_tcp("127.0.0.1", 8000).unwrap(), "web sees 172.30.0.1");
+    });
+}
+
+/// The daemon was killed between taking a port back and forgetting its connections.
+#[test]
+fn connections_that_a_killed_daemon_left_are_forgotten() {
+    on_a_host(|host| async move {
+        let bridge = host.bridge().await;
+        let first = Container::start(&bridge, "first", 2, &["5300:53/udp"]).await;
+        first.serve_udp(53);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let ask = || ask_udp_from(&client, IMPATIENCE, "127.0.0.1", 5300);
+        assert_eq!(ask().unwrap(), "first sees 172.30.0.1");
+        run("nft delete element ip bosun-bosun0 wildcard { udp . 5300 }");
+        run("nft add element ip bosun-bosun0 wildcard { udp . 5300 : 172.30.0.3 . 53 }");
+        drop(bridge);
+
+        let bridge = host.bridge().await;
+        let mut second = first.endpoint.clone();
+        second.id = "second".parse().unwrap();
+        second.address = Ipv4Addr::new(172, 30, 0, 3);
+        let attached = bridge.attach(&second).await.unwrap();
+        let second = Container::from(second, attached);
+        second.serve_udp(53);
+        tokio::time::sleep(IMPATIENCE).await;
+        assert_eq!(ask().unwrap(), "first sees 172.30.0.1", "the old way, until it is forgotten");
+        bridge.reconcile(vec![second.endpoint.clone()]).await.unwrap();
+        tokio::time::sleep(IMPATIENCE).await;
+        assert_eq!(ask().unwrap(), "second sees 172.30.0.1");
     });
 }
 

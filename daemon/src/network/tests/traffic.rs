@@ -186,14 +186,18 @@ fn udp_senders_follow_the_port_when_it_changes_hands() {
 
         let first = Container::start(&bridge, "first", 2, &["5300:53/udp"]).await;
         first.serve_udp(53);
-        let ask = || ask_udp_from(&client, IMPATIENCE, "127.0.0.1", 5300);
-        assert_eq!(ask().unwrap(), "first sees 172.30.0.1");
+        // Old connections are forgotten a moment later.
+        let ask = async || {
+            tokio::time::sleep(IMPATIENCE).await;
+            ask_udp_from(&client, IMPATIENCE, "127.0.0.1", 5300)
+        };
+        assert_eq!(ask().await.unwrap(), "first sees 172.30.0.1");
 
         bridge.detach(&first.endpoint).await.unwrap();
         drop(first);
         let second = Container::start(&bridge, "second", 3, &["5300:53/udp"]).await;
         second.serve_udp(53);
-        assert_eq!(ask().unwrap(), "second sees 172.30.0.1");
+        assert_eq!(ask().await.unwrap(), "second sees 172.30.0.1");
     });
 }
 
