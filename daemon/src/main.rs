@@ -1,1 +1,83 @@
-fn main() {}
+//! bosund: flags, log, runtime, signals.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use bosund::{Config, Flags};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("bosund: only root can make containers: start it with sudo or as a service");
+        return ExitCode::FAILURE;
+    }
+    let config = match Config::load(flags) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("bosund: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let filter = match EnvFilter::builder().parse(&config.log_level) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("bosund: log level {:?}: {error}", config.log_level);
+            return ExitCode::FAILURE;
+        }
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Everything that is made is closed to others, whatever we were started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let failpoints = arm_failpoints();
+    let served = serve(config);
+    drop(failpoints);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bosund: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("bosund")
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping; containers go on");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        };
+        bosund::run(config, stop).await.map_err(Box::<dyn std::error::Error>::from)
+    });
+    // Work off the loop may walk large trees; the next start finishes what this leaves.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+    outcome
+}
+
+/// Failpoints of test builds (`FAILPOINTS=name=panic;…`): a panic at one must end the process at that
+/// point, as a kill would, not only a task.
+#[cfg(feature = "failpoints")]
+fn arm_failpoints() -> fail::FailScenario<'static> {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+    fail::FailScenario::setup()
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn arm_failpoints() {}

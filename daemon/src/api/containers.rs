@@ -1,0 +1,173 @@
+//! `bosun.v1.Containers`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bosun_proto::v1;
+use bosun_proto::v1::containers_server::Containers;
+use shim_wire::id::Id;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::filter::ContainerFilter;
+use crate::container::{Created, Supervisor};
+use crate::error::Error;
+use crate::spec::Signal;
+
+/// The service over the core.
+#[derive(Debug)]
+pub(super) struct Service {
+    supervisor: Arc<Supervisor>,
+}
+
+impl Service {
+    pub(super) fn new(supervisor: Arc<Supervisor>) -> Self {
+        Self { supervisor }
+    }
+
+    fn created(&self, namespace: &Id, created: Created) -> Response<v1::CreateResponse> {
+        let warnings = self.supervisor.warnings(namespace, &created.id);
+        Response::new(v1::CreateResponse { id: created.id, warnings })
+    }
+}
+
+#[tonic::async_trait]
+impl Containers for Service {
+    async fn create(
+        &self,
+        call: Request<v1::CreateRequest>,
+    ) -> Result<Response<v1::CreateResponse>, Status> {
+        let message = call.get_ref();
+        let request =
+            convert::request(call.metadata(), "Create", &message.request_id, message)?;
+        let options = convert::options(call.into_inner().options.unwrap_or_default())?;
+        let namespace = request.namespace.clone();
+        Ok(self.created(&namespace, self.supervisor.create(request, options).await?))
+    }
+
+    async fn run(
+        &self,
+        call: Request<v1::CreateRequest>,
+    ) -> Result<Response<v1::CreateResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Run", &message.request_id, message)?;
+        let options = convert::options(call.into_inner().options.unwrap_or_default())?;
+        let namespace = request.namespace.clone();
+        Ok(self.created(&namespace, self.supervisor.run(request, options).await?))
+    }
+
+    async fn start(
+        &self,
+        call: Request<v1::StartRequest>,
+    ) -> Result<Response<v1::StartResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Start", &message.request_id, message)?;
+        let start = async {
+            let started =
+                self.supervisor.start(&request.namespace, &message.container, None).await?;
+            Ok(started.1.to_string())
+        };
+        let pid = self.supervisor.once(&request, start).await?;
+        Ok(Response::new(v1::StartResponse { pid: pid.parse().unwrap_or(0) }))
+    }
+
+    async fn stop(
+        &self,
+        call: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StopResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Stop", &message.request_id, message)?;
+        let timeout = message.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let stop = async {
+            self.supervisor.stop(&request.namespace, &message.container, timeout).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, stop).await?;
+        Ok(Response::new(v1::StopResponse {}))
+    }
+
+    async fn restart(
+        &self,
+        call: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StartResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Restart", &message.request_id, message)?;
+        let timeout = message.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let restart = async {
+            let handle =
+                self.supervisor.stop(&request.namespace, &message.container, timeout).await?;
+            let id = handle.key().id.to_string();
+            let started = self.supervisor.start(&request.namespace, &id, None).await?;
+            self.supervisor.note_restart(&handle);
+            Ok(started.1.to_string())
+        };
+        let pid = self.supervisor.once(&request, restart).await?;
+        Ok(Response::new(v1::StartResponse { pid: pid.parse().unwrap_or(0) }))
+    }
+
+    async fn kill(
+        &self,
+        call: Request<v1::KillRequest>,
+    ) -> Result<Response<v1::KillResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Kill", &message.request_id, message)?;
+        let signal = convert::signal(&message.signal, Signal::KILL)?;
+        let kill = async {
+            self.supervisor.kill(&request.namespace, &message.container, signal).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, kill).await?;
+        Ok(Response::new(v1::KillResponse {}))
+    }
+
+    async fn remove(
+        &self,
+        call: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Remove", &message.request_id, message)?;
+        let remove = async {
+            self.supervisor.remove(&request.namespace, &message.container, message.force).await
+        };
+        let id = self.supervisor.once(&request, remove).await?;
+        Ok(Response::new(v1::RemoveResponse { id }))
+    }
+
+    async fn wait(
+        &self,
+        call: Request<v1::WaitRequest>,
+    ) -> Result<Response<v1::WaitResponse>, Status> {
+        let namespace = convert::namespace(call.metadata())?;
+        let reference = call.into_inner().container;
+        let exit = self.supervisor.wait(&namespace, &reference).await?;
+        let exit = exit.ok_or(Error::NotRunning { id: reference })?;
+        Ok(Response::new(v1::WaitResponse { exit: Some(convert::exit(&exit)) }))
+    }
+
+    async fn get(&self, call: Request<v1::GetRequest>) -> Result<Response<v1::Container>, Status> {
+        let namespace = convert::namespace(call.metadata())?;
+        let handle = self.supervisor.find(&namespace, &call.get_ref().container)?;
+        Ok(Response::new(convert::container(self.supervisor.core(), &handle)))
+    }
+
+    async fn list(
+        &self,
+        call: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        let namespace = convert::namespace(call.metadata())?;
+        let message = call.get_ref();
+        let filter = ContainerFilter::parse(&message.filters, message.all)?;
+        let mut containers: Vec<v1::Container> = self
+            .supervisor
+            .list(&namespace)
+            .iter()
+            .map(|handle| convert::container(self.supervisor.core(), handle))
+            .collect();
+        // The newest first, as docker lists them.
+        containers.sort_by_key(|container| {
+            let created = container.created_at.unwrap_or_default();
+            std::cmp::Reverse((created.seconds, created.nanos))
+        });
+        Ok(Response::new(v1::ListResponse { containers: filter.apply(containers) }))
+    }
+}

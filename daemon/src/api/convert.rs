@@ -1,0 +1,508 @@
+//! Between the messages of `bosun.v1` and the core, and from errors to statuses: each written once,
+//! here, and exhaustive.
+
+use std::error::Error as _;
+use std::net::Ipv4Addr;
+
+use bosun_proto::v1;
+use bosun_proto::{NAMESPACE_KEY, REASON_KEY};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use shim_wire::id::Id;
+use shim_wire::ttrpc::Code as ShimCode;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::config::hex;
+use crate::container::{Exit, Handle, Lease, Phase, Reason, Record, Run, Status as ExitedAs};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::network::{self, Published};
+use crate::requests::Request;
+use crate::shim;
+use crate::spec::{
+    self, BindMount, ContainerOptions, Limits, LogOptions, NetworkMode, Port, Protocol, WindowSize,
+};
+use crate::store;
+use crate::time::Time;
+
+/// The namespace of a call.
+///
+/// # Errors
+/// It is no id.
+pub(super) fn namespace(metadata: &MetadataMap) -> Result<Id> {
+    let text = match metadata.get(NAMESPACE_KEY) {
+        None => "default",
+        Some(value) => value.to_str().unwrap_or("\u{fffd}"),
+    };
+    text.parse().map_err(|source| Error::InvalidNamespace { namespace: text.to_owned(), source })
+}
+
+/// A mutating call's identity: what makes two of them the same.
+///
+/// # Errors
+/// The namespace is no id, or the request id is too long.
+pub(super) fn request<M: Message>(
+    metadata: &MetadataMap,
+    method: &str,
+    id: &str,
+    body: &M,
+) -> Result<Request> {
+    if id.len() > 128 {
+        return Err(Error::InvalidArgument {
+            what: "request_id",
+            problem: format!("it has {} bytes, at most 128 are taken", id.len()),
+        });
+    }
+    let mut digest = Sha256::new();
+    digest.update(method);
+    digest.update([0]);
+    digest.update(body.encode_to_vec());
+    Ok(Request {
+        namespace: namespace(metadata)?,
+        id: id.to_owned(),
+        body: hex(&digest.finalize()),
+    })
+}
+
+/// An error as one sentence, its causes behind it.
+#[must_use]
+pub fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some messages name their cause themselves.
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let (code, reason) = code_of(&error);
+        let mut status = Self::new(code, sentence(&error));
+        if let Some(reason) = reason {
+            status.metadata_mut().insert(REASON_KEY, MetadataValue::from_static(reason));
+        }
+        status
+    }
+}
+
+fn code_of(error: &Error) -> (Code, Option<&'static str>) {
+    match error {
+        Error::NoSuchContainer { .. } => (Code::NotFound, Some("NO_SUCH_CONTAINER")),
+        Error::AmbiguousPrefix { .. } => (Code::InvalidArgument, Some("AMBIGUOUS_PREFIX")),
+        Error::NameInUse { .. } => (Code::AlreadyExists, Some("NAME_IN_USE")),
+        Error::InvalidName { .. }
+        | Error::InvalidNamespace { .. }
+        | Error::InvalidArgument { .. }
+        | Error::RequestIdReused { .. }
+        | Error::Spec(_)
+        | Error::Plan(_) => (Code::InvalidArgument, None),
+        Error::NoImages => (Code::Unimplemented, None),
+        Error::Network(error) => network_code(error),
+        Error::Store(error) => (store_code(error), None),
+        Error::Shim { source, .. } => shim_code(source),
+        Error::NotRunning { .. } => (Code::FailedPrecondition, Some("NOT_RUNNING")),
+        Error::AlreadyRunning { .. } => (Code::FailedPrecondition, Some("ALREADY_RUNNING")),
+        Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {
+            (Code::FailedPrecondition, None)
+        }
+        Error::StillHeld { .. } | Error::Stopping => (Code::Unavailable, None),
+        Error::NoSuchSnapshot { .. } => (Code::NotFound, None),
+        Error::SnapshotExists { .. } => (Code::AlreadyExists, None),
+        Error::SnapshotHeld { .. } | Error::SnapshotHasChild { .. } => {
+            (Code::FailedPrecondition, Some("SNAPSHOT_IN_USE"))
+        }
+        Error::SnapshotKind { .. } => (Code::FailedPrecondition, None),
+        Error::File { source, .. } => match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                (Code::ResourceExhausted, None)
+            }
+            _ => (Code::Internal, None),
+        },
+    }
+}
+
+fn network_code(error: &network::Error) -> (Code, Option<&'static str>) {
+    match error {
+        network::Error::PortInUse { .. } => (Code::FailedPrecondition, Some("PORT_IN_USE")),
+        network::Error::NoSuchAddress { .. } => (Code::InvalidArgument, None),
+        _ => (Code::Internal, None),
+    }
+}
+
+fn store_code(error: &store::Error) -> Code {
+    match error {
+        store::Error::Open { .. }
+        | store::Error::Newer { .. }
+        | store::Error::Sql(_)
+        | store::Error::Encode(_) => Code::Internal,
+        store::Error::Failed(_) | store::Error::Closed => Code::Unavailable,
+    }
+}
+
+fn shim_code(error: &shim::Error) -> (Code, Option<&'static str>) {
+    match error {
+        shim::Error::Refused { code, .. } => match code {
+            ShimCode::NotFound => (Code::NotFound, Some("COMMAND_NOT_FOUND")),
+            ShimCode::PermissionDenied => {
+                (Code::PermissionDenied, Some("COMMAND_NOT_EXECUTABLE"))
+            }
+            ShimCode::InvalidArgument | ShimCode::OutOfRange => (Code::InvalidArgument, None),
+            ShimCode::FailedPrecondition | ShimCode::Aborted => (Code::FailedPrecondition, None),
+            ShimCode::ResourceExhausted => (Code::ResourceExhausted, None),
+            ShimCode::Unimplemented => (Code::Unimplemented, None),
+            ShimCode::Ok
+            | ShimCode::Canceled
+            | ShimCode::Unknown
+            | ShimCode::DeadlineExceeded
+            | ShimCode::AlreadyExists
+            | ShimCode::Internal
+            | ShimCode::Unavailable => (Code::Internal, None),
+        },
+        shim::Error::TimedOut { .. } => (Code::DeadlineExceeded, None),
+        shim::Error::Gone { .. } => (Code::Unavailable, None),
+        shim::Error::AttachRefused { .. } => (Code::FailedPrecondition, None),
+        shim::Error::Io { .. } | shim::Error::Malformed { .. } => (Code::Internal, None),
+    }
+}
+
+pub(super) fn time(time: Time) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.seconds,
+        nanos: i32::try_from(time.nanos).unwrap_or(0),
+    }
+}
+
+pub(super) fn time_from(time: prost_types::Timestamp) -> Time {
+    Time { seconds: time.seconds, nanos: u32::try_from(time.nanos).unwrap_or(0) }
+}
+
+pub(super) fn exit(exit: &Exit) -> v1::Exit {
+    v1::Exit {
+        status: exit.status.number().into(),
+        unknown: exit.status == ExitedAs::Unknown,
+        signal: match exit.status {
+            ExitedAs::Signal(signal) => signal.into(),
+            ExitedAs::Code(_) | ExitedAs::Unknown => 0,
+        },
+        oom_killed: exit.oom_killed,
+        exited_at: Some(time(exit.at)),
+        reason: match exit.reason {
+            Reason::Exited => String::new(),
+            Reason::ShimLost => "ShimLost".to_owned(),
+            Reason::HostLost => "HostLost".to_owned(),
+        },
+    }
+}
+
+/// What a client asks for, parsed: bad input dies here.
+///
+/// # Errors
+/// Names the value and what would do.
+pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions> {
+    use v1::container_options::Base;
+    let rootfs = match message.base {
+        Some(Base::Rootfs(path)) => Some(path.into()),
+        Some(Base::Image(_)) | None => return Err(Error::NoImages),
+    };
+    let mounts = message.mounts.into_iter().map(mount).collect::<Result<_>>()?;
+    let ports = message.ports.into_iter().map(port).collect::<Result<_>>()?;
+    let log = message.log.unwrap_or_default();
+    Ok(ContainerOptions {
+        name: message.name,
+        rootfs,
+        entrypoint: message.entrypoint.map(|list| list.values),
+        command: message.command,
+        env: message.env,
+        working_dir: message.working_dir,
+        user: message.user,
+        hostname: message.hostname,
+        tty: message.tty,
+        stdin: message.stdin,
+        auto_remove: message.auto_remove,
+        read_only: message.read_only,
+        init: message.init,
+        privileged: message.privileged,
+        cap_add: message.cap_add,
+        cap_drop: message.cap_drop,
+        mounts,
+        ports,
+        network: network_mode(message.network.unwrap_or_default())?,
+        limits: limits(message.limits.unwrap_or_default()),
+        stop_signal: message.stop_signal.parse()?,
+        stop_timeout: message.stop_timeout_seconds,
+        restart_policy: message.restart_policy.parse()?,
+        labels: message.labels.into_iter().collect(),
+        log: LogOptions::parse(&log.driver, &log.options.into_iter().collect())?,
+        window: window(message.window),
+        ..ContainerOptions::default()
+    })
+}
+
+fn mount(message: v1::BindMount) -> Result<BindMount> {
+    Ok(BindMount {
+        source: message.source.into(),
+        destination: message.destination,
+        read_only: message.read_only,
+        propagation: message.propagation.parse()?,
+    })
+}
+
+fn port(message: v1::Port) -> Result<Port> {
+    let protocol = match message.protocol() {
+        v1::Protocol::Tcp => Protocol::Tcp,
+        v1::Protocol::Udp => Protocol::Udp,
+    };
+    Ok(Port::parse(&message.host_ip, message.host_port, message.container_port, protocol)?)
+}
+
+fn network_mode(message: v1::Network) -> Result<NetworkMode> {
+    use v1::network::Mode;
+    Ok(match message.mode() {
+        Mode::Bridge => NetworkMode::Bridge,
+        Mode::Host => NetworkMode::Host,
+        Mode::None => NetworkMode::None,
+        Mode::Container if message.container.is_empty() => {
+            return Err(Error::InvalidArgument {
+                what: "network",
+                problem: "container: name the container whose network is joined".to_owned(),
+            });
+        }
+        Mode::Container => NetworkMode::Container(message.container),
+    })
+}
+
+fn limits(message: v1::Limits) -> Limits {
+    Limits {
+        memory: message.memory,
+        memory_swap: message.memory_swap,
+        nano_cpus: message.nano_cpus,
+        cpu_shares: message.cpu_shares,
+        cpuset_cpus: message.cpuset_cpus,
+        pids: message.pids,
+        ..Limits::default()
+    }
+}
+
+pub(super) fn window(message: Option<v1::WindowSize>) -> WindowSize {
+    let side = |value| u16::try_from(value).unwrap_or(u16::MAX);
+    message.map_or_else(WindowSize::default, |window| WindowSize {
+        width: side(window.width),
+        height: side(window.height),
+    })
+}
+
+impl From<&Port> for network::Publish {
+    fn from(port: &Port) -> Self {
+        Self {
+            host_address: port.host_ip,
+            host_port: port.host_port,
+            container_port: port.container_port,
+            protocol: match port.protocol {
+                Protocol::Tcp => network::Protocol::Tcp,
+                Protocol::Udp => network::Protocol::Udp,
+            },
+        }
+    }
+}
+
+fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
+    use v1::container_options::Base;
+    let network = match &options.network {
+        NetworkMode::Bridge => (v1::network::Mode::Bridge, String::new()),
+        NetworkMode::Host => (v1::network::Mode::Host, String::new()),
+        NetworkMode::None => (v1::network::Mode::None, String::new()),
+        NetworkMode::Container(id) => (v1::network::Mode::Container, id.clone()),
+    };
+    let (log_driver, log_options) = options.log.to_docker();
+    v1::ContainerOptions {
+        name: options.name.clone(),
+        base: options
+            .rootfs
+            .as_ref()
+            .map(|path| Base::Rootfs(path.to_string_lossy().into_owned())),
+        entrypoint: options
+            .entrypoint
+            .as_ref()
+            .map(|values| v1::StringList { values: values.clone() }),
+        command: options.command.clone(),
+        env: options.env.clone(),
+        working_dir: options.working_dir.clone(),
+        user: options.user.clone(),
+        hostname: options.hostname.clone(),
+        tty: options.tty,
+        stdin: options.stdin,
+        auto_remove: options.auto_remove,
+        read_only: options.read_only,
+        init: options.init,
+        privileged: options.privileged,
+        cap_add: options.cap_add.clone(),
+        cap_drop: options.cap_drop.clone(),
+        mounts: options.mounts.iter().map(mount_message).collect(),
+        ports: options.ports.iter().map(port_message).collect(),
+        network: Some(v1::Network { mode: network.0.into(), container: network.1 }),
+        limits: Some(limits_message(&options.limits)),
+        stop_signal: options.stop_signal.to_string(),
+        stop_timeout_seconds: options.stop_timeout,
+        labels: options.labels.clone().into_iter().collect(),
+        log: Some(v1::LogOptions {
+            driver: log_driver.to_owned(),
+            options: log_options.into_iter().collect(),
+        }),
+        window: None,
+        restart_policy: "no".to_owned(),
+    }
+}
+
+fn mount_message(mount: &BindMount) -> v1::BindMount {
+    v1::BindMount {
+        source: mount.source.to_string_lossy().into_owned(),
+        destination: mount.destination.clone(),
+        read_only: mount.read_only,
+        propagation: mount.propagation.as_str().to_owned(),
+    }
+}
+
+fn port_message(port: &Port) -> v1::Port {
+    v1::Port {
+        host_ip: address(port.host_ip),
+        host_port: port.host_port.unwrap_or(0).into(),
+        container_port: port.container_port.into(),
+        protocol: match port.protocol {
+            Protocol::Tcp => v1::Protocol::Tcp,
+            Protocol::Udp => v1::Protocol::Udp,
+        }
+        .into(),
+    }
+}
+
+fn published_message(published: &Published) -> v1::Port {
+    v1::Port {
+        host_ip: published.host_address.to_string(),
+        host_port: published.host_port.into(),
+        container_port: published.container_port.into(),
+        protocol: match published.protocol {
+            network::Protocol::Tcp => v1::Protocol::Tcp,
+            network::Protocol::Udp => v1::Protocol::Udp,
+        }
+        .into(),
+    }
+}
+
+fn address(address: Ipv4Addr) -> String {
+    if address.is_unspecified() { String::new() } else { address.to_string() }
+}
+
+fn limits_message(limits: &Limits) -> v1::Limits {
+    v1::Limits {
+        memory: limits.memory,
+        memory_swap: limits.memory_swap,
+        nano_cpus: limits.nano_cpus,
+        pids: limits.pids,
+        cpu_shares: limits.cpu_shares,
+        cpuset_cpus: limits.cpuset_cpus.clone(),
+    }
+}
+
+/// A container as clients see it.
+pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
+    let view = handle.view();
+    let key = handle.key();
+    let container_dir = core.layout.container_dir(&key.namespace, &key.id);
+    let mut message = v1::Container {
+        id: key.id.to_string(),
+        name: handle.name().to_owned(),
+        state: Some(state(&view.phase, view.record.as_deref())),
+        container_dir: container_dir.path().to_string_lossy().into_owned(),
+        run_dir: core
+            .layout
+            .run_dir(&key.namespace, &key.id)
+            .path()
+            .to_string_lossy()
+            .into_owned(),
+        snapshot_key: key.id.to_string(),
+        runtime: "io.bosun.v1".to_owned(),
+        ..v1::Container::default()
+    };
+    if let Some(record) = &view.record {
+        message.created_at = Some(time(record.created_at));
+        message.options = Some(options_message(&record.options));
+        message.args.clone_from(&record.args);
+        if let LogOptions::JsonFile { .. } = record.options.log {
+            message.log_path =
+                container_dir.json_log(key.id.as_str()).to_string_lossy().into_owned();
+        }
+    }
+    if let Phase::Running(running) = &view.phase
+        && let Some(lease) = &running.lease
+    {
+        message.network = Some(network_status(core, lease));
+    }
+    message
+}
+
+fn network_status(core: &Core, lease: &Lease) -> v1::NetworkStatus {
+    let bridge = &core.network.bridge;
+    v1::NetworkStatus {
+        address: lease.address.to_string(),
+        prefix_len: bridge.subnet().prefix().into(),
+        gateway: bridge.subnet().gateway().to_string(),
+        mac_address: network::mac_of(lease.address),
+        bridge: bridge.name().to_owned(),
+        ports: lease.ports.iter().map(published_message).collect(),
+    }
+}
+
+fn state(phase: &Phase, record: Option<&Record>) -> v1::State {
+    use v1::state::Status as Is;
+    let mut message = v1::State {
+        attempt: record.map_or(0, |record| record.run.attempts()),
+        started_at: record.and_then(|record| record.started_at).map(time),
+        error: match record.map(|record| &record.run) {
+            Some(Run::Created { error: Some(error), .. }) => error.clone(),
+            Some(Run::Created { .. } | Run::Intent { .. } | Run::Ended { .. }) | None => {
+                String::new()
+            }
+        },
+        ..v1::State::default()
+    };
+    let status = match phase {
+        Phase::Created => Is::Created,
+        Phase::Starting => Is::Starting,
+        Phase::Running(running) => {
+            message.pid = running.pid;
+            message.shim_pid = running.shim.process.pid();
+            Is::Running
+        }
+        Phase::Exited(ended) => {
+            message.exit = Some(exit(ended));
+            Is::Exited
+        }
+        Phase::Removed(ended) => {
+            message.exit = ended.as_ref().map(exit);
+            Is::Removing
+        }
+        Phase::Quarantined(problem) => {
+            message.error.clone_from(problem);
+            Is::Quarantined
+        }
+    };
+    message.set_status(status);
+    message
+}
+
+/// A signal's name or number; empty is `default`.
+///
+/// # Errors
+/// There is no such signal.
+pub(super) fn signal(text: &str, default: spec::Signal) -> Result<u32> {
+    let signal = if text.is_empty() { default } else { text.parse()? };
+    Ok(signal.number().into())
+}

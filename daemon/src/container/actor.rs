@@ -1,0 +1,637 @@
+//! The one owner of a container's state: a task, fed by a closed enum of commands.
+//!
+//! Commands are short: what waits for a process (stop, wait) waits outside, on the view. An exit is
+//! committed before anybody hears of it, and before the shim is told to go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use shim_wire::attach::Hello;
+use shim_wire::exit::{ExitRecord, ExitStatus};
+use shim_wire::lifecycle::{self, Evidence, Verdict};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::handle::{Handle, Phase, View};
+use super::record::{Exit, Record, Run};
+use super::registry::Registry;
+use super::run::{self, Peer, Prepared, Running, Start};
+use super::Key;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::network::PortOwner;
+use crate::shim::{self, Attached, boot_id};
+use crate::store::NewEvent;
+use crate::time::Time;
+
+/// How long a start or a removal waits for the run before it to let go of its files.
+const LET_GO: Duration = Duration::from_secs(30);
+
+/// How long a killed container has to end.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// How long a lost shim's process has to end before it is killed.
+const LOST: Duration = Duration::from_secs(2);
+
+/// What a container can be told.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start { begin: Begin, answer: oneshot::Sender<Result<Started>> },
+    /// Sends a signal to process 1.
+    Kill { signal: u32, answer: oneshot::Sender<Result<()>> },
+    Remove { force: bool, answer: oneshot::Sender<Result<()>> },
+    /// The run of this number has ended, or its shim has.
+    Ended { attempt: u64, announced: Option<shim::Exited> },
+    /// Answered once everything before it has been done.
+    Settle { answer: oneshot::Sender<Result<()>> },
+}
+
+/// What a start is asked for with.
+#[derive(Debug, Default)]
+pub(super) struct Begin {
+    /// Set when the intent was committed with the record (`run`).
+    pub committed: Option<Start>,
+    pub peer: Option<Peer>,
+    pub hello: Option<Hello>,
+    /// The ports of others, so that an error can name their holder.
+    pub owners: Vec<PortOwner>,
+}
+
+/// A start's answer.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub pid: u32,
+    pub attached: Option<Attached>,
+}
+
+/// What the actor holds of the present run.
+#[derive(Debug)]
+enum State {
+    Created,
+    Running(Arc<Running>),
+    Exited(Exit),
+    Quarantined(String),
+    Removed,
+}
+
+#[derive(Debug)]
+pub(super) struct Actor {
+    core: Arc<Core>,
+    registry: Arc<Registry>,
+    key: Key,
+    name: String,
+    record: Option<Arc<Record>>,
+    state: State,
+    view: watch::Sender<View>,
+    commands: mpsc::UnboundedSender<Command>,
+    /// The end of the run before, while it still holds files.
+    letting_go: Option<JoinHandle<()>>,
+}
+
+impl Actor {
+    /// Makes the task of a container and its entry in the registry.
+    pub(super) fn spawn(
+        core: &Arc<Core>,
+        registry: &Arc<Registry>,
+        key: Key,
+        name: String,
+        record: std::result::Result<Record, String>,
+    ) -> Handle {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (record, state) = match record {
+            Err(problem) => (None, State::Quarantined(problem)),
+            Ok(record) => {
+                let state = match &record.run {
+                    Run::Created { .. } | Run::Intent { .. } => State::Created,
+                    Run::Ended { exit, .. } => State::Exited(exit.clone()),
+                };
+                (Some(Arc::new(record)), state)
+            }
+        };
+        let (view, seen) =
+            watch::channel(View { record: record.clone(), phase: phase_of(&state) });
+        let handle =
+            Handle { key: key.clone(), name: name.clone(), commands: commands.clone(), view: seen };
+        registry.insert(handle.clone());
+        let actor = Self {
+            core: Arc::clone(core),
+            registry: Arc::clone(registry),
+            key,
+            name,
+            record,
+            state,
+            view,
+            commands,
+            letting_go: None,
+        };
+        tokio::spawn(actor.serve(inbox));
+        handle
+    }
+
+    /// As [`Actor::spawn`], for a container that a living shim runs.
+    pub(super) fn adopt(
+        core: &Arc<Core>,
+        registry: &Arc<Registry>,
+        key: Key,
+        record: Record,
+        running: Running,
+    ) -> Handle {
+        let name = record.name.clone();
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let record = Arc::new(record);
+        let running = Arc::new(running);
+        let state = State::Running(Arc::clone(&running));
+        let (view, seen) =
+            watch::channel(View { record: Some(Arc::clone(&record)), phase: phase_of(&state) });
+        let handle =
+            Handle { key: key.clone(), name: name.clone(), commands: commands.clone(), view: seen };
+        registry.insert(handle.clone());
+        tokio::spawn(watch_run(Arc::clone(&running), commands.clone()));
+        let actor = Self {
+            core: Arc::clone(core),
+            registry: Arc::clone(registry),
+            key,
+            name,
+            record: Some(record),
+            state,
+            view,
+            commands,
+            letting_go: None,
+        };
+        tokio::spawn(actor.serve(inbox));
+        handle
+    }
+
+    async fn serve(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        while let Some(command) = inbox.recv().await {
+            // An answer that nobody waits for any more is no trouble.
+            match command {
+                Command::Start { begin, answer } => {
+                    let _ = answer.send(self.start(begin).await);
+                }
+                Command::Kill { signal, answer } => {
+                    let _ = answer.send(self.kill(signal).await);
+                }
+                Command::Remove { force, answer } => {
+                    let _ = answer.send(self.remove(force).await);
+                }
+                Command::Ended { attempt, announced } => self.ended(attempt, announced).await,
+                Command::Settle { answer } => {
+                    let _ = answer.send(Ok(()));
+                }
+            }
+            if matches!(self.state, State::Removed) {
+                return;
+            }
+        }
+    }
+
+    fn id(&self) -> String {
+        self.key.id.to_string()
+    }
+
+    fn record(&self) -> Result<Arc<Record>> {
+        match (&self.record, &self.state) {
+            (Some(record), _) => Ok(Arc::clone(record)),
+            (None, State::Quarantined(problem)) => {
+                Err(Error::Quarantined { id: self.id(), problem: problem.clone() })
+            }
+            (None, State::Created | State::Running(_) | State::Exited(_) | State::Removed) => {
+                Err(Error::Removing { id: self.id() })
+            }
+        }
+    }
+
+    fn show(&self, phase: Phase) {
+        self.view.send_replace(View { record: self.record.clone(), phase });
+    }
+
+    async fn start(&mut self, begin: Begin) -> Result<Started> {
+        let record = self.record()?;
+        if let State::Running(_) = self.state {
+            return Err(Error::AlreadyRunning { id: self.id() });
+        }
+        self.wait_until_free().await?;
+        let Begin { committed, peer, hello, owners } = begin;
+        let (attempt, start) = match committed {
+            Some(start) => (record.run.attempts(), Start { peer, hello, ..start }),
+            None => self.commit_intent(&record, peer, hello, &owners).await?,
+        };
+        self.show(Phase::Starting);
+        let record = self.record()?;
+        let lease = start.prepared.lease.clone();
+        match run::run(&self.core, &self.key, &record, attempt, start).await {
+            Ok((running, attached)) => Ok(self.started(running, attached)),
+            Err(error) => {
+                run::kill_cgroup(&self.core, &self.key).await;
+                run::let_go(&self.core, &self.key, lease.as_ref(), None, attempt).await;
+                run::dismantle(&self.core, &self.key, None).await;
+                self.start_failed(attempt, &error).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit_intent(
+        &mut self,
+        record: &Record,
+        peer: Option<Peer>,
+        hello: Option<Hello>,
+        owners: &[PortOwner],
+    ) -> Result<(u64, Start)> {
+        let prepared = run::prepare(&self.core, record, owners)?;
+        let attempt = record.run.attempts() + 1;
+        let mut next = record.clone();
+        next.run = Run::Intent {
+            attempt,
+            boot_id: boot_id().to_owned(),
+            lease: prepared.lease.clone(),
+        };
+        let lease = prepared.lease.clone();
+        let namespace = self.key.namespace.to_string();
+        let stored = next.clone();
+        let committed: Result<Option<String>> = self
+            .core
+            .store
+            .write(move |tx| {
+                tx.update_container(&namespace, &stored)?;
+                Ok(tx.container_spec(&namespace, &stored.id)?)
+            })
+            .await;
+        fail::fail_point!("daemon.start.after_intent");
+        match committed {
+            Ok(spec) => {
+                self.record = Some(Arc::new(next));
+                Ok((attempt, Start { prepared, spec: spec.unwrap_or_default(), peer, hello }))
+            }
+            Err(error) => {
+                give_back(&self.core, lease.map(|lease| lease.address));
+                Err(error)
+            }
+        }
+    }
+
+    fn started(&mut self, running: Running, attached: Option<Attached>) -> Started {
+        let running = Arc::new(running);
+        let mut record = self.record.as_deref().cloned();
+        if let Some(record) = &mut record {
+            record.started_at = Some(running.started_at);
+            let (namespace, stored) = (self.key.namespace.to_string(), record.clone());
+            let event = self.event("start", record, Vec::new());
+            self.core.store.write_soon(move |tx| {
+                tx.update_container(&namespace, &stored)?;
+                tx.event(event).map(|_| ())
+            });
+        }
+        self.record = record.map(Arc::new);
+        self.state = State::Running(Arc::clone(&running));
+        self.show(phase_of(&self.state));
+        let pid = running.pid;
+        tokio::spawn(watch_run(running, self.commands.clone()));
+        Started { pid, attached }
+    }
+
+    async fn start_failed(&mut self, attempt: u64, error: &Error) -> Result<()> {
+        let mut record = Record::clone(&*self.record()?);
+        record.run = Run::Created { attempts: attempt, error: Some(crate::api::sentence(error)) };
+        let (namespace, stored) = (self.key.namespace.to_string(), record.clone());
+        self.record = Some(Arc::new(record));
+        self.state = State::Created;
+        self.show(Phase::Created);
+        self.core.store.write(move |tx| tx.update_container(&namespace, &stored)).await?;
+        Ok(())
+    }
+
+    async fn kill(&mut self, signal: u32) -> Result<()> {
+        let State::Running(running) = &self.state else {
+            return Err(Error::NotRunning { id: self.id() });
+        };
+        let running = Arc::clone(running);
+        fail::fail_point!("daemon.stop.before_signal");
+        let record = self.record()?;
+        let event = self.event("kill", &record, vec![("signal", signal.to_string())]);
+        self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        match running.shim.client.kill("", signal, false).await {
+            // It has ended meanwhile: its exit is on the way.
+            Ok(()) | Err(shim::Error::Gone { .. }) => Ok(()),
+            Err(shim::Error::Refused { code: shim_wire::ttrpc::Code::NotFound, .. }) => Ok(()),
+            // A shim that hangs does not stop a kill.
+            Err(shim::Error::TimedOut { .. }) if signal == SIGKILL => {
+                run::kill_cgroup(&self.core, &self.key).await;
+                Ok(())
+            }
+            Err(source) => Err(Error::Shim { id: self.id(), source: Arc::new(source) }),
+        }
+    }
+
+    /// The run has ended, or its shim has: find out how, commit it, tell, and take it apart.
+    async fn ended(&mut self, attempt: u64, announced: Option<shim::Exited>) {
+        let State::Running(running) = &self.state else { return };
+        if running.attempt != attempt {
+            return;
+        }
+        let running = Arc::clone(running);
+        let exit = match (announced, self.exit_record(attempt)) {
+            (_, Some(record)) => Exit::recorded(&record),
+            (Some(announced), None) => announced_exit(announced),
+            (None, None) => self.shim_lost(&running).await,
+        };
+        if let Err(error) = self.commit_exit(attempt, exit).await {
+            tracing::error!(container = %self.key, %error, "exit not committed; its record stays with the shim");
+            return;
+        }
+        fail::fail_point!("daemon.stop.after_exit_committed");
+        run::let_go(&self.core, &self.key, running.lease.as_ref(), Some(&running.shim), attempt)
+            .await;
+        self.take_apart(running);
+    }
+
+    fn exit_record(&self, attempt: u64) -> Option<ExitRecord> {
+        read_exit_record(&self.core, &self.key, attempt)
+    }
+
+    /// The shim is gone without a word. The container dies with it; its real code is kept when the
+    /// kernel handed the process to us.
+    async fn shim_lost(&self, running: &Running) -> Exit {
+        tracing::warn!(container = %self.key, shim = running.shim.process.pid(), "shim lost");
+        if !running.shim.process.ended(LOST).await {
+            running.shim.process.kill();
+            running.shim.process.ended(LOST).await;
+        }
+        // It may have written its record as its last act.
+        if let Some(record) = self.exit_record(running.attempt) {
+            return Exit::recorded(&record);
+        }
+        let processes = run::processes(&self.core, &self.key);
+        run::kill_cgroup(&self.core, &self.key).await;
+        let own = i32::try_from(running.pid).unwrap_or(0);
+        let init = reap(own);
+        for pid in processes.into_iter().filter(|pid| *pid != own) {
+            reap(pid);
+        }
+        let evidence = Evidence { shim: None, record: None, launched: true, other_boot: false };
+        let (status, reason) = match lifecycle::recover(evidence) {
+            Verdict::Commit { status, reason } => (status, reason),
+            Verdict::Adopt | Verdict::Undo => (ExitStatus::Unknown, lifecycle::Reason::ShimLost),
+        };
+        Exit {
+            status: init.unwrap_or(status).into(),
+            reason: reason.into(),
+            oom_killed: false,
+            at: Time::now(),
+        }
+    }
+
+    /// Commits the end of a run; with `auto_remove`, the end of the container too.
+    pub(super) async fn commit_exit(&mut self, attempt: u64, exit: Exit) -> Result<()> {
+        let mut record = Record::clone(&*self.record()?);
+        record.run = Run::Ended { attempt, exit: exit.clone() };
+        let auto_remove = record.options.auto_remove;
+        let events = self.exit_events(&record, &exit);
+        let namespace = self.key.namespace.to_string();
+        let stored = record.clone();
+        self.core
+            .store
+            .write(move |tx| -> Result<()> {
+                for event in events {
+                    tx.event(event)?;
+                }
+                if auto_remove {
+                    tx.remove_snapshot(stored.snapshot)?;
+                    tx.remove_container(&namespace, &stored)?;
+                } else {
+                    tx.update_container(&namespace, &stored)?;
+                }
+                Ok(())
+            })
+            .await?;
+        self.record = Some(Arc::new(record));
+        self.state = State::Exited(exit.clone());
+        if auto_remove {
+            self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
+            self.show(Phase::Removed(Some(exit)));
+        } else {
+            self.show(phase_of(&self.state));
+        }
+        Ok(())
+    }
+
+    fn exit_events(&self, record: &Record, exit: &Exit) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        if exit.oom_killed {
+            events.push(self.event("oom", record, Vec::new()));
+        }
+        let code = ("exitCode", exit.status.number().to_string());
+        events.push(self.event("die", record, vec![code]));
+        if record.options.auto_remove {
+            events.push(self.event("destroy", record, Vec::new()));
+        }
+        events
+    }
+
+    /// The rest of a run's end, beside other work; what needs its files waits for it.
+    fn take_apart(&mut self, running: Arc<Running>) {
+        let (core, key) = (Arc::clone(&self.core), self.key.clone());
+        let erase = match &self.record {
+            Some(record) if record.options.auto_remove => Some(record.snapshot),
+            Some(_) | None => None,
+        };
+        if erase.is_some() {
+            self.state = State::Removed;
+        }
+        self.letting_go = Some(tokio::spawn(async move {
+            run::dismantle(&core, &key, Some(&running.shim.process)).await;
+            if let Some(snapshot) = erase {
+                finish_removal(&core, &key, snapshot).await;
+            }
+        }));
+    }
+
+    async fn wait_until_free(&mut self) -> Result<()> {
+        let Some(letting_go) = &mut self.letting_go else { return Ok(()) };
+        match tokio::time::timeout(LET_GO, letting_go).await {
+            Ok(_) => {
+                self.letting_go = None;
+                Ok(())
+            }
+            Err(_) => Err(Error::StillHeld { id: self.id(), seconds: LET_GO.as_secs() }),
+        }
+    }
+
+    async fn remove(&mut self, force: bool) -> Result<()> {
+        if let State::Quarantined(_) = self.state {
+            return self.remove_quarantined().await;
+        }
+        if let State::Running(running) = &self.state {
+            if !force {
+                return Err(Error::StillRunning { id: self.id() });
+            }
+            let running = Arc::clone(running);
+            self.kill(SIGKILL).await?;
+            let wait = running.shim.client.wait("");
+            let announced = match tokio::time::timeout(KILLED, wait).await {
+                Ok(announced) => announced.ok(),
+                Err(_) => {
+                    // A shim that hangs does not stop a removal.
+                    running.shim.process.kill();
+                    None
+                }
+            };
+            self.ended(running.attempt, announced).await;
+        }
+        if let State::Removed = self.state {
+            return Ok(());
+        }
+        let record = self.record()?;
+        let event = self.event("destroy", &record, Vec::new());
+        let namespace = self.key.namespace.to_string();
+        let stored = Arc::clone(&record);
+        self.core
+            .store
+            .write(move |tx| -> Result<()> {
+                tx.event(event)?;
+                tx.remove_snapshot(stored.snapshot)?;
+                tx.remove_container(&namespace, &stored)?;
+                Ok(())
+            })
+            .await?;
+        fail::fail_point!("daemon.delete.after_commit");
+        let exit = match &self.state {
+            State::Exited(exit) => Some(exit.clone()),
+            State::Created | State::Running(_) | State::Quarantined(_) | State::Removed => None,
+        };
+        self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
+        self.state = State::Removed;
+        self.show(Phase::Removed(exit));
+        let (core, key, before) =
+            (Arc::clone(&self.core), self.key.clone(), self.letting_go.take());
+        tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            finish_removal(&core, &key, record.snapshot).await;
+        });
+        Ok(())
+    }
+
+    async fn remove_quarantined(&mut self) -> Result<()> {
+        let (namespace, id) = (self.key.namespace.to_string(), self.id());
+        self.core.store.write(move |tx| tx.remove_quarantined(&namespace, &id)).await?;
+        self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
+        self.state = State::Removed;
+        self.show(Phase::Removed(None));
+        Ok(())
+    }
+
+    fn event(
+        &self,
+        action: &str,
+        record: &Record,
+        attributes: Vec<(&'static str, String)>,
+    ) -> NewEvent {
+        container_event(&self.key, record, action, attributes)
+    }
+}
+
+const SIGKILL: u32 = 9;
+
+/// An event of a container.
+pub(super) fn container_event(
+    key: &Key,
+    record: &Record,
+    action: &str,
+    mut attributes: Vec<(&'static str, String)>,
+) -> NewEvent {
+    attributes.push(("name", record.name.clone()));
+    attributes.push(("image", record.image_name()));
+    NewEvent {
+        namespace: key.namespace.to_string(),
+        kind: "container".to_owned(),
+        action: action.to_owned(),
+        id: key.id.to_string(),
+        attributes,
+    }
+}
+
+fn phase_of(state: &State) -> Phase {
+    match state {
+        State::Created => Phase::Created,
+        State::Running(running) => Phase::Running(Arc::clone(running)),
+        State::Exited(exit) => Phase::Exited(exit.clone()),
+        State::Quarantined(problem) => Phase::Quarantined(problem.clone()),
+        State::Removed => Phase::Removed(None),
+    }
+}
+
+/// Removes what a removed container left, and says so in the store.
+pub(super) async fn finish_removal(core: &Core, key: &Key, snapshot: i64) {
+    if let Err(error) = run::erase(core, key, snapshot).await {
+        tracing::warn!(container = %key, %error, "not all removed; the next start of bosund tries again");
+        return;
+    }
+    let (namespace, id) = (key.namespace.to_string(), key.id.to_string());
+    core.store.write_soon(move |tx| tx.container_cleaned(&namespace, &id));
+}
+
+/// The exit record of a run; `None` when there is none, or one of another run, or one that can't be
+/// read.
+pub(super) fn read_exit_record(core: &Core, key: &Key, attempt: u64) -> Option<ExitRecord> {
+    let path = core.layout.container_dir(&key.namespace, &key.id).exit();
+    let text = std::fs::read_to_string(&path).ok()?;
+    match ExitRecord::decode(&text) {
+        Ok(record) if record.attempt == attempt => Some(record),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(container = %key, %error, "exit record");
+            None
+        }
+    }
+}
+
+/// What the shim said, when its record can't be read: a disk that failed under it.
+fn announced_exit(announced: shim::Exited) -> Exit {
+    let status = match u8::try_from(announced.status) {
+        Ok(255) | Err(_) => ExitStatus::Unknown,
+        Ok(number @ 129..=192) => ExitStatus::Signal(number - 128),
+        Ok(code) => ExitStatus::Code(code),
+    };
+    Exit {
+        status: status.into(),
+        reason: lifecycle::Reason::Exited.into(),
+        oom_killed: false,
+        at: announced.at.into(),
+    }
+}
+
+/// Reaps a process that the kernel handed to us because its shim died: we are the subreaper of our
+/// own shims. `None` when it is not ours.
+fn reap(pid: i32) -> Option<ExitStatus> {
+    let pid = Pid::from_raw(pid)?;
+    let status = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).ok()??;
+    if let Some(code) = status.exit_status() {
+        return u8::try_from(code).ok().map(ExitStatus::Code);
+    }
+    status.terminating_signal().and_then(|signal| u8::try_from(signal).ok()).map(ExitStatus::Signal)
+}
+
+/// Waits for the end of a run, or of its shim, and tells the actor.
+async fn watch_run(running: Arc<Running>, commands: mpsc::UnboundedSender<Command>) {
+    let announced = running.shim.client.wait("").await.ok();
+    // The actor ends only after the container is removed.
+    let _ = commands.send(Command::Ended { attempt: running.attempt, announced });
+}
+
+/// Takes an address back that no run will use.
+pub(super) fn give_back(core: &Core, address: Option<std::net::Ipv4Addr>) {
+    if let Some(address) = address {
+        core.network.free(address);
+    }
+}
+
+impl Prepared {
+    /// Nothing came of it.
+    pub(super) fn abandon(self, core: &Core) {
+        give_back(core, self.lease.map(|lease| lease.address));
+    }
+}

@@ -1,0 +1,50 @@
+//! Containers: the record, the one task that owns each, and the way of a run from its intent to its
+//! end.
+//!
+//! ```text
+//!             create                start                 exit, committed
+//!   (nothing) ──────▶ Created ─────────────▶ Running ─────────────────────▶ Exited ──▶ (removed)
+//!                        ▲    ▲  Starting       │                              │
+//!                        │    └─ failed ─┘      └──── shim or host lost ──────▶│
+//!                        └───────────────────────────── start ────────────────┘
+//! ```
+//!
+//! What is durable of it is [`Run`], whose variants carry the names of the exit protocol
+//! (`shim_wire::lifecycle::Durable`); what is volatile is [`Phase`].
+//!
+//! | module | |
+//! |---|---|
+//! | `record` | what is durable |
+//! | `registry` | names, ids and prefixes; who is where |
+//! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
+//! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
+//! | `run` | from intent to a running process, and the undoing of it |
+//! | `recover` | what a daemon that starts makes of what it finds |
+
+mod actor;
+mod handle;
+mod record;
+mod recover;
+mod registry;
+mod run;
+mod supervisor;
+
+pub use handle::{Handle, Phase, View};
+pub use record::{Exit, Lease, Reason, Record, Run, Status};
+pub use run::{Running, remove_empty_cgroups};
+pub use supervisor::{Created, Supervisor};
+
+use shim_wire::id::Id;
+
+/// A container's full name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub namespace: Id,
+    pub id: Id,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.id)
+    }
+}

@@ -1,0 +1,337 @@
+//! What a daemon that starts makes of what it finds: intents × living shims × exit records × cgroups,
+//! each found by its deterministic name.
+//!
+//! Every run that the store says is going on is judged by [`shim_wire::lifecycle::recover`], all at
+//! once, each with a budget of its own, so that one hung shim holds up nobody else. One bad record
+//! never stops the start: it is quarantined and listed. Containers are listed before the first call
+//! is served.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+use shim_wire::files::ProcessIdentity;
+use shim_wire::id::Id;
+use shim_wire::lifecycle::{self, Evidence, ShimState, Verdict};
+use shim_wire::shim::{Phase, StatusResponse};
+
+use super::actor::{Actor, container_event, finish_removal, read_exit_record};
+use super::record::{Exit, Lease, Record, Run};
+use super::registry::Registry;
+use super::run::{self, Running, Shim};
+use super::Key;
+use crate::core::Core;
+use crate::error::Result;
+use crate::network::Endpoint;
+use crate::shim::{Client, ShimProcess, boot_id, read_identity};
+use crate::store::Loaded;
+use crate::time::Time;
+
+/// How many runs are judged at once.
+const AT_ONCE: usize = 64;
+
+pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<()> {
+    let loaded = core.store.write(|tx| tx.load_containers()).await.map_err(crate::Error::from)?;
+    for container in &loaded {
+        if let Ok(Record { run: Run::Intent { lease: Some(lease), .. }, .. }) = &container.record {
+            core.network.hold(lease.address);
+        }
+    }
+    let endpoints: Vec<Vec<Endpoint>> = stream::iter(loaded)
+        .map(|container| take_up(core, registry, container))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let report = core.network.bridge.reconcile(endpoints.into_iter().flatten().collect()).await?;
+    tracing::debug!(?report, "network reconciled");
+    finish_removals(core).await?;
+    sweep(core, registry).await;
+    let orphans = core.snapshots.remove_orphans().await?;
+    if orphans > 0 {
+        tracing::info!(orphans, "directories of snapshots without a record removed");
+    }
+    Ok(())
+}
+
+/// Takes up one container; answers its place on the bridge when it runs.
+async fn take_up(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    container: Loaded,
+) -> Vec<Endpoint> {
+    let Loaded { namespace, id, name, record } = container;
+    let (Ok(namespace), Ok(id)) = (namespace.parse::<Id>(), id.parse::<Id>()) else {
+        tracing::error!(namespace, id, "a record under an id that is none is left alone");
+        return Vec::new();
+    };
+    let key = Key { namespace, id };
+    let record = match record {
+        Ok(record) => record,
+        Err(problem) => {
+            tracing::error!(container = %key, problem, "record can't be read: quarantined");
+            Actor::spawn(core, registry, key, name, Err(problem));
+            return Vec::new();
+        }
+    };
+    let Run::Intent { attempt, boot_id: begun, lease } = record.run.clone() else {
+        settle(core, &key, &record).await;
+        Actor::spawn(core, registry, key, name, Ok(record));
+        return Vec::new();
+    };
+    let intent = Intent { attempt, other_boot: begun != boot_id(), lease };
+    take_up_run(core, registry, key, record, intent).await
+}
+
+struct Intent {
+    attempt: u64,
+    other_boot: bool,
+    lease: Option<Lease>,
+}
+
+async fn take_up_run(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    key: Key,
+    record: Record,
+    intent: Intent,
+) -> Vec<Endpoint> {
+    let Intent { attempt, other_boot, lease } = intent;
+    let found = Found::of(core, &key).await;
+    let exit = read_exit_record(core, &key, attempt);
+    let evidence = Evidence {
+        shim: found.state(),
+        record: exit.as_ref().map(|exit| exit.status),
+        launched: found.identity.is_some(),
+        other_boot,
+    };
+    let verdict = lifecycle::recover(evidence);
+    tracing::info!(container = %key, ?evidence, ?verdict, "recovering");
+    fail::fail_point!("daemon.recover.after_verdict");
+    match (verdict, found) {
+        (Verdict::Adopt, Found { living: Some(Living { shim, status }), .. }) => {
+            let running = Running {
+                attempt,
+                pid: status.pid,
+                started_at: status
+                    .started_at
+                    .map_or_else(Time::now, |at| shim_wire::exit::Timestamp::from(at).into()),
+                lease: lease.clone(),
+                shim,
+            };
+            let mut record = record;
+            record.started_at = Some(running.started_at);
+            let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
+            Actor::adopt(core, registry, key, record, running);
+            endpoint.into_iter().collect()
+        }
+        (Verdict::Adopt | Verdict::Undo, found) => {
+            undo(core, registry, key, record, attempt, lease, found).await;
+            Vec::new()
+        }
+        (Verdict::Commit { status, reason }, found) => {
+            let exit = exit.as_ref().map_or_else(
+                || Exit {
+                    status: status.into(),
+                    reason: reason.into(),
+                    oom_killed: false,
+                    at: Time::now(),
+                },
+                Exit::recorded,
+            );
+            commit(core, registry, key, record, attempt, lease, exit, found).await;
+            Vec::new()
+        }
+    }
+}
+
+/// The start never got to its exec: everything half made goes, the record stays.
+async fn undo(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    key: Key,
+    mut record: Record,
+    attempt: u64,
+    lease: Option<Lease>,
+    found: Found,
+) {
+    found.end(core, &key).await;
+    run::let_go(core, &key, lease.as_ref(), None, attempt).await;
+    run::dismantle(core, &key, None).await;
+    record.run = Run::Created {
+        attempts: attempt,
+        error: Some("bosund ended in the middle of its start: start it again".to_owned()),
+    };
+    let (namespace, stored) = (key.namespace.to_string(), record.clone());
+    core.store.write_soon(move |tx| tx.update_container(&namespace, &stored));
+    let name = record.name.clone();
+    Actor::spawn(core, registry, key, name, Ok(record));
+}
+
+/// The run ended while no daemon looked.
+#[expect(clippy::too_many_arguments, reason = "the facts of one run, each used once")]
+async fn commit(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    key: Key,
+    mut record: Record,
+    attempt: u64,
+    lease: Option<Lease>,
+    exit: Exit,
+    found: Found,
+) {
+    let shim = match found.living {
+        // Its record is durable, so it only waits for its release.
+        Some(Living { shim, .. }) => Some(shim),
+        None => {
+            found.end(core, &key).await;
+            None
+        }
+    };
+    record.run = Run::Ended { attempt, exit: exit.clone() };
+    let auto_remove = record.options.auto_remove;
+    let code = vec![("exitCode", exit.status.number().to_string())];
+    let die = container_event(&key, &record, "die", code);
+    let destroy = container_event(&key, &record, "destroy", Vec::new());
+    let (namespace, stored) = (key.namespace.to_string(), record.clone());
+    let committed: Result<()> = core
+        .store
+        .write(move |tx| {
+            tx.event(die)?;
+            if auto_remove {
+                tx.event(destroy)?;
+                tx.remove_snapshot(stored.snapshot)?;
+                tx.remove_container(&namespace, &stored)?;
+            } else {
+                tx.update_container(&namespace, &stored)?;
+            }
+            Ok(())
+        })
+        .await;
+    if let Err(error) = committed {
+        tracing::error!(container = %key, %error, "exit not committed; it is tried again at the next start");
+        return;
+    }
+    run::let_go(core, &key, lease.as_ref(), shim.as_ref(), attempt).await;
+    if !auto_remove {
+        let name = record.name.clone();
+        Actor::spawn(core, registry, key.clone(), name, Ok(record.clone()));
+    }
+    // What remains needs nobody's waiting, but the snapshot must be free before it is used again.
+    run::dismantle(core, &key, shim.as_ref().map(|shim| &shim.process)).await;
+    if auto_remove {
+        finish_removal(core, &key, record.snapshot).await;
+    }
+}
+
+/// A container that does not run: nothing of an earlier run may be left.
+async fn settle(core: &Arc<Core>, key: &Key, record: &Record) {
+    if core.layout.run_dir(&key.namespace, &key.id).path().exists()
+        || core.layout.socket_dir(&key.namespace, &key.id).path().exists()
+    {
+        let found = Found::of(core, key).await;
+        let shim = found.living.as_ref().map(|living| &living.shim);
+        run::let_go(core, key, None, shim, record.run.attempts()).await;
+        match found.living {
+            Some(living) => run::dismantle(core, key, Some(&living.shim.process)).await,
+            None => {
+                found.end(core, key).await;
+                run::dismantle(core, key, None).await;
+            }
+        }
+    }
+}
+
+/// Containers whose removal was committed and not done.
+async fn finish_removals(core: &Arc<Core>) -> Result<()> {
+    let removed = core.store.write(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
+    for container in removed {
+        let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.record.id.parse())
+        else {
+            continue;
+        };
+        let key = Key { namespace, id };
+        settle(core, &key, &container.record).await;
+        finish_removal(core, &key, container.record.snapshot).await;
+    }
+    Ok(())
+}
+
+/// State directories that no container owns: of creations that never got to their commit, or of
+/// records that are lost.
+async fn sweep(core: &Arc<Core>, registry: &Arc<Registry>) {
+    for key in run::left_in_state(core) {
+        if registry.find(&key.namespace, key.id.as_str()).is_err() {
+            tracing::warn!(container = %key, "left behind without a record: removed");
+            Found::of(core, &key).await.end(core, &key).await;
+            run::dismantle(core, &key, None).await;
+        }
+    }
+}
+
+/// What is found of a run by its name.
+struct Found {
+    identity: Option<ProcessIdentity>,
+    living: Option<Living>,
+}
+
+struct Living {
+    shim: Shim,
+    status: StatusResponse,
+}
+
+impl Found {
+    async fn of(core: &Core, key: &Key) -> Self {
+        let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+        let identity = read_identity(&run_dir.shim_identity());
+        let living = match &identity {
+            None => None,
+            Some(identity) => Living::of(core, key, identity).await,
+        };
+        Self { identity, living }
+    }
+
+    fn state(&self) -> Option<ShimState> {
+        use shim_wire::exit::ExitStatus::Unknown;
+        let living = self.living.as_ref()?;
+        Some(match living.status.phase() {
+            Phase::Empty => ShimState::Empty,
+            Phase::Created => ShimState::Created,
+            Phase::Running => ShimState::Running,
+            Phase::Draining => ShimState::Draining(Unknown),
+            Phase::Recording => ShimState::Recording(Unknown),
+            Phase::Recorded => ShimState::Recorded(Unknown),
+            Phase::Released => ShimState::Released,
+        })
+    }
+
+    /// Ends whatever is left: the shim by its identity, the container by its cgroup.
+    async fn end(&self, core: &Core, key: &Key) {
+        let process = self.identity.as_ref().and_then(ShimProcess::of_identity);
+        if let Some(process) = process {
+            process.kill();
+            process.ended(std::time::Duration::from_secs(5)).await;
+        }
+        run::kill_cgroup(core, key).await;
+    }
+}
+
+impl Living {
+    /// The shim that answers under this name, if its process is the one that the identity names.
+    async fn of(core: &Core, key: &Key, identity: &ProcessIdentity) -> Option<Self> {
+        let process = ShimProcess::of_identity(identity)?;
+        let sockets = core.layout.socket_dir(&key.namespace, &key.id);
+        let client = match Client::connect(key.id.as_str(), &sockets.shim()).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(container = %key, %error, "shim does not take a connection");
+                return None;
+            }
+        };
+        match client.status().await {
+            Ok(status) => Some(Self { shim: Shim { process, client, sockets }, status }),
+            Err(error) => {
+                tracing::warn!(container = %key, %error, "shim does not answer");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Names, ids and prefixes: who is where. In memory; the truth is the store's.
+//!
+//! A name is reserved before anything is made, so that "in use" is decided here and once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shim_wire::id::Id;
+
+use super::handle::Handle;
+use crate::error::{Error, Result};
+
+/// Every container of every namespace.
+#[derive(Debug, Default)]
+pub(super) struct Registry(Mutex<HashMap<Id, Names>>);
+
+#[derive(Debug, Default)]
+struct Names {
+    /// Sorted, so that a prefix is a range.
+    by_id: BTreeMap<String, Handle>,
+    /// Names, reserved ones as well, with the ids that have them.
+    ids: HashMap<String, String>,
+}
+
+impl Registry {
+    /// Takes a name for an id.
+    pub(super) fn reserve(&self, namespace: &Id, name: &str, id: &str) -> Result<()> {
+        let mut all = self.lock();
+        let names = all.entry(namespace.clone()).or_default();
+        if let Some(holder) = names.ids.get(name) {
+            return Err(Error::NameInUse { name: name.to_owned(), holder: short(holder) });
+        }
+        names.ids.insert(name.to_owned(), id.to_owned());
+        Ok(())
+    }
+
+    /// Gives a reserved name back.
+    pub(super) fn release(&self, namespace: &Id, name: &str, id: &str) {
+        if let Some(names) = self.lock().get_mut(namespace)
+            && names.ids.get(name).is_some_and(|holder| holder == id)
+        {
+            names.ids.remove(name);
+        }
+    }
+
+    pub(super) fn insert(&self, handle: Handle) {
+        let mut all = self.lock();
+        let names = all.entry(handle.key.namespace.clone()).or_default();
+        names.ids.insert(handle.name.clone(), handle.key.id.to_string());
+        names.by_id.insert(handle.key.id.to_string(), handle);
+    }
+
+    pub(super) fn remove(&self, namespace: &Id, name: &str, id: &str) {
+        if let Some(names) = self.lock().get_mut(namespace) {
+            names.by_id.remove(id);
+        }
+        self.release(namespace, name, id);
+    }
+
+    /// By id, then by name, then by unique prefix of an id, as docker has it.
+    pub(super) fn find(&self, namespace: &Id, reference: &str) -> Result<Handle> {
+        let missing = || Error::NoSuchContainer { reference: reference.to_owned() };
+        let all = self.lock();
+        let names = all.get(namespace).ok_or_else(missing)?;
+        if let Some(handle) = names.by_id.get(reference) {
+            return Ok(handle.clone());
+        }
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        if let Some(handle) = names.ids.get(name).and_then(|id| names.by_id.get(id)) {
+            return Ok(handle.clone());
+        }
+        if reference.is_empty() {
+            return Err(missing());
+        }
+        let mut begun = names
+            .by_id
+            .range(reference.to_owned()..)
+            .take_while(|(id, _)| id.starts_with(reference));
+        let first = begun.next().ok_or_else(missing)?;
+        let others: Vec<String> = begun.take(4).map(|(id, _)| short(id)).collect();
+        if others.is_empty() {
+            return Ok(first.1.clone());
+        }
+        let matches = std::iter::once(short(first.0)).chain(others).collect();
+        Err(Error::AmbiguousPrefix { prefix: reference.to_owned(), matches })
+    }
+
+    /// All containers of a namespace, by id.
+    pub(super) fn list(&self, namespace: &Id) -> Vec<Handle> {
+        self.lock()
+            .get(namespace)
+            .map(|names| names.by_id.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// All containers of all namespaces.
+    pub(super) fn all(&self) -> Vec<Handle> {
+        self.lock().values().flat_map(|names| names.by_id.values().cloned()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Names>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An id as people see it.
+pub(super) fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}

@@ -1,0 +1,425 @@
+//! One run of a container: from its intent to a running process, and the undoing of it.
+//!
+//! The way there is a chain of steps, each leading to something that can be found again by the
+//! container's name alone: its address and port sockets ([`Prepared`]), directories, network, shim,
+//! task, process ([`Running`]). So there is one way back for a failed start, an ended run and a run
+//! that a killed daemon left half made: [`dismantle`], which asks for nothing but the name and does
+//! not mind what is missing.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use shim_cgroup::Cgroup;
+use shim_plan::Writable;
+use shim_wire::attach::Hello;
+use shim_wire::files::{ContainerDir, RunDir, SocketDir};
+use shim_wire::id::Id;
+use shim_wire::plan::{CreateOptions, Plan};
+
+use super::record::{Lease, Record};
+use super::Key;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::network::{self, BoundPort, Endpoint, PortOwner};
+use crate::shim::{self, Attached, Client, Launch, ShimProcess};
+use crate::snapshots::Layers;
+use crate::spec::{self, NetworkMode, PlanPlace};
+use crate::time::Time;
+
+/// How long a released shim has to let go of the mount namespace: tearing an overlay down writes its
+/// upper layer back.
+const RELEASE: Duration = Duration::from_secs(60);
+
+/// How long what is left in a cgroup has to die.
+const KILL: Duration = Duration::from_secs(5);
+
+/// What must be had before anything is committed: the ports are ours, the address is leased.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub lease: Option<Lease>,
+    sockets: Vec<OwnedFd>,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Running {
+    pub attempt: u64,
+    /// Process 1, as the host sees it.
+    pub pid: u32,
+    pub started_at: Time,
+    pub lease: Option<Lease>,
+    pub shim: Shim,
+}
+
+/// A living shim: its process, its calls, its sockets.
+#[derive(Debug)]
+pub struct Shim {
+    pub process: ShimProcess,
+    pub client: Client,
+    pub sockets: SocketDir,
+}
+
+/// Binds the published ports and leases an address.
+///
+/// # Errors
+/// A port is in use; no address is free.
+pub(super) fn prepare(core: &Core, record: &Record, owners: &[PortOwner]) -> Result<Prepared> {
+    if record.options.network != NetworkMode::Bridge {
+        return Ok(Prepared::default());
+    }
+    let wanted: Vec<network::Publish> =
+        record.options.ports.iter().map(network::Publish::from).collect();
+    let bound = network::bind_ports(&wanted, owners)?;
+    let address = core.network.lease().ok_or_else(|| Error::InvalidArgument {
+        what: "network",
+        problem: format!(
+            "no address is free in subnet {}: remove containers, or start bosund with a wider --subnet",
+            core.network.bridge.subnet()
+        ),
+    })?;
+    fail::fail_point!("daemon.start.after_ports");
+    let (ports, sockets) =
+        bound.into_iter().map(|BoundPort { published, socket }| (published, socket)).unzip();
+    Ok(Prepared { lease: Some(Lease { address, ports }), sockets })
+}
+
+/// Everything from the committed intent to a running process. 
+///
+/// # Errors
+/// Names the step; what was made is left for [`dismantle`].
+pub(super) async fn run(
+    core: &Core,
+    key: &Key,
+    record: &Record,
+    attempt: u64,
+    start: Start,
+) -> Result<(Running, Option<Attached>)> {
+    let Start { prepared, spec, peer, hello } = start;
+    let container_dir = core.layout.container_dir(&key.namespace, &key.id);
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let sockets = core.layout.socket_dir(&key.namespace, &key.id);
+    let layers = layers(core, record).await?;
+    let cgroup = container_cgroup(core, key);
+    let log = container_dir.json_log(&record.id);
+    let context = spec::plan_context(
+        &record.options,
+        PlanPlace {
+            attempt,
+            layers: plan_layers(&layers, record.options.auto_remove),
+            log: &log,
+            cgroup: &cgroup,
+        },
+    );
+    let parsed: oci_spec::runtime::Spec =
+        serde_json::from_str(&spec).map_err(crate::store::Error::from)?;
+    let (create, plan) = shim_plan::plan(&parsed, &context)?;
+    let address = prepared.lease.as_ref().map(|lease| lease.address);
+    write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
+    fail::fail_point!("daemon.start.after_files");
+    let namespace = network(core, key, &prepared, peer).await?;
+    fail::fail_point!("daemon.start.after_network");
+    let shim_cgroup = shim_cgroup(core, key);
+    let process = shim::launch(&Launch {
+        program: &core.config.shim,
+        namespace: &key.namespace,
+        id: &key.id,
+        container_dir: &container_dir,
+        run_dir: &run_dir,
+        socket_dir: &sockets,
+        cgroup: &shim_cgroup,
+        network_namespace: namespace.as_ref().map(AsFd::as_fd),
+        port_sockets: &prepared.sockets,
+    })
+    .map_err(|source| shim_failed(key, source))?;
+    fail::fail_point!("daemon.start.after_spawn");
+    let built = build(key, &sockets, &container_dir, &create, hello).await;
+    let (client, pid, attached) = match built {
+        Ok(built) => built,
+        Err(source) => {
+            // Its end is waited for here, where it can still be reaped.
+            process.kill();
+            process.ended(KILL).await;
+            return Err(shim_failed(key, source));
+        }
+    };
+    fail::fail_point!("daemon.start.after_start");
+    let running = Running {
+        attempt,
+        pid,
+        started_at: Time::now(),
+        lease: prepared.lease,
+        shim: Shim { process, client, sockets },
+    };
+    Ok((running, attached))
+}
+
+/// What a start needs beside the record.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    pub prepared: Prepared,
+    /// The OCI spec as JSON.
+    pub spec: String,
+    pub peer: Option<Peer>,
+    /// Attach a client before the process goes on to its exec.
+    pub hello: Option<Hello>,
+}
+
+/// Another container whose network namespace is joined.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub pid: u32,
+}
+
+async fn build(
+    key: &Key,
+    sockets: &SocketDir,
+    container_dir: &ContainerDir,
+    create: &CreateOptions,
+    hello: Option<Hello>,
+) -> std::result::Result<(Client, u32, Option<Attached>), shim::Error> {
+    let client = Client::connect(key.id.as_str(), &sockets.shim()).await?;
+    let pid = client.create(container_dir.path(), create).await?;
+    fail::fail_point!("daemon.start.after_create");
+    let attached = match hello {
+        None => None,
+        Some(hello) => Some(shim::attach(sockets, &hello).await?),
+    };
+    client.start("").await?;
+    Ok((client, pid, attached))
+}
+
+async fn layers(core: &Core, record: &Record) -> Result<Layers> {
+    match &record.options.rootfs {
+        Some(directory) => core.snapshots.materialize(record.snapshot, directory),
+        None => core.snapshots.layers_of_number(record.snapshot).await,
+    }
+}
+
+/// The layers as the plan has them. What dies with the container is never synced.
+fn plan_layers(layers: &Layers, dies: bool) -> shim_plan::Layers {
+    let text = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
+    shim_plan::Layers::Overlay {
+        lower: layers.lower.iter().map(text).collect(),
+        writable: layers.upper.as_ref().map(|(upper, work)| Writable {
+            upper: text(upper),
+            work: text(work),
+            volatile: dies,
+        }),
+    }
+}
+
+/// The network namespace to hand over: a new one on the bridge, another container's, or none.
+async fn network(
+    core: &Core,
+    key: &Key,
+    prepared: &Prepared,
+    peer: Option<Peer>,
+) -> Result<Option<OwnedFd>> {
+    if let Some(peer) = peer {
+        let path = format!("/proc/{}/ns/net", peer.pid);
+        let namespace =
+            std::fs::File::open(&path).map_err(Error::file("open", Path::new(&path)))?;
+        return Ok(Some(namespace.into()));
+    }
+    let Some(lease) = &prepared.lease else { return Ok(None) };
+    Ok(Some(core.network.bridge.attach(&endpoint(key, lease)).await?.netns))
+}
+
+/// A container's place on the bridge.
+pub(super) fn endpoint(key: &Key, lease: &Lease) -> Endpoint {
+    Endpoint {
+        namespace: key.namespace.clone(),
+        id: key.id.clone(),
+        address: lease.address,
+        ports: lease.ports.clone(),
+    }
+}
+
+/// Makes the directories and writes spec, options, plan and the files of `/etc`.
+fn write_files(
+    record: &Record,
+    container_dir: &ContainerDir,
+    run_dir: &RunDir,
+    spec: &str,
+    plan: &Plan,
+    address: Option<Ipv4Addr>,
+) -> Result<()> {
+    for path in [container_dir.path(), run_dir.path()] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(Error::file("make directory", path))?;
+    }
+    write_file(&container_dir.config(), spec.as_bytes(), 0o600)?;
+    let options = serde_json::to_vec_pretty(&record.options).map_err(crate::store::Error::from)?;
+    write_file(&container_dir.options(), &options, 0o600)?;
+    write_file(&run_dir.plan(), &plan.encode_to_vec(), 0o600)?;
+    for (name, content) in spec::etc_files(&record.options, &record.id, address) {
+        write_file(&run_dir.etc(name), content.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)?;
+        file.write_all(content)
+    };
+    write().map_err(Error::file("write", path))
+}
+
+/// The cgroup of a container.
+pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
+    format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
+}
+
+/// The cgroup of a container's shim.
+pub(super) fn shim_cgroup(core: &Core, key: &Key) -> String {
+    format!("{}-shims/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
+}
+
+fn shim_failed(key: &Key, source: shim::Error) -> Error {
+    Error::Shim { id: key.id.to_string(), source: Arc::new(source) }
+}
+
+/// The first part of taking a run apart: what others may be waiting for. The network is detached
+/// while the shim still holds the ports, then the shim is told that it may go.
+pub(super) async fn let_go(core: &Core, key: &Key, lease: Option<&Lease>, shim: Option<&Shim>, attempt: u64) {
+    if let Some(lease) = lease {
+        if let Err(error) = core.network.bridge.detach(&endpoint(key, lease)).await {
+            tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
+        }
+        core.network.free(lease.address);
+        fail::fail_point!("daemon.stop.after_detach");
+    }
+    if let Some(shim) = shim {
+        match shim.client.release(attempt).await {
+            // A shim that is gone needs no release.
+            Ok(()) | Err(shim::Error::Gone { .. }) => {}
+            Err(error) => {
+                tracing::warn!(container = %key, %error, "shim not released, killing it");
+                shim.process.kill();
+            }
+        }
+        fail::fail_point!("daemon.stop.after_release");
+    }
+}
+
+/// The rest of it: waits for the shim's end, then removes cgroups, sockets and the run directory.
+/// Asks for nothing but the name; what is missing is fine.
+pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>) {
+    if let Some(shim) = shim
+        && !shim.ended(RELEASE).await
+    {
+        tracing::warn!(container = %key, pid = shim.pid(), "shim hangs at its end, killing it");
+        shim.kill();
+        shim.ended(RELEASE).await;
+    }
+    fail::fail_point!("daemon.stop.before_cgroups");
+    for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
+        remove_cgroup(core, path).await;
+    }
+    fail::fail_point!("daemon.stop.before_run_directories");
+    remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
+    remove_tree(core.layout.run_dir(&key.namespace, &key.id).path());
+}
+
+/// Removes what outlives a run: the container's directory and its snapshot's.
+pub(super) async fn erase(core: &Core, key: &Key, snapshot: i64) -> Result<()> {
+    fail::fail_point!("daemon.delete.before_container_directory");
+    remove_tree(core.layout.container_dir(&key.namespace, &key.id).path());
+    core.snapshots.discard(snapshot).await
+}
+
+/// Removes the inner nodes of our cgroups that no container needs.
+pub async fn remove_empty_cgroups(core: &Core) {
+    let prefix = core.config.cgroup_prefix.clone();
+    for path in [prefix.clone(), format!("{prefix}-shims")] {
+        remove_cgroup(core, path).await;
+    }
+}
+
+/// The processes in a container's cgroup; none when it can't be read.
+pub(super) fn processes(core: &Core, key: &Key) -> Vec<i32> {
+    Cgroup::new(&core.cgroups, &container_cgroup(core, key))
+        .and_then(|cgroup| cgroup.procs())
+        .unwrap_or_default()
+}
+
+/// Kills everything in a container's cgroup.
+pub(super) async fn kill_cgroup(core: &Core, key: &Key) {
+    let path = container_cgroup(core, key);
+    in_cgroup(core, path, "kill", |cgroup| cgroup.kill(Instant::now() + KILL)).await;
+}
+
+async fn remove_cgroup(core: &Core, path: String) {
+    in_cgroup(core, path, "remove", |cgroup| {
+        if cgroup.exists() {
+            cgroup.kill(Instant::now() + KILL)?;
+            cgroup.remove(Instant::now() + KILL)?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+async fn in_cgroup(
+    core: &Core,
+    path: String,
+    step: &'static str,
+    work: impl FnOnce(&Cgroup) -> std::result::Result<(), shim_cgroup::Error> + Send + 'static,
+) {
+    let layout = core.cgroups.clone();
+    let name = path.clone();
+    let outcome = tokio::task::spawn_blocking(move || {
+        Cgroup::new(&layout, &path).and_then(|cgroup| work(&cgroup))
+    })
+    .await;
+    match outcome {
+        Ok(Err(error)) => tracing::warn!(cgroup = name, %error, step, "cgroup"),
+        Ok(Ok(())) | Err(_) => {}
+    }
+}
+
+fn remove_tree(path: &Path) {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "not removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// The ids of containers that left something in the state directory.
+pub(super) fn left_in_state(core: &Core) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let names = |path: &Path| -> Vec<Id> {
+        std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    };
+    let containers = core.layout.state().join("containers");
+    for namespace in names(&containers) {
+        for id in names(&containers.join(namespace.as_str())) {
+            keys.push(Key { namespace: namespace.clone(), id });
+        }
+    }
+    keys
+}

@@ -1,0 +1,586 @@
+//! The use cases of containers, and the only place that combines store, registry and actors.
+//!
+//! What a client asked for and then did not wait for is done to its end all the same: the steps run
+//! in tasks of their own, not in the call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shim_wire::attach::Hello;
+use shim_wire::id::Id;
+
+use super::actor::{Actor, Begin, Command, Started, container_event};
+use super::handle::{Handle, Phase};
+use super::record::{Exit, Record, Run};
+use super::registry::{Registry, short};
+use super::run::{self, Peer, Prepared, Running, Start};
+use super::{Key, recover};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::network::PortOwner;
+use crate::requests::{Request, Requests};
+use crate::shim::{self, Attached, boot_id};
+use crate::snapshots::{Base, Snapshots};
+use crate::spec::{self, ContainerOptions, ExecRequest, NetworkMode};
+use crate::store::Store;
+use crate::time::Time;
+
+/// How long Stop waits when neither its caller nor the container says.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a killed container has to end before the answer is that it hangs.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// A container that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub id: String,
+}
+
+/// All containers of this daemon.
+#[derive(Debug)]
+pub struct Supervisor {
+    core: Arc<Core>,
+    registry: Arc<Registry>,
+    requests: Requests,
+}
+
+impl Supervisor {
+    /// Takes up what an earlier daemon left, to its end where something was half done.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn recover(core: Arc<Core>) -> Result<Arc<Self>> {
+        let registry = Arc::new(Registry::default());
+        recover::recover(&core, &registry).await?;
+        Ok(Arc::new(Self { core, registry, requests: Requests::default() }))
+    }
+
+    #[must_use]
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Runs `work` once for a request id; see [`Requests`].
+    ///
+    /// # Errors
+    /// What `work` answers.
+    pub async fn once(
+        &self,
+        request: &Request,
+        work: impl Future<Output = Result<String>>,
+    ) -> Result<String> {
+        self.requests.once(&self.core.store, request, work).await
+    }
+
+    /// Makes a container; nothing runs.
+    ///
+    /// # Errors
+    /// The options can't be met, or the name is in use; nothing is changed.
+    pub async fn create(
+        self: &Arc<Self>,
+        request: Request,
+        options: ContainerOptions,
+    ) -> Result<Created> {
+        self.detached(request, move |this, request| async move {
+            Ok(this.make(&request, options, false).await?.0.key.id.to_string())
+        })
+        .await
+    }
+
+    /// Makes a container and starts it. When the start fails nothing is left.
+    ///
+    /// # Errors
+    /// As [`Supervisor::create`] and [`Supervisor::start`].
+    pub async fn run(
+        self: &Arc<Self>,
+        request: Request,
+        options: ContainerOptions,
+    ) -> Result<Created> {
+        self.detached(request, move |this, request| async move {
+            let (handle, start) = this.make(&request, options, true).await?;
+            let begun = this.begin(&handle, start, None).await;
+            if let Err(error) = begun {
+                this.unmake(&handle, &request).await;
+                return Err(error);
+            }
+            Ok(handle.key.id.to_string())
+        })
+        .await
+    }
+
+    /// Runs a creation in a task of its own, so that a client that goes away leaves nothing half
+    /// made.
+    async fn detached<F>(
+        self: &Arc<Self>,
+        request: Request,
+        work: impl FnOnce(Arc<Self>, Request) -> F + Send + 'static,
+    ) -> Result<Created>
+    where
+        F: Future<Output = Result<String>> + Send + 'static,
+    {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let work = work(Arc::clone(&this), request.clone());
+            this.once(&request, work).await
+        });
+        let id = task.await.unwrap_or(Err(Error::Stopping))?;
+        Ok(Created { id })
+    }
+
+    async fn make(
+        &self,
+        request: &Request,
+        mut options: ContainerOptions,
+        start: bool,
+    ) -> Result<(Handle, Option<Start>)> {
+        let namespace = request.namespace.clone();
+        let id: Id = random_id().parse().map_err(|source| Error::InvalidNamespace {
+            namespace: namespace.to_string(),
+            source,
+        })?;
+        if options.name.is_empty() {
+            options.name = spec::generated_name(id.as_str());
+        }
+        check_name(&options.name)?;
+        if let NetworkMode::Container(other) = &options.network {
+            let other = self.registry.find(&namespace, other)?;
+            options.network = NetworkMode::Container(other.key.id.to_string());
+        }
+        let key = Key { namespace, id };
+        let generated = self.generate(&key, &options)?;
+        self.registry.reserve(&key.namespace, &options.name, key.id.as_str())?;
+        let record = Record {
+            id: key.id.to_string(),
+            name: options.name.clone(),
+            created_at: Time::now(),
+            args: generated.args,
+            snapshot: 0,
+            started_at: None,
+            run: Run::Created { attempts: 0, error: None },
+            options,
+            warnings: generated.warnings,
+        };
+        let made = self.commit_new(request, &key, record, generated.json, start).await;
+        match made {
+            Err(error) => {
+                self.registry.release(&key.namespace, &error.1, key.id.as_str());
+                Err(error.0)
+            }
+            Ok((record, start)) => {
+                let name = record.name.clone();
+                let handle =
+                    Actor::spawn(&self.core, &self.registry, key, name, Ok(record));
+                Ok((handle, start))
+            }
+        }
+    }
+
+    fn generate(&self, key: &Key, options: &ContainerOptions) -> Result<spec::Generated> {
+        let core = &self.core;
+        let cgroup = run::container_cgroup(core, key);
+        let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+        Ok(spec::generate(
+            options,
+            &spec::Surroundings {
+                id: key.id.as_str(),
+                cgroup: &cgroup,
+                etc: run_dir.path(),
+                own_directories: &[core.config.root.clone(), core.config.state.clone()],
+                machine: &core.machine,
+            },
+        )?)
+    }
+
+    /// The commit that makes a container; with `start` it is the intent to run it as well.
+    async fn commit_new(
+        &self,
+        request: &Request,
+        key: &Key,
+        mut record: Record,
+        text: String,
+        start: bool,
+    ) -> std::result::Result<(Record, Option<Start>), (Error, String)> {
+        let name = record.name.clone();
+        let prepared = match start {
+            false => None,
+            true => {
+                let prepared = self.prepare(key, &record).await;
+                Some(prepared.map_err(|error| (error, name.clone()))?)
+            }
+        };
+        if let Some(prepared) = &prepared {
+            record.run = Run::Intent {
+                attempt: 1,
+                boot_id: boot_id().to_owned(),
+                lease: prepared.lease.clone(),
+            };
+        }
+        fail::fail_point!("daemon.create.before_intent");
+        let event = container_event(key, &record, "create", Vec::new());
+        let (request, stored, spec) = (request.clone(), record.clone(), text.clone());
+        let committed = self
+            .core
+            .store
+            .write(move |tx| -> Result<i64> {
+                let mut stored = stored;
+                let namespace = request.namespace.as_str();
+                let base = match &stored.options.rootfs {
+                    Some(directory) => Base::Directory(directory.clone()),
+                    None => Base::Nothing,
+                };
+                stored.snapshot = Snapshots::prepare_held(tx, namespace, &stored.id, &base)?;
+                tx.insert_container(namespace, &stored, &spec)?;
+                tx.answered(namespace, &request.id, &request.body, &stored.id)?;
+                tx.event(event)?;
+                Ok(stored.snapshot)
+            })
+            .await;
+        fail::fail_point!("daemon.create.after_intent");
+        match committed {
+            Ok(snapshot) => {
+                record.snapshot = snapshot;
+                let start = prepared.map(|prepared| Start {
+                    prepared,
+                    spec: text,
+                    peer: None,
+                    hello: None,
+                });
+                Ok((record, start))
+            }
+            Err(error) => {
+                if let Some(prepared) = prepared {
+                    prepared.abandon(&self.core);
+                }
+                Err((error, name))
+            }
+        }
+    }
+
+    /// Binds ports and leases an address. A port that one of our own containers is just giving up is
+    /// waited for.
+    async fn prepare(&self, key: &Key, record: &Record) -> Result<Prepared> {
+        let first = run::prepare(&self.core, record, &self.port_owners());
+        let Err(Error::Network(error)) = &first else { return first };
+        if !matches!(**error, crate::network::Error::PortInUse { .. }) {
+            return first;
+        }
+        for handle in self.registry.list(&key.namespace) {
+            if let Phase::Exited(_) = handle.view().phase {
+                // One that is gone has settled.
+                let _ = handle.ask(|answer| Command::Settle { answer }).await;
+            }
+        }
+        run::prepare(&self.core, record, &self.port_owners())
+    }
+
+    async fn begin(
+        &self,
+        handle: &Handle,
+        committed: Option<Start>,
+        hello: Option<Hello>,
+    ) -> Result<Started> {
+        let peer = self.peer(handle)?;
+        let owners = self.port_owners();
+        let begin = Begin { committed, peer, hello, owners };
+        handle.ask(|answer| Command::Start { begin, answer }).await
+    }
+
+    /// The running container whose network namespace is joined.
+    fn peer(&self, handle: &Handle) -> Result<Option<Peer>> {
+        let record = handle.record()?;
+        match &record.options.network {
+            NetworkMode::Container(other) => {
+                let other = self.registry.find(&handle.key.namespace, other)?;
+                Ok(Some(Peer { pid: other.running()?.pid }))
+            }
+            NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(None),
+        }
+    }
+
+    /// Undoes a creation whose start failed, so that the same request may be made again.
+    async fn unmake(&self, handle: &Handle, request: &Request) {
+        let removed = handle.ask(|answer| Command::Remove { force: true, answer }).await;
+        if let Err(error) = removed {
+            tracing::warn!(container = %handle.key, %error, "not undone");
+        }
+        let request = request.clone();
+        let forgotten: Result<()> = self
+            .core
+            .store
+            .write(move |tx| Ok(tx.forget_request(request.namespace.as_str(), &request.id)?))
+            .await;
+        if let Err(error) = forgotten {
+            tracing::warn!(container = %handle.key, %error, "request not forgotten");
+        }
+    }
+
+    /// Starts a container, with a client attached when one asks.
+    ///
+    /// # Errors
+    /// It runs already; its command can't be found or executed; a port is in use.
+    pub async fn start(
+        self: &Arc<Self>,
+        namespace: &Id,
+        reference: &str,
+        hello: Option<Hello>,
+    ) -> Result<(Handle, u32, Option<Attached>)> {
+        let handle = self.registry.find(namespace, reference)?;
+        let (this, starting) = (Arc::clone(self), handle.clone());
+        let task = tokio::spawn(async move { this.begin(&starting, None, hello).await });
+        let started = task.await.unwrap_or(Err(Error::Stopping))?;
+        Ok((handle, started.pid, started.attached))
+    }
+
+    /// The stop signal, then KILL after the time-out. Answers when the container has ended and its
+    /// ports are free; without effect on one that does not run.
+    ///
+    /// # Errors
+    /// It hangs even after KILL.
+    pub async fn stop(
+        self: &Arc<Self>,
+        namespace: &Id,
+        reference: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Handle> {
+        let handle = self.registry.find(namespace, reference)?;
+        let Ok(running) = handle.running() else { return Ok(handle) };
+        let record = handle.record()?;
+        let own = record.options.stop_timeout.map(|seconds| Duration::from_secs(seconds.into()));
+        let timeout = timeout.or(own).unwrap_or(STOP_TIMEOUT);
+        let signal = record.options.stop_signal.number().into();
+        let stopping = handle.clone();
+        let task = tokio::spawn(async move {
+            signal_and_wait(&stopping, signal, timeout).await?;
+            if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
+                signal_and_wait(&stopping, SIGKILL, KILLED).await?;
+            }
+            if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
+                return Err(Error::StillHeld {
+                    id: stopping.key.id.to_string(),
+                    seconds: KILLED.as_secs(),
+                });
+            }
+            // One that is gone has settled.
+            let _ = stopping.ask(|answer| Command::Settle { answer }).await;
+            Ok(())
+        });
+        task.await.unwrap_or(Err(Error::Stopping))?;
+        let event = container_event(&handle.key, &record, "stop", Vec::new());
+        self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        Ok(handle)
+    }
+
+    /// Sends a signal to process 1.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&self, namespace: &Id, reference: &str, signal: u32) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        handle.ask(|answer| Command::Kill { signal, answer }).await
+    }
+
+    /// Removes a container; with `force`, one that runs as well.
+    ///
+    /// # Errors
+    /// It runs and `force` is not set.
+    pub async fn remove(&self, namespace: &Id, reference: &str, force: bool) -> Result<String> {
+        let handle = self.registry.find(namespace, reference)?;
+        let id = handle.key.id.to_string();
+        match handle.ask(|answer| Command::Remove { force, answer }).await {
+            // Somebody else was faster.
+            Ok(()) | Err(Error::Removing { .. }) => Ok(id),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the end of a container's run. Answers from the history for one that was removed;
+    /// `None` for one that never ran.
+    ///
+    /// # Errors
+    /// It never existed.
+    pub async fn wait(&self, namespace: &Id, reference: &str) -> Result<Option<Exit>> {
+        match self.registry.find(namespace, reference) {
+            Ok(handle) => Ok(handle.ended().await),
+            Err(missing @ Error::NoSuchContainer { .. }) => {
+                let (namespace, reference) = (namespace.to_string(), reference.to_owned());
+                let removed: Option<Record> = self
+                    .core
+                    .store
+                    .write(move |tx| tx.find_removed(&namespace, &reference))
+                    .await?;
+                match removed.map(|record| record.run) {
+                    Some(Run::Ended { exit, .. }) => Ok(Some(exit)),
+                    Some(Run::Created { .. } | Run::Intent { .. }) | None => Err(missing),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// # Errors
+    /// It does not exist.
+    pub fn find(&self, namespace: &Id, reference: &str) -> Result<Handle> {
+        self.registry.find(namespace, reference)
+    }
+
+    #[must_use]
+    pub fn list(&self, namespace: &Id) -> Vec<Handle> {
+        self.registry.list(namespace)
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Handle> {
+        self.registry.all()
+    }
+
+    /// Adds a process to a running container, with a client attached to it; it waits for
+    /// [`shim::Client::start`].
+    ///
+    /// # Errors
+    /// The container does not run, or the process can't be set up.
+    pub async fn exec(
+        &self,
+        handle: &Handle,
+        request: &ExecRequest,
+        hello: Option<Hello>,
+    ) -> Result<(Arc<Running>, String, Option<Attached>)> {
+        let running = handle.running()?;
+        let container_dir =
+            self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
+        let options = spec::exec_options(&handle.record()?.options, &container_dir, request)?;
+        let exec_id = random_id();
+        let failed = |source| Error::Shim {
+            id: handle.key.id.to_string(),
+            source: Arc::new(source),
+        };
+        fail::fail_point!("daemon.exec.before_exec");
+        running.shim.client.exec(&exec_id, &options).await.map_err(failed)?;
+        fail::fail_point!("daemon.exec.after_exec");
+        let attached = match hello {
+            None => None,
+            Some(hello) => {
+                let hello = Hello { exec_id: exec_id.clone(), ..hello };
+                Some(shim::attach(&running.shim.sockets, &hello).await.map_err(failed)?)
+            }
+        };
+        self.exec_event(handle, "exec_create", vec![("execID", exec_id.clone())]);
+        if let Err(source) = running.shim.client.start(&exec_id).await {
+            // Its place is given back; a shim that is gone has none.
+            let _ = running.shim.client.delete_exec(&exec_id).await;
+            return Err(failed(source));
+        }
+        fail::fail_point!("daemon.exec.after_start");
+        self.exec_event(handle, "exec_start", vec![("execID", exec_id.clone())]);
+        Ok((running, exec_id, attached))
+    }
+
+    /// Waits for the end of an exec and forgets it. Answers the code, or 128 + the signal.
+    ///
+    /// # Errors
+    /// The shim went first.
+    pub async fn exec_ended(
+        &self,
+        handle: &Handle,
+        running: &Running,
+        exec_id: &str,
+    ) -> Result<shim::Exited> {
+        let failed = |source| Error::Shim {
+            id: handle.key.id.to_string(),
+            source: Arc::new(source),
+        };
+        let exited = running.shim.client.wait(exec_id).await.map_err(failed)?;
+        // A shim that is gone has forgotten it.
+        let _ = running.shim.client.delete_exec(exec_id).await;
+        let attributes =
+            vec![("execID", exec_id.to_owned()), ("exitCode", exited.status.to_string())];
+        self.exec_event(handle, "exec_die", attributes);
+        Ok(exited)
+    }
+
+    fn exec_event(
+        &self,
+        handle: &Handle,
+        action: &'static str,
+        attributes: Vec<(&'static str, String)>,
+    ) {
+        if let Ok(record) = handle.record() {
+            let event = container_event(&handle.key, &record, action, attributes);
+            self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        }
+    }
+
+    /// The ports that our containers hold.
+    fn port_owners(&self) -> Vec<PortOwner> {
+        let mut owners = Vec::new();
+        for handle in self.registry.all() {
+            let Ok(running) = handle.running() else { continue };
+            for published in running.lease.iter().flat_map(|lease| &lease.ports) {
+                owners.push(PortOwner { container: handle.name.clone(), published: *published });
+            }
+        }
+        owners
+    }
+
+    /// What the maker of a container was told.
+    #[must_use]
+    pub fn warnings(&self, namespace: &Id, id: &str) -> Vec<String> {
+        self.registry
+            .find(namespace, id)
+            .and_then(|handle| handle.record())
+            .map(|record| record.warnings.clone())
+            .unwrap_or_default()
+    }
+
+    /// Notes a restart, which is a stop and a start.
+    pub fn note_restart(&self, handle: &Handle) {
+        if let Ok(record) = handle.record() {
+            let event = container_event(&handle.key, &record, "restart", Vec::new());
+            self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        }
+    }
+
+    /// The store, for faces that read events.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.core.store
+    }
+}
+
+const SIGKILL: u32 = 9;
+
+async fn signal_and_wait(handle: &Handle, signal: u32, timeout: Duration) -> Result<()> {
+    match handle.ask(|answer| Command::Kill { signal, answer }).await {
+        Ok(()) => {}
+        Err(Error::NotRunning { .. } | Error::Removing { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // Whether it ended is seen by the caller.
+    let _ = tokio::time::timeout(timeout, handle.ended()).await;
+    Ok(())
+}
+
+/// 64 hex digits, as docker's ids are. Never only digits in the first twelve, which would read as a
+/// number.
+fn random_id() -> String {
+    loop {
+        let mut bytes = [0u8; 32];
+        // The kernel's random source never fails once the system is up (getrandom(2)).
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        let id = crate::config::hex(&bytes);
+        if !short(&id).chars().all(|c| c.is_ascii_digit()) {
+            return id;
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let mut chars = name.chars();
+    let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let rest = chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if first && rest && (2..=76).contains(&name.len()) {
+        Ok(())
+    } else {
+        Err(Error::InvalidName { name: name.to_owned() })
+    }
+}

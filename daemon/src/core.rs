@@ -1,0 +1,70 @@
+//! What every part of the core needs: configuration, places, store, network, cgroups. Made once at
+//! start and shared.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+
+use shim_cgroup::Layout as Cgroups;
+
+use crate::config::Config;
+use crate::layout::Layout;
+use crate::network::{self, Bridge};
+use crate::snapshots::Snapshots;
+use crate::spec::Machine;
+use crate::store::Store;
+
+/// The shared ground of the daemon.
+#[derive(Debug)]
+pub struct Core {
+    pub config: Config,
+    pub layout: Layout,
+    pub store: Store,
+    pub snapshots: Snapshots,
+    pub cgroups: Cgroups,
+    pub network: Network,
+    pub machine: Machine,
+}
+
+/// The bridge and the addresses given out on it.
+#[derive(Debug)]
+pub struct Network {
+    pub bridge: Bridge,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    leased: BTreeSet<Ipv4Addr>,
+    last: Option<Ipv4Addr>,
+}
+
+impl Network {
+    #[must_use]
+    pub fn new(bridge: Bridge) -> Self {
+        Self { bridge, addresses: Mutex::default() }
+    }
+
+    /// Gives out a free address; `None` when the subnet is full.
+    #[must_use]
+    pub fn lease(&self) -> Option<Ipv4Addr> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = network::pick(self.bridge.subnet(), &addresses.leased, addresses.last)?;
+        addresses.leased.insert(address);
+        addresses.last = Some(address);
+        Some(address)
+    }
+
+    /// Marks an address that a record holds.
+    pub fn hold(&self, address: Ipv4Addr) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.leased.insert(address);
+        addresses.last = Some(address);
+    }
+
+    /// Takes an address back.
+    pub fn free(&self, address: Ipv4Addr) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.leased.remove(&address);
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong in the core, in the user's terms.
+//!
+//! One enum for all of it, because a face must be able to tell every case apart and map it once
+//! (`api::convert`). Each message names the thing and the way out; sources are kept.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::{network, shim, spec, store};
+
+/// An error of the core.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such container: {reference}: `ctl ps -a` lists those that exist")]
+    NoSuchContainer { reference: String },
+    #[error("container prefix {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
+    AmbiguousPrefix { prefix: String, matches: Vec<String> },
+    #[error("container name {name:?} is in use by container {holder}: remove or rename that one, or choose another name")]
+    NameInUse { name: String, holder: String },
+    #[error("invalid container name {name:?}: letters and digits, then also '_', '.' and '-', at least two characters, at most 76")]
+    InvalidName { name: String },
+    #[error("invalid namespace {namespace:?}: {source}")]
+    InvalidNamespace { namespace: String, source: shim_wire::id::InvalidId },
+    #[error("{what}: {problem}")]
+    InvalidArgument { what: &'static str, problem: String },
+    #[error("request id {request_id:?} was used for another request: make a new one")]
+    RequestIdReused { request_id: String },
+    #[error(transparent)]
+    Spec(Arc<spec::Error>),
+    #[error(transparent)]
+    Plan(Arc<shim_plan::Error>),
+    #[error(transparent)]
+    Network(Arc<network::Error>),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("container {id}: {source}")]
+    Shim { id: String, source: Arc<shim::Error> },
+    #[error("container {id} is not running")]
+    NotRunning { id: String },
+    #[error("container {id} is running: stop it first, or remove it with force (-f)")]
+    StillRunning { id: String },
+    #[error("container {id} is running already")]
+    AlreadyRunning { id: String },
+    #[error("container {id} is being removed")]
+    Removing { id: String },
+    #[error("container {id}: its record can't be read ({problem}): only its removal is possible")]
+    Quarantined { id: String, problem: String },
+    #[error("container {id}: its last run has not let go of its files after {seconds} s: the disk may hang; try again")]
+    StillHeld { id: String, seconds: u64 },
+    #[error("no such snapshot: {key}: `ctl snapshot ls` lists those that exist")]
+    NoSuchSnapshot { key: String },
+    #[error("snapshot {key} exists already: choose another key")]
+    SnapshotExists { key: String },
+    #[error("snapshot {key} is held by container {holder}: remove that container first")]
+    SnapshotHeld { key: String, holder: String },
+    #[error("snapshot {key} is the parent of snapshot {child}: remove that one first")]
+    SnapshotHasChild { key: String, child: String },
+    #[error("snapshot {key} is {kind}, not {wanted}")]
+    SnapshotKind { key: String, kind: &'static str, wanted: &'static str },
+    #[error("{step} {}: {source}", path.display())]
+    File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
+    #[error("images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)")]
+    NoImages,
+    #[error("bosund is stopping: try again when it has been started")]
+    Stopping,
+}
+
+/// The core's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<spec::Error> for Error {
+    fn from(source: spec::Error) -> Self {
+        Self::Spec(Arc::new(source))
+    }
+}
+
+impl From<shim_plan::Error> for Error {
+    fn from(source: shim_plan::Error) -> Self {
+        Self::Plan(Arc::new(source))
+    }
+}
+
+impl From<network::Error> for Error {
+    fn from(source: network::Error) -> Self {
+        Self::Network(Arc::new(source))
+    }
+}
+
+impl Error {
+    /// A closure for `map_err` over file operations.
+    pub fn file(
+        step: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { step, path, source: Arc::new(source) }
+    }
+}

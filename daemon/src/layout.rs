@@ -1,0 +1,188 @@
+//! Where everything of a daemon lies: directories made with their modes, the lock on the root, and
+//! the pure functions from a container's name to its places.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+use shim_wire::files::{ContainerDir, RunDir, SocketDir};
+use shim_wire::id::Id;
+
+use crate::config::hex;
+
+/// The directories of one daemon.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+    state: PathBuf,
+}
+
+/// Directories that can't be made or locked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("directory {}: {source}", path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("lock {}: {source}", path.display())]
+    Lock { path: PathBuf, source: std::io::Error },
+    #[error(
+        "root {} is held by another bosund (pid {holder}): stop it, or give this one a root of its own with --root",
+        root.display()
+    )]
+    Held { root: PathBuf, holder: String },
+}
+
+/// Held as long as the daemon lives; the kernel lets go of it with the process.
+#[derive(Debug)]
+pub struct RootLock(#[expect(dead_code, reason = "holding the descriptor is its use")] File);
+
+impl Layout {
+    #[must_use]
+    pub fn new(root: &Path, state: &Path) -> Self {
+        Self { root: root.to_owned(), state: state.to_owned() }
+    }
+
+    /// Makes the directories, closed to everybody else whatever the umask and whatever they were.
+    ///
+    /// # Errors
+    /// Names the directory.
+    pub fn make(&self) -> Result<(), Error> {
+        // The state directory itself must let members of the group reach the socket.
+        make_directory(&self.state, 0o711)?;
+        make_directory(&self.root, 0o700)?;
+        for path in [
+            self.root.join("containers"),
+            self.root.join("content"),
+            self.snapshots(),
+            self.trash(),
+            self.state.join("containers"),
+            self.state.join("s"),
+        ] {
+            make_directory(&path, 0o700)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the root for this process.
+    ///
+    /// # Errors
+    /// [`Error::Held`] names the daemon that has it.
+    pub fn lock(&self) -> Result<RootLock, Error> {
+        make_directory(&self.root, 0o700)?;
+        let path = self.root.join("lock");
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            return Err(Error::Held { root: self.root.clone(), holder: holder.trim().to_owned() });
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(RootLock(file))
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.root.join("meta.db")
+    }
+
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots/overlayfs")
+    }
+
+    /// Where trees are moved before they are unlinked, so that their place is free at once.
+    #[must_use]
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    #[must_use]
+    pub fn container_dir(&self, namespace: &Id, id: &Id) -> ContainerDir {
+        ContainerDir::new(self.root.join("containers").join(namespace.as_str()).join(id.as_str()))
+    }
+
+    #[must_use]
+    pub fn run_dir(&self, namespace: &Id, id: &Id) -> RunDir {
+        RunDir::new(self.state.join("containers").join(namespace.as_str()).join(id.as_str()))
+    }
+
+    #[must_use]
+    pub fn socket_dir(&self, namespace: &Id, id: &Id) -> SocketDir {
+        SocketDir::new(self.state.join("s").join(socket_hash(&self.root, namespace, id)))
+    }
+}
+
+/// 32 hex digits of sha256 over root, namespace and id, which no two containers share.
+fn socket_hash(root: &Path, namespace: &Id, id: &Id) -> String {
+    let mut digest = Sha256::new();
+    digest.update(root.as_os_str().as_encoded_bytes());
+    digest.update([0]);
+    digest.update(namespace.as_str());
+    digest.update([0]);
+    digest.update(id.as_str());
+    hex(&digest.finalize())[..32].to_owned()
+}
+
+/// Makes a directory and its parents; its own mode is set whatever the umask.
+///
+/// # Errors
+/// Names the directory.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
+    let failed = |source| Error::Directory { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    let metadata = path.metadata().map_err(failed)?;
+    if metadata.permissions().mode() & 0o7777 != mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_told_who_holds_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&directory.path().join("root"), &directory.path().join("state"));
+        let lock = layout.lock().unwrap();
+        let Err(Error::Held { holder, .. }) = layout.lock() else { panic!("locked twice") };
+        assert_eq!(holder, std::process::id().to_string());
+        drop(lock);
+        layout.lock().unwrap();
+    }
+
+    #[test]
+    fn directories_are_closed_even_when_they_were_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777)).unwrap();
+        Layout::new(&root, &directory.path().join("state")).make().unwrap();
+        for path in [root.clone(), root.join("containers"), root.join("snapshots/overlayfs")] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The daemon: metadata, snapshots, network and supervision, served over gRPC.
+//!
+//! ```text
+//!   api ──▶ container::Supervisor ──▶ actor per container ──▶ shim (a process of its own)
+//!    │             │                        │
+//!    └─▶ snapshots └─▶ registry, requests   ├─▶ spec, shim-plan   what to run
+//!              │                            ├─▶ network           bridge, ports
+//!              └────────▶ store ◀───────────┘   SQLite, group commit, events
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | `config`, `layout` | flags and file; directories and the lock on the root |
+//! | `store` | durable metadata and the numbered events |
+//! | `snapshots` | layers of files |
+//! | `spec` | from a request to an OCI spec |
+//! | `network` | the bridge, published ports |
+//! | `shim` | shims as seen from here: launch, calls, streams, end |
+//! | `container` | records, states, runs, recovery |
+//! | `requests` | repeated calls |
+//! | `logs` | reading what shims write |
+//! | `api` | the gRPC faces |
+//!
+//! What never happens here: a container's bytes are not kept, its pty is not held, its exit is not
+//! known before its shim has made it durable. So this process may die at any moment.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod config;
+pub mod container;
+pub mod core;
+pub mod error;
+pub mod layout;
+pub mod logs;
+pub mod network;
+pub mod requests;
+pub mod shim;
+pub mod snapshots;
+pub mod spec;
+pub mod store;
+pub mod time;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use config::{Config, Flags};
+pub use error::{Error, Result};
+
+use crate::container::{Phase, Supervisor};
+use crate::core::{Core, Network};
+use crate::layout::Layout;
+use crate::network::{Bridge, Settings};
+use crate::snapshots::Snapshots;
+use crate::store::Store;
+use crate::time::Time;
+
+/// What keeps the daemon from serving.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("cgroups: {0}")]
+    Cgroups(#[from] shim_cgroup::Error),
+    #[error("machine: {0}")]
+    Machine(#[from] spec::Error),
+    #[error("{}", api::sentence(.0))]
+    Core(#[from] Error),
+    #[error(transparent)]
+    Api(#[from] api::Error),
+    #[error("become the subreaper of shims: {0}")]
+    Subreaper(std::io::Error),
+}
+
+/// Where the locks of bridges lie: the same for all daemons of a machine.
+const LOCKS: &str = "/run/lock";
+
+/// Takes the root, takes up what an earlier daemon left, serves until `stop` is done, and lets the
+/// calls under way come to their end. Containers go on.
+///
+/// # Errors
+/// Names what is in the way.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> std::result::Result<(), Failure> {
+    let layout = Layout::new(&config.root, &config.state);
+    let _lock = layout.lock()?;
+    layout.make()?;
+    // What a dying shim leaves is ours to reap, and its exit code ours to keep.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| Failure::Subreaper(errno.into()))?;
+    let store = Store::open(&layout.database())?;
+    let cgroups = shim_cgroup::Layout::detect()?;
+    let machine = spec::Machine::read()?;
+    let (bridge, warnings) = Bridge::open(Settings {
+        bridge: config.bridge.clone(),
+        subnet: config.subnet,
+        lock_directory: PathBuf::from(LOCKS),
+    })
+    .await
+    .map_err(Error::from)?;
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let listener = api::bind(&config.address, config.group.as_deref())?;
+    let core = Arc::new(Core {
+        snapshots: Snapshots::new(store.clone(), layout.snapshots(), layout.trash()),
+        network: Network::new(bridge),
+        config,
+        layout,
+        store,
+        cgroups,
+        machine,
+    });
+    let supervisor = Supervisor::recover(Arc::clone(&core)).await?;
+    tracing::info!(address = %core.config.address.display(), "serving");
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let about = api::About { started_at: Time::now(), warnings };
+    api::serve(Arc::clone(&supervisor), about, listener, stop).await?;
+    let _ = std::fs::remove_file(&core.config.address);
+    leave(&core, &supervisor).await;
+    Ok(())
+}
+
+/// The last acts of a daemon that was asked to stop: what is not stored yet is stored, and when
+/// nothing runs the bridge and the empty cgroups go too. They are made again when they are needed.
+async fn leave(core: &Core, supervisor: &Supervisor) {
+    let flushed: Result<()> = core.store.write(|_| Ok(())).await;
+    if let Err(error) = flushed {
+        tracing::error!(%error, "last facts not stored");
+    }
+    let runs = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Starting);
+    if supervisor.all().iter().any(|handle| runs(&handle.view().phase)) {
+        return;
+    }
+    if let Err(error) = core.network.bridge.remove_all().await {
+        tracing::warn!(%error, "bridge not removed");
+    }
+    container::remove_empty_cgroups(core).await;
+}

@@ -1,0 +1,410 @@
+//! Reading a container's log: the json-file and its rotated predecessors, and what is still being
+//! written.
+//!
+//! The reader follows the file by descriptor: a file that is renamed away by rotation is read to its
+//! end before the next one is opened, so nothing is skipped and nothing comes twice. A record that
+//! can't be read (the torn tail of a power cut) is passed over up to the next line end.
+//!
+//! Rotated files are `NAME.1` (the newest) and upwards. Deliberately absent: writing, which is the
+//! shim's alone.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::Future;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::time::Time;
+
+/// How often a followed log is looked at while it is silent.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Bytes read at once, and the step in which the tail is searched backwards.
+const BLOCK: u64 = 64 * 1024;
+
+/// The longest line that is taken for a record; the shim splits at 16 KiB, and each byte may take
+/// six in JSON.
+const LONGEST: usize = 1 << 20;
+
+/// What is wanted of a log.
+#[derive(Clone, Debug)]
+pub struct LogQuery {
+    pub path: PathBuf,
+    /// How many of the last records; `None` is all of them.
+    pub tail: Option<u64>,
+    pub since: Option<Time>,
+    pub until: Option<Time>,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    pub time: Time,
+    pub stream: Stream,
+    /// With its line end, when it had one.
+    pub log: String,
+}
+
+/// Where it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Hands out the records of a log; with `follow`, until `ended` is done and everything was read.
+/// Ends early when nobody listens any more.
+///
+/// # Errors
+/// The file can't be read.
+pub async fn read(
+    query: LogQuery,
+    follow: bool,
+    ended: impl Future<Output = ()> + Send,
+    records: &mpsc::Sender<LogRecord>,
+) -> Result<()> {
+    let mut reader = Reader::open(&query)?;
+    tokio::pin!(ended);
+    let mut over = !follow;
+    loop {
+        // Seen before reading: what was written until then is read in this round.
+        let last = over;
+        for record in reader.more()? {
+            if query.until.is_some_and(|until| record.time > until) {
+                return Ok(());
+            }
+            let wanted = query.since.is_none_or(|since| record.time >= since);
+            if wanted && records.send(record).await.is_err() {
+                return Ok(());
+            }
+        }
+        if reader.has_more() {
+            continue;
+        }
+        if last {
+            return Ok(());
+        }
+        tokio::select! {
+            () = &mut ended, if !over => over = true,
+            () = records.closed() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// The files of a log, oldest first, read one after the other.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    waiting: VecDeque<File>,
+    current: Option<BufReader<File>>,
+    /// A line whose end has not been written yet.
+    partial: Vec<u8>,
+    drained: bool,
+}
+
+impl Reader {
+    fn open(query: &LogQuery) -> Result<Self> {
+        let mut files = files(&query.path)?;
+        if let Some(tail) = query.tail {
+            seek_tail(&mut files, tail, &query.path)?;
+        }
+        Ok(Self {
+            path: query.path.clone(),
+            waiting: files.into(),
+            current: None,
+            partial: Vec::new(),
+            drained: false,
+        })
+    }
+
+    fn has_more(&self) -> bool {
+        !self.drained || !self.waiting.is_empty()
+    }
+
+    /// Records that are there now, a block's worth at most.
+    fn more(&mut self) -> Result<Vec<LogRecord>> {
+        let mut records = Vec::new();
+        let mut budget = BLOCK;
+        while budget > 0 {
+            let Some(current) = &mut self.current else {
+                match self.waiting.pop_front() {
+                    Some(file) => self.current = Some(BufReader::new(file)),
+                    None => {
+                        self.drained = true;
+                        break;
+                    }
+                }
+                continue;
+            };
+            let before = self.partial.len();
+            let room = u64::try_from(LONGEST.saturating_sub(before)).unwrap_or(0);
+            let len = current
+                .take(room.max(1))
+                .read_until(b'\n', &mut self.partial)
+                .map_err(Error::file("read log", &self.path))?;
+            budget = budget.saturating_sub(u64::try_from(len).unwrap_or(budget).max(1));
+            if self.partial.last() == Some(&b'\n') || self.partial.len() >= LONGEST {
+                records.extend(parse(&self.partial));
+                self.partial.clear();
+                continue;
+            }
+            if len == 0 && !self.next_file()? {
+                self.drained = true;
+                break;
+            }
+        }
+        if budget == 0 {
+            self.drained = false;
+        }
+        Ok(records)
+    }
+
+    /// At the end of a file: goes on to the next when this one will not grow any more.
+    fn next_file(&mut self) -> Result<bool> {
+        if let Some(next) = self.waiting.pop_front() {
+            self.current = Some(BufReader::new(next));
+            self.partial.clear();
+            return Ok(true);
+        }
+        let Some(current) = &mut self.current else { return Ok(false) };
+        let own = current.get_ref().metadata().map_err(Error::file("look at log", &self.path))?;
+        let Some(newest) = open(&self.path)? else { return Ok(false) };
+        let there = newest.metadata().map_err(Error::file("look at log", &self.path))?;
+        if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
+            return Ok(false);
+        }
+        // It was renamed away after our last look: what was written before that is still to be read.
+        if !current.fill_buf().map_err(Error::file("read log", &self.path))?.is_empty() {
+            return Ok(true);
+        }
+        // Several rotations may have passed; those between are read first.
+        let between = files(&self.path)?;
+        let known = between.iter().position(|file| {
+            file.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()))
+        });
+        self.waiting = between.into_iter().skip(known.map_or(0, |position| position + 1)).collect();
+        self.current = self.waiting.pop_front().map(BufReader::new);
+        self.partial.clear();
+        Ok(self.current.is_some())
+    }
+}
+
+/// All files of a log that are there, oldest first.
+fn files(path: &Path) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    files.extend(open(path)?);
+    for number in 1.. {
+        let mut rotated = path.as_os_str().to_owned();
+        rotated.push(format!(".{number}"));
+        match open(Path::new(&rotated))? {
+            Some(file) => files.push(file),
+            None => break,
+        }
+    }
+    files.reverse();
+    Ok(files)
+}
+
+fn open(path: &Path) -> Result<Option<File>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::file("open log", path)(source)),
+    }
+}
+
+/// Moves to the last `tail` records: drops whole files from the front and seeks in the one where
+/// they begin.
+fn seek_tail(files: &mut Vec<File>, tail: u64, path: &Path) -> Result<()> {
+    let mut missing = tail;
+    for index in (0..files.len()).rev() {
+        let (start, found) =
+            last_lines(&mut files[index], missing).map_err(Error::file("read log", path))?;
+        missing -= found;
+        files[index].seek(SeekFrom::Start(start)).map_err(Error::file("seek in log", path))?;
+        if missing == 0 {
+            files.drain(..index);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Where the last `wanted` lines of a file begin, and how many there are.
+fn last_lines(file: &mut File, wanted: u64) -> std::io::Result<(u64, u64)> {
+    let size = file.seek(SeekFrom::End(0))?;
+    let mut position = size;
+    let mut found = 0;
+    let mut block = Vec::new();
+    while position > 0 {
+        let begin = position.saturating_sub(BLOCK);
+        file.seek(SeekFrom::Start(begin))?;
+        block.clear();
+        file.take(position - begin).read_to_end(&mut block)?;
+        for (offset, byte) in block.iter().enumerate().rev() {
+            let end_of_file = begin + offset as u64 + 1 == size;
+            if *byte == b'\n' && !end_of_file {
+                found += 1;
+                if found == wanted {
+                    return Ok((begin + offset as u64 + 1, found));
+                }
+            }
+        }
+        position = begin;
+    }
+    // The first line has no line end before it.
+    let all = if size > 0 && wanted > 0 { found + 1 } else { found };
+    Ok(if wanted == 0 { (size, 0) } else { (0, all.min(wanted)) })
+}
+
+#[derive(Deserialize)]
+struct Line {
+    log: String,
+    stream: Stream,
+    time: String,
+}
+
+fn parse(bytes: &[u8]) -> Option<LogRecord> {
+    let line: Line = serde_json::from_slice(bytes).ok()?;
+    Some(LogRecord { time: parse_time(&line.time)?, stream: line.stream, log: line.log })
+}
+
+/// RFC 3339 in UTC, as the shim writes it: `2026-11-23T16:15:53.506835069Z`.
+fn parse_time(text: &str) -> Option<Time> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let mut clock = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    Some(Time {
+        seconds: ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second,
+        nanos,
+    })
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar: counted in years that begin in March,
+/// so that the leap day is the last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn line(number: u32) -> String {
+        format!(
+            "{{\"log\":\"line {number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-23T00:00:{:02}.5Z\"}}\n",
+            number % 60
+        )
+    }
+
+    fn read_all(path: &Path, tail: Option<u64>) -> Vec<String> {
+        let query = LogQuery { path: path.to_owned(), tail, since: None, until: None };
+        let mut seen = Vec::new();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let (records, mut receiver) = mpsc::channel(1);
+            let reading = async move { read(query, false, async {}, &records).await };
+            let taking = async {
+                while let Some(record) = receiver.recv().await {
+                    seen.push(record.log.trim_end().to_owned());
+                }
+            };
+            tokio::join!(reading, taking).0.unwrap();
+        });
+        seen
+    }
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        let time = parse_time("2026-11-23T16:15:53.506835069Z").unwrap();
+        assert_eq!((time.seconds, time.nanos), (1_795_450_553, 506_835_069));
+        assert_eq!(parse_time("1970-01-01T00:00:00Z").unwrap(), Time { seconds: 0, nanos: 0 });
+        assert_eq!(parse_time("2000-02-29T00:00:00.1Z").unwrap().seconds, 951_782_400);
+        assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn the_tail_reaches_back_into_rotated_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let lines = |range: std::ops::Range<u32>| range.map(line).collect::<String>();
+        std::fs::write(directory.path().join("x-json.log.2"), lines(0..10)).unwrap();
+        std::fs::write(directory.path().join("x-json.log.1"), lines(10..20)).unwrap();
+        std::fs::write(&path, lines(20..25)).unwrap();
+        assert_eq!(read_all(&path, None).len(), 25);
+        for (tail, first) in [(1, "line 24"), (5, "line 20"), (6, "line 19"), (17, "line 8")] {
+            let seen = read_all(&path, Some(tail));
+            assert_eq!((seen.len() as u64, seen[0].as_str()), (tail, first));
+        }
+        assert_eq!(read_all(&path, Some(0)), Vec::<String>::new());
+        assert_eq!(read_all(&path, Some(100)).len(), 25);
+    }
+
+    #[test]
+    fn a_torn_record_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let torn = format!("{}{{\"log\":\"half\0\0\0\n{}{{\"log\":\"no end", line(1), line(2));
+        std::fs::write(&path, torn).unwrap();
+        assert_eq!(read_all(&path, None), ["line 1", "line 2"]);
+    }
+
+    #[test]
+    fn following_goes_through_rotations_without_loss_or_repetition() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let query = LogQuery { path: path.clone(), tail: None, since: None, until: None };
+        std::fs::write(&path, line(0)).unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            for number in 1..200 {
+                if number % 20 == 0 {
+                    for old in (1..20).rev() {
+                        let name = |n: u32| path.with_extension(format!("log.{n}"));
+                        let _ = std::fs::rename(name(old), name(old + 1));
+                    }
+                    std::fs::rename(&path, path.with_extension("log.1")).unwrap();
+                }
+                let mut file = File::options().append(true).create(true).open(&path).unwrap();
+                file.write_all(line(number).as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            end.send(()).unwrap();
+        });
+        let mut seen = Vec::new();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let ended = async {
+                let _ = ended.await;
+            };
+            let (records, mut receiver) = mpsc::channel(1);
+            let reading = async move { read(query, true, ended, &records).await };
+            let taking = async {
+                while let Some(record) = receiver.recv().await {
+                    seen.push(record.log.trim_end().to_owned());
+                }
+            };
+            tokio::join!(reading, taking).0.unwrap();
+        });
+        writer.join().unwrap();
+        let expected: Vec<String> = (0..200).map(|number| format!("line {number}")).collect();
+        assert_eq!(seen, expected);
+    }
+}

@@ -1,0 +1,361 @@
+//! Snapshots: containerd's model (prepare, view, commit, mounts, stat, list, usage, remove) over one
+//! driver, `overlayfs`.
+//!
+//! The rows are the truth, directories follow them: a directory without a row is an orphan of a
+//! crash and is removed at the next start; a row's directory is made again when it is missing. A
+//! snapshot may rest on a committed one, on a directory of the host, or on nothing.
+//!
+//! Nothing is mounted here: whoever runs the container does that, in its own mount namespace.
+
+mod overlayfs;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::store::{Kind, NewEvent, SnapshotRow, Store, Transaction};
+use crate::time::Time;
+
+pub use overlayfs::{Layers, Mount, Usage};
+use overlayfs::Overlayfs;
+
+/// What a snapshot rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    Nothing,
+    /// The name of a committed snapshot.
+    Parent(String),
+    /// A directory of the host.
+    Directory(PathBuf),
+}
+
+/// A snapshot as it is told of: parents by name.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub row: SnapshotRow,
+    pub parent: Option<String>,
+}
+
+/// The snapshot service.
+#[derive(Debug)]
+pub struct Snapshots {
+    store: Store,
+    driver: Overlayfs,
+}
+
+impl Snapshots {
+    #[must_use]
+    pub fn new(store: Store, directory: PathBuf, trash: PathBuf) -> Self {
+        Self { store, driver: Overlayfs::new(directory, trash) }
+    }
+
+    /// Makes an active snapshot or a view.
+    ///
+    /// # Errors
+    /// The key is taken, the parent is missing or not committed, the directory is none.
+    pub async fn prepare(
+        &self,
+        namespace: &str,
+        key: &str,
+        base: Base,
+        kind: Kind,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Layers> {
+        check_key(key)?;
+        let owner = namespace.to_owned();
+        let wanted = key.to_owned();
+        let number = self
+            .store
+            .write(move |tx| insert(tx, &owner, &wanted, &base, kind, None, labels))
+            .await?;
+        self.layers_of_number(number).await
+    }
+
+    /// Makes the active snapshot of a container, within the transaction that makes the container.
+    /// Its directories are made by [`Snapshots::materialize`], after the commit.
+    ///
+    /// # Errors
+    /// As [`Snapshots::prepare`].
+    pub fn prepare_held(
+        tx: &mut Transaction<'_>,
+        namespace: &str,
+        id: &str,
+        base: &Base,
+    ) -> Result<i64> {
+        insert(tx, namespace, id, base, Kind::Active, Some(id), BTreeMap::new())
+    }
+
+    /// The layers of a snapshot that rests on a directory alone, without asking the store: what
+    /// a container over `--rootfs` needs on its way to its start.
+    ///
+    /// # Errors
+    /// Directories that can't be made.
+    pub fn materialize(&self, number: i64, directory: &Path) -> Result<Layers> {
+        self.driver.make(number, Some(directory))?;
+        Ok(self.driver.layers(number, Kind::Active, &[], Some(directory)))
+    }
+
+    /// The layers of a snapshot, its directories made when they are missing.
+    ///
+    /// # Errors
+    /// The snapshot is gone, or the store's own.
+    pub async fn layers_of_number(&self, number: i64) -> Result<Layers> {
+        let chain = self.store.write(move |tx| chain(tx, number)).await?;
+        let own = &chain[0];
+        let parents: Vec<i64> = chain[1..].iter().map(|row| row.number).collect();
+        let directory = chain.last().and_then(|row| row.directory.clone());
+        let model = parents
+            .first()
+            .map(|parent| self.driver.tree(*parent))
+            .or_else(|| directory.clone());
+        if own.kind != Kind::View {
+            self.driver.make(number, model.as_deref())?;
+        }
+        Ok(self.driver.layers(number, own.kind, &parents, directory.as_deref()))
+    }
+
+    /// How to mount a snapshot.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub async fn mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
+        let snapshot = self.stat(namespace, key).await?;
+        if snapshot.row.kind == Kind::Committed {
+            return Err(wrong_kind(key, Kind::Committed, "active or a view"));
+        }
+        Ok(self.layers_of_number(snapshot.row.number).await?.mounts())
+    }
+
+    /// Makes an active snapshot a committed one, under a name.
+    ///
+    /// # Errors
+    /// It does not exist, is not active, is held by a container, or the name is taken.
+    pub async fn commit(
+        &self,
+        namespace: &str,
+        key: &str,
+        name: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<()> {
+        check_key(name)?;
+        let (namespace, key, name) = (namespace.to_owned(), key.to_owned(), name.to_owned());
+        self.store
+            .write(move |tx| -> Result<()> {
+                let row = find(tx, &namespace, &key)?;
+                if row.kind != Kind::Active {
+                    return Err(wrong_kind(&key, row.kind, "active"));
+                }
+                if let Some(holder) = row.held_by {
+                    return Err(Error::SnapshotHeld { key, holder });
+                }
+                if tx.snapshot(&namespace, &name)?.is_some() {
+                    return Err(Error::SnapshotExists { key: name });
+                }
+                tx.commit_snapshot(row.number, &name, &labels)?;
+                tx.event(event(&namespace, "commit", &name))?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// # Errors
+    /// It does not exist.
+    pub async fn stat(&self, namespace: &str, key: &str) -> Result<Snapshot> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.store
+            .write(move |tx| {
+                let row = find(tx, &namespace, &key)?;
+                with_parent(tx, row)
+            })
+            .await
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn list(&self, namespace: &str) -> Result<Vec<Snapshot>> {
+        let namespace = namespace.to_owned();
+        self.store
+            .write(move |tx| {
+                let rows = tx.snapshots(&namespace)?;
+                rows.into_iter().map(|row| with_parent(tx, row)).collect()
+            })
+            .await
+    }
+
+    /// What its own layer takes, without its parents.
+    ///
+    /// # Errors
+    /// It does not exist, or its directory can't be read.
+    pub async fn usage(&self, namespace: &str, key: &str) -> Result<Usage> {
+        let number = self.stat(namespace, key).await?.row.number;
+        let tree = self.driver.tree(number);
+        off_the_loop(move || overlayfs::usage(&tree)).await
+    }
+
+    /// Removes a snapshot that nobody needs.
+    ///
+    /// # Errors
+    /// A child or a container has it; the error names it.
+    pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        let number = self
+            .store
+            .write(move |tx| -> Result<i64> {
+                let row = find(tx, &namespace, &key)?;
+                if let Some(holder) = row.held_by {
+                    return Err(Error::SnapshotHeld { key, holder });
+                }
+                if let Some(child) = tx.child_of(row.number)? {
+                    return Err(Error::SnapshotHasChild { key, child });
+                }
+                tx.remove_snapshot(row.number)?;
+                tx.event(event(&namespace, "remove", &key))?;
+                Ok(row.number)
+            })
+            .await?;
+        self.discard(number).await
+    }
+
+    /// Removes the directories of a snapshot whose row is gone.
+    ///
+    /// # Errors
+    /// Names the directory.
+    pub async fn discard(&self, number: i64) -> Result<()> {
+        let driver = self.driver.clone();
+        off_the_loop(move || driver.discard(number)).await
+    }
+
+    /// Removes the directories that no row names, left by a crash.
+    ///
+    /// # Errors
+    /// The store's own, or a directory that can't be read.
+    pub async fn remove_orphans(&self) -> Result<usize> {
+        let known: HashSet<i64> =
+            self.store.write(|tx| tx.snapshot_numbers()).await.map(HashSet::from_iter)?;
+        let driver = self.driver.clone();
+        off_the_loop(move || driver.remove_orphans(&known)).await
+    }
+}
+
+/// Runs what walks a tree of files where it blocks nobody.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
+}
+
+fn insert(
+    tx: &mut Transaction<'_>,
+    namespace: &str,
+    key: &str,
+    base: &Base,
+    kind: Kind,
+    held_by: Option<&str>,
+    labels: BTreeMap<String, String>,
+) -> Result<i64> {
+    if tx.snapshot(namespace, key)?.is_some() {
+        return Err(Error::SnapshotExists { key: key.to_owned() });
+    }
+    let (parent, directory) = match base {
+        Base::Nothing => (None, None),
+        Base::Directory(path) => (None, Some(check_directory(path)?)),
+        Base::Parent(name) => {
+            let parent = find(tx, namespace, name)?;
+            if parent.kind != Kind::Committed {
+                return Err(wrong_kind(name, parent.kind, "committed"));
+            }
+            (Some(parent.number), None)
+        }
+    };
+    let now = Time::now();
+    let row = SnapshotRow {
+        number: 0,
+        key: key.to_owned(),
+        kind,
+        parent,
+        directory,
+        held_by: held_by.map(str::to_owned),
+        created_at: now,
+        updated_at: now,
+        labels,
+    };
+    let number = tx.insert_snapshot(namespace, &row)?;
+    tx.event(event(namespace, "prepare", key))?;
+    Ok(number)
+}
+
+/// The snapshot and its parents, nearest first.
+fn chain(tx: &mut Transaction<'_>, number: i64) -> Result<Vec<SnapshotRow>> {
+    let mut rows = Vec::new();
+    let mut next = Some(number);
+    while let Some(number) = next {
+        let missing = || Error::NoSuchSnapshot { key: number.to_string() };
+        let row = tx.snapshot_by_number(number)?.ok_or_else(missing)?;
+        next = row.parent;
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn find(tx: &mut Transaction<'_>, namespace: &str, key: &str) -> Result<SnapshotRow> {
+    tx.snapshot(namespace, key)?.ok_or_else(|| Error::NoSuchSnapshot { key: key.to_owned() })
+}
+
+fn with_parent(tx: &mut Transaction<'_>, row: SnapshotRow) -> Result<Snapshot> {
+    let parent = match row.parent {
+        None => None,
+        Some(number) => tx.snapshot_by_number(number)?.map(|parent| parent.key),
+    };
+    Ok(Snapshot { row, parent })
+}
+
+fn event(namespace: &str, action: &str, key: &str) -> NewEvent {
+    NewEvent {
+        namespace: namespace.to_owned(),
+        kind: "snapshot".to_owned(),
+        action: action.to_owned(),
+        id: key.to_owned(),
+        attributes: Vec::new(),
+    }
+}
+
+fn wrong_kind(key: &str, kind: Kind, wanted: &'static str) -> Error {
+    let kind = match kind {
+        Kind::View => "a view",
+        Kind::Active => "active",
+        Kind::Committed => "committed",
+    };
+    Error::SnapshotKind { key: key.to_owned(), kind, wanted }
+}
+
+fn check_key(key: &str) -> Result<()> {
+    let problem = if key.is_empty() {
+        "it must not be empty"
+    } else if key.len() > 256 {
+        "it has at most 256 bytes"
+    } else if key.chars().any(char::is_control) {
+        "it must not hold control characters"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidArgument { what: "snapshot key", problem: problem.to_owned() })
+}
+
+/// A directory that may be a base: absolute, there, and a directory.
+fn check_directory(path: &Path) -> Result<PathBuf> {
+    let wrong = |problem: &str| Error::InvalidArgument {
+        what: "directory",
+        problem: format!("{}: {problem}", path.display()),
+    };
+    if !path.is_absolute() {
+        return Err(wrong("give an absolute path"));
+    }
+    if path.to_str().is_none() {
+        return Err(wrong("its name is not UTF-8"));
+    }
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(path.to_owned()),
+        Ok(_) => Err(wrong("not a directory")),
+        Err(source) => Err(wrong(&source.to_string())),
+    }
+}

@@ -1,0 +1,190 @@
+//! Rows of containers, living and removed.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Error, Transaction};
+use crate::container::Record;
+
+/// A container as a daemon that starts finds it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub namespace: String,
+    pub id: String,
+    pub name: String,
+    /// The text, when it can't be read: such a container is quarantined, and nothing else suffers.
+    pub record: Result<Record, String>,
+}
+
+/// A removed container whose surroundings are not gone yet.
+#[derive(Debug)]
+pub struct Removed {
+    pub namespace: String,
+    pub record: Record,
+}
+
+/// How many removed containers are remembered.
+const HISTORY: i64 = 10_000;
+
+impl Transaction<'_> {
+    /// Makes the record: from the commit on the container exists.
+    ///
+    /// # Errors
+    /// The store's own; a name or id that is taken is a constraint's error and never happens when
+    /// the registry reserved it first.
+    pub fn insert_container(
+        &mut self,
+        namespace: &str,
+        record: &Record,
+        spec: &str,
+    ) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("INSERT OR IGNORE INTO namespaces (name) VALUES (?1)")?
+            .execute([namespace])?;
+        self.sql
+            .prepare_cached(
+                "INSERT INTO containers (namespace, id, name, record, spec)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                namespace,
+                record.id.as_str(),
+                record.name,
+                serde_json::to_string(record)?,
+                spec
+            ])?;
+        Ok(())
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn update_container(&mut self, namespace: &str, record: &Record) -> Result<(), Error> {
+        self.sql
+            .prepare_cached(
+                "UPDATE containers SET record = ?3 WHERE namespace = ?1 AND id = ?2",
+            )?
+            .execute(params![namespace, record.id.as_str(), serde_json::to_string(record)?])?;
+        Ok(())
+    }
+
+    /// Turns the container into a removed one: its name and id are free from the commit on, its
+    /// surroundings are cleaned up afterwards.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn remove_container(&mut self, namespace: &str, record: &Record) -> Result<(), Error> {
+        let id = record.id.as_str();
+        self.sql
+            .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
+            .execute(params![namespace, id])?;
+        self.sql
+            .prepare_cached(
+                "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![namespace, id, record.name, serde_json::to_string(record)?])?;
+        Ok(())
+    }
+
+    /// Removes a row whose record can't be read.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn remove_quarantined(&mut self, namespace: &str, id: &str) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
+            .execute(params![namespace, id])?;
+        Ok(())
+    }
+
+    /// Nothing of a removed container is left.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn container_cleaned(&mut self, namespace: &str, id: &str) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("UPDATE removed SET cleaned = 1 WHERE namespace = ?1 AND id = ?2")?
+            .execute([namespace, id])?;
+        self.sql
+            .prepare_cached(
+                "DELETE FROM removed WHERE cleaned = 1
+                 AND sequence <= (SELECT max(sequence) FROM removed) - ?1",
+            )?
+            .execute([HISTORY])?;
+        Ok(())
+    }
+
+    /// The OCI spec as it was generated.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn container_spec(&mut self, namespace: &str, id: &str) -> Result<Option<String>, Error> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT spec FROM containers WHERE namespace = ?1 AND id = ?2")?
+            .query_row(params![namespace, id], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// Every container of every namespace.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn load_containers(&mut self) -> Result<Vec<Loaded>, Error> {
+        let mut statement =
+            self.sql.prepare_cached("SELECT namespace, id, name, record FROM containers")?;
+        let rows = statement.query_map([], |row| {
+            let text: String = row.get(3)?;
+            Ok(Loaded {
+                namespace: row.get(0)?,
+                id: row.get(1)?,
+                name: row.get(2)?,
+                record: serde_json::from_str(&text).map_err(|error| error.to_string()),
+            })
+        })?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Removed containers that are not cleaned up yet. A record that can't be read is passed over:
+    /// what it left is found by its directories.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn load_unclean(&mut self) -> Result<Vec<Removed>, Error> {
+        let mut statement = self
+            .sql
+            .prepare_cached("SELECT namespace, record FROM removed WHERE cleaned = 0")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get(0)?, row.get::<_, String>(1)?))
+        })?;
+        let mut removed = Vec::new();
+        for row in rows {
+            let (namespace, text) = row?;
+            if let Ok(record) = serde_json::from_str(&text) {
+                removed.push(Removed { namespace, record });
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The last removed container that `reference` names, by id, prefix of an id, or name.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn find_removed(
+        &mut self,
+        namespace: &str,
+        reference: &str,
+    ) -> Result<Option<Record>, Error> {
+        let text: Option<String> = self
+            .sql
+            .prepare_cached(
+                "SELECT record FROM removed
+                 WHERE namespace = ?1 AND (id = ?2 OR name = ?2 OR substr(id, 1, length(?2)) = ?2)
+                 ORDER BY sequence DESC LIMIT 1",
+            )?
+            .query_row(params![namespace, reference], |row| row.get(0))
+            .optional()?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+}

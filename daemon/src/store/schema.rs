@@ -1,0 +1,133 @@
+//! The schema, its version, and how a database is opened.
+//!
+//! `user_version` counts migrations. A newer database is refused, never guessed at. Tables hold what
+//! must be found or be unique in columns, and the rest as JSON.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::Error;
+
+/// One step per version; the position is the version it leads to, counted from 1.
+const MIGRATIONS: [&str; 1] = [r"
+    CREATE TABLE namespaces (
+        name TEXT PRIMARY KEY,
+        labels TEXT NOT NULL DEFAULT '{}'
+    ) STRICT, WITHOUT ROWID;
+
+    -- A container is its record: it exists from the commit of this row to its removal.
+    CREATE TABLE containers (
+        namespace TEXT NOT NULL,
+        id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        record TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        PRIMARY KEY (namespace, id),
+        UNIQUE (namespace, name)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Removed containers: what is left to clean up, and how they ended for those who ask late.
+    CREATE TABLE removed (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        namespace TEXT NOT NULL,
+        id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        record TEXT NOT NULL,
+        cleaned INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX removed_by_id ON removed (namespace, id);
+    CREATE INDEX removed_unclean ON removed (cleaned) WHERE cleaned = 0;
+
+    CREATE TABLE snapshots (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        namespace TEXT NOT NULL,
+        key TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        parent INTEGER REFERENCES snapshots (number),
+        directory TEXT,
+        held_by TEXT,
+        created_at TEXT NOT NULL,
+        updated_at TEXT NOT NULL,
+        labels TEXT NOT NULL DEFAULT '{}',
+        durable INTEGER NOT NULL DEFAULT 1,
+        boot_id TEXT NOT NULL DEFAULT '',
+        UNIQUE (namespace, key)
+    ) STRICT;
+    CREATE INDEX snapshots_by_parent ON snapshots (parent);
+
+    CREATE TABLE blobs (
+        namespace TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        labels TEXT NOT NULL DEFAULT '{}',
+        PRIMARY KEY (namespace, digest)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE leases (
+        namespace TEXT NOT NULL,
+        id TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        labels TEXT NOT NULL DEFAULT '{}',
+        PRIMARY KEY (namespace, id)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE lease_resources (
+        namespace TEXT NOT NULL,
+        lease TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        PRIMARY KEY (namespace, lease, kind, resource),
+        FOREIGN KEY (namespace, lease) REFERENCES leases (namespace, id) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE requests (
+        namespace TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        body TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        PRIMARY KEY (namespace, request_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_age ON requests (sequence);
+
+    CREATE TABLE events (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        seconds INTEGER NOT NULL,
+        nanos INTEGER NOT NULL,
+        namespace TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        action TEXT NOT NULL,
+        id TEXT NOT NULL,
+        attributes TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// Opens or creates the database and brings it to this version's schema.
+pub(super) fn open(path: &Path) -> Result<Connection, Error> {
+    let failed =
+        |source: rusqlite::Error| Error::Open { path: path.to_owned(), source: Arc::new(source) };
+    let mut connection = Connection::open(path).map_err(failed)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
+    connection.pragma_update(None, "cache_size", -1024).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(Error::Newer { path: path.to_owned(), found, known });
+    }
+    let transaction = connection.transaction().map_err(failed)?;
+    let done = usize::try_from(found).unwrap_or(0);
+    for migration in &MIGRATIONS[done..] {
+        transaction.execute_batch(migration).map_err(failed)?;
+    }
+    transaction.pragma_update(None, "user_version", known).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok(connection)
+}
