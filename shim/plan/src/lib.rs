@@ -40,7 +40,7 @@ pub mod seccomp;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{self as oci, Spec};
-use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Process, Rootfs};
+use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Rootfs};
 
 pub use error::Error;
 
@@ -134,13 +134,8 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         height,
         new_cgroup_namespace: namespaces.new_cgroup_namespace,
     };
-    let mut lowered = process::lower(process, "process", &context.user)?;
+    let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
     lowered.init = context.init;
-    if let Some(profile) = linux.seccomp() {
-        let filter = seccomp::compile(profile)?;
-        lowered.seccomp = filter.program.to_vec();
-        lowered.seccomp_flags = filter.flags;
-    }
     let plan = Plan {
         hostname: namespaces.hostname,
         domainname: namespaces.domainname,
@@ -160,44 +155,37 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
 /// Lowers a further process of a running container; `seccomp` is the container's own profile.
 ///
 /// # Errors
-/// As [`plan`]; paths begin at the process, `args`.
+/// As [`plan`].
 pub fn exec(
     process: &oci::Process,
     seccomp: Option<&oci::LinuxSeccomp>,
     context: &ExecContext,
 ) -> Result<ExecOptions, Error> {
     let (width, height) = process::window(process, context.width, context.height)?;
-    let mut lowered = process_only(process, &context.user)?;
-    if let Some(profile) = seccomp {
-        let filter = seccomp::compile(profile)?;
-        lowered.seccomp = filter.program.to_vec();
-        lowered.seccomp_flags = filter.flags;
-    }
+    refuse::process(process)?;
+    let lowered = process::lower(process, seccomp, &context.user)?;
     Ok(ExecOptions { process: Some(lowered), stdin: context.stdin, width, height })
-}
-
-fn process_only(process: &oci::Process, user: &str) -> Result<Process, Error> {
-    refuse::process(process, "process")?;
-    process::lower(process, "process", user)
 }
 
 fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
     let root = spec.root().as_ref().ok_or_else(|| Error::missing("root"))?;
     let readonly = root.readonly().unwrap_or(false);
-    let directory = match &context.layers {
+    match &context.layers {
         Layers::Spec => {
-            let path = mounts::host_path(root.path(), context.bundle.as_deref(), "root.path")?;
-            return Ok(Rootfs { directory: path, readonly, ..Rootfs::default() });
+            let directory = mounts::host_path(root.path(), context.bundle.as_deref(), "root.path")?;
+            Ok(Rootfs { directory, readonly, ..Rootfs::default() })
         }
-        Layers::Overlay { lower, writable } => (lower, writable),
-    };
-    let (lower, writable) = directory;
-    if lower.is_empty() {
-        return Err(Error::missing("rootfs layers"));
+        Layers::Overlay { lower, .. } if lower.is_empty() => Err(Error::missing("rootfs layers")),
+        Layers::Overlay { lower, writable: None } => {
+            Ok(Rootfs { lower: lower.clone(), readonly, ..Rootfs::default() })
+        }
+        Layers::Overlay { lower, writable: Some(writable) } => Ok(Rootfs {
+            lower: lower.clone(),
+            upper: writable.upper.clone(),
+            work: writable.work.clone(),
+            volatile: writable.volatile,
+            directory: String::new(),
+            readonly,
+        }),
     }
-    let (upper, work, volatile) = writable.as_ref().map_or_else(
-        || (String::new(), String::new(), false),
-        |writable| (writable.upper.clone(), writable.work.clone(), writable.volatile),
-    );
-    Ok(Rootfs { lower: lower.clone(), upper, work, volatile, directory: String::new(), readonly })
 }

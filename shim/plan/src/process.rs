@@ -3,7 +3,8 @@
 use oci_spec::runtime as oci;
 use shim_wire::plan::{Capabilities, Process, Rlimit, User};
 
-use crate::{Error, capability::CapabilitySet};
+use crate::capability::CapabilitySet;
+use crate::{Error, seccomp};
 
 /// Width and height of the terminal: what the caller knows, else the spec's.
 pub(crate) fn window(process: &oci::Process, width: u32, height: u32) -> Result<(u32, u32), Error> {
@@ -19,33 +20,41 @@ pub(crate) fn window(process: &oci::Process, width: u32, height: u32) -> Result<
     Ok((dimension(size.width(), "width")?, dimension(size.height(), "height")?))
 }
 
-/// Everything but `seccomp` and `init`.
-pub(crate) fn lower(process: &oci::Process, at: &str, user: &str) -> Result<Process, Error> {
+/// Everything but `init`, under the compiled `seccomp` profile.
+pub(crate) fn lower(
+    process: &oci::Process,
+    seccomp: Option<&oci::LinuxSeccomp>,
+    user: &str,
+) -> Result<Process, Error> {
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
-        return Err(Error::missing(format!("{at}.args")));
+        return Err(Error::missing("process.args"));
     }
-    no_nul(&args, &format!("{at}.args"))?;
+    no_nul(&args, "process.args")?;
     let env = process.env().clone().unwrap_or_default();
-    no_nul(&env, &format!("{at}.env"))?;
+    no_nul(&env, "process.env")?;
     for (index, entry) in env.iter().enumerate() {
         if entry.find('=').is_none_or(|position| position == 0) {
-            return Err(Error::malformed(format!("{at}.env[{index}]"), entry, "NAME=value"));
+            return Err(Error::malformed(format!("process.env[{index}]"), entry, "NAME=value"));
         }
     }
     let cwd = process.cwd().to_str().filter(|cwd| cwd.starts_with('/') && !cwd.contains('\0'));
     let cwd = cwd.ok_or_else(|| {
-        Error::malformed(format!("{at}.cwd"), process.cwd().to_string_lossy(), "an absolute path")
+        Error::malformed("process.cwd", process.cwd().to_string_lossy(), "an absolute path")
     })?;
     let oom_score_adj = process.oom_score_adj();
     if let Some(score) = oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
         return Err(Error::malformed(
-            format!("{at}.oomScoreAdj"),
+            "process.oomScoreAdj",
             score.to_string(),
             "between -1000 and 1000",
         ));
     }
-    let (user, umask) = credentials(process.user(), user, at)?;
+    let (seccomp, seccomp_flags) = match seccomp.map(seccomp::compile).transpose()? {
+        Some(filter) => (filter.program.to_vec(), filter.flags),
+        None => (Vec::new(), 0),
+    };
+    let (user, umask) = credentials(process.user(), user)?;
     Ok(Process {
         args,
         env,
@@ -53,10 +62,10 @@ pub(crate) fn lower(process: &oci::Process, at: &str, user: &str) -> Result<Proc
         user: Some(user),
         capabilities: Some(capabilities(process.capabilities().as_ref())),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), at)?,
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj,
-        seccomp: Vec::new(),
-        seccomp_flags: 0,
+        seccomp,
+        seccomp_flags,
         terminal: process.terminal().unwrap_or(false),
         umask,
         init: false,
@@ -65,20 +74,20 @@ pub(crate) fn lower(process: &oci::Process, at: &str, user: &str) -> Result<Proc
     })
 }
 
-fn credentials(user: &oci::User, name: &str, at: &str) -> Result<(User, Option<u32>), Error> {
+fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Error> {
     // (uid_t)-1 means "leave it" to the kernel: setresuid(2).
     for (id, field) in [(user.uid(), "uid"), (user.gid(), "gid")] {
         if id == u32::MAX {
-            let at = format!("{at}.user.{field}");
+            let at = format!("process.user.{field}");
             return Err(Error::malformed(at, id.to_string(), "below 4294967295"));
         }
     }
     if name.contains('\0') {
-        return Err(Error::malformed(format!("{at}.user"), name, "a user's name"));
+        return Err(Error::malformed("process.user", name, "a user's name"));
     }
     if user.umask().is_some_and(|umask| umask > 0o777) {
         let value = user.umask().unwrap_or_default().to_string();
-        return Err(Error::malformed(format!("{at}.user.umask"), value, "permission bits"));
+        return Err(Error::malformed("process.user.umask", value, "permission bits"));
     }
     let lowered = User {
         uid: user.uid(),
@@ -95,7 +104,7 @@ fn capabilities(sets: Option<&oci::LinuxCapabilities>) -> Capabilities {
     let Some(sets) = sets else { return Capabilities::default() };
     let bits = |names: &Option<oci::Capabilities>| {
         let names: Vec<String> = names.iter().flatten().map(|name| name.to_string()).collect();
-        // Names of the typed spec are all known: the golden test below holds the two tables together.
+        // Every name of the typed spec is known here: a test holds the two tables together.
         CapabilitySet::of(names.iter().map(String::as_str)).unwrap_or_default().0
     };
     Capabilities {
@@ -108,7 +117,7 @@ fn capabilities(sets: Option<&oci::LinuxCapabilities>) -> Capabilities {
 }
 
 /// RLIMIT_* of `asm-generic/resource.h`, as x86, arm, riscv and s390 have them.
-fn rlimits(limits: &[oci::PosixRlimit], at: &str) -> Result<Vec<Rlimit>, Error> {
+fn rlimits(limits: &[oci::PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
     use oci::PosixRlimitType as Type;
     let mut lowered: Vec<Rlimit> = Vec::with_capacity(limits.len());
     for (index, limit) in limits.iter().enumerate() {
@@ -130,7 +139,7 @@ fn rlimits(limits: &[oci::PosixRlimit], at: &str) -> Result<Vec<Rlimit>, Error> 
             Type::RlimitRtprio => 14,
             Type::RlimitRttime => 15,
         };
-        let at = format!("{at}.rlimits[{index}]");
+        let at = format!("process.rlimits[{index}]");
         if lowered.iter().any(|earlier| earlier.resource == resource) {
             return Err(Error::contradiction(at, "a second limit of the same type"));
         }
@@ -148,5 +157,23 @@ fn no_nul(words: &[String], at: &str) -> Result<(), Error> {
             Err(Error::malformed(format!("{at}[{index}]"), &words[index], "text without NUL bytes"))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capability_that_a_spec_can_name_has_its_bit() {
+        let all = CapabilitySet::all(63);
+        let names: Vec<String> = all.names().collect();
+        let sets = serde_json::json!({"bounding": names, "effective": ["CAP_BPF"]});
+        let sets: oci::LinuxCapabilities = serde_json::from_value(sets).unwrap();
+        let lowered = capabilities(Some(&sets));
+        assert_eq!((lowered.bounding, lowered.effective), (all.0, 1 << 39));
+        for name in sets.bounding().iter().flatten().map(ToString::to_string) {
+            assert!(CapabilitySet::of([name.as_str()]).is_ok(), "{name}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
         hooks(list)?;
     }
     if let Some(first) = spec.process() {
-        process(first, "process")?;
+        process(first)?;
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         refuse(
@@ -43,10 +43,10 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
 }
 
 /// # Errors
-/// Names the first field that is not supported, below `at`.
-pub(crate) fn process(process: &Process, at: &str) -> Result<(), Error> {
+/// Names the first field that is not supported.
+pub(crate) fn process(process: &Process) -> Result<(), Error> {
     refuse(
-        &format!("{at}."),
+        "process.",
         &[
             (process.command_line().is_some(), "commandLine"),
             (process.io_priority().is_some(), "ioPriority"),

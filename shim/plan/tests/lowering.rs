@@ -1,0 +1,659 @@
+//! Whole specs, lowered; and specs that can't be.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+use shim_plan::{Context, ExecContext, Layers, Writable, exec, plan};
+use shim_wire::plan::{
+    CreateOptions, DeviceRule, Join, Log, LogFormat, Plan, PlanMount, Resources, Rlimit, Rootfs,
+    Sysctl,
+};
+
+const NEWNS: u64 = 0x2_0000;
+const NEWUTS: u64 = 0x400_0000;
+const NEWIPC: u64 = 0x800_0000;
+const NEWPID: u64 = 0x2000_0000;
+const NEWNET: u64 = 0x4000_0000;
+
+/// A `config.json` with everything that docker writes.
+fn docker() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": true,
+            "consoleSize": {"height": 24, "width": 80},
+            "user": {"uid": 1000, "gid": 50, "umask": 0o022, "additionalGids": [50, 100]},
+            "args": ["nginx", "-g", "daemon off;"],
+            "env": ["PATH=/usr/bin:/bin", "EMPTY="],
+            "cwd": "/srv",
+            "capabilities": {
+                "bounding": ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"],
+                "effective": ["CAP_CHOWN"],
+                "permitted": ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"],
+                "inheritable": [],
+                "ambient": ["CAP_CHECKPOINT_RESTORE"]
+            },
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 512}],
+            "noNewPrivileges": true,
+            "apparmorProfile": "docker-default",
+            "oomScoreAdj": 100
+        },
+        "root": {"path": "/var/lib/docker/overlay2/x/merged", "readonly": true},
+        "hostname": "web",
+        "domainname": "example.org",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc",
+             "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "gid=5"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup2",
+             "options": ["ro", "nosuid"]},
+            {"destination": "/data", "source": "data", "options": ["rbind", "ro", "rslave"]},
+            {"destination": "/var/lib/bosun", "type": "tmpfs", "source": "tmpfs",
+             "options": ["ro"]}
+        ],
+        "annotations": {"io.bosun.covers": "[\"/var/lib/bosun\"]", "other": "x"},
+        "hooks": {"prestart": []},
+        "linux": {
+            "sysctl": {"net.ipv4.conf.eth0/1.forwarding": "1", "kernel.shmmax": "4096"},
+            "cgroupsPath": "/bosun/default/web",
+            "resources": {
+                "devices": [
+                    {"allow": false, "access": "rwm"},
+                    {"allow": true, "type": "c", "major": 10, "minor": -1, "access": "rw"}
+                ],
+                "memory": {"limit": 67108864, "swap": -1, "disableOOMKiller": false},
+                "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1"},
+                "pids": {"limit": 100},
+                "blockIO": {"weight": 0}
+            },
+            "namespaces": [
+                {"type": "mount"}, {"type": "uts"}, {"type": "pid"}, {"type": "ipc"},
+                {"type": "network"}, {"type": "cgroup"}
+            ],
+            "devices": [
+                {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229,
+                 "fileMode": 0o20660, "uid": 0, "gid": 44},
+                {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600}
+            ],
+            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+                        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+                        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]},
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"]
+        }
+    })
+}
+
+fn context() -> Context {
+    Context {
+        attempt: 2,
+        log: Some(Log {
+            format: LogFormat::JsonFile.into(),
+            path: "/log".into(),
+            max_size: 0,
+            max_files: 1,
+        }),
+        layers: Layers::Overlay {
+            lower: vec!["/l1".into(), "/l2".into()],
+            writable: Some(Writable { upper: "/u".into(), work: "/w".into(), volatile: true }),
+        },
+        bundle: Some(PathBuf::from("/bundle")),
+        network_handed_over: true,
+        stdin: true,
+        user: "www:users".into(),
+        init: true,
+        ..Context::default()
+    }
+}
+
+fn lower(spec: Value, context: &Context) -> Result<(CreateOptions, Plan), String> {
+    let spec: Spec = serde_json::from_value(spec).expect("a spec");
+    plan(&spec, context).map_err(|error| error.to_string())
+}
+
+fn docker_plan() -> (CreateOptions, Plan) {
+    lower(docker(), &context()).unwrap()
+}
+
+#[test]
+fn what_the_shim_itself_needs_of_a_docker_spec() {
+    let (create, _) = docker_plan();
+    let resources = create.resources.clone().unwrap();
+    assert_eq!(
+        create,
+        CreateOptions {
+            attempt: 2,
+            clone_flags: NEWNS | NEWUTS | NEWPID | NEWIPC,
+            join: vec![Join { kind: NEWNET, path: String::new() }],
+            cgroup: "bosun/default/web".into(),
+            resources: Some(resources.clone()),
+            terminal: true,
+            stdin: true,
+            stdin_once: false,
+            log: context().log,
+            width: 80,
+            height: 24,
+            new_cgroup_namespace: true,
+        }
+    );
+    let rules = resources.devices.clone();
+    assert_eq!(
+        Resources { devices: Vec::new(), ..resources },
+        Resources {
+            memory: Some(64 << 20),
+            memory_swap: Some(-1),
+            cpu_shares: Some(512),
+            cpu_quota: Some(50_000),
+            cpu_period: Some(100_000),
+            cpuset_cpus: "0-1".into(),
+            pids: Some(100),
+            ..Resources::default()
+        }
+    );
+    let text = |rule: &DeviceRule| {
+        let number = |number: Option<i64>| number.map_or("*".into(), |number| number.to_string());
+        let DeviceRule { allow, kind, major, minor, access } = rule;
+        let sign = if *allow { '+' } else { '-' };
+        format!("{sign}{kind} {}:{} {access}", number(*major), number(*minor))
+    };
+    assert_eq!(
+        rules.iter().map(text).collect::<Vec<_>>(),
+        [
+            "-a *:* rwm",
+            "+c 10:* rw",
+            "+c *:* m",
+            "+b *:* m",
+            "+c 1:3 rwm",
+            "+c 1:5 rwm",
+            "+c 1:7 rwm",
+            "+c 1:8 rwm",
+            "+c 1:9 rwm",
+            "+c 5:0 rwm",
+            "+c 136:* rwm",
+            "+c 5:2 rwm",
+        ],
+        "the spec's rules, then what default devices and terminals need"
+    );
+}
+
+#[test]
+fn what_the_child_needs_of_a_docker_spec() {
+    let (_, plan) = docker_plan();
+    assert_eq!((plan.hostname.as_str(), plan.domainname.as_str()), ("web", "example.org"));
+    assert_eq!(
+        plan.rootfs.unwrap(),
+        Rootfs {
+            lower: vec!["/l1".into(), "/l2".into()],
+            upper: "/u".into(),
+            work: "/w".into(),
+            volatile: true,
+            directory: String::new(),
+            readonly: true,
+        }
+    );
+    let mount = |destination: &str, kind: &str, source: &str, flags, data: &str| PlanMount {
+        destination: destination.into(),
+        kind: kind.into(),
+        source: source.into(),
+        flags,
+        data: data.into(),
+        propagation: 0,
+        only_if_present: false,
+    };
+    assert_eq!(
+        plan.mounts,
+        [
+            mount("/proc", "proc", "proc", 0xe, ""),
+            mount("/dev/pts", "devpts", "devpts", 0xa, "newinstance,ptmxmode=0666,gid=5"),
+            mount("/sys/fs/cgroup", "cgroup", "cgroup", 0x3, ""),
+            PlanMount {
+                propagation: 0x8_4000,
+                ..mount("/data", "bind", "/bundle/data", 0x5001, "")
+            },
+            PlanMount { only_if_present: true, ..mount("/var/lib/bosun", "tmpfs", "tmpfs", 1, "") },
+        ]
+    );
+    assert_eq!(plan.masked_paths, ["/proc/kcore"]);
+    assert_eq!(plan.readonly_paths, ["/proc/sys"]);
+    let devices: Vec<_> = plan
+        .devices
+        .iter()
+        .map(|device| (device.path.as_str(), device.major, device.minor, device.mode, device.gid))
+        .collect();
+    assert_eq!(
+        devices,
+        [
+            ("/dev/null", 1, 3, 0o666, 0),
+            ("/dev/full", 1, 7, 0o666, 0),
+            ("/dev/random", 1, 8, 0o666, 0),
+            ("/dev/urandom", 1, 9, 0o666, 0),
+            ("/dev/tty", 5, 0, 0o666, 0),
+            ("/dev/fuse", 10, 229, 0o660, 44),
+            ("/dev/zero", 1, 5, 0o600, 0),
+        ],
+        "the default nodes, less the one that the spec has its own way"
+    );
+    let sysctl = |path: &str, value: &str| Sysctl { path: path.into(), value: value.into() };
+    assert_eq!(
+        plan.sysctls,
+        [sysctl("kernel/shmmax", "4096"), sysctl("net/ipv4/conf/eth0.1/forwarding", "1")]
+    );
+    assert!(!plan.loopback, "the network namespace came with its loopback");
+    assert!(plan.new_cgroup_namespace);
+}
+
+#[test]
+fn the_process_of_a_docker_spec() {
+    let process = docker_plan().1.process.unwrap();
+    assert_eq!(process.args, ["nginx", "-g", "daemon off;"]);
+    assert_eq!(process.env, ["PATH=/usr/bin:/bin", "EMPTY="]);
+    assert_eq!(process.cwd, "/srv");
+    let user = process.user.unwrap();
+    assert_eq!((user.uid, user.gid, user.name.as_str()), (1000, 50, "www:users"));
+    assert_eq!(user.additional_gids, [50, 100]);
+    let sets = process.capabilities.unwrap();
+    assert_eq!(sets.bounding, 1 | 1 << 10);
+    assert_eq!((sets.effective, sets.permitted), (1, 1 | 1 << 10));
+    assert_eq!((sets.inheritable, sets.ambient), (0, 1 << 40));
+    assert_eq!(process.rlimits, [Rlimit { resource: 7, soft: 512, hard: 1024 }]);
+    assert_eq!((process.oom_score_adj, process.umask), (Some(100), Some(0o022)));
+    assert!(process.no_new_privileges && process.terminal && process.init);
+    assert_eq!((process.apparmor.as_str(), process.selinux.as_str()), ("docker-default", ""));
+    assert!(!process.seccomp.is_empty() && process.seccomp.len().is_multiple_of(8));
+    assert_eq!(process.seccomp_flags, 2);
+}
+
+/// The smallest spec there is.
+fn minimal() -> Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/"},
+        "root": {"path": "rootfs"},
+        "linux": {"namespaces": [{"type": "mount"}]}
+    })
+}
+
+fn minimal_context() -> Context {
+    Context {
+        bundle: Some(PathBuf::from("/bundle")),
+        cgroup: "/fallback/".into(),
+        ..Context::default()
+    }
+}
+
+#[test]
+fn a_spec_that_says_little_shares_the_rest_with_the_host() {
+    let (create, plan) = lower(minimal(), &minimal_context()).unwrap();
+    assert_eq!(create.clone_flags, NEWNS);
+    assert_eq!((create.resources, create.log), (None, None));
+    assert_eq!(create.cgroup, "fallback");
+    assert!(!create.new_cgroup_namespace && !plan.loopback);
+    let rootfs = plan.rootfs.unwrap();
+    assert_eq!(rootfs.directory, "/bundle/rootfs");
+    assert!(rootfs.lower.is_empty() && !rootfs.readonly);
+    let process = plan.process.unwrap();
+    let sets = process.capabilities.unwrap();
+    assert_eq!(sets.bounding | sets.effective | sets.permitted, 0, "none listed, none held");
+    assert!(process.seccomp.is_empty());
+}
+
+/// `spec` with the value at `path` (a JSON pointer whose parents exist or are made) replaced.
+fn with(mut spec: Value, path: &str, value: Value) -> Value {
+    let mut at = &mut spec;
+    for part in path.split('/').skip(1) {
+        at = match part.parse::<usize>() {
+            Ok(index) => &mut at[index],
+            Err(_) => &mut at[part],
+        };
+    }
+    *at = value;
+    spec
+}
+
+#[test]
+fn namespaces_are_made_joined_or_handed_over() {
+    let lowered = |namespaces: Value, handed: bool| {
+        let context = Context { network_handed_over: handed, ..minimal_context() };
+        lower(with(minimal(), "/linux/namespaces", namespaces), &context)
+    };
+    let own = json!([{"type": "mount"}, {"type": "network"}]);
+    let (create, plan) = lowered(own.clone(), false).unwrap();
+    assert_eq!((create.clone_flags, plan.loopback), (NEWNS | NEWNET, true));
+    let (create, plan) = lowered(own, true).unwrap();
+    assert_eq!((create.clone_flags, plan.loopback), (NEWNS, false));
+    let path = json!([{"type": "mount"}, {"type": "network", "path": "/proc/1/ns/net"}]);
+    let (create, plan) = lowered(path.clone(), false).unwrap();
+    assert_eq!(create.join, [Join { kind: NEWNET, path: "/proc/1/ns/net".into() }]);
+    assert!(!plan.loopback, "somebody else's");
+    assert!(lowered(path, true).unwrap_err().starts_with("linux.namespaces[1].path: "));
+    let host = json!([{"type": "mount"}]);
+    assert!(lowered(host, true).unwrap_err().contains("this spec keeps the host's"));
+}
+
+#[test]
+fn a_host_s_dev_gets_no_nodes() {
+    let dev = json!([{"destination": "/dev", "type": "bind", "source": "/dev"}]);
+    let (_, plan) = lower(with(minimal(), "/mounts", dev), &minimal_context()).unwrap();
+    assert!(plan.devices.is_empty());
+    assert_eq!(plan.mounts[0].flags, 0x1000, "a bind by its type alone");
+}
+
+#[test]
+fn what_is_not_done_is_refused_by_its_path() {
+    let table = [
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: not supported"),
+        (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.uidMappings: not supported",
+        ),
+        (
+            "/linux/gidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.gidMappings: not supported",
+        ),
+        (
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1}}),
+            "linux.timeOffsets: not supported",
+        ),
+        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
+        ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
+        ("/linux/mountLabel", json!("x"), "linux.mountLabel: not supported"),
+        (
+            "/linux/rootfsPropagation",
+            json!("rshared"),
+            "linux.rootfsPropagation: \"rshared\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "user"}]),
+            "linux.namespaces[1].type: \"user\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "time"}]),
+            "linux.namespaces[0].type: \"time\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount", "path": "/x"}]),
+            "linux.namespaces[0].path: not supported",
+        ),
+        (
+            "/linux/cgroupsPath",
+            json!("a.slice:b:c"),
+            "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
+            "linux.resources.hugepageLimits: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"rdma": {"x": {"hcaHandles": 1}}}),
+            "linux.resources.rdma: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"memory.high": "1"}}),
+            "linux.resources.unified: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"network": {"classID": 1}}),
+            "linux.resources.network.classID: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"weight": 10}}),
+            "linux.resources.blockIO.weight: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"throttleReadBpsDevice":
+            [{"major": 8, "minor": 0, "rate": 1}]}}),
+            "linux.resources.blockIO.throttleReadBpsDevice: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"swappiness": 1}}),
+            "linux.resources.memory.swappiness: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"disableOOMKiller": true}}),
+            "linux.resources.memory.disableOOMKiller: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"kernel": 1}}),
+            "linux.resources.memory.kernel: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"burst": 1}}),
+            "linux.resources.cpu.burst: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"realtimePeriod": 1}}),
+            "linux.resources.cpu.realtimePeriod: not supported",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_BATCH"}),
+            "process.scheduler: not supported",
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1}),
+            "process.ioPriority: not supported",
+        ),
+        (
+            "/process/execCPUAffinity",
+            json!({"initial": "0"}),
+            "process.execCPUAffinity: not supported",
+        ),
+        ("/hooks", json!({"prestart": [{"path": "/x"}]}), "hooks.prestart: not supported"),
+        ("/hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop: not supported"),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a",
+            "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+            "mounts[0].uidMappings: not supported",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "nfs", "source": "x"}]),
+            "mounts[0].type: \"nfs\" is not supported",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"]}]),
+            "mounts[0].options[0]: \"tmpcopyup\" is not supported",
+        ),
+        ("/vm", json!({"kernel": {"path": "/x"}}), "vm: not supported"),
+    ];
+    for (path, value, message) in table {
+        let said = lower(with(minimal(), path, value), &minimal_context()).unwrap_err();
+        assert_eq!(said, message);
+    }
+}
+
+#[test]
+fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
+    let table = [
+        ("/process", Value::Null, "process: missing"),
+        ("/root", Value::Null, "root: missing"),
+        ("/linux", Value::Null, "linux: missing"),
+        ("/process/args", json!([]), "process.args: missing"),
+        ("/process/args", json!([""]), "process.args: missing"),
+        ("/process/args", json!(["a", "b\0"]), "process.args[1]: \"b\\0\" is not text"),
+        ("/process/env", json!(["A=1", "B"]), "process.env[1]: \"B\" is not NAME=value"),
+        ("/process/env", json!(["=1"]), "process.env[0]: \"=1\" is not NAME=value"),
+        ("/process/cwd", json!("srv"), "process.cwd: \"srv\" is not an absolute path"),
+        ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj: \"1001\" is not between"),
+        ("/process/user/uid", json!(4_294_967_295_u32), "process.user.uid: \"4294967295\""),
+        ("/process/user/umask", json!(0o1000), "process.user.umask: "),
+        (
+            "/process/consoleSize",
+            json!({"height": 70000, "width": 1}),
+            "process.consoleSize.height: \"70000\"",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]),
+            "process.rlimits[0]: soft is higher than hard",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
+                                    {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}]),
+            "process.rlimits[1]: a second limit of the same type",
+        ),
+        ("/hostname", json!("web"), "hostname: would rename the host"),
+        ("/domainname", json!("x"), "domainname: would rename the host"),
+        ("/linux/namespaces", json!([]), "linux.namespaces: a container has a mount namespace"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "linux.namespaces[1]: a second namespace of the same type",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "ipc", "path": "x"}]),
+            "linux.namespaces[1].path: \"x\" is not an absolute path",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"net.core.somaxconn": "1"}),
+            "linux.sysctl.net.core.somaxconn: would change the host: no network namespace",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"vm.swappiness": "1"}),
+            "linux.sysctl.vm.swappiness: belongs to no namespace",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"kernel.hostname": "x"}),
+            "linux.sysctl.kernel.hostname: is set by the spec's hostname",
+        ),
+        ("/linux/sysctl", json!({"net/../../etc": "x"}), "linux.sysctl: \"net/../../etc\""),
+        ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath: \"/a/../b\" is not a path"),
+        ("/linux/cgroupsPath", json!("/"), "linux.cgroupsPath: \"/\" is not a path"),
+        ("/linux/maskedPaths", json!(["/a", "b"]), "linux.maskedPaths[1]: \"b\" is not"),
+        ("/linux/readonlyPaths", json!(["/a/../b"]), "linux.readonlyPaths[0]: "),
+        (
+            "/linux/resources",
+            json!({"memory": {"limit": -2}}),
+            "linux.resources.memory.limit: \"-2\" is not a number of bytes or -1",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"limit": 100, "swap": 50}}),
+            "linux.resources.memory.swap: is memory and swap together",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"cpus": "0-"}}),
+            "linux.resources.cpu.cpus: \"0-\" is not a list",
+        ),
+        ("/linux/resources", json!({"cpu": {"quota": -5}}), "linux.resources.cpu.quota: \"-5\""),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "access": "rx"}]}),
+            "linux.resources.devices[0].access: \"rx\" is not of the letters",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "type": "p", "access": "r"}]}),
+            "linux.resources.devices[0].type: \"p\" is not one of a, b, c",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "major": 5000, "access": "r"}]}),
+            "linux.resources.devices[0].major: \"5000\" is not a device number",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "dev/x", "type": "c"}]),
+            "linux.devices[0].path: \"dev/x\" is not an absolute path",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "a"}]),
+            "linux.devices[0].type: \"a\" is not one of c, b, u, p",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "c", "major": -1}]),
+            "linux.devices[0].major: \"-1\" is not a device number",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/x", "type": "p"}, {"path": "/x", "type": "p"}]),
+            "linux.devices[1].path: a second device of the same path",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a/../b", "type": "tmpfs"}]),
+            "mounts[0].destination: \"/a/../b\" is not an absolute path",
+        ),
+        ("/mounts", json!([{"destination": "/a"}]), "mounts[0].type: missing"),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "options": ["bind"]}]),
+            "mounts[0].source: missing",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a",
+                            "options": ["bind", "mode=1"]}]),
+            "mounts[0].options: \"mode=1\" is not supported",
+        ),
+        ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
+        (
+            "/annotations",
+            json!({"io.bosun.covers": "[\"/x\"]"}),
+            "annotations.io.bosun.covers: names a destination that no mount has",
+        ),
+    ];
+    for (path, value, message) in table {
+        let said = lower(with(minimal(), path, value), &minimal_context()).unwrap_err();
+        assert!(said.starts_with(message), "{said}\nis not {message}");
+    }
+}
+
+#[test]
+fn relative_paths_need_a_bundle() {
+    let context = Context { bundle: None, ..minimal_context() };
+    let said = lower(minimal(), &context).unwrap_err();
+    assert_eq!(said, "root.path: \"rootfs\" is not an absolute path");
+}
+
+#[test]
+fn an_exec_is_lowered_like_the_first_process() {
+    let spec: Spec = serde_json::from_value(docker()).unwrap();
+    let seccomp = spec.linux().as_ref().unwrap().seccomp().clone();
+    let context = ExecContext { stdin: true, user: "root".into(), ..ExecContext::default() };
+    let process = spec.process().clone().unwrap();
+    let lowered = exec(&process, seccomp.as_ref(), &context).unwrap();
+    assert_eq!((lowered.stdin, lowered.width, lowered.height), (true, 80, 24));
+    let first = docker_plan().1.process.unwrap();
+    let own = lowered.process.unwrap();
+    assert_eq!((&own.seccomp, &own.capabilities), (&first.seccomp, &first.capabilities));
+    assert_eq!(own.user.unwrap().name, "root");
+    assert!(!own.init);
+
+    let mut refused = process;
+    refused.set_args(None);
+    let said = exec(&refused, None, &context).unwrap_err().to_string();
+    assert_eq!(said, "process.args: missing");
+}
