@@ -111,11 +111,13 @@ impl Layout {
     }
 
     /// The v1 hierarchies as a container sees them below `/sys/fs/cgroup`: the name of the
-    /// directory, and the option that mounts it (`cpu,cpuacct`, `name=systemd`).
-    pub fn v1_mounts(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// directory, the option that mounts it (`cpu,cpuacct`, `name=systemd`), and where the host has
+    /// it.
+    pub fn v1_mounts(&self) -> impl Iterator<Item = (&str, &str, &Path)> {
         self.0.v1.iter().map(|hierarchy| {
             let name = hierarchy.mount.file_name().and_then(std::ffi::OsStr::to_str);
-            (name.unwrap_or(&hierarchy.subsystems), hierarchy.subsystems.as_str())
+            let subsystems = hierarchy.subsystems.as_str();
+            (name.unwrap_or(subsystems), subsystems, hierarchy.mount())
         })
     }
 }
@@ -170,7 +172,14 @@ mod tests {
         assert!(!layout.is_v2());
         assert_eq!(layout.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
         let mounts: Vec<_> = layout.v1_mounts().collect();
-        assert_eq!(mounts, [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "name=systemd")]);
+        let root = Path::new("/sys/fs/cgroup");
+        assert_eq!(
+            mounts,
+            [
+                ("cpu,cpuacct", "cpu,cpuacct", root.join("cpu,cpuacct").as_path()),
+                ("systemd", "name=systemd", root.join("systemd").as_path()),
+            ]
+        );
         assert!(layout.controller(Controller::Cpu).is_some());
         assert!(layout.controller(Controller::Memory).is_none());
     }

@@ -1,4 +1,5 @@
 //! Real groups in this machine's hierarchies, below a prefix of their own. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

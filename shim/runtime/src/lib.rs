@@ -1,1 +1,59 @@
+//! Builds a container from a plan, and joins one for an exec.
+//!
+//! ```text
+//!  parent (the shim)                        child (becomes the container's first process)
+//!  ─────────────────                        ─────────────────────────────────────────────
+//!  group in the unified hierarchy
+//!  clone3 ────────────────────────────────▶ join namespaces, own mount tree
+//!  groups and limits in the v1 hierarchies  overlay, mounts, devices       (side by side)
+//!  CgroupReady ───────────────────────────▶ join v1 groups, unshare cgroup namespace
+//!                                           masks, read-only paths, pivot_root
+//!  ◀──────────────────────────── Terminal ─ pty of the container's own devpts
+//!  ◀─────────────────────────────── Ready ─ user, directory, command are found
+//!  Start ─────────────────────────────────▶ limits, identity, capabilities, seccomp, exec
+//!  ◀───────────────────── end of the socket or Failed
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`create`](crate::create()), [`exec`](crate::exec()) | the parent's side |
+//! | `child` | the child's side, in order |
+//! | `channel` | the socket between them |
+//! | `rootfs` | every path inside a rootfs: the one way in |
+//! | `mounts`, `overlay`, `cgroupfs` | mounts, detached until they are complete |
+//! | `hide` | masked and read-only paths |
+//! | `dev`, `stdio` | device nodes, the pty, descriptors 0 to 2 |
+//! | `procfs` | procfs that a container can't redirect |
+//! | `user`, `command` | who runs what, by the rootfs' own files |
+//! | `credentials` | the last steps before exec |
+//! | [`init`] | the tiny init of `--init` |
+//!
+//! The parent touches little memory and never reads the plan; the child allocates freely, for its
+//! memory goes with its exec. No mount ever appears in the mount table of the caller.
+//!
+//! Deliberately absent: JSON, threads, hooks, id mappings (user namespaces), and rootless operation.
+#![forbid(unsafe_code)]
 
+mod cgroupfs;
+mod channel;
+mod child;
+mod command;
+mod create;
+mod credentials;
+mod dev;
+mod error;
+mod exec;
+mod hide;
+pub mod init;
+mod mounts;
+mod overlay;
+mod process;
+mod procfs;
+mod rootfs;
+mod stdio;
+mod user;
+
+pub use create::{Created, create};
+pub use error::{Error, Kind, Rule, Step, UserProblem};
+pub use exec::{ExecTarget, exec};
+pub use process::{ProcessIo, Waiting};

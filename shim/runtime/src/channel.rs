@@ -1,0 +1,160 @@
+//! The socket between parent and child: whole messages, a descriptor beside one, closed by exec.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::Error;
+
+/// What one side tells the other.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// To the child: its groups are made and limited.
+    CgroupReady,
+    /// To the child: execute.
+    Start,
+    /// To the parent: the pty's master.
+    Terminal(OwnedFd),
+    /// To the parent: all is found and made, but for the last steps.
+    Ready,
+    /// To the parent: this is why there will be no program.
+    Failed(Error),
+}
+
+const CGROUP_READY: u8 = b'c';
+const START: u8 = b's';
+const TERMINAL: u8 = b't';
+const READY: u8 = b'r';
+const FAILED: u8 = b'f';
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends, close-on-exec.
+    pub(crate) fn pair() -> Result<(Self, Self), Errno> {
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    pub(crate) fn send(&self, message: &Message) -> Result<(), Errno> {
+        let mut control_room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut control_room);
+        let descriptors;
+        let text;
+        let (kind, body): (u8, &[u8]) = match message {
+            Message::CgroupReady => (CGROUP_READY, &[]),
+            Message::Start => (START, &[]),
+            Message::Ready => (READY, &[]),
+            Message::Terminal(master) => {
+                descriptors = [master.as_fd()];
+                if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+                    return Err(Errno::NOBUFS);
+                }
+                (TERMINAL, &[])
+            }
+            Message::Failed(error) => {
+                text = error.encode();
+                (FAILED, &text)
+            }
+        };
+        let parts = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(body)];
+        retry(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
+    }
+
+    /// The next message; `None` when the other side is gone, or has executed its program.
+    pub(crate) fn receive(&self) -> Result<Option<Message>, Errno> {
+        let mut bytes = [0; 4096];
+        let mut control_room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut control_room);
+        let count = retry(|| {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?
+        .bytes;
+        let mut descriptor = None;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                descriptor = descriptors.last();
+            }
+        }
+        let Some((kind, body)) = bytes[..count].split_first() else { return Ok(None) };
+        match (*kind, descriptor) {
+            (CGROUP_READY, None) => Ok(Some(Message::CgroupReady)),
+            (START, None) => Ok(Some(Message::Start)),
+            (READY, None) => Ok(Some(Message::Ready)),
+            (TERMINAL, Some(master)) => Ok(Some(Message::Terminal(master))),
+            (FAILED, None) => Ok(Some(Message::Failed(Error::decode(body)))),
+            (_, _) => Err(Errno::BADMSG),
+        }
+    }
+
+    /// The next message, or `TIMEDOUT`.
+    pub(crate) fn receive_until(&self, deadline: Instant) -> Result<Option<Message>, Errno> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timespec(left))) {
+                Ok(0) => return Err(Errno::TIMEDOUT),
+                Ok(_) => return self.receive(),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Whether the other side is gone, without waiting.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut poll_fd = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut poll_fd, Some(&Timespec::default())) {
+            Ok(_) => poll_fd[0].revents().contains(PollFlags::HUP),
+            Err(_) => true,
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive_and_the_end_is_seen() {
+        let (one, other) = Channel::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        one.send(&Message::Terminal(file.into())).unwrap();
+        one.send(&Message::Failed(Error::Ended)).unwrap();
+        assert!(matches!(other.receive().unwrap(), Some(Message::Terminal(_))));
+        assert!(matches!(other.receive().unwrap(), Some(Message::Failed(_))));
+        assert!(!other.is_abandoned());
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert!(matches!(other.receive_until(soon), Err(Errno::TIMEDOUT)));
+        drop(one);
+        assert!(other.is_abandoned());
+        assert!(other.receive().unwrap().is_none());
+    }
+}

@@ -1,0 +1,225 @@
+//! The parent's side of a new container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
+use shim_cgroup::{Cgroup, Layout};
+use shim_sys::clone::{Cloned, NAMESPACES, clone3};
+use shim_wire::files::RunDir;
+use shim_wire::plan::{CreateOptions, Resources};
+
+use crate::channel::{Channel, Message};
+use crate::child::{Birth, Joined};
+use crate::error::At;
+use crate::process::{Unfinished, Waiting};
+use crate::{Error, Rule, Step, child, stdio};
+
+pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
+pub(crate) const NEW_CGROUP: u64 = 0x0200_0000;
+pub(crate) const NEW_UTS: u64 = 0x0400_0000;
+pub(crate) const NEW_IPC: u64 = 0x0800_0000;
+pub(crate) const NEW_USER: u64 = 0x1000_0000;
+pub(crate) const NEW_PID: u64 = 0x2000_0000;
+pub(crate) const NEW_NET: u64 = 0x4000_0000;
+
+/// How long the removal of a group waits for the process that was just killed in it.
+const UNDO: Duration = Duration::from_secs(2);
+
+/// A container whose first process waits before its exec.
+#[derive(Debug)]
+pub struct Created {
+    pub process: Waiting,
+    /// Holds the container's mounts, whoever in it ends: closing it last is the holder's choice.
+    pub mount_namespace: OwnedFd,
+}
+
+/// Makes a container of the plan in `run_dir`, up to the exec of its first process.
+///
+/// Its control groups are made with it, and removed again when this fails. `network` is the network
+/// namespace that a `join` without a path means.
+///
+/// Needs root and a caller with one thread, which can't be inspected by others from then on
+/// (PR_SET_DUMPABLE of prctl(2)), nor can the child, until its exec.
+///
+/// # Errors
+/// What the request, the rootfs or the machine do not allow; [`Error::kind`] sorts them.
+pub fn create(
+    options: &CreateOptions,
+    run_dir: &RunDir,
+    network: Option<BorrowedFd<'_>>,
+) -> Result<Created, Error> {
+    check(options)?;
+    let layout = Layout::detect()?;
+    let cgroup = Cgroup::new(&layout, &options.cgroup)?;
+    let undo = Undo(Some(&cgroup));
+    let process = clone(options, run_dir, network, &layout, &cgroup)?;
+    let path = format!("/proc/{}/ns/mnt", process.pid);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mount_namespace =
+        rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path)?;
+    undo.forget();
+    Ok(Created { process, mount_namespace })
+}
+
+fn check(options: &CreateOptions) -> Result<(), Error> {
+    if options.clone_flags & !NAMESPACES != 0 {
+        let flags = format!("clone flags {:#x}", options.clone_flags);
+        return Err(Error::refused(flags, Rule::NamespaceKind));
+    }
+    if options.clone_flags & NEW_USER != 0 {
+        return Err(Error::refused("the plan", Rule::UserNamespace));
+    }
+    if options.clone_flags & NEW_MOUNT == 0 {
+        return Err(Error::refused("the plan", Rule::MountNamespace));
+    }
+    Ok(())
+}
+
+/// Clones the child and sees it through until it waits.
+fn clone(
+    options: &CreateOptions,
+    run_dir: &RunDir,
+    network: Option<BorrowedFd<'_>>,
+    layout: &Layout,
+    cgroup: &Cgroup,
+) -> Result<Waiting, Error> {
+    let (mut joined, pid_namespace) = open_namespaces(options)?;
+    if let (Some(network), true) = (network, joined.wants_network) {
+        let copy = rustix::io::fcntl_dupfd_cloexec(network, 3);
+        joined.namespaces.push((NEW_NET, copy.at(Step::OpenNamespace, "the network")?));
+    } else if joined.wants_network {
+        return Err(Error::refused("the plan", Rule::NetworkNotGiven));
+    }
+    let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
+    let (pipes, child_io) = stdio::make(options.terminal, options.stdin)?;
+    let none = Resources::default();
+    let resources = options.resources.as_ref().unwrap_or(&none);
+    if layout.is_v2() {
+        // The child is born into its limits.
+        cgroup.create(resources)?;
+    }
+    let born_into = cgroup.create_unified()?;
+    fail::fail_point!("shim.create.before_clone");
+    hide_from_others()?;
+    // The cgroup namespace is the child's to unshare, once it is in its group.
+    let namespaces = options.clone_flags & !NEW_CGROUP;
+    let group = born_into.as_ref().map(AsFd::as_fd);
+    let pid_namespace = pid_namespace.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
+    let (pid, pidfd) = match clone_into(namespaces, group, pid_namespace)? {
+        Cloned::Child => {
+            drop(ours);
+            let birth = Birth { options, run_dir, layout, cgroup, joined: &joined };
+            child::container(&birth, child_io, theirs, pipes)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((theirs, child_io, joined));
+    let process = Unfinished::new(pid, pidfd, ours);
+    fail::fail_point!("shim.create.after_clone");
+    if !layout.is_v2() {
+        // While the child assembles its rootfs.
+        cgroup.create(resources)?;
+    }
+    fail::fail_point!("shim.create.after_cgroup");
+    process.tell(&Message::CgroupReady)?;
+    let waiting = process.finish(pipes)?;
+    fail::fail_point!("shim.create.after_setup");
+    Ok(waiting)
+}
+
+/// Opens the namespaces to join; the pid namespace apart, because one is born into it.
+fn open_namespaces(options: &CreateOptions) -> Result<(Joined, Option<OwnedFd>), Error> {
+    let mut joined = Joined::default();
+    let mut pid_namespace = None;
+    for join in &options.join {
+        if ![NEW_UTS, NEW_IPC, NEW_NET, NEW_PID, NEW_CGROUP].contains(&join.kind) {
+            return Err(Error::refused(
+                format!("namespace {:#x} {:?}", join.kind, join.path),
+                Rule::NamespaceKind,
+            ));
+        }
+        if join.path.is_empty() && join.kind == NEW_NET {
+            joined.wants_network = true;
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let namespace = rustix::fs::open(&join.path, flags, Mode::empty())
+            .at(Step::OpenNamespace, &join.path)?;
+        match join.kind == NEW_PID {
+            true => pid_namespace = Some(namespace),
+            false => joined.namespaces.push((join.kind, namespace)),
+        }
+    }
+    Ok((joined, pid_namespace))
+}
+
+/// Makes this process, and what it clones, impossible to inspect or trace for others: a child that is
+/// visible inside a container has the caller's memory and descriptors (CVE-2016-9962).
+pub(crate) fn hide_from_others() -> Result<(), Error> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(Step::Clone, "the process")
+}
+
+/// A pid namespace to be born into.
+pub(crate) enum PidNamespace<'a> {
+    /// A namespace descriptor.
+    At(BorrowedFd<'a>),
+    /// That of the process that a pidfd means.
+    Of(BorrowedFd<'a>),
+}
+
+impl PidNamespace<'_> {
+    fn enter(&self) -> rustix::io::Result<()> {
+        match self {
+            Self::At(namespace) => {
+                move_into_link_name_space(*namespace, Some(LinkNameSpaceType::ProcessID))
+            }
+            Self::Of(process) => {
+                let kind = ThreadNameSpaceType::PROCESS_ID;
+                rustix::thread::move_into_thread_name_spaces(*process, kind)
+            }
+        }
+    }
+}
+
+/// Clones into new namespaces, a group and a pid namespace, and takes the caller's later children out
+/// of that one again.
+pub(crate) fn clone_into(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    pid_namespace: Option<PidNamespace<'_>>,
+) -> Result<Cloned, Error> {
+    let Some(target) = pid_namespace else {
+        return clone3(namespaces, cgroup).at(Step::Clone, "the container");
+    };
+    const OWN: &str = "/proc/self/ns/pid";
+    let own = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::OpenNamespace, OWN)?;
+    target.enter().at(Step::JoinNamespace, "the container's processes")?;
+    let cloned = clone3(namespaces, cgroup);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        PidNamespace::At(own.as_fd()).enter().at(Step::JoinNamespace, OWN)?;
+    }
+    cloned.at(Step::Clone, "the container")
+}
+
+/// Removes a group, unless it is told to forget it.
+struct Undo<'a>(Option<&'a Cgroup>);
+
+impl Undo<'_> {
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.0 {
+            // The first error is the one to report.
+            let _ = cgroup.remove(Instant::now() + UNDO);
+        }
+    }
+}

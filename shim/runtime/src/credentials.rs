@@ -1,0 +1,146 @@
+//! The last steps of a process before its exec, in the only order that works.
+//!
+//! ```text
+//!  OOM score, limits          while all capabilities are there
+//!  keyring, security label
+//!  bounding set               needs CAP_SETPCAP
+//!  groups, gid, uid           capabilities are kept over it
+//!  permitted, effective, inheritable, ambient
+//!  no_new_privs
+//!  death signal               forgotten at every change of credentials, so after the last
+//!  seccomp                    last: from here on only exec and reporting its failure
+//! ```
+
+use rustix::io::Errno;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+use rustix::thread::{Gid, Uid};
+use shim_wire::plan::{Capabilities, Process};
+
+use crate::channel::Channel;
+use crate::error::At;
+use crate::procfs::Procfs;
+use crate::user::Identity;
+use crate::{Error, Step};
+
+/// Becomes who the process shall be. Without `capabilities` those of the caller stay.
+pub(crate) fn assume(
+    process: &Process,
+    identity: &Identity,
+    procfs: Option<&Procfs>,
+    parent: &Channel,
+) -> Result<(), Error> {
+    set_oom_score_and_label(process, procfs)?;
+    for limit in &process.rlimits {
+        shim_sys::exec::set_rlimit(limit.resource, limit.soft, limit.hard).at(
+            Step::ResourceLimit,
+            format_args!("{} to {}:{}", limit.resource, limit.soft, limit.hard),
+        )?;
+    }
+    match shim_sys::exec::new_session_keyring() {
+        // Not built into the kernel, or kept from us by whoever runs us.
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {}
+        Err(errno) => return Err(errno).at(Step::Keyring, "the process"),
+    }
+    if let Some(capabilities) = &process.capabilities {
+        drop_bounding_set(capabilities)?;
+    }
+    become_user(identity)?;
+    if let Some(capabilities) = &process.capabilities {
+        set_sets(process, capabilities)?;
+    }
+    if process.no_new_privileges {
+        set_no_new_privs(true).at(Step::NoNewPrivileges, "the process")?;
+    }
+    set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal, "the process")?;
+    if parent.is_abandoned() {
+        // It died before the signal was set: nobody will look after this process.
+        shim_sys::exec::exit_now(1);
+    }
+    if !process.seccomp.is_empty() {
+        shim_sys::seccomp::install_filter(&process.seccomp, process.seccomp_flags)
+            .at(Step::Seccomp, "the process")?;
+    }
+    Ok(())
+}
+
+/// Whether [`assume`] writes to procfs.
+pub(crate) fn needs_procfs(process: &Process) -> bool {
+    process.oom_score_adj.is_some() || !process.apparmor.is_empty() || !process.selinux.is_empty()
+}
+
+fn set_oom_score_and_label(process: &Process, procfs: Option<&Procfs>) -> Result<(), Error> {
+    let Some(procfs) = procfs else { return Ok(()) };
+    if let Some(score) = process.oom_score_adj {
+        procfs
+            .write_own("oom_score_adj", &score.to_string())
+            .at(Step::OomScore, format_args!("to {score}"))?;
+    }
+    if !process.apparmor.is_empty() {
+        let value = format!("exec {}", process.apparmor);
+        procfs
+            .write_own("attr/apparmor/exec", &value)
+            .or_else(|_| procfs.write_own("attr/exec", &value))
+            .at(Step::SecurityLabel, &process.apparmor)?;
+    }
+    if !process.selinux.is_empty() {
+        procfs
+            .write_own("attr/exec", &process.selinux)
+            .at(Step::SecurityLabel, &process.selinux)?;
+    }
+    Ok(())
+}
+
+fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if capabilities.bounding & capability.bits() != 0 {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // The first number that this kernel has no capability for.
+            Err(Errno::INVAL) => break,
+            Err(errno) => {
+                return Err(errno).at(Step::Capabilities, format_args!("bounding {number}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn become_user(identity: &Identity) -> Result<(), Error> {
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    set_thread_groups(&groups).at(Step::Groups, format_args!("{:?}", identity.groups))?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    set_thread_res_gid(gid, gid, gid).at(Step::Identity, format_args!("group {}", identity.gid))?;
+    // So that the sets can still be narrowed to what was asked for afterwards; exec forgets it.
+    set_keep_capabilities(true).at(Step::Capabilities, "the process")?;
+    set_thread_res_uid(uid, uid, uid).at(Step::Identity, identity.uid)
+}
+
+fn set_sets(process: &Process, capabilities: &Capabilities) -> Result<(), Error> {
+    let mut permitted = CapabilitySet::from_bits_retain(capabilities.permitted);
+    let mut effective = CapabilitySet::from_bits_retain(capabilities.effective);
+    if !process.seccomp.is_empty() && !process.no_new_privileges {
+        // Needed for the filter, and gone with the exec: what a program gets then is made of the
+        // bounding, inheritable and ambient sets alone (capabilities(7)).
+        permitted |= CapabilitySet::SYS_ADMIN;
+        effective |= CapabilitySet::SYS_ADMIN;
+    }
+    let inheritable = CapabilitySet::from_bits_retain(capabilities.inheritable);
+    set_capabilities(None, CapabilitySets { effective, permitted, inheritable })
+        .at(Step::Capabilities, "the process")?;
+    clear_ambient_capability_set().at(Step::Capabilities, "the process")?;
+    for number in (0..64).filter(|number| capabilities.ambient & 1 << number != 0) {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        configure_capability_in_ambient_set(capability, true)
+            .at(Step::Capabilities, format_args!("ambient {number}"))?;
+    }
+    Ok(())
+}

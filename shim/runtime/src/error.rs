@@ -1,0 +1,339 @@
+//! What can go wrong on the way to a running process, on either side of the clone.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+/// Why a process could not be made or started. Those of the child travel to the parent as they are.
+#[derive(Debug)]
+pub enum Error {
+    /// No file of that name in any directory of PATH, or no file at that path.
+    CommandNotFound { command: String },
+    /// There is such a file, and it can't be executed.
+    CommandNotExecutable { command: String, errno: Errno },
+    /// The user or group can't be had.
+    User { user: String, problem: UserProblem },
+    /// The working directory can't be entered or made.
+    Cwd { cwd: String, errno: Errno },
+    /// What shall be mounted is not there.
+    MountSource { source: String, destination: String, errno: Errno },
+    /// Of the control group.
+    Cgroup(shim_cgroup::Error),
+    /// Something that is never done, or not done yet.
+    Refused { object: String, rule: Rule },
+    /// A system call.
+    System { step: Step, object: String, errno: Errno },
+    /// The child ended without saying why.
+    Ended,
+    /// The child did not get on for [`SETUP_SECONDS`](crate::process::SETUP_SECONDS).
+    TimedOut,
+}
+
+/// What kind of answer an error calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// docker's exit code 127.
+    CommandNotFound,
+    /// docker's exit code 126.
+    CommandNotExecutable,
+    BadUser,
+    BadCwd,
+    MountSource,
+    LimitRefused,
+    /// The request asks for something that is never done.
+    Refused,
+    /// The machine failed.
+    System,
+}
+
+impl Error {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::CommandNotFound { .. } => Kind::CommandNotFound,
+            Self::CommandNotExecutable { .. } => Kind::CommandNotExecutable,
+            Self::User { .. } => Kind::BadUser,
+            Self::Cwd { .. } => Kind::BadCwd,
+            Self::MountSource { .. } => Kind::MountSource,
+            Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
+            Self::Refused { .. } => Kind::Refused,
+            Self::Cgroup(_) | Self::System { .. } | Self::Ended | Self::TimedOut => Kind::System,
+        }
+    }
+
+    pub(crate) fn refused(object: impl fmt::Display, rule: Rule) -> Self {
+        Self::Refused { object: object.to_string(), rule }
+    }
+}
+
+/// Names the step and the object of a failed system call.
+pub(crate) trait At<T> {
+    fn at(self, step: Step, object: impl fmt::Display) -> Result<T, Error>;
+}
+
+impl<T> At<T> for Result<T, Errno> {
+    fn at(self, step: Step, object: impl fmt::Display) -> Result<T, Error> {
+        self.map_err(|errno| Error::System { step, object: object.to_string(), errno })
+    }
+}
+
+/// Declares an enum whose variants have a text and travel as their position.
+macro_rules! texts {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn decode(number: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text),+ })
+            }
+        }
+    };
+}
+
+texts! {
+    /// What was being done.
+    Step {
+        Channel => "talk to the child through",
+        Pipe => "make the pipes of",
+        OpenNamespace => "open the namespace",
+        JoinNamespace => "join the namespace of",
+        Clone => "clone into the namespaces of",
+        JoinCgroup => "join the control group",
+        UnshareCgroup => "unshare the cgroup namespace of",
+        ReadPlan => "read the plan",
+        Propagation => "set the mount propagation of",
+        Overlay => "assemble the overlay",
+        Mount => "mount",
+        MountOption => "set the option",
+        MountAttributes => "set the mount attributes of",
+        Attach => "attach the mount at",
+        Resolve => "find in the rootfs",
+        MakeTarget => "make in the rootfs",
+        MakeDevice => "make the device",
+        MakeLink => "make the link",
+        OpenTerminal => "open the terminal",
+        Hide => "mask",
+        Protect => "make read-only",
+        Pivot => "pivot into",
+        Hostname => "set the host name",
+        Loopback => "switch on the interface",
+        Sysctl => "set the kernel parameter",
+        Stdio => "set up",
+        Session => "make a session for",
+        OomScore => "set the OOM score",
+        ResourceLimit => "set the limit",
+        Keyring => "make a session keyring for",
+        SecurityLabel => "set the security label",
+        Capabilities => "set the capabilities of",
+        Groups => "set the groups",
+        Identity => "become the user",
+        NoNewPrivileges => "set no_new_privs for",
+        DeathSignal => "set the death signal of",
+        Seccomp => "install the seccomp filter of",
+        Descriptors => "close the descriptors of",
+        InitImage => "copy the init from",
+        Exec => "execute",
+    }
+}
+
+texts! {
+    /// What is never done, or not done yet.
+    Rule {
+        UserNamespace => "user namespaces need id mappings, which a plan does not carry",
+        MountNamespace => "a container needs a mount namespace of its own",
+        NamespaceKind => "not a kind of namespace that can be joined",
+        NetworkNotGiven => "the plan joins a network namespace that was not handed over",
+        MalformedPlan => "the plan is malformed",
+        Symlink => "it is a symbolic link in the rootfs",
+        Overmount => "nothing may be mounted over a part of procfs",
+        NotAPath => "not a path inside the rootfs",
+        TooManyLinks => "too many symbolic links on the way",
+        NotANullDevice => "not the null device",
+        NotAPty => "not a terminal of the container's own devpts",
+        MountKind => "not a kind of file system that a container may mount",
+        OptionTooLong => "the option does not fit a page",
+        DeviceKind => "not a kind of device",
+        OtherDevice => "another device is there already",
+        SysctlName => "not the name of a kernel parameter",
+        SysctlValue => "a value of one line without control characters is needed",
+        SysctlNamespace => "it would change the host: the container shares that namespace",
+        HostnameNamespace => "it would rename the host: the container shares the UTS namespace",
+        NoProcess => "there is no command to run",
+        NulByte => "it holds a NUL byte",
+        InitImage => "the init's own program has changed meanwhile",
+    }
+}
+
+texts! {
+    /// Why a user can't be had.
+    UserProblem {
+        Malformed => "not a NAME|UID[:GROUP|GID]",
+        OutOfRange => "ids run from 0 to 2147483647",
+        NoSuchUser => "no such user in the container's /etc/passwd",
+        NoSuchGroup => "no such group in the container's /etc/group",
+        NotAFile => "the container's file of users or groups is not a regular file",
+        TooLarge => "the container's file of users or groups is larger than 8 MiB",
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommandNotFound { command } => {
+                write!(f, "command {command:?}: not found in the container")
+            }
+            Self::CommandNotExecutable { command, errno } => {
+                write!(f, "command {command:?}: can't be executed: {errno}")
+            }
+            Self::User { user, problem } => write!(f, "user {user:?}: {problem}"),
+            Self::Cwd { cwd, errno } => write!(f, "working directory {cwd:?}: {errno}"),
+            Self::MountSource { source, destination, errno } => {
+                write!(f, "source {source:?} of the mount at {destination:?}: {errno}")
+            }
+            Self::Cgroup(error) => error.fmt(f),
+            Self::Refused { object, rule } => write!(f, "{object}: {rule}"),
+            Self::System { step, object, errno } => write!(f, "{step} {object}: {errno}"),
+            Self::Ended => f.write_str("the process ended before its program was executed"),
+            Self::TimedOut => f.write_str("the process did not get to its program in time"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Cgroup(error) => error.source(),
+            Self::CommandNotExecutable { errno, .. }
+            | Self::Cwd { errno, .. }
+            | Self::MountSource { errno, .. }
+            | Self::System { errno, .. } => Some(errno),
+            Self::CommandNotFound { .. }
+            | Self::User { .. }
+            | Self::Refused { .. }
+            | Self::Ended
+            | Self::TimedOut => None,
+        }
+    }
+}
+
+impl From<shim_cgroup::Error> for Error {
+    fn from(error: shim_cgroup::Error) -> Self {
+        Self::Cgroup(error)
+    }
+}
+
+/// Between the two texts of an encoded error.
+const SEPARATOR: char = '\0';
+const HEADER: usize = 6;
+/// What an encoded error is cut to: the message of a socket.
+const MAX_TEXT: usize = 2048;
+
+impl Error {
+    /// For the socket: variant, detail, errno, two texts.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (variant, detail, errno, first, second): (u8, u8, Option<Errno>, &str, &str) =
+            match self {
+                Self::CommandNotFound { command } => (0, 0, None, command, ""),
+                Self::CommandNotExecutable { command, errno } => (1, 0, Some(*errno), command, ""),
+                Self::User { user, problem } => (2, *problem as u8, None, user, ""),
+                Self::Cwd { cwd, errno } => (3, 0, Some(*errno), cwd, ""),
+                Self::MountSource { source, destination, errno } => {
+                    (4, 0, Some(*errno), source, destination)
+                }
+                Self::Refused { object, rule } => (5, *rule as u8, None, object, ""),
+                Self::System { step, object, errno } => (6, *step as u8, Some(*errno), object, ""),
+                Self::Cgroup(error) => {
+                    let errno = error.errno().unwrap_or(Errno::IO);
+                    return Self::System {
+                        step: Step::JoinCgroup,
+                        object: error.to_string(),
+                        errno,
+                    }
+                    .encode();
+                }
+                Self::TimedOut | Self::Ended => (7, 0, None, "", ""),
+            };
+        let mut bytes = vec![variant, detail];
+        bytes.extend(errno.map_or(0, Errno::raw_os_error).to_le_bytes());
+        let limit = |text: &str| -> String { text.chars().take(MAX_TEXT / 4).collect() };
+        bytes.extend(limit(first).bytes());
+        bytes.push(SEPARATOR as u8);
+        bytes.extend(limit(second).bytes());
+        bytes
+    }
+
+    /// The inverse; what can't be read is [`Error::Ended`], for then the child is broken.
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        Self::try_decode(bytes).unwrap_or(Self::Ended)
+    }
+
+    fn try_decode(bytes: &[u8]) -> Option<Self> {
+        let (header, text) = bytes.split_at_checked(HEADER)?;
+        let text = String::from_utf8_lossy(text);
+        let (first, second) = text.split_once(SEPARATOR)?;
+        let (first, second) = (first.to_owned(), second.to_owned());
+        let errno = i32::from_le_bytes(header[2..].try_into().ok()?);
+        let errno = if (1..4096).contains(&errno) { errno } else { Errno::IO.raw_os_error() };
+        let errno = Errno::from_raw_os_error(errno);
+        Some(match header[0] {
+            0 => Self::CommandNotFound { command: first },
+            1 => Self::CommandNotExecutable { command: first, errno },
+            2 => Self::User { user: first, problem: UserProblem::decode(header[1])? },
+            3 => Self::Cwd { cwd: first, errno },
+            4 => Self::MountSource { source: first, destination: second, errno },
+            5 => Self::Refused { object: first, rule: Rule::decode(header[1])? },
+            6 => Self::System { step: Step::decode(header[1])?, object: first, errno },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_child_reach_the_parent_as_they_are() {
+        let errors = [
+            Error::CommandNotFound { command: "nope".to_owned() },
+            Error::CommandNotExecutable { command: "/etc".to_owned(), errno: Errno::ACCESS },
+            Error::User { user: "x".to_owned(), problem: UserProblem::TooLarge },
+            Error::Cwd { cwd: "/x".to_owned(), errno: Errno::NOTDIR },
+            Error::MountSource {
+                source: "/a".to_owned(),
+                destination: "/b".to_owned(),
+                errno: Errno::NOENT,
+            },
+            Error::refused("/proc", Rule::Symlink),
+            Error::System { step: Step::Exec, object: "é".to_owned(), errno: Errno::NOEXEC },
+        ];
+        for error in errors {
+            assert_eq!(Error::decode(&error.encode()).to_string(), error.to_string());
+            assert_eq!(Error::decode(&error.encode()).kind(), error.kind());
+        }
+    }
+
+    #[test]
+    fn what_a_broken_child_says_is_no_error_of_its_own() {
+        let whole = Error::refused("/proc", Rule::Symlink).encode();
+        for bytes in [&[][..], &whole[..5], &whole[..6], &[9, 0, 0, 0, 0, 0, 0], &[5; 9]] {
+            assert!(matches!(Error::decode(bytes), Error::Ended), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_text_is_cut_to_a_message() {
+        let command = "é".repeat(100_000);
+        assert!(Error::CommandNotFound { command }.encode().len() <= HEADER + 1 + MAX_TEXT);
+    }
+}

@@ -1,0 +1,53 @@
+//! The parent's side of a further process in a running container.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use shim_cgroup::{Cgroup, Layout};
+use shim_sys::clone::Cloned;
+use shim_wire::plan::ExecOptions;
+
+use crate::channel::Channel;
+use crate::create::{PidNamespace, clone_into, hide_from_others};
+use crate::error::At;
+use crate::process::{Unfinished, Waiting};
+use crate::{Error, Rule, Step, child, stdio};
+
+/// The container to join.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecTarget<'a> {
+    /// The pidfd of its first process.
+    pub init: BorrowedFd<'a>,
+    /// Its control group, as in [`CreateOptions`](shim_wire::plan::CreateOptions).
+    pub cgroup: &'a str,
+}
+
+/// Makes a further process of a container, up to its exec: in all the namespaces of the container's
+/// first process, in its control groups, and with its root.
+///
+/// Needs root and a caller with one thread; see [`create`](crate::create()).
+///
+/// # Errors
+/// [`Error::System`] with `ESRCH` when the container has ended; otherwise as for `create`.
+pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, Error> {
+    let process =
+        options.process.as_ref().ok_or_else(|| Error::refused("the exec", Rule::NoProcess))?;
+    let layout = Layout::detect()?;
+    let cgroup = Cgroup::new(&layout, target.cgroup)?;
+    let born_into = cgroup.open_unified()?;
+    let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
+    let (pipes, child_io) = stdio::make(process.terminal, options.stdin)?;
+    fail::fail_point!("shim.exec.before_clone");
+    hide_from_others()?;
+    let group = born_into.as_ref().map(AsFd::as_fd);
+    let (pid, pidfd) = match clone_into(0, group, Some(PidNamespace::Of(target.init)))? {
+        Cloned::Child => {
+            drop(ours);
+            child::joiner(options, process, target.init, &cgroup, child_io, theirs, pipes)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((theirs, child_io));
+    let unfinished = Unfinished::new(pid, pidfd, ours);
+    fail::fail_point!("shim.exec.after_clone");
+    unfinished.finish(pipes)
+}

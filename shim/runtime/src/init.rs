@@ -1,0 +1,152 @@
+//! The tiny init of `--init`: pid 1 of a container, which reaps what others leave behind, passes
+//! signals on, and ends as its one child ends.
+//!
+//! It is the caller's own program, run again inside. So that nothing inside can ever write to that
+//! program's file through `/proc/1/exe` (CVE-2019-5736), it is executed from a read-only mount of
+//! nowhere, or from a sealed copy in memory where the kernel can't do that.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{Pid, WaitOptions};
+use shim_sys::exec::{execve, exit_now};
+use shim_sys::signal::{self, Blocked};
+
+use crate::error::At;
+use crate::{Error, Rule, Step, mounts};
+
+/// The name that this program has when it shall be the init: its `main` then has to call [`main`]
+/// before anything else.
+pub const ARGV0: &str = "bosun-init";
+
+/// shells' codes for a command that is not there, or can't be executed.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
+/// What the container's arguments become: `bosun-init PATH ARGV0 ARGUMENT…`.
+pub(crate) fn arguments(path: CString, arguments: Vec<CString>) -> Vec<CString> {
+    let name = CString::new(ARGV0).unwrap_or_default();
+    [name, path].into_iter().chain(arguments).collect()
+}
+
+/// This program, to be executed inside without being writable there. Called outside, before the
+/// mount table changes.
+pub(crate) fn image() -> Result<OwnedFd, Error> {
+    const OWN: &str = "/proc/self/exe";
+    read_only_mount(OWN).or_else(|_| sealed_copy(OWN).at(Step::InitImage, OWN)).and_then(|image| {
+        let same = rustix::fs::stat(OWN).and_then(|own| {
+            let size = rustix::fs::fstat(&image)?.st_size;
+            Ok(size == own.st_size)
+        });
+        match same.at(Step::InitImage, OWN)? {
+            true => Ok(image),
+            false => Err(Error::refused(OWN, Rule::InitImage)),
+        }
+    })
+}
+
+fn read_only_mount(own: &str) -> Result<OwnedFd, Error> {
+    // By its path: what the link itself leads to lies in the caller's mount namespace, of which this
+    // is a copy.
+    let path = rustix::fs::readlink(own, Vec::new()).at(Step::InitImage, own)?;
+    let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, path, how).at(Step::InitImage, own)?;
+    mounts::make_private(&mount, own)?;
+    mounts::make_read_only(mount.as_fd(), false, own)?;
+    let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+    let found = rustix::fs::fstat(&mount).map(identity).at(Step::InitImage, own)?;
+    let wanted = rustix::fs::stat(own).map(identity).at(Step::InitImage, own)?;
+    // Replaced by a newer one meanwhile, or deleted.
+    if found == wanted { Ok(mount) } else { Err(Error::refused(own, Rule::InitImage)) }
+}
+
+fn sealed_copy(own: &str) -> Result<OwnedFd, Errno> {
+    let from = rustix::fs::open(own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let copy = rustix::fs::memfd_create(ARGV0, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    loop {
+        match rustix::fs::sendfile(&copy, &from, None, 1 << 30) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    Ok(copy)
+}
+
+/// Is the init: runs the command in its own arguments and ends with its status.
+pub fn main() -> ! {
+    let mut arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| CString::new(argument.into_vec()).unwrap_or_default());
+    let Some(path) = arguments.next() else { exit_now(NOT_FOUND) };
+    let arguments: Vec<CString> = arguments.collect();
+    let signals = Blocked::all();
+    match signal::fork() {
+        Ok(None) => run(&path, &arguments),
+        Ok(Some(child)) => supervise(&signals, child),
+        Err(_) => exit_now(NOT_EXECUTABLE),
+    }
+}
+
+/// The child: a process group of its own, which gets the terminal when there is one.
+fn run(path: &CString, arguments: &[CString]) -> ! {
+    let group = rustix::process::setpgid(None, None).map(|()| rustix::process::getpgrp());
+    if let Ok(group) = group {
+        for terminal in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            if rustix::termios::tcsetpgrp(terminal, group).is_ok() {
+                break;
+            }
+        }
+    }
+    signal::reset();
+    let environment: Vec<CString> = std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let mut entry = name.into_vec();
+            entry.push(b'=');
+            entry.extend(value.into_vec());
+            CString::new(entry).ok()
+        })
+        .collect();
+    match execve(path, arguments, &environment) {
+        Errno::NOENT => exit_now(NOT_FOUND),
+        _ => exit_now(NOT_EXECUTABLE),
+    }
+}
+
+/// The parent: passes every signal on and reaps whatever ends, until the child does.
+fn supervise(signals: &Blocked, child: i32) -> ! {
+    let sigchld = rustix::process::Signal::CHILD.as_raw();
+    loop {
+        match signals.wait() {
+            Ok(signal) if signal == sigchld => {
+                if let Some(code) = reap(child) {
+                    exit_now(code);
+                }
+            }
+            Ok(signal) => {
+                // Gone already: its status is next.
+                let _ = signal::kill(child, signal);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reaps all that has ended; the code when the child is among it.
+fn reap(child: i32) -> Option<i32> {
+    let mut code = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if Pid::as_raw(Some(pid)) == child {
+            code = status
+                .exit_status()
+                .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+        }
+    }
+    code
+}

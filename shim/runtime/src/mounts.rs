@@ -1,0 +1,289 @@
+//! Mounts: made and set up while they are attached nowhere, then attached to a descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, FileType, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use shim_sys::mount::{MountAttributes, mount_setattr};
+use shim_wire::plan::PlanMount;
+
+use crate::error::At;
+use crate::rootfs::{Leaf, Root};
+use crate::{Error, Rule, Step};
+
+/// MS_* of mount(2), as the plan has them.
+mod flag {
+    pub(super) const REC: u64 = 0x4000;
+    pub(super) const PRIVATE: u64 = 1 << 18;
+    pub(super) const SHARED: u64 = 1 << 20;
+    /// In the order of [`super::ATTRIBUTES`].
+    pub(super) const RDONLY: u64 = 1;
+    pub(super) const NOSUID: u64 = 2;
+    pub(super) const NODEV: u64 = 4;
+    pub(super) const NOEXEC: u64 = 8;
+    pub(super) const NOSYMFOLLOW: u64 = 256;
+    pub(super) const NOATIME: u64 = 1024;
+    pub(super) const NODIRATIME: u64 = 2048;
+    pub(super) const STRICTATIME: u64 = 1 << 24;
+}
+
+/// MOUNT_ATTR_* of mount_setattr(2) for each flag.
+const ATTRIBUTES: [(u64, u64); 8] = [
+    (flag::RDONLY, 0x1),
+    (flag::NOSUID, 0x2),
+    (flag::NODEV, 0x4),
+    (flag::NOEXEC, 0x8),
+    (flag::NOSYMFOLLOW, 0x0020_0000),
+    (flag::NOATIME, 0x10),
+    (flag::NODIRATIME, 0x80),
+    (flag::STRICTATIME, 0x20),
+];
+/// MOUNT_ATTR__ATIME: one field of several bits, cleared before one of them is set.
+const ATIME_FIELD: u64 = 0x70;
+const ATIME_FLAGS: u64 = flag::NOATIME | flag::STRICTATIME;
+const READ_ONLY: u64 = 0x1;
+
+/// What an empty directory is mounted with.
+pub(crate) const MASK_FLAGS: u64 = flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC;
+
+/// PROC_SUPER_MAGIC of statfs(2).
+pub(crate) const PROC_MAGIC: u64 = 0x9fa0;
+
+/// What may be mounted over in procfs: what lxcfs and the like stand in for. All else could be a way
+/// to fake what the last steps write (CVE-2015-3631, CVE-2019-16884).
+const MAY_BE_COVERED: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
+/// A mount of the plan, complete but for its place.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    mount: OwnedFd,
+    leaf: Leaf,
+}
+
+/// Copies the sources of those binds whose mounts shall travel back to the host: only before the
+/// mount table turns into a slave of the host's are they still its peers.
+pub(crate) fn copy_shared(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, Error> {
+    let is_shared =
+        |mount: &PlanMount| mount.kind == "bind" && mount.propagation & flag::SHARED != 0;
+    mounts.iter().map(|mount| is_shared(mount).then(|| copy(mount)).transpose()).collect()
+}
+
+/// Makes a mount of any kind but `cgroup`.
+pub(crate) fn make(mount: &PlanMount) -> Result<Detached, Error> {
+    match mount.kind.as_str() {
+        "bind" => copy(mount),
+        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
+            let context = new_file_system(&mount.kind, &mount.source, &mount.data)?;
+            let detached = finish_file_system(&context, mount.flags)
+                .at(Step::Mount, format_args!("{} at {}", mount.kind, mount.destination))?;
+            if mount.propagation & !flag::REC & !flag::PRIVATE != 0 {
+                set_propagation(&detached, mount)?;
+            }
+            Ok(Detached { mount: detached, leaf: Leaf::Directory })
+        }
+        other => Err(Error::refused(format!("{other:?}"), Rule::MountKind)),
+    }
+}
+
+/// A context for a file system of a kind, with its options.
+pub(crate) fn new_file_system(kind: &str, source: &str, data: &str) -> Result<OwnedFd, Error> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, kind)?;
+    if !source.is_empty() {
+        fsconfig_set_string(&context, "source", source).at(Step::MountOption, source)?;
+    }
+    for option in data.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, option),
+        }
+        .at(Step::MountOption, format_args!("{option} of {kind}"))?;
+    }
+    Ok(context)
+}
+
+/// The mount of a context.
+pub(crate) fn finish_file_system(context: &OwnedFd, flags: u64) -> Result<OwnedFd, Errno> {
+    fsconfig_create(context)?;
+    let attributes = u32::try_from(attributes(flags).0).map_err(|_| Errno::INVAL)?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes);
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// MS_* flags as attributes to set and to clear.
+fn attributes(flags: u64) -> (u64, u64) {
+    let set = ATTRIBUTES
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .fold(0, |bits, (_, attribute)| bits | attribute);
+    (set, if flags & ATIME_FLAGS != 0 { ATIME_FIELD } else { 0 })
+}
+
+/// A copy of a host directory or file with its flags, and of what is mounted below it when the plan
+/// says so.
+fn copy(mount: &PlanMount) -> Result<Detached, Error> {
+    let recursive = mount.flags & flag::REC != 0;
+    let missing = |errno| Error::MountSource {
+        source: mount.source.clone(),
+        destination: mount.destination.clone(),
+        errno,
+    };
+    let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    how.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let copy = open_tree(CWD, mount.source.as_str(), how).map_err(missing)?;
+    let found = rustix::fs::fstat(&copy).map_err(missing)?;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    let leaf = if is_directory { Leaf::Directory } else { Leaf::File };
+    let (set, clear) = attributes(mount.flags);
+    if set != 0 {
+        let attributes = MountAttributes { set, clear, ..MountAttributes::default() };
+        mount_setattr(copy.as_fd(), recursive, attributes)
+            .at(Step::MountAttributes, &mount.source)?;
+    }
+    set_propagation(&copy, mount)?;
+    Ok(Detached { mount: copy, leaf })
+}
+
+fn set_propagation(copy: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
+    let (propagation, recursive) = match mount.propagation {
+        0 => (flag::PRIVATE, true),
+        asked => (asked & !flag::REC, asked & flag::REC != 0),
+    };
+    let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+    mount_setattr(copy.as_fd(), recursive, attributes).at(Step::Propagation, &mount.destination)
+}
+
+/// Sets the flags of a copy, alone and cut off from all others.
+pub(crate) fn set_flags(copy: &OwnedFd, flags: u64, name: &str) -> Result<(), Error> {
+    let (set, clear) = attributes(flags);
+    let attributes =
+        MountAttributes { set, clear, propagation: flag::PRIVATE, ..MountAttributes::default() };
+    mount_setattr(copy.as_fd(), false, attributes).at(Step::MountAttributes, name)
+}
+
+/// Cuts a mount, and those below it, off from all others.
+pub(crate) fn make_private(mount: &OwnedFd, name: &str) -> Result<(), Error> {
+    let attributes = MountAttributes { propagation: flag::PRIVATE, ..MountAttributes::default() };
+    mount_setattr(mount.as_fd(), true, attributes).at(Step::Propagation, name)
+}
+
+/// Makes one mount read-only; those below it stay as they are, unless `recursive`.
+pub(crate) fn make_read_only(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    name: &str,
+) -> Result<(), Error> {
+    let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
+    mount_setattr(mount, recursive, attributes).at(Step::MountAttributes, name)
+}
+
+impl Detached {
+    /// Attaches it where the plan says, and gives back its root.
+    pub(crate) fn attach_at(self, root: &Root, mount: &PlanMount) -> Result<OwnedFd, Error> {
+        let place = place(root, mount, self.leaf)?;
+        attach(&self.mount, place.as_fd(), &mount.destination)?;
+        Ok(self.mount)
+    }
+}
+
+/// Where a mount goes, made when it is missing.
+pub(crate) fn place(root: &Root, mount: &PlanMount, leaf: Leaf) -> Result<OwnedFd, Error> {
+    let path = &mount.destination;
+    if matches!(mount.kind.as_str(), "proc" | "sysfs") {
+        // A link would let the image choose which directory the kernel's files appear in, and what
+        // later stands at /proc (CVE-2019-19921, CVE-2023-28642, CVE-2025-54867).
+        match root.open_plain(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            Err(Errno::LOOP) => return Err(Error::refused(path, Rule::Symlink)),
+            other => return other.at(Step::Resolve, path),
+        }
+    }
+    let place = root.make(path, leaf)?;
+    refuse_to_cover_procfs(&place, mount)?;
+    Ok(place)
+}
+
+fn refuse_to_cover_procfs(place: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
+    let path = mount.destination.trim_end_matches('/');
+    // The whole of it may be stood in for by the host's, or by another procfs, only.
+    if path == "/proc" {
+        let is_procfs = match mount.kind.as_str() {
+            "proc" => true,
+            "bind" => rustix::fs::statfs(mount.source.as_str())
+                .is_ok_and(|found| found.f_type as u64 == PROC_MAGIC),
+            _ => false,
+        };
+        return match is_procfs {
+            true => Ok(()),
+            false => Err(Error::refused(path, Rule::Overmount)),
+        };
+    }
+    let found = rustix::fs::fstatfs(place).at(Step::Resolve, path)?;
+    if found.f_type as u64 == PROC_MAGIC && !MAY_BE_COVERED.contains(&path) {
+        return Err(Error::refused(path, Rule::Overmount));
+    }
+    Ok(())
+}
+
+/// Attaches a mount on top of whatever a descriptor stands for.
+pub(crate) fn attach(mount: &OwnedFd, place: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags).at(Step::Attach, name)
+}
+
+/// A copy of the mount that a descriptor lies in, with that as its root.
+pub(crate) fn copy_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut how = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    how.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    open_tree(fd, "", how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_attributes_one_by_one() {
+        assert_eq!(attributes(0), (0, 0));
+        assert_eq!(attributes(flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC), (15, 0));
+        assert_eq!(attributes(flag::NOATIME), (0x10, ATIME_FIELD));
+        assert_eq!(attributes(flag::STRICTATIME), (0x20, ATIME_FIELD));
+        assert_eq!(attributes(flag::REC), (0, 0));
+    }
+
+    #[test]
+    fn a_bind_without_a_source_names_it() {
+        let mount = PlanMount {
+            kind: "bind".to_owned(),
+            source: "/no/such/source".to_owned(),
+            destination: "/data".to_owned(),
+            ..PlanMount::default()
+        };
+        let error = make(&mount).unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::MountSource);
+        assert!(error.to_string().contains("/no/such/source"), "{error}");
+    }
+
+    #[test]
+    fn kinds_that_no_container_may_mount_are_refused() {
+        for kind in ["ext4", "nfs", "overlay", "debugfs", ""] {
+            let mount = PlanMount { kind: kind.to_owned(), ..PlanMount::default() };
+            assert_eq!(make(&mount).unwrap_err().kind(), crate::Kind::Refused, "{kind}");
+        }
+    }
+}

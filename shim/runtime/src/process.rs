@@ -1,0 +1,132 @@
+//! A process that is complete but for its exec, and the parent's way of waiting for it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::channel::{Channel, Message};
+use crate::error::At;
+use crate::{Error, Step};
+
+/// How long a child may take from its clone until it waits, and from its start until its exec: disks
+/// hang, and nobody waits for ever.
+pub(crate) const SETUP_SECONDS: u64 = 60;
+
+/// The parent's ends of a process' standard streams: close-on-exec and blocking.
+#[derive(Debug)]
+pub enum ProcessIo {
+    /// Standard output and error, and with `stdin` standard input, are the other side of `master`.
+    Terminal { master: OwnedFd },
+    /// Without `stdin`, standard input is /dev/null.
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+/// A process that waits before its exec. When it is dropped unstarted, the process ends by itself,
+/// and is to be reaped like any other.
+#[derive(Debug)]
+pub struct Waiting {
+    /// As the caller's pid namespace counts.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub io: ProcessIo,
+    /// Closed by whoever lets the process go on; the process ends when it closes before.
+    gate: Option<Channel>,
+}
+
+impl Waiting {
+    /// Lets the process execute its program, and returns when it has. A second call does nothing.
+    ///
+    /// # Errors
+    /// Those of the last steps, [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`] among
+    /// them. The process is dead and reaped then.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let Some(gate) = self.gate.take() else { return Ok(()) };
+        start(&gate).inspect_err(|_| end(&self.pidfd))
+    }
+}
+
+fn start(gate: &Channel) -> Result<(), Error> {
+    match gate.send(&Message::Start) {
+        Ok(()) => {}
+        Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Ended),
+        Err(errno) => return Err(errno).at(Step::Channel, "the gate"),
+    }
+    match receive(gate)? {
+        None => Ok(()),
+        Some(Message::Failed(error)) => Err(error),
+        Some(Message::CgroupReady | Message::Start | Message::Terminal(_) | Message::Ready) => {
+            Err(Error::Ended)
+        }
+    }
+}
+
+fn receive(gate: &Channel) -> Result<Option<Message>, Error> {
+    let deadline = Instant::now() + Duration::from_secs(SETUP_SECONDS);
+    match gate.receive_until(deadline) {
+        Ok(message) => Ok(message),
+        Err(Errno::TIMEDOUT) => Err(Error::TimedOut),
+        Err(errno) => Err(errno).at(Step::Channel, "the gate"),
+    }
+}
+
+/// A child that is not complete yet; killed and reaped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) pid: i32,
+    pidfd: Option<OwnedFd>,
+    gate: Option<Channel>,
+}
+
+impl Unfinished {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, gate: Channel) -> Self {
+        Self { pid, pidfd: Some(pidfd), gate: Some(gate) }
+    }
+
+    pub(crate) fn tell(&self, message: &Message) -> Result<(), Error> {
+        match self.gate.as_ref().map(|gate| gate.send(message)) {
+            // It is gone: what it said before is more telling.
+            Some(Err(Errno::PIPE | Errno::CONNRESET)) | None => Ok(()),
+            Some(result) => result.at(Step::Channel, "the child"),
+        }
+    }
+
+    /// Waits until the child is complete; a pty's master may come on the way.
+    pub(crate) fn finish(mut self, pipes: Option<ProcessIo>) -> Result<Waiting, Error> {
+        let mut io = pipes;
+        loop {
+            let message = match &self.gate {
+                Some(gate) => receive(gate)?,
+                None => None,
+            };
+            match message {
+                Some(Message::Terminal(master)) => io = Some(ProcessIo::Terminal { master }),
+                Some(Message::Ready) => break,
+                Some(Message::Failed(error)) => return Err(error),
+                Some(Message::CgroupReady | Message::Start) | None => return Err(Error::Ended),
+            }
+        }
+        match (self.pidfd.take(), io) {
+            (Some(pidfd), Some(io)) => {
+                Ok(Waiting { pid: self.pid, pidfd, io, gate: self.gate.take() })
+            }
+            (_, _) => Err(Error::Ended),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            end(pidfd);
+        }
+    }
+}
+
+/// Kills and reaps a child.
+fn end(pidfd: &OwnedFd) {
+    // It may have ended by itself, and is then only reaped.
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+}

@@ -1,0 +1,137 @@
+//! Descriptors 0 to 2 of a process.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Gid, Uid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::error::At;
+use crate::process::ProcessIo;
+use crate::rootfs::Root;
+use crate::{Error, Rule, Step};
+
+/// The child's ends.
+#[derive(Debug)]
+pub(crate) enum ChildIo {
+    /// To be made of the container's own pty.
+    Terminal {
+        stdin: bool,
+    },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+}
+
+/// Both ends of what is no terminal; a terminal comes later, from inside.
+pub(crate) fn make(terminal: bool, stdin: bool) -> Result<(Option<ProcessIo>, ChildIo), Error> {
+    if terminal {
+        return Ok((None, ChildIo::Terminal { stdin }));
+    }
+    let make = |name| pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, name);
+    let (stdin_read, stdin_write) = match stdin {
+        true => make("standard input").map(|(read, write)| (Some(read), Some(write)))?,
+        false => (None, None),
+    };
+    let (stdout_read, stdout_write) = make("standard output")?;
+    let (stderr_read, stderr_write) = make("standard error")?;
+    Ok((
+        Some(ProcessIo::Pipes { stdin: stdin_write, stdout: stdout_read, stderr: stderr_read }),
+        ChildIo::Pipes { stdin: stdin_read, stdout: stdout_write, stderr: stderr_write },
+    ))
+}
+
+/// The three descriptors, not in their places yet.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// The terminal to control the session.
+    terminal: bool,
+}
+
+impl Streams {
+    /// Of pipes, or of the pty's other side.
+    pub(crate) fn new(root: &Root, io: ChildIo, slave: Option<OwnedFd>) -> Result<Self, Error> {
+        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Stdio, "a copy");
+        let (stdin, stdout, stderr) = match (io, slave) {
+            (ChildIo::Terminal { stdin }, Some(slave)) => {
+                let input = if stdin { Some(copy(&slave)?) } else { None };
+                let output = copy(&slave)?;
+                return Ok(Self {
+                    stdin: input.map_or_else(|| null(root), Ok)?,
+                    stdout: output,
+                    stderr: slave,
+                    terminal: true,
+                });
+            }
+            (ChildIo::Pipes { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
+            (ChildIo::Terminal { .. }, None) => {
+                return Err(Errno::NOTTY).at(Step::Stdio, "the terminal");
+            }
+        };
+        let stdin = stdin.map_or_else(|| null(root), Ok)?;
+        Ok(Self { stdin, stdout, stderr, terminal: false })
+    }
+
+    /// Gives the streams to the user, so that `/dev/stdout` can be opened again.
+    pub(crate) fn give_to(&self, uid: Uid) -> Result<(), Error> {
+        for (fd, name) in [
+            (&self.stdin, "standard input"),
+            (&self.stdout, "standard output"),
+            (&self.stderr, "standard error"),
+        ] {
+            let found = rustix::fs::fstat(fd).at(Step::Stdio, name)?;
+            let is_ours = !is_null(&found);
+            if is_ours && found.st_uid != uid.as_raw() {
+                rustix::fs::fchown(fd, Some(uid), None::<Gid>).at(Step::Stdio, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts them in their places; the terminal then controls the session.
+    pub(crate) fn install(self) -> Result<(), Error> {
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(&self.stderr).at(Step::Stdio, "the terminal")?;
+        }
+        dup2_stdin(&self.stdin).at(Step::Stdio, "standard input")?;
+        dup2_stdout(&self.stdout).at(Step::Stdio, "standard output")?;
+        dup2_stderr(&self.stderr).at(Step::Stdio, "standard error")
+    }
+}
+
+/// The container's own /dev/null, proven to be it; where there is none, a pipe that is at its end.
+/// Never the host's node: a descriptor of it could change the node's mode.
+fn null(root: &Root) -> Result<OwnedFd, Error> {
+    let opened = root.open("/dev/null", OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY);
+    if let Ok(file) = opened
+        && rustix::fs::fstat(&file).is_ok_and(|found| is_null(&found))
+    {
+        return Ok(file);
+    }
+    pipe_with(PipeFlags::CLOEXEC).map(|(read, _)| read).at(Step::Stdio, "standard input")
+}
+
+/// Whether a file is the null device: a character device 1:3, whatever its name.
+pub(crate) fn is_null(found: &rustix::fs::Stat) -> bool {
+    use rustix::fs::{FileType, major, minor};
+    let is_character = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    is_character && (major(found.st_rdev), minor(found.st_rdev)) == (1, 3)
+}
+
+/// The host's null device, to bind over what is masked.
+pub(crate) fn host_null() -> Result<OwnedFd, Error> {
+    let file = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Resolve, "the host's /dev/null")?;
+    let found = rustix::fs::fstat(&file).at(Step::Resolve, "the host's /dev/null")?;
+    match is_null(&found) {
+        true => Ok(file),
+        false => Err(Error::refused("the host's /dev/null", Rule::NotANullDevice)),
+    }
+}
