@@ -9,6 +9,7 @@
 //! that has its address, or nowhere.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -73,14 +74,15 @@ fn connect(
         }
     };
     let mut socket = Socket::open(Family::Route).map_err(failed("open a socket for interface"))?;
-    let bridge =
-        link::find(&mut socket, inner.bridge()).map_err(failed("look for the bridge of"))?;
-    let bridge = match bridge {
-        Some(link) => link.index,
-        // Somebody removed it: make it again rather than fail every start from now on.
-        None => setup::ensure_link(inner.bridge(), inner.subnet())?,
+    let made = match add_veth(&mut socket, veth, inner.index(), endpoint, &netns) {
+        // Somebody removed the bridge: make it again rather than fail every start from now on.
+        Err(rejected) if rejected.is(Errno::INVAL) || rejected.is(Errno::NODEV) => {
+            inner.remember(setup::ensure_link(inner.bridge(), inner.subnet())?);
+            add_veth(&mut socket, veth, inner.index(), endpoint, &netns)
+        }
+        made => made,
     };
-    add_veth(&mut socket, veth, bridge, endpoint, &netns).map_err(failed("make interface"))?;
+    made.map_err(failed("make interface"))?;
     fail_point!("daemon.start.after_veth");
     if !endpoint.ports.is_empty() && setup::bridged_packets_are_filtered() {
         let host_end = link::find(&mut socket, veth).map_err(failed("look for interface"))?;
@@ -89,13 +91,26 @@ fn connect(
                 .map_err(failed("switch on the hairpin mode of"))?;
         }
     }
-    let inside = link::find(&mut netns.socket, "eth0").map_err(failed("look for the peer of"))?;
-    let inside = inside.ok_or(Rejected(Errno::NODEV)).map_err(failed("look for the peer of"))?;
     let address = LinkAddress { address: endpoint.address, prefix: inner.subnet().prefix() };
-    link::configure(&mut netns.socket, inside.index, address, inner.subnet().gateway())
+    configure_peer(&mut netns, address, inner.subnet().gateway())
         .map_err(failed("bring up and address the peer of"))?;
     fail_point!("daemon.start.after_address");
     Ok(netns)
+}
+
+/// The peer's index is known beforehand, unless a first try to make it failed.
+fn configure_peer(
+    netns: &mut Netns,
+    address: LinkAddress,
+    gateway: Ipv4Addr,
+) -> Result<(), Rejected> {
+    match link::configure(&mut netns.socket, netns.next_index, address, gateway) {
+        Err(rejected) if rejected.is(Errno::NODEV) => {
+            let peer = link::find(&mut netns.socket, "eth0")?.ok_or(rejected)?;
+            link::configure(&mut netns.socket, peer.index, address, gateway)
+        }
+        configured => configured,
+    }
 }
 
 /// What an earlier try left under the same name is replaced.
@@ -221,7 +236,7 @@ fn remove_veth(name: &str) -> Result<bool, Error> {
 /// Makes interfaces and elements exactly what is expected.
 pub(super) fn reconcile(inner: &Inner, expected: &[Endpoint]) -> Result<Report, Error> {
     let mut report = Report::default();
-    setup::ensure_link(inner.bridge(), inner.subnet())?;
+    inner.remember(setup::ensure_link(inner.bridge(), inner.subnet())?);
     reconcile_ports(inner, expected, &mut report)?;
     reconcile_veths(inner, expected, &mut report)?;
     Ok(report)

@@ -37,6 +37,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +127,8 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    /// The bridge's interface index; another one after somebody removed the bridge.
+    index: AtomicU32,
     stock: netns::Stock,
     /// For the table; held while elements are looked at and then changed.
     nftables: Mutex<Socket>,
@@ -140,6 +143,14 @@ impl Inner {
 
     fn subnet(&self) -> Subnet {
         self.settings.subnet
+    }
+
+    fn index(&self) -> u32 {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    fn remember(&self, index: u32) {
+        self.index.store(index, Ordering::Relaxed);
     }
 
     /// A panic while it is held leaves a socket with unread answers, which the next use passes over.
@@ -161,13 +172,13 @@ impl Bridge {
                 return Err(Error::InvalidName { name: settings.bridge });
             }
             let lock = setup::lock(&settings)?;
-            setup::ensure(&settings.bridge, settings.subnet)?;
+            let index = AtomicU32::new(setup::ensure(&settings.bridge, settings.subnet)?);
             let stock = netns::Stock::open()?;
             let mut nftables = setup::netfilter(&settings.bridge)?;
             let forgetting = conntrack::Forgetting::new(setup::netfilter(&settings.bridge)?);
             let warnings = setup::warnings(&mut nftables);
             let nftables = Mutex::new(nftables);
-            let inner = Inner { settings, stock, nftables, forgetting, _lock: lock };
+            let inner = Inner { settings, index, stock, nftables, forgetting, _lock: lock };
             Ok((Self { inner: Arc::new(inner) }, warnings))
         })
         .await
@@ -224,7 +235,8 @@ impl Bridge {
     }
 
     /// Makes interfaces and published ports exactly what is expected, and the bridge and the table
-    /// when they are gone. Touches nothing foreign.
+    /// when they are gone. Touches nothing foreign. For a time when nothing else is attached or
+    /// detached, such as the daemon's start: what is not expected is removed.
     ///
     /// # Errors
     /// The kernel refuses a step.

@@ -38,6 +38,9 @@ pub(super) struct Netns {
     pub(super) descriptor: OwnedFd,
     /// Opened inside; it keeps the namespace alive like the descriptor does.
     pub(super) socket: Socket,
+    /// What the next interface inside will be numbered: the kernel counts on from the last one
+    /// (`dev_new_index`), which is the loopback or a tunnel that some kernels put beside it.
+    pub(super) next_index: u32,
 }
 
 /// Namespaces in stock.
@@ -173,7 +176,9 @@ fn prepare() -> Result<Netns, Error> {
     let rejected = |rejected| failed("switch on the loopback of")(io::Error::from(rejected));
     let mut socket = Socket::open(Family::Route).map_err(rejected)?;
     link::set_up(&mut socket, LOOPBACK).map_err(rejected)?;
-    Ok(Netns { descriptor, socket })
+    let links = link::list(&mut socket).map_err(rejected)?;
+    let last = links.iter().map(|link| link.index).max().unwrap_or(LOOPBACK);
+    Ok(Netns { descriptor, socket, next_index: last + 1 })
 }
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> Error {

@@ -67,13 +67,14 @@ fn flock_patiently(file: &File) -> Result<(), Errno> {
     }
 }
 
-/// Makes or adopts the bridge, its table and the kernel's switches. Idempotent.
-pub(super) fn ensure(bridge: &str, subnet: Subnet) -> Result<(), Error> {
+/// Makes or adopts the bridge, its table and the kernel's switches; the answer is the bridge's index.
+/// Idempotent.
+pub(super) fn ensure(bridge: &str, subnet: Subnet) -> Result<u32, Error> {
     let loading = Loading::start(bridge, subnet)?;
     let made = ensure_link(bridge, subnet);
     // nft is waited for in any case, or it would stay behind.
     let loaded = loading.finish();
-    made.and(loaded)
+    loaded.and(made)
 }
 
 /// The bridge's index; makes the bridge with its address when it is not there.
