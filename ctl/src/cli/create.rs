@@ -1,0 +1,169 @@
+//! The flags of `run` and `create`: what a container is to be.
+
+use std::path::PathBuf;
+
+use bosun_proto::v1::Network;
+use clap::{ArgAction, Args};
+
+use crate::flags::{
+    DetachKeys, key_value, label, parse_cpus, parse_network, parse_size, parse_swap,
+};
+
+/// Make a container and run it
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  \
+        ctl run --rm -it --rootfs / bash\n  \
+        ctl run -d --name web -p 8000:8000 --rootfs / /usr/bin/python3 -m http.server\n  \
+        ctl run --rm -m 64m --cpus 0.5 -v ./data:/data:ro --rootfs / ls /data"
+)]
+pub(crate) struct RunArgs {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Remove the container when it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[command(flatten)]
+    pub(crate) keys: SessionKeys,
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+}
+
+/// Make a container and don't start it
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Example:\n  ctl create --name web -p 8000:8000 --rootfs / /usr/bin/python3 -m http.server"
+)]
+pub(crate) struct CreateArgs {
+    /// Remove the container when it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+}
+
+/// How a session with a container behaves.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SessionKeys {
+    /// The keys that leave the container running and end the session
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: DetachKeys,
+    /// Hand the signals that ctl gets to the container
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub(crate) sig_proxy: bool,
+}
+
+/// What a container is.
+#[derive(Args, Debug)]
+pub(crate) struct ContainerArgs {
+    /// Keep its standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Its name; one is made up otherwise
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Stand on this directory of the host, copy on write, in place of an image
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rootfs: Option<String>,
+    /// Publish ports: [[HOST_IP:]HOST_PORT:]CONTAINER_PORT[/tcp|/udp]
+    #[arg(short, long, value_name = "PORTS")]
+    pub(crate) publish: Vec<String>,
+    /// bridge, host, none or container:NAME
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = parse_network)]
+    pub(crate) network: Option<Network>,
+    /// Set a variable: NAME=VALUE, or NAME to take the value it has here
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Set the variables of a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// USER[:GROUP], names or numbers
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Host name inside
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Mount a host path: HOST:CONTAINER[:ro|rw|rprivate|rslave|rshared]
+    #[arg(short, long, value_name = "VOLUME")]
+    pub(crate) volume: Vec<String>,
+    /// Replace the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Let nobody inside write to its root file system
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Run a small init as process 1, which forwards signals and reaps
+    #[arg(long)]
+    pub(crate) init: bool,
+    /// Memory limit, for example 512m
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<i64>,
+    /// Limit of memory and swap together; -1 for none
+    #[arg(long, value_name = "SIZE", value_parser = parse_swap, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<i64>,
+    /// How many CPUs' time, for example 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
+    pub(crate) cpus: Option<i64>,
+    /// Share of the CPU among the busy; 1024 is a usual one
+    #[arg(short, long, value_name = "WEIGHT")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// The CPUs to run on, for example 0-2,4
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Limit of processes and threads; -1 for none
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_add: Vec<String>,
+    /// Take a capability away
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Every capability and device, nothing masked
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The signal that stops it [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// Seconds to wait for it to stop before KILL [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) stop_timeout: Option<u32>,
+    /// Restart policy; only "no" exists
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<String>,
+    /// Label it: KEY=VALUE or KEY
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// json-file or none
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<String>,
+    /// Log option: max-size=SIZE, max-file=NUMBER
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) log_opt: Vec<(String, String)>,
+    /// Write the container's id to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// The image, unless --rootfs is given, then the command and its words
+    #[arg(value_name = "IMAGE | COMMAND", trailing_var_arg = true)]
+    pub(crate) words: Vec<String>,
+}

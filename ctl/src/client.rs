@@ -1,0 +1,358 @@
+//! The connection to bosund: address, namespace, deadlines, and the second try after a restart.
+//!
+//! Connects when first needed and only to unix sockets. A call whose connection broke is made again
+//! with the same message, and so with the same `request_id`, for [`RETRY_FOR`]: the daemon then
+//! answers with what it had already done. A first connection that fails is not tried again: the
+//! user is to be told at once.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bosun_proto::v1::containers_client::ContainersClient;
+use bosun_proto::v1::events_client::EventsClient;
+use bosun_proto::v1::io_client::IoClient;
+use bosun_proto::v1::snapshots_client::SnapshotsClient;
+use bosun_proto::v1::system_client::SystemClient;
+use bosun_proto::v1::{Container, GetRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+use crate::error::Error;
+use crate::flags::FlagError;
+
+/// Where bosund listens when nothing else is said.
+pub(crate) const DEFAULT_ADDRESS: &str = "unix:///run/bosun/bosun.sock";
+
+/// How long a broken connection is tried again.
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(5);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Lists of ten thousand containers fit.
+const MESSAGE_MAX_LEN: usize = 64 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Deadline {
+    /// Reads.
+    Short,
+    /// What starts or ends processes.
+    Long,
+    /// [`Deadline::Long`], and what the call itself is asked to wait.
+    LongAfter(Duration),
+    /// Waits for a container's end.
+    Never,
+}
+
+impl Deadline {
+    fn duration(self) -> Option<Duration> {
+        const LONG: Duration = Duration::from_secs(60);
+        match self {
+            Self::Short => Some(Duration::from_secs(20)),
+            Self::Long => Some(LONG),
+            Self::LongAfter(wait) => Some(LONG.saturating_add(wait)),
+            Self::Never => None,
+        }
+    }
+}
+
+/// A unix socket's address: `unix:///PATH`, or the path alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Address(PathBuf);
+
+impl FromStr for Address {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if path.contains("://") {
+            return Err(FlagError::AddressScheme(text.to_owned()));
+        }
+        // A socket's path has 107 bytes (unix(7)).
+        if !Path::new(path).is_absolute() || path.len() > 107 {
+            return Err(FlagError::Address(text.to_owned()));
+        }
+        Ok(Self(PathBuf::from(path)))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "unix://{}", self.0.display())
+    }
+}
+
+/// A namespace that can travel as metadata.
+#[derive(Clone, Debug)]
+pub(crate) struct Namespace(MetadataValue<Ascii>);
+
+impl FromStr for Namespace {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let bad = || FlagError::Namespace(text.to_owned());
+        if text.is_empty() {
+            return Err(bad());
+        }
+        text.parse().map(Self).map_err(|_| bad())
+    }
+}
+
+/// The daemon, connected to when first asked.
+#[derive(Debug)]
+pub(crate) struct Client {
+    address: Address,
+    namespace: Namespace,
+    channel: Mutex<Option<Channel>>,
+}
+
+/// What a failed call means for the caller.
+enum Failure {
+    /// The connection broke, or the daemon is on its way out.
+    Gone(Status),
+    Refused(Status),
+}
+
+impl Client {
+    pub(crate) fn new(address: Address, namespace: Namespace) -> Self {
+        Self { address, namespace, channel: Mutex::new(None) }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Makes a unary call, again when the daemon restarts under it.
+    pub(crate) async fn call<T, R, F, Fut>(
+        &self,
+        deadline: Deadline,
+        message: T,
+        method: F,
+    ) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut channel = self.connect().await?;
+        let mut broken: Option<Instant> = None;
+        loop {
+            let request = self.request(message.clone(), deadline);
+            let answer = self.within(deadline, method(channel, request)).await?;
+            let status = match answer.map_err(failure) {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(Failure::Refused(status)) => return Err(self.refused(status, deadline)),
+                Err(Failure::Gone(status)) => status,
+            };
+            let since = *broken.get_or_insert_with(Instant::now);
+            channel = self.reconnect(since, status).await?;
+        }
+    }
+
+    /// Opens a stream. Once: whoever reads it knows how to resume.
+    pub(crate) async fn stream<T, R, F, Fut>(&self, message: T, method: F) -> Result<R, Error>
+    where
+        F: FnOnce(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let channel = self.connect().await?;
+        let request = self.request(message, Deadline::Never);
+        match self.within(Deadline::Long, method(channel, request)).await?.map_err(failure) {
+            Ok(response) => Ok(response.into_inner()),
+            Err(Failure::Refused(status)) => Err(self.refused(status, Deadline::Long)),
+            Err(Failure::Gone(status)) => {
+                self.forget();
+                Err(Error::Lost { address: self.address(), status: Box::new(status) })
+            }
+        }
+    }
+
+    /// Reads one container, by whatever names it.
+    pub(crate) async fn get(&self, container: &str) -> Result<Container, Error> {
+        let request = GetRequest { container: container.to_owned() };
+        self.call(Deadline::Short, request, |channel, request| async move {
+            containers(channel).get(request).await
+        })
+        .await
+    }
+
+    /// An answer lacks what the API promises.
+    pub(crate) fn bad_answer(&self, missing: &'static str) -> Error {
+        Error::BadAnswer { address: self.address(), missing }
+    }
+
+    /// Sorts a stream's failure: `Ok` when the connection broke and resuming makes sense.
+    pub(crate) fn stream_broke(&self, status: Status) -> Result<Status, Error> {
+        match failure(status) {
+            Failure::Gone(status) => {
+                self.forget();
+                Ok(status)
+            }
+            Failure::Refused(status) => Err(Error::Refused(Box::new(status))),
+        }
+    }
+
+    /// Connects again, until [`RETRY_FOR`] after `since`.
+    pub(crate) async fn reconnect(&self, since: Instant, status: Status) -> Result<Channel, Error> {
+        self.forget();
+        while since.elapsed() < RETRY_FOR {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            if let Ok(channel) = self.connect().await {
+                return Ok(channel);
+            }
+        }
+        Err(Error::Lost { address: self.address(), status: Box::new(status) })
+    }
+
+    async fn connect(&self) -> Result<Channel, Error> {
+        let known = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(channel) = known {
+            return Ok(channel);
+        }
+        let unreachable = |source| Error::Unreachable { address: self.address(), source };
+        let socket = UnixStream::connect(&self.address.0).await.map_err(unreachable)?;
+        let channel = over(socket).await.map_err(|source| unreachable(io::Error::other(source)))?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
+        Ok(channel)
+    }
+
+    fn forget(&self) {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn request<T>(&self, message: T, deadline: Deadline) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(bosun_proto::NAMESPACE_KEY, self.namespace.0.clone());
+        if let Some(duration) = deadline.duration() {
+            request.set_timeout(duration);
+        }
+        request
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Deadline,
+        call: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        match deadline.duration() {
+            Some(after) => tokio::time::timeout(after, call)
+                .await
+                .map_err(|_| Error::NoAnswer { address: self.address(), after }),
+            None => Ok(call.await),
+        }
+    }
+
+    fn refused(&self, status: Status, deadline: Deadline) -> Error {
+        match (status.code(), status.source().is_some(), deadline.duration()) {
+            // Our own timer, wherever tonic keeps it.
+            (Code::DeadlineExceeded | Code::Cancelled, true, Some(after)) => {
+                Error::NoAnswer { address: self.address(), after }
+            }
+            _ => Error::Refused(Box::new(status)),
+        }
+    }
+}
+
+/// A status that has a source was made on this side: the daemon did not say it.
+fn failure(status: Status) -> Failure {
+    let ours = status.source().is_some();
+    let torn = ours && matches!(status.code(), Code::Unknown | Code::Internal);
+    if torn || status.code() == Code::Unavailable {
+        Failure::Gone(status)
+    } else {
+        Failure::Refused(status)
+    }
+}
+
+/// An HTTP/2 connection over this one socket; it is not made again by itself.
+async fn over(socket: UnixStream) -> Result<Channel, tonic::transport::Error> {
+    let mut once = Some(TokioIo::new(socket));
+    Endpoint::from_static("http://bosund")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW)
+        .connect_with_connector(tower::service_fn(move |_| {
+            let socket = once.take().ok_or(io::ErrorKind::NotConnected);
+            async move { socket.map_err(io::Error::from) }
+        }))
+        .await
+}
+
+pub(crate) fn containers(channel: Channel) -> ContainersClient<Channel> {
+    ContainersClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn io(channel: Channel) -> IoClient<Channel> {
+    IoClient::new(channel)
+}
+
+pub(crate) fn snapshots(channel: Channel) -> SnapshotsClient<Channel> {
+    SnapshotsClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn events(channel: Channel) -> EventsClient<Channel> {
+    EventsClient::new(channel)
+}
+
+pub(crate) fn system(channel: Channel) -> SystemClient<Channel> {
+    SystemClient::new(channel)
+}
+
+/// A new `request_id`: 128 random bits in hex.
+pub(crate) fn request_id() -> Result<String, Error> {
+    let path = Path::new("/dev/urandom");
+    let mut bits = [0_u8; 16];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bits))
+        .map_err(|source| Error::File { step: "read", path: path.to_owned(), source })?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bits)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_unix_urls_or_paths() {
+        for (text, path) in [("unix:///a/b.sock", "/a/b.sock"), ("/a/b.sock", "/a/b.sock")] {
+            assert_eq!(text.parse::<Address>().unwrap().0, PathBuf::from(path), "{text}");
+        }
+        for text in ["tcp://1.2.3.4:5", "b.sock", "unix://b.sock", "", &"/x".repeat(60)] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_new_each_time() {
+        let id = request_id().unwrap();
+        assert_eq!(id.len(), 32);
+        assert_ne!(id, request_id().unwrap());
+    }
+
+    #[test]
+    fn a_refusal_of_the_daemons_is_not_a_broken_connection() {
+        let own = |code, text: &str| {
+            let mut status = Status::new(code, text);
+            status.set_source(std::sync::Arc::new(io::Error::other("torn")));
+            status
+        };
+        for (status, gone) in [
+            (Status::new(Code::Unavailable, "draining"), true),
+            (Status::new(Code::Internal, "disk full"), false),
+            (Status::new(Code::Unknown, "what"), false),
+            (own(Code::Unknown, "broken pipe"), true),
+            (own(Code::Internal, "h2"), true),
+            (own(Code::Cancelled, "timeout"), false),
+        ] {
+            let text = status.to_string();
+            assert_eq!(matches!(failure(status), Failure::Gone(_)), gone, "{text}");
+        }
+    }
+}

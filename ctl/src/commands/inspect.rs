@@ -1,0 +1,60 @@
+//! `ctl inspect`: shows those that exist, then complains about those that don't.
+
+use crate::cli::container::InspectArgs;
+use crate::client::Client;
+use crate::error::Error;
+use crate::output;
+use crate::template::{Template, Value};
+use crate::view::inspection;
+
+pub(super) async fn run(client: &Client, args: InspectArgs) -> Result<u8, Error> {
+    let shape = Shape::new(args.format.as_deref())?;
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for name in &args.containers {
+        match client.get(name).await {
+            Ok(container) => found.push(inspection(&container)),
+            Err(error @ Error::Refused(_)) => missing.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    output::print(&shape.render(found)?)?;
+    missing.iter().for_each(|error| output::complain(error));
+    Ok(u8::from(!missing.is_empty()))
+}
+
+/// The form of an inspection: `--format`, docker's way.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// An array over many lines.
+    Pretty,
+    /// An array in one line.
+    Json,
+    /// A line for each.
+    Lines(Template),
+}
+
+impl Shape {
+    pub(super) fn new(format: Option<&str>) -> Result<Self, Error> {
+        Ok(match format {
+            None | Some("") => Self::Pretty,
+            Some("json") => Self::Json,
+            Some(template) => Self::Lines(Template::parse(template)?),
+        })
+    }
+
+    pub(super) fn render(&self, values: Vec<Value>) -> Result<String, Error> {
+        match self {
+            Self::Pretty => Ok(Value::List(values).json_pretty() + "\n"),
+            Self::Json => Ok(Value::List(values).json() + "\n"),
+            Self::Lines(template) => {
+                let mut out = String::new();
+                for value in &values {
+                    out += &template.render(value)?;
+                    out.push('\n');
+                }
+                Ok(out)
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! One verb per file. A verb returns the exit code of `ctl`.
+
+mod attach;
+mod completion;
+mod create;
+mod events;
+mod exec;
+mod info;
+mod inspect;
+mod kill;
+mod logs;
+pub(crate) mod ps;
+mod restart;
+mod rm;
+mod run;
+mod snapshot;
+mod start;
+mod stop;
+mod version;
+mod wait;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::cli::container::ContainerVerb;
+use crate::cli::{Cli, Verb};
+use crate::client::{Client, Deadline};
+use crate::error::{EXIT_OURS, Error};
+use crate::output;
+
+/// How many containers a verb works on at once.
+const AT_ONCE: usize = 16;
+
+/// What docker waits for when nobody says anything else.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(cli: Cli) -> Result<u8, Error> {
+    let client = Arc::new(Client::new(cli.address, cli.namespace));
+    match cli.verb {
+        Verb::Container(verb) | Verb::Containers(verb) => container(&client, verb).await,
+        Verb::Snapshot(verb) => snapshot::run(&client, verb).await,
+        Verb::Events(args) => events::run(&client, args).await,
+        Verb::Version(args) => version::run(&client, args).await,
+        Verb::Info(args) => info::run(&client, args).await,
+        Verb::Completion(args) => completion::run(&args),
+    }
+}
+
+async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Error> {
+    match verb {
+        ContainerVerb::Run(args) => run::run(client, *args).await,
+        ContainerVerb::Create(args) => create::run(client, *args).await,
+        ContainerVerb::Start(args) => start::run(client, args).await,
+        ContainerVerb::Stop(args) => stop::run(client, args).await,
+        ContainerVerb::Restart(args) => restart::run(client, args).await,
+        ContainerVerb::Kill(args) => kill::run(client, args).await,
+        ContainerVerb::Rm(args) => rm::run(client, args).await,
+        ContainerVerb::Wait(args) => wait::run(client, args).await,
+        ContainerVerb::Ps(args) => ps::run(client, args).await,
+        ContainerVerb::Inspect(args) => inspect::run(client, args).await,
+        ContainerVerb::Logs(args) => logs::run(client, args).await,
+        ContainerVerb::Attach(args) => attach::run(client, args).await,
+        ContainerVerb::Exec(args) => exec::run(client, args).await,
+    }
+}
+
+/// The exit code for failures that are bosun's: told from the container's where there may be one.
+pub(crate) fn exit_code_for_ours(verb: &Verb) -> u8 {
+    match verb {
+        Verb::Container(verb) | Verb::Containers(verb) => match verb {
+            ContainerVerb::Run(_) | ContainerVerb::Create(_) | ContainerVerb::Exec(_) => EXIT_OURS,
+            ContainerVerb::Start(_)
+            | ContainerVerb::Stop(_)
+            | ContainerVerb::Restart(_)
+            | ContainerVerb::Kill(_)
+            | ContainerVerb::Rm(_)
+            | ContainerVerb::Wait(_)
+            | ContainerVerb::Ps(_)
+            | ContainerVerb::Inspect(_)
+            | ContainerVerb::Logs(_)
+            | ContainerVerb::Attach(_) => 1,
+        },
+        Verb::Snapshot(_)
+        | Verb::Events(_)
+        | Verb::Version(_)
+        | Verb::Info(_)
+        | Verb::Completion(_) => 1,
+    }
+}
+
+/// Works on each of `names`, several at once, and prints what came of them in their order. One that
+/// fails does not keep the others from being done; the exit code is 1 then.
+async fn each<'a, F, Fut>(names: &'a [String], work: F) -> Result<u8, Error>
+where
+    F: Fn(&'a str) -> Fut,
+    Fut: Future<Output = Result<String, Error>>,
+{
+    let works = names.iter().map(|name| work(name));
+    let mut results = futures::stream::iter(works).buffered(AT_ONCE);
+    let mut code = 0;
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(line) => output::print(&(line + "\n"))?,
+            Err(error) => {
+                output::complain(&error);
+                code = error.exit_code(1);
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// How long a stop may take: what its caller says, else what the container was made with.
+async fn stop_deadline(
+    client: &Client,
+    container: &str,
+    asked: Option<u32>,
+) -> Result<Deadline, Error> {
+    let wait = match asked {
+        Some(seconds) => Duration::from_secs(seconds.into()),
+        None => {
+            let options = client.get(container).await?.options.unwrap_or_default();
+            options
+                .stop_timeout_seconds
+                .map_or(STOP_TIMEOUT, |seconds| Duration::from_secs(seconds.into()))
+        }
+    };
+    Ok(Deadline::LongAfter(wait))
+}

@@ -1,0 +1,286 @@
+//! A container as `docker inspect` shows it, for the fields that docker has; what is bosun's alone
+//! stands under `Bosun`.
+
+use bosun_proto::v1::state::Status;
+use bosun_proto::v1::{
+    Container, ContainerOptions, Limits, LogOptions, NetworkStatus, Port, State, StringList,
+};
+
+use super::moment::utc;
+use super::ports::{self, bound};
+use super::row::{base, network_name};
+use super::status;
+use crate::template::{Value, record};
+
+pub(crate) fn inspection(container: &Container) -> Value {
+    let options = container.options.clone().unwrap_or_default();
+    let state = container.state.clone().unwrap_or_default();
+    let inside = |file: &str| -> Value {
+        if container.container_dir.is_empty() {
+            return "".into();
+        }
+        format!("{}/{file}", container.container_dir).into()
+    };
+    record([
+        ("Id", container.id.as_str().into()),
+        ("Created", utc(container.created_at.as_ref()).into()),
+        ("Path", container.args.first().cloned().unwrap_or_default().into()),
+        ("Args", container.args.iter().skip(1).cloned().collect::<Vec<_>>().into()),
+        ("State", state_record(&state)),
+        ("Image", base(&options).into()),
+        ("ResolvConfPath", inside("resolv.conf")),
+        ("HostnamePath", inside("hostname")),
+        ("HostsPath", inside("hosts")),
+        ("LogPath", container.log_path.as_str().into()),
+        ("Name", format!("/{}", container.name).into()),
+        ("RestartCount", 0_u32.into()),
+        ("Driver", "overlayfs".into()),
+        ("Platform", "linux".into()),
+        ("MountLabel", "".into()),
+        ("ProcessLabel", "".into()),
+        ("AppArmorProfile", "".into()),
+        ("ExecIDs", Value::Null),
+        ("HostConfig", host_config(&options)),
+        ("Mounts", mounts(&options)),
+        ("Config", config(container, &options)),
+        ("NetworkSettings", network_settings(container, &options)),
+        ("Bosun", own(container, &state)),
+    ])
+}
+
+fn state_record(state: &State) -> Value {
+    let status = state.status();
+    let exit = state.exit.clone().unwrap_or_default();
+    let error = match (state.error.as_str(), exit.unknown) {
+        ("", true) => format!("exit status unknown: {}", exit.reason),
+        (error, _) => error.to_owned(),
+    };
+    record([
+        ("Status", status::word(status).into()),
+        ("Running", (status == Status::Running).into()),
+        ("Paused", false.into()),
+        ("Restarting", false.into()),
+        ("OOMKilled", exit.oom_killed.into()),
+        ("Dead", (status == Status::Quarantined).into()),
+        ("Pid", state.pid.into()),
+        ("ExitCode", exit.status.into()),
+        ("Error", error.into()),
+        ("StartedAt", utc(state.started_at.as_ref()).into()),
+        ("FinishedAt", utc(exit.exited_at.as_ref()).into()),
+    ])
+}
+
+fn host_config(options: &ContainerOptions) -> Value {
+    let limits = options.limits.clone().unwrap_or_default();
+    let Limits { memory, memory_swap, nano_cpus, pids, cpu_shares, cpuset_cpus } = limits;
+    let LogOptions { driver, options: log_options } = options.log.clone().unwrap_or_default();
+    let driver = if driver.is_empty() { "json-file".to_owned() } else { driver };
+    let restart = match options.restart_policy.as_str() {
+        "" => "no",
+        policy => policy,
+    };
+    record([
+        ("Binds", or_null(options.mounts.iter().map(bind).collect())),
+        ("ContainerIDFile", "".into()),
+        ("LogConfig", record([("Type", driver.into()), ("Config", (&log_options).into())])),
+        ("NetworkMode", network_name(options).into()),
+        ("PortBindings", ports::map(&options.ports, |port| &port.host_ip)),
+        ("RestartPolicy", record([("Name", restart.into()), ("MaximumRetryCount", 0_u32.into())])),
+        ("AutoRemove", options.auto_remove.into()),
+        ("CapAdd", or_null(options.cap_add.clone())),
+        ("CapDrop", or_null(options.cap_drop.clone())),
+        ("Init", if options.init { true.into() } else { Value::Null }),
+        ("Privileged", options.privileged.into()),
+        ("ReadonlyRootfs", options.read_only.into()),
+        ("Memory", memory.unwrap_or(0).into()),
+        ("MemorySwap", memory_swap.unwrap_or(0).into()),
+        ("NanoCpus", nano_cpus.unwrap_or(0).into()),
+        ("CpuShares", cpu_shares.unwrap_or(0).into()),
+        ("CpusetCpus", cpuset_cpus.into()),
+        ("PidsLimit", pids.into()),
+        ("Runtime", "io.bosun.v1".into()),
+    ])
+}
+
+/// As `--volume` would be given again.
+fn bind(mount: &bosun_proto::v1::BindMount) -> String {
+    let access = if mount.read_only { "ro" } else { "rw" };
+    let propagation = match mount.propagation.as_str() {
+        "" => String::new(),
+        mode => format!(",{mode}"),
+    };
+    format!("{}:{}:{access}{propagation}", mount.source, mount.destination)
+}
+
+fn or_null(items: Vec<String>) -> Value {
+    if items.is_empty() { Value::Null } else { items.into() }
+}
+
+fn mounts(options: &ContainerOptions) -> Value {
+    let one = |mount: &bosun_proto::v1::BindMount| {
+        let propagation = match mount.propagation.as_str() {
+            "" => "rprivate",
+            mode => mode,
+        };
+        record([
+            ("Type", "bind".into()),
+            ("Source", mount.source.as_str().into()),
+            ("Destination", mount.destination.as_str().into()),
+            ("Mode", if mount.read_only { "ro" } else { "" }.into()),
+            ("RW", (!mount.read_only).into()),
+            ("Propagation", propagation.into()),
+        ])
+    };
+    Value::List(options.mounts.iter().map(one).collect())
+}
+
+fn config(container: &Container, options: &ContainerOptions) -> Value {
+    let hostname = match options.hostname.as_str() {
+        "" => container.id.chars().take(12).collect(),
+        name => name.to_owned(),
+    };
+    let exposed = options.ports.iter().map(|port: &Port| {
+        (format!("{}/{}", port.container_port, ports::protocol(port)), Value::Record(Vec::new()))
+    });
+    let entrypoint = options.entrypoint.clone().map(|StringList { values }| values);
+    let stop_signal = match options.stop_signal.as_str() {
+        "" => "SIGTERM",
+        signal => signal,
+    };
+    record([
+        ("Hostname", hostname.into()),
+        ("Domainname", "".into()),
+        ("User", options.user.as_str().into()),
+        ("AttachStdin", options.stdin.into()),
+        ("AttachStdout", true.into()),
+        ("AttachStderr", true.into()),
+        ("ExposedPorts", Value::Map(exposed.collect())),
+        ("Tty", options.tty.into()),
+        ("OpenStdin", options.stdin.into()),
+        ("StdinOnce", false.into()),
+        ("Env", options.env.clone().into()),
+        ("Cmd", or_null(options.command.clone())),
+        ("Image", base(options).into()),
+        ("Volumes", Value::Null),
+        ("WorkingDir", options.working_dir.as_str().into()),
+        ("Entrypoint", entrypoint.into()),
+        ("Labels", (&options.labels).into()),
+        ("StopSignal", stop_signal.into()),
+        ("StopTimeout", options.stop_timeout_seconds.into()),
+    ])
+}
+
+fn network_settings(container: &Container, options: &ContainerOptions) -> Value {
+    let name = network_name(options);
+    let network = container.network.clone().unwrap_or_default();
+    let NetworkStatus { address, prefix_len, gateway, mac_address, bridge, ports } = network;
+    let endpoint = record([
+        ("MacAddress", mac_address.as_str().into()),
+        ("NetworkID", bridge.as_str().into()),
+        ("Gateway", gateway.as_str().into()),
+        ("IPAddress", address.as_str().into()),
+        ("IPPrefixLen", prefix_len.into()),
+    ]);
+    let networks = Value::Map([(name, endpoint)].into());
+    record([
+        ("Bridge", bridge.into()),
+        ("Ports", bound(&ports)),
+        ("Gateway", gateway.into()),
+        ("IPAddress", address.into()),
+        ("IPPrefixLen", prefix_len.into()),
+        ("MacAddress", mac_address.into()),
+        ("Networks", networks),
+    ])
+}
+
+fn own(container: &Container, state: &State) -> Value {
+    let exit = state.exit.as_ref();
+    let phase = match state.status() {
+        Status::Unspecified => "unspecified",
+        Status::Created => "created",
+        Status::Starting => "starting",
+        Status::Running => "running",
+        Status::Exited => "exited",
+        Status::Removing => "removing",
+        Status::Quarantined => "quarantined",
+    };
+    record([
+        ("Status", phase.into()),
+        ("ShimPid", state.shim_pid.into()),
+        ("Attempt", state.attempt.into()),
+        ("ExitUnknown", exit.is_some_and(|exit| exit.unknown).into()),
+        ("ExitReason", exit.map(|exit| exit.reason.clone()).unwrap_or_default().into()),
+        ("ExitSignal", exit.map_or(0, |exit| exit.signal).into()),
+        ("ContainerDir", container.container_dir.as_str().into()),
+        ("RunDir", container.run_dir.as_str().into()),
+        ("SnapshotKey", container.snapshot_key.as_str().into()),
+        ("Runtime", container.runtime.as_str().into()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use bosun_proto::v1::container_options::Base;
+    use bosun_proto::v1::{BindMount, Exit};
+
+    use super::*;
+    use crate::template::Template;
+
+    fn job() -> Container {
+        Container {
+            id: "0123456789abcdef".repeat(4),
+            name: "job".to_owned(),
+            created_at: Some(prost_types::Timestamp { seconds: 1_767_366_245, nanos: 5 }),
+            options: Some(ContainerOptions {
+                base: Some(Base::Rootfs("/srv".to_owned())),
+                command: vec!["true".to_owned()],
+                mounts: vec![BindMount {
+                    source: "/a".to_owned(),
+                    destination: "/b".to_owned(),
+                    read_only: true,
+                    propagation: String::new(),
+                }],
+                ports: vec![Port { container_port: 80, ..Port::default() }],
+                ..ContainerOptions::default()
+            }),
+            state: Some(State {
+                status: Status::Exited.into(),
+                exit: Some(Exit {
+                    status: 255,
+                    unknown: true,
+                    reason: "ShimLost".to_owned(),
+                    ..Exit::default()
+                }),
+                ..State::default()
+            }),
+            args: vec!["true".to_owned(), "-x".to_owned()],
+            container_dir: "/var/lib/x".to_owned(),
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn fields_are_where_docker_has_them() {
+        for (template, want) in [
+            ("{{.Name}}", "/job"),
+            ("{{.Created}}", "2026-01-02T15:04:05.000000005Z"),
+            ("{{.Path}} {{.Args}}", "true [-x]"),
+            ("{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}", "exited false 255"),
+            ("{{.State.Error}}", "exit status unknown: ShimLost"),
+            ("{{.State.StartedAt}}", "0001-01-01T00:00:00Z"),
+            ("{{.Bosun.ExitUnknown}} {{.Bosun.ExitReason}}", "true ShimLost"),
+            ("{{.HostConfig.Binds}}", "[/a:/b:ro]"),
+            ("{{json .HostConfig.PortBindings}}", r#"{"80/tcp":[{"HostIp":"","HostPort":""}]}"#),
+            ("{{json .NetworkSettings.Ports}}", "{}"),
+            ("{{range $k, $v := .NetworkSettings.Networks}}{{$k}}{{end}}", "bridge"),
+            ("{{.Config.Image}} {{.Config.Hostname}}", "rootfs:/srv 0123456789ab"),
+            ("{{json .Config.ExposedPorts}}", r#"{"80/tcp":{}}"#),
+            ("{{(index .Mounts 0).RW}} {{(index .Mounts 0).Propagation}}", "false rprivate"),
+            ("{{.ResolvConfPath}}", "/var/lib/x/resolv.conf"),
+            ("{{json .HostConfig.CapAdd}} {{json .HostConfig.PidsLimit}}", "null null"),
+        ] {
+            let got = Template::parse(template).unwrap().render(&inspection(&job()));
+            assert_eq!(got.as_deref(), Ok(want), "{template}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! How things look: rows, tables, docker's words for times and states, docker's JSON.
+//!
+//! Pure functions from the API's messages to text and [`Value`](crate::template::Value)s; nothing
+//! here writes anywhere.
+
+mod duration;
+pub(crate) mod event;
+mod inspect;
+mod listing;
+mod moment;
+mod ports;
+mod row;
+mod size;
+pub(crate) mod snapshot;
+mod status;
+pub(crate) mod system;
+mod table;
+
+pub(crate) use inspect::inspection;
+pub(crate) use listing::Listing;
+pub(crate) use moment::utc_fixed;
+pub(crate) use row::{COLUMNS, container_row};
+pub(crate) use size::human_size;
