@@ -21,7 +21,11 @@ const DEFAULT_CONFIG: &str = "/etc/bosun/config.toml";
 /// bosund, the daemon of bosun: keeps metadata and snapshots, starts a shim for each container and
 /// serves gRPC on a unix socket. Containers outlive it.
 #[derive(Parser, Debug, Default, Deserialize)]
-#[command(name = "bosund", version, after_help = "Example:\n  bosund --root /var/lib/bosun --state /run/bosun --log-level debug")]
+#[command(
+    name = "bosund",
+    version,
+    after_help = "Example:\n  bosund --root /var/lib/bosun --state /run/bosun --log-level debug"
+)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Flags {
     /// Directory of everything that outlives a reboot [default: /var/lib/bosun]

@@ -15,9 +15,13 @@ pub enum Error {
     NoSuchContainer { reference: String },
     #[error("container prefix {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
     AmbiguousPrefix { prefix: String, matches: Vec<String> },
-    #[error("container name {name:?} is in use by container {holder}: remove or rename that one, or choose another name")]
+    #[error(
+        "container name {name:?} is in use by container {holder}: remove or rename that one, or choose another name"
+    )]
     NameInUse { name: String, holder: String },
-    #[error("invalid container name {name:?}: letters and digits, then also '_', '.' and '-', at least two characters, at most 76")]
+    #[error(
+        "invalid container name {name:?}: letters and digits, then also '_', '.' and '-', at least two characters, at most 76"
+    )]
     InvalidName { name: String },
     #[error("invalid namespace {namespace:?}: {source}")]
     InvalidNamespace { namespace: String, source: shim_wire::id::InvalidId },
@@ -45,7 +49,9 @@ pub enum Error {
     Removing { id: String },
     #[error("container {id}: its record can't be read ({problem}): only its removal is possible")]
     Quarantined { id: String, problem: String },
-    #[error("container {id}: its last run has not let go of its files after {seconds} s: the disk may hang; try again")]
+    #[error(
+        "container {id}: its last run has not let go of its files after {seconds} s: the disk may hang; try again"
+    )]
     StillHeld { id: String, seconds: u64 },
     #[error("no such snapshot: {key}: `ctl snapshot ls` lists those that exist")]
     NoSuchSnapshot { key: String },
@@ -59,7 +65,9 @@ pub enum Error {
     SnapshotKind { key: String, kind: &'static str, wanted: &'static str },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
-    #[error("images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)")]
+    #[error(
+        "images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)"
+    )]
     NoImages,
     #[error("bosund is stopping: try again when it has been started")]
     Stopping,
@@ -88,10 +96,7 @@ impl From<network::Error> for Error {
 
 impl Error {
     /// A closure for `map_err` over file operations.
-    pub fn file(
-        step: &'static str,
-        path: &std::path::Path,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn file(step: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { step, path, source: Arc::new(source) }
     }

@@ -82,7 +82,10 @@ const LOCKS: &str = "/run/lock";
 ///
 /// # Errors
 /// Names what is in the way.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> std::result::Result<(), Failure> {
+pub async fn run(
+    config: Config,
+    stop: impl Future<Output = ()>,
+) -> std::result::Result<(), Failure> {
     let layout = Layout::new(&config.root, &config.state);
     let _lock = layout.lock()?;
     layout.make()?;

@@ -319,16 +319,18 @@ mod tests {
     fn read_all(path: &Path, tail: Option<u64>) -> Vec<String> {
         let query = LogQuery { path: path.to_owned(), tail, since: None, until: None };
         let mut seen = Vec::new();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let (records, mut receiver) = mpsc::channel(1);
-            let reading = async move { read(query, false, async {}, &records).await };
-            let taking = async {
-                while let Some(record) = receiver.recv().await {
-                    seen.push(record.log.trim_end().to_owned());
-                }
-            };
-            tokio::join!(reading, taking).0.unwrap();
-        });
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
+            async {
+                let (records, mut receiver) = mpsc::channel(1);
+                let reading = async move { read(query, false, async {}, &records).await };
+                let taking = async {
+                    while let Some(record) = receiver.recv().await {
+                        seen.push(record.log.trim_end().to_owned());
+                    }
+                };
+                tokio::join!(reading, taking).0.unwrap();
+            },
+        );
         seen
     }
 
@@ -390,19 +392,21 @@ mod tests {
             end.send(()).unwrap();
         });
         let mut seen = Vec::new();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let ended = async {
-                let _ = ended.await;
-            };
-            let (records, mut receiver) = mpsc::channel(1);
-            let reading = async move { read(query, true, ended, &records).await };
-            let taking = async {
-                while let Some(record) = receiver.recv().await {
-                    seen.push(record.log.trim_end().to_owned());
-                }
-            };
-            tokio::join!(reading, taking).0.unwrap();
-        });
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
+            async {
+                let ended = async {
+                    let _ = ended.await;
+                };
+                let (records, mut receiver) = mpsc::channel(1);
+                let reading = async move { read(query, true, ended, &records).await };
+                let taking = async {
+                    while let Some(record) = receiver.recv().await {
+                        seen.push(record.log.trim_end().to_owned());
+                    }
+                };
+                tokio::join!(reading, taking).0.unwrap();
+            },
+        );
         writer.join().unwrap();
         let expected: Vec<String> = (0..200).map(|number| format!("line {number}")).collect();
         assert_eq!(seen, expected);

@@ -123,10 +123,6 @@ struct Leave<'a> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.requests
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.requests.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }

@@ -38,8 +38,7 @@ impl Containers for Service {
         call: Request<v1::CreateRequest>,
     ) -> Result<Response<v1::CreateResponse>, Status> {
         let message = call.get_ref();
-        let request =
-            convert::request(call.metadata(), "Create", &message.request_id, message)?;
+        let request = convert::request(call.metadata(), "Create", &message.request_id, message)?;
         let options = convert::options(call.into_inner().options.unwrap_or_default())?;
         let namespace = request.namespace.clone();
         Ok(self.created(&namespace, self.supervisor.create(request, options).await?))

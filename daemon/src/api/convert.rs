@@ -120,12 +120,11 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::FailedPrecondition, Some("SNAPSHOT_IN_USE"))
         }
         Error::SnapshotKind { .. } => (Code::FailedPrecondition, None),
-        Error::File { source, .. } => match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                (Code::ResourceExhausted, None)
-            }
-            _ => (Code::Internal, None),
-        },
+        Error::File { source, .. } => {
+            use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+            let full = matches!(source.kind(), StorageFull | QuotaExceeded);
+            (if full { Code::ResourceExhausted } else { Code::Internal }, None)
+        }
     }
 }
 
@@ -133,7 +132,17 @@ fn network_code(error: &network::Error) -> (Code, Option<&'static str>) {
     match error {
         network::Error::PortInUse { .. } => (Code::FailedPrecondition, Some("PORT_IN_USE")),
         network::Error::NoSuchAddress { .. } => (Code::InvalidArgument, None),
-        _ => (Code::Internal, None),
+        network::Error::ShuttingDown => (Code::Unavailable, None),
+        network::Error::InvalidName { .. }
+        | network::Error::Bind { .. }
+        | network::Error::BridgeInUse { .. }
+        | network::Error::SubnetInUse { .. }
+        | network::Error::ForeignAddress { .. }
+        | network::Error::NotABridge { .. }
+        | network::Error::NftMissing
+        | network::Error::Nft { .. }
+        | network::Error::Kernel { .. }
+        | network::Error::File { .. } => (Code::Internal, None),
     }
 }
 
@@ -151,9 +160,7 @@ fn shim_code(error: &shim::Error) -> (Code, Option<&'static str>) {
     match error {
         shim::Error::Refused { code, .. } => match code {
             ShimCode::NotFound => (Code::NotFound, Some("COMMAND_NOT_FOUND")),
-            ShimCode::PermissionDenied => {
-                (Code::PermissionDenied, Some("COMMAND_NOT_EXECUTABLE"))
-            }
+            ShimCode::PermissionDenied => (Code::PermissionDenied, Some("COMMAND_NOT_EXECUTABLE")),
             ShimCode::InvalidArgument | ShimCode::OutOfRange => (Code::InvalidArgument, None),
             ShimCode::FailedPrecondition | ShimCode::Aborted => (Code::FailedPrecondition, None),
             ShimCode::ResourceExhausted => (Code::ResourceExhausted, None),
@@ -174,10 +181,7 @@ fn shim_code(error: &shim::Error) -> (Code, Option<&'static str>) {
 }
 
 pub(super) fn time(time: Time) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.seconds,
-        nanos: i32::try_from(time.nanos).unwrap_or(0),
-    }
+    prost_types::Timestamp { seconds: time.seconds, nanos: i32::try_from(time.nanos).unwrap_or(0) }
 }
 
 pub(super) fn time_from(time: prost_types::Timestamp) -> Time {
@@ -324,10 +328,7 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
     let (log_driver, log_options) = options.log.to_docker();
     v1::ContainerOptions {
         name: options.name.clone(),
-        base: options
-            .rootfs
-            .as_ref()
-            .map(|path| Base::Rootfs(path.to_string_lossy().into_owned())),
+        base: options.rootfs.as_ref().map(|path| Base::Rootfs(path.to_string_lossy().into_owned())),
         entrypoint: options
             .entrypoint
             .as_ref()
@@ -421,12 +422,7 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
         name: handle.name().to_owned(),
         state: Some(state(&view.phase, view.record.as_deref())),
         container_dir: container_dir.path().to_string_lossy().into_owned(),
-        run_dir: core
-            .layout
-            .run_dir(&key.namespace, &key.id)
-            .path()
-            .to_string_lossy()
-            .into_owned(),
+        run_dir: core.layout.run_dir(&key.namespace, &key.id).path().to_string_lossy().into_owned(),
         snapshot_key: key.id.to_string(),
         runtime: "io.bosun.v1".to_owned(),
         ..v1::Container::default()
@@ -504,5 +500,5 @@ fn state(phase: &Phase, record: Option<&Record>) -> v1::State {
 /// There is no such signal.
 pub(super) fn signal(text: &str, default: spec::Signal) -> Result<u32> {
     let signal = if text.is_empty() { default } else { text.parse()? };
-    Ok(signal.number().into())
+    Ok(signal.number())
 }

@@ -81,8 +81,12 @@ enum Key {
     Label,
 }
 
-const KEYS: [(&str, Key); 4] =
-    [("container", Key::Container), ("event", Key::Action), ("type", Key::Kind), ("label", Key::Label)];
+const KEYS: [(&str, Key); 4] = [
+    ("container", Key::Container),
+    ("event", Key::Action),
+    ("type", Key::Kind),
+    ("label", Key::Label),
+];
 
 fn parse(filters: &[String]) -> CoreResult<Vec<(Key, String)>> {
     filters
@@ -101,9 +105,9 @@ impl Wanted {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == event.namespace)
             && self.since.is_none_or(|since| event.time >= since)
             && KEYS.iter().all(|(_, key)| {
-                let mut values =
-                    self.filters.iter().filter(|(other, _)| other == key).peekable();
-                values.peek().is_none() || values.any(|(key, value)| matches_one(event, *key, value))
+                let mut values = self.filters.iter().filter(|(other, _)| other == key).peekable();
+                values.peek().is_none()
+                    || values.any(|(key, value)| matches_one(event, *key, value))
             })
     }
 

@@ -145,9 +145,7 @@ fn matches_one(
         ContainerKey::Id => container.id.starts_with(value),
         ContainerKey::Name => container.name.contains(value.trim_start_matches('/')),
         ContainerKey::Label => match value.split_once('=') {
-            Some((name, value)) => {
-                options.labels.get(name).is_some_and(|actual| actual == value)
-            }
+            Some((name, value)) => options.labels.get(name).is_some_and(|actual| actual == value),
             None => options.labels.contains_key(value),
         },
         ContainerKey::Status => match status(container) {

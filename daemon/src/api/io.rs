@@ -75,8 +75,7 @@ impl Io for Service {
             no_output: open.no_output,
         };
         let (handle, attached) = if open.start {
-            let started =
-                self.supervisor.start(&namespace, &open.container, Some(hello)).await?;
+            let started = self.supervisor.start(&namespace, &open.container, Some(hello)).await?;
             (started.0, started.2.ok_or(Error::Stopping)?)
         } else {
             let handle = self.supervisor.find(&namespace, &open.container)?;
@@ -87,8 +86,7 @@ impl Io for Service {
             (handle, attached)
         };
         let tty = handle.record().map(|record| record.options.tty).unwrap_or(false);
-        let opened =
-            v1::Opened { id: handle.key().id.to_string(), exec_id: String::new(), tty };
+        let opened = v1::Opened { id: handle.key().id.to_string(), exec_id: String::new(), tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
         let input = Ends(tokio::spawn(forward_attach_input(messages, attached.writer)));
         tokio::spawn(async move {
@@ -113,20 +111,13 @@ impl Io for Service {
         };
         let handle = self.supervisor.find(&namespace, &open.container)?;
         handle.running()?;
-        let hello = Hello {
-            exec_id: String::new(),
-            stdin: open.stdin,
-            paced: true,
-            no_output: false,
-        };
+        let hello =
+            Hello { exec_id: String::new(), stdin: open.stdin, paced: true, no_output: false };
         let (running, exec_id, attached) =
             self.supervisor.exec(&handle, &exec_request(&open), Some(hello)).await?;
         let attached = attached.ok_or(Error::Stopping)?;
-        let opened = v1::Opened {
-            id: handle.key().id.to_string(),
-            exec_id: exec_id.clone(),
-            tty: open.tty,
-        };
+        let opened =
+            v1::Opened { id: handle.key().id.to_string(), exec_id: exec_id.clone(), tty: open.tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
         let input = Ends(tokio::spawn(forward_exec_input(messages, attached.writer)));
         let supervisor = Arc::clone(&self.supervisor);
@@ -151,13 +142,9 @@ impl Io for Service {
         let exec = async {
             let handle = self.supervisor.find(&request.namespace, &message.container)?;
             handle.running()?;
-            let (running, exec_id, _) = self.supervisor.exec(&handle, &exec_request(message), None).await?;
-            tokio::spawn(reap_exec(
-                Arc::clone(&self.supervisor),
-                handle,
-                running,
-                exec_id.clone(),
-            ));
+            let (running, exec_id, _) =
+                self.supervisor.exec(&handle, &exec_request(message), None).await?;
+            tokio::spawn(reap_exec(Arc::clone(&self.supervisor), handle, running, exec_id.clone()));
             Ok(exec_id)
         };
         let exec_id = self.supervisor.once(&request, exec).await?;
@@ -182,10 +169,7 @@ impl Io for Service {
         Ok(Response::new(v1::ResizeResponse {}))
     }
 
-    async fn logs(
-        &self,
-        call: Request<v1::LogsRequest>,
-    ) -> Result<Response<RecordStream>, Status> {
+    async fn logs(&self, call: Request<v1::LogsRequest>) -> Result<Response<RecordStream>, Status> {
         let namespace = convert::namespace(call.metadata())?;
         let message = call.into_inner();
         let handle = self.supervisor.find(&namespace, &message.container)?;
@@ -198,8 +182,7 @@ impl Io for Service {
             .into());
         }
         let key = handle.key();
-        let container_dir =
-            self.supervisor.core().layout.container_dir(&key.namespace, &key.id);
+        let container_dir = self.supervisor.core().layout.container_dir(&key.namespace, &key.id);
         let query = LogQuery {
             path: container_dir.json_log(key.id.as_str()),
             tail: message.tail,
@@ -212,8 +195,7 @@ impl Io for Service {
         let ended = async move {
             handle.ended().await;
         };
-        let reading =
-            tokio::spawn(async move { logs::read(query, follow, ended, &found).await });
+        let reading = tokio::spawn(async move { logs::read(query, follow, ended, &found).await });
         tokio::spawn(async move {
             while let Some(record) = receiver.recv().await {
                 if records.send(Ok(log_record(record))).await.is_err() {
@@ -308,7 +290,10 @@ enum Input {
     Close,
 }
 
-async fn forward_attach_input(mut messages: Streaming<v1::AttachRequest>, mut writer: AttachWriter) {
+async fn forward_attach_input(
+    mut messages: Streaming<v1::AttachRequest>,
+    mut writer: AttachWriter,
+) {
     use v1::attach_request::Message;
     while let Some(Ok(message)) = messages.next().await {
         let input = match message.message {

@@ -83,7 +83,7 @@ impl System for Service {
             operating_system: operating_system(),
             cpus: std::thread::available_parallelism()
                 .map_or(0, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
-            memory_total: u64::from(system.totalram) * u64::from(system.mem_unit),
+            memory_total: system.totalram * u64::from(system.mem_unit),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             warnings: self.about.warnings.clone(),
             last_event,

@@ -13,11 +13,11 @@ use shim_wire::lifecycle::{self, Evidence, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::Key;
 use super::handle::{Handle, Phase, View};
 use super::record::{Exit, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Peer, Prepared, Running, Start};
-use super::Key;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;
@@ -37,14 +37,28 @@ const LOST: Duration = Duration::from_secs(2);
 /// What a container can be told.
 #[derive(Debug)]
 pub(super) enum Command {
-    Start { begin: Begin, answer: oneshot::Sender<Result<Started>> },
+    Start {
+        begin: Begin,
+        answer: oneshot::Sender<Result<Started>>,
+    },
     /// Sends a signal to process 1.
-    Kill { signal: u32, answer: oneshot::Sender<Result<()>> },
-    Remove { force: bool, answer: oneshot::Sender<Result<()>> },
+    Kill {
+        signal: u32,
+        answer: oneshot::Sender<Result<()>>,
+    },
+    Remove {
+        force: bool,
+        answer: oneshot::Sender<Result<()>>,
+    },
     /// The run of this number has ended, or its shim has.
-    Ended { attempt: u64, announced: Option<shim::Exited> },
+    Ended {
+        attempt: u64,
+        announced: Option<shim::Exited>,
+    },
     /// Answered once everything before it has been done.
-    Settle { answer: oneshot::Sender<Result<()>> },
+    Settle {
+        answer: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// What a start is asked for with.
@@ -109,8 +123,7 @@ impl Actor {
                 (Some(Arc::new(record)), state)
             }
         };
-        let (view, seen) =
-            watch::channel(View { record: record.clone(), phase: phase_of(&state) });
+        let (view, seen) = watch::channel(View { record: record.clone(), phase: phase_of(&state) });
         let handle =
             Handle { key: key.clone(), name: name.clone(), commands: commands.clone(), view: seen };
         registry.insert(handle.clone());
@@ -243,11 +256,8 @@ impl Actor {
         let prepared = run::prepare(&self.core, record, owners)?;
         let attempt = record.run.attempts() + 1;
         let mut next = record.clone();
-        next.run = Run::Intent {
-            attempt,
-            boot_id: boot_id().to_owned(),
-            lease: prepared.lease.clone(),
-        };
+        next.run =
+            Run::Intent { attempt, boot_id: boot_id().to_owned(), lease: prepared.lease.clone() };
         let lease = prepared.lease.clone();
         let namespace = self.key.namespace.to_string();
         let stored = next.clone();

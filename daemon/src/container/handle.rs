@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::Key;
 use super::actor::Command;
 use super::record::{Exit, Record};
 use super::run::Running;
-use super::Key;
 use crate::error::{Error, Result};
 
 /// What is volatile of a container.
@@ -80,10 +80,9 @@ impl Handle {
         let view = self.view.borrow();
         match (&view.record, &view.phase) {
             (Some(record), _) => Ok(Arc::clone(record)),
-            (None, Phase::Quarantined(problem)) => Err(Error::Quarantined {
-                id: self.key.id.to_string(),
-                problem: problem.clone(),
-            }),
+            (None, Phase::Quarantined(problem)) => {
+                Err(Error::Quarantined { id: self.key.id.to_string(), problem: problem.clone() })
+            }
             (None, _) => Err(Error::Removing { id: self.key.id.to_string() }),
         }
     }

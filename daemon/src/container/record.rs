@@ -48,10 +48,20 @@ impl Record {
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Run {
     /// Never started, or the last start failed and was undone.
-    Created { attempts: u64, error: Option<String> },
+    Created {
+        attempts: u64,
+        error: Option<String>,
+    },
     /// It shall run.
-    Intent { attempt: u64, boot_id: String, lease: Option<Lease> },
-    Ended { attempt: u64, exit: Exit },
+    Intent {
+        attempt: u64,
+        boot_id: String,
+        lease: Option<Lease>,
+    },
+    Ended {
+        attempt: u64,
+        exit: Exit,
+    },
 }
 
 impl Run {

@@ -7,24 +7,29 @@
 //! is served.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use shim_wire::files::ProcessIdentity;
+use shim_wire::files::{ProcessIdentity, SocketDir};
 use shim_wire::id::Id;
 use shim_wire::lifecycle::{self, Evidence, ShimState, Verdict};
 use shim_wire::shim::{Phase, StatusResponse};
 
+use super::Key;
 use super::actor::{Actor, container_event, finish_removal, read_exit_record};
 use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Shim};
-use super::Key;
 use crate::core::Core;
 use crate::error::Result;
 use crate::network::Endpoint;
-use crate::shim::{Client, ShimProcess, boot_id, read_identity};
+use crate::shim::{self, Client, ShimProcess, boot_id, read_identity};
 use crate::store::Loaded;
 use crate::time::Time;
+
+/// How often a shim that lives is asked, and the pause between.
+const ASKED: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How many runs are judged at once.
 const AT_ONCE: usize = 64;
@@ -53,11 +58,7 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
 }
 
 /// Takes up one container; answers its place on the bridge when it runs.
-async fn take_up(
-    core: &Arc<Core>,
-    registry: &Arc<Registry>,
-    container: Loaded,
-) -> Vec<Endpoint> {
+async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) -> Vec<Endpoint> {
     let Loaded { namespace, id, name, record } = container;
     let (Ok(namespace), Ok(id)) = (namespace.parse::<Id>(), id.parse::<Id>()) else {
         tracing::error!(namespace, id, "a record under an id that is none is left alone");
@@ -308,7 +309,7 @@ impl Found {
         let process = self.identity.as_ref().and_then(ShimProcess::of_identity);
         if let Some(process) = process {
             process.kill();
-            process.ended(std::time::Duration::from_secs(5)).await;
+            process.ended(Duration::from_secs(5)).await;
         }
         run::kill_cgroup(core, key).await;
     }
@@ -319,19 +320,29 @@ impl Living {
     async fn of(core: &Core, key: &Key, identity: &ProcessIdentity) -> Option<Self> {
         let process = ShimProcess::of_identity(identity)?;
         let sockets = core.layout.socket_dir(&key.namespace, &key.id);
-        let client = match Client::connect(key.id.as_str(), &sockets.shim()).await {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::warn!(container = %key, %error, "shim does not take a connection");
+        for attempt in 1..=ASKED {
+            match Self::ask(key, &sockets).await {
+                Ok((client, status)) => {
+                    return Some(Self { shim: Shim { process, client, sockets }, status });
+                }
+                Err(error) => {
+                    tracing::warn!(container = %key, %error, attempt, "shim does not answer");
+                }
+            }
+            // One that has ended has nothing more to say; one that lives may only be slow.
+            if process.ended(PAUSE).await {
                 return None;
             }
-        };
-        match client.status().await {
-            Ok(status) => Some(Self { shim: Shim { process, client, sockets }, status }),
-            Err(error) => {
-                tracing::warn!(container = %key, %error, "shim does not answer");
-                None
-            }
         }
+        None
+    }
+
+    async fn ask(
+        key: &Key,
+        sockets: &SocketDir,
+    ) -> std::result::Result<(Client, StatusResponse), shim::Error> {
+        let client = Client::connect(key.id.as_str(), &sockets.shim()).await?;
+        let status = client.status().await?;
+        Ok((client, status))
     }
 }

@@ -23,8 +23,8 @@ use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
 use shim_wire::plan::{CreateOptions, Plan};
 
-use super::record::{Lease, Record};
 use super::Key;
+use super::record::{Lease, Record};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
@@ -90,7 +90,7 @@ pub(super) fn prepare(core: &Core, record: &Record, owners: &[PortOwner]) -> Res
     Ok(Prepared { lease: Some(Lease { address, ports }), sockets })
 }
 
-/// Everything from the committed intent to a running process. 
+/// Everything from the committed intent to a running process.
 ///
 /// # Errors
 /// Names the step; what was made is left for [`dismantle`].
@@ -298,7 +298,13 @@ fn shim_failed(key: &Key, source: shim::Error) -> Error {
 
 /// The first part of taking a run apart: what others may be waiting for. The network is detached
 /// while the shim still holds the ports, then the shim is told that it may go.
-pub(super) async fn let_go(core: &Core, key: &Key, lease: Option<&Lease>, shim: Option<&Shim>, attempt: u64) {
+pub(super) async fn let_go(
+    core: &Core,
+    key: &Key,
+    lease: Option<&Lease>,
+    shim: Option<&Shim>,
+    attempt: u64,
+) {
     if let Some(lease) = lease {
         if let Err(error) = core.network.bridge.detach(&endpoint(key, lease)).await {
             tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
@@ -389,9 +395,8 @@ async fn in_cgroup(
         Cgroup::new(&layout, &path).and_then(|cgroup| work(&cgroup))
     })
     .await;
-    match outcome {
-        Ok(Err(error)) => tracing::warn!(cgroup = name, %error, step, "cgroup"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = outcome {
+        tracing::warn!(cgroup = name, %error, step, "cgroup");
     }
 }
 

@@ -169,8 +169,7 @@ impl Supervisor {
             }
             Ok((record, start)) => {
                 let name = record.name.clone();
-                let handle =
-                    Actor::spawn(&self.core, &self.registry, key, name, Ok(record));
+                let handle = Actor::spawn(&self.core, &self.registry, key, name, Ok(record));
                 Ok((handle, start))
             }
         }
@@ -348,7 +347,7 @@ impl Supervisor {
         let record = handle.record()?;
         let own = record.options.stop_timeout.map(|seconds| Duration::from_secs(seconds.into()));
         let timeout = timeout.or(own).unwrap_or(STOP_TIMEOUT);
-        let signal = record.options.stop_signal.number().into();
+        let signal = record.options.stop_signal.number();
         let stopping = handle.clone();
         let task = tokio::spawn(async move {
             signal_and_wait(&stopping, signal, timeout).await?;
@@ -446,14 +445,11 @@ impl Supervisor {
         hello: Option<Hello>,
     ) -> Result<(Arc<Running>, String, Option<Attached>)> {
         let running = handle.running()?;
-        let container_dir =
-            self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
+        let container_dir = self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
         let options = spec::exec_options(&handle.record()?.options, &container_dir, request)?;
         let exec_id = random_id();
-        let failed = |source| Error::Shim {
-            id: handle.key.id.to_string(),
-            source: Arc::new(source),
-        };
+        let failed =
+            |source| Error::Shim { id: handle.key.id.to_string(), source: Arc::new(source) };
         fail::fail_point!("daemon.exec.before_exec");
         running.shim.client.exec(&exec_id, &options).await.map_err(failed)?;
         fail::fail_point!("daemon.exec.after_exec");
@@ -485,10 +481,8 @@ impl Supervisor {
         running: &Running,
         exec_id: &str,
     ) -> Result<shim::Exited> {
-        let failed = |source| Error::Shim {
-            id: handle.key.id.to_string(),
-            source: Arc::new(source),
-        };
+        let failed =
+            |source| Error::Shim { id: handle.key.id.to_string(), source: Arc::new(source) };
         let exited = running.shim.client.wait(exec_id).await.map_err(failed)?;
         // A shim that is gone has forgotten it.
         let _ = running.shim.client.delete_exec(exec_id).await;

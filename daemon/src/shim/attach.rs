@@ -8,8 +8,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use prost::Message;
 
-use super::client::SHORT;
 use super::Error;
+use super::client::SHORT;
 
 /// What a process writes, or why no more comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +51,9 @@ pub async fn attach(sockets: &SocketDir, hello: &Hello) -> Result<Attached, Erro
         let mut reader = AttachReader(BufReader::with_capacity(16 * 1024, reader));
         match reader.frame().await.map_err(failed)? {
             Some((Kind::Attached, _)) => Ok(Attached { reader, writer }),
-            Some((Kind::Refused, reason)) => Err(Error::AttachRefused {
-                message: String::from_utf8_lossy(&reason).into_owned(),
-            }),
+            Some((Kind::Refused, reason)) => {
+                Err(Error::AttachRefused { message: String::from_utf8_lossy(&reason).into_owned() })
+            }
             Some(_) | None => Err(Error::Gone { method: "attach" }),
         }
     };

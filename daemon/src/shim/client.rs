@@ -123,10 +123,7 @@ impl Client {
     pub async fn wait(&self, exec_id: &str) -> Result<Exited, Error> {
         let answer: task::WaitResponse =
             self.call(TASK, "Wait", &self.process(exec_id), None).await?;
-        Ok(Exited {
-            status: answer.exit_status,
-            at: answer.exited_at.unwrap_or_default().into(),
-        })
+        Ok(Exited { status: answer.exit_status, at: answer.exited_at.unwrap_or_default().into() })
     }
 
     /// Sends a signal.
@@ -134,12 +131,8 @@ impl Client {
     /// # Errors
     /// The shim's refusal, or the transport's.
     pub async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
-        let request = task::KillRequest {
-            id: self.id.clone(),
-            exec_id: exec_id.to_owned(),
-            signal,
-            all,
-        };
+        let request =
+            task::KillRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), signal, all };
         let _: Empty = self.call(TASK, "Kill", &request, Some(SHORT)).await?;
         Ok(())
     }

@@ -104,12 +104,9 @@ fn bootstrap(
     };
     let descriptors: Vec<BorrowedFd<'_>> =
         network_namespace.into_iter().chain(port_sockets.iter().map(AsFd::as_fd)).collect();
-    let mut space =
-        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PORT_SOCKETS + 1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PORT_SOCKETS + 1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty()
-        && !control.push(SendAncillaryMessage::ScmRights(&descriptors))
-    {
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(std::io::Error::other("more than 250 published ports"));
     }
     let body = message.encode_to_vec();

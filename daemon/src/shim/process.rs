@@ -48,8 +48,7 @@ impl ShimProcess {
             deprecated,
             reason = "the replacement is unsafe; an OwnedFd keeps what it asks for by its type"
         )]
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)
-            .map_err(failed)?;
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(failed)?;
         Ok(Self { pid, pidfd, child: std::sync::Mutex::new(child) })
     }
 
@@ -75,8 +74,7 @@ impl ShimProcess {
     }
 
     fn reap(&self) {
-        let mut child =
-            self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(mut child) = child.take() {
             // It has ended: this does not block.
             let _ = child.wait();

@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::store::{Kind, NewEvent, SnapshotRow, Store, Transaction};
 use crate::time::Time;
 
-pub use overlayfs::{Layers, Mount, Usage};
 use overlayfs::Overlayfs;
+pub use overlayfs::{Layers, Mount, Usage};
 
 /// What a snapshot rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,10 +104,8 @@ impl Snapshots {
         let own = &chain[0];
         let parents: Vec<i64> = chain[1..].iter().map(|row| row.number).collect();
         let directory = chain.last().and_then(|row| row.directory.clone());
-        let model = parents
-            .first()
-            .map(|parent| self.driver.tree(*parent))
-            .or_else(|| directory.clone());
+        let model =
+            parents.first().map(|parent| self.driver.tree(*parent)).or_else(|| directory.clone());
         if own.kind != Kind::View {
             self.driver.make(number, model.as_deref())?;
         }

@@ -200,8 +200,7 @@ pub(super) fn usage(tree: &Path) -> Result<Usage> {
         usage.inodes += 1;
         usage.size += metadata.blocks() * 512;
         if metadata.is_dir() {
-            let entries =
-                std::fs::read_dir(&path).map_err(Error::file("read directory", &path))?;
+            let entries = std::fs::read_dir(&path).map_err(Error::file("read directory", &path))?;
             waiting.extend(entries.flatten().map(|entry| entry.path()));
         }
     }
@@ -219,7 +218,9 @@ mod tests {
         let row = |lower: &[&str], upper: &Option<(PathBuf, PathBuf)>| {
             let lower = lower.iter().map(|text| path(text)).collect();
             let mounts = Layers { lower, upper: upper.clone() }.mounts();
-            mounts.first().map(|mount| format!("{} {} {}", mount.kind, mount.source, mount.options.join(",")))
+            mounts
+                .first()
+                .map(|mount| format!("{} {} {}", mount.kind, mount.source, mount.options.join(",")))
         };
         assert_eq!(row(&[], &upper).as_deref(), Some("bind /s/3/fs rbind,rw"));
         assert_eq!(row(&["/s/1/fs"], &None).as_deref(), Some("bind /s/1/fs rbind,ro"));
@@ -240,8 +241,7 @@ mod tests {
         let base = directory.path().join("base");
         std::fs::create_dir(&base).unwrap();
         std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o751)).unwrap();
-        let driver =
-            Overlayfs::new(directory.path().join("s"), directory.path().join("trash"));
+        let driver = Overlayfs::new(directory.path().join("s"), directory.path().join("trash"));
         std::fs::create_dir(directory.path().join("s")).unwrap();
         std::fs::create_dir(directory.path().join("trash")).unwrap();
         driver.make(1, Some(&base)).unwrap();
@@ -255,8 +255,7 @@ mod tests {
     #[test]
     fn orphans_go_and_others_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let driver =
-            Overlayfs::new(directory.path().join("s"), directory.path().join("trash"));
+        let driver = Overlayfs::new(directory.path().join("s"), directory.path().join("trash"));
         std::fs::create_dir(directory.path().join("s")).unwrap();
         std::fs::create_dir(directory.path().join("trash")).unwrap();
         for number in [1, 2, 3] {

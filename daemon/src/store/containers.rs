@@ -61,9 +61,7 @@ impl Transaction<'_> {
     /// The store's own.
     pub fn update_container(&mut self, namespace: &str, record: &Record) -> Result<(), Error> {
         self.sql
-            .prepare_cached(
-                "UPDATE containers SET record = ?3 WHERE namespace = ?1 AND id = ?2",
-            )?
+            .prepare_cached("UPDATE containers SET record = ?3 WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, record.id.as_str(), serde_json::to_string(record)?])?;
         Ok(())
     }
@@ -151,12 +149,9 @@ impl Transaction<'_> {
     /// # Errors
     /// The store's own.
     pub fn load_unclean(&mut self) -> Result<Vec<Removed>, Error> {
-        let mut statement = self
-            .sql
-            .prepare_cached("SELECT namespace, record FROM removed WHERE cleaned = 0")?;
-        let rows = statement.query_map([], |row| {
-            Ok((row.get(0)?, row.get::<_, String>(1)?))
-        })?;
+        let mut statement =
+            self.sql.prepare_cached("SELECT namespace, record FROM removed WHERE cleaned = 0")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
         let mut removed = Vec::new();
         for row in rows {
             let (namespace, text) = row?;

@@ -128,7 +128,9 @@ impl Transaction<'_> {
     pub fn newest_event(&mut self) -> Result<u64, Error> {
         let newest = self
             .sql
-            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| row.get(0))
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| {
+                row.get(0)
+            })
             .optional()?;
         Ok(newest.map_or(0, number))
     }

@@ -21,8 +21,8 @@ mod schema;
 mod snapshots;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -67,7 +67,9 @@ pub enum Error {
     Sql(Arc<rusqlite::Error>),
     #[error("metadata store: a record can't be encoded: {0}")]
     Encode(Arc<serde_json::Error>),
-    #[error("metadata store: a commit failed ({0}); nothing more is accepted: free the disk or mend it, then restart bosund")]
+    #[error(
+        "metadata store: a commit failed ({0}); nothing more is accepted: free the disk or mend it, then restart bosund"
+    )]
     Failed(Arc<rusqlite::Error>),
     #[error("metadata store: closed")]
     Closed,
@@ -258,15 +260,15 @@ type Committed = Result<(Vec<Finish>, Vec<Event>), (Vec<Finish>, rusqlite::Error
 fn commit(connection: &mut Connection, batch: Vec<Job>) -> Committed {
     let mut finishes = Vec::with_capacity(batch.len());
     let mut events = Vec::new();
-    let mut transaction =
-        match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => transaction,
-            Err(source) => {
-                let error = Error::Sql(Arc::new(rusqlite::Error::InvalidQuery));
-                finishes.extend(batch.into_iter().map(|job| (job.work)(Run::Refused(error.clone()))));
-                return Err((finishes, source));
-            }
-        };
+    let mut transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate)
+    {
+        Ok(transaction) => transaction,
+        Err(source) => {
+            let error = Error::Sql(Arc::new(rusqlite::Error::InvalidQuery));
+            finishes.extend(batch.into_iter().map(|job| (job.work)(Run::Refused(error.clone()))));
+            return Err((finishes, source));
+        }
+    };
     for job in batch {
         finishes.push((job.work)(Run::In(&mut transaction, &mut events)));
     }

@@ -115,9 +115,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
     connection.pragma_update(None, "cache_size", -1024).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    let found: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
+    let found: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
         return Err(Error::Newer { path: path.to_owned(), found, known });
