@@ -1,0 +1,42 @@
+//! How long a container takes from nothing to the exec of `true`, and to its end. Needs root.
+//!
+//! `cargo run --release -p shim-runtime --example latency [ROUNDS]`
+#![expect(clippy::unwrap_used, reason = "an example fails by panicking")]
+#![expect(dead_code, reason = "of the tests' support only a part is used here")]
+
+use std::time::{Duration, Instant};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+fn main() {
+    let rounds = std::env::args().nth(1).map_or(100, |rounds| rounds.parse().unwrap());
+    let mut steps: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..rounds {
+        let sandbox = support::Sandbox::new();
+        let began = Instant::now();
+        let mut created = sandbox.create().unwrap();
+        let after_create = began.elapsed();
+        created.process.start().unwrap();
+        let after_start = began.elapsed();
+        let code = support::wait(&created.process.pidfd);
+        let after_exit = began.elapsed();
+        assert_eq!(code, 0);
+        drop(created);
+        sandbox.cgroup().remove(Instant::now() + Duration::from_secs(1)).unwrap();
+        let after_remove = began.elapsed();
+        for (step, value) in steps.iter_mut().zip([
+            after_create,
+            after_start - after_create,
+            after_exit - after_start,
+            after_remove - after_exit,
+        ]) {
+            step.push(value);
+        }
+    }
+    for (name, values) in ["create", "start", "exit", "remove"].iter().zip(&mut steps) {
+        values.sort_unstable();
+        let at = |part: usize| values[(values.len() - 1) * part / 100].as_secs_f64() * 1e3;
+        println!("{name:8} best {:.2}  median {:.2}  p90 {:.2} ms", at(0), at(50), at(90));
+    }
+}
