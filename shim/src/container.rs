@@ -1,0 +1,133 @@
+//! The container's first process and everything that the shim holds for it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use shim_cgroup::Cgroup;
+use shim_runtime::Waiting;
+use shim_wire::exit::{ExitRecord, ExitStatus, Timestamp};
+
+use crate::error::Error;
+use crate::exit_record::Reserved;
+use crate::log::{Log, Stream};
+use crate::process::{Child, Waiter};
+use crate::stdio::Stdio;
+use crate::{clock, report};
+
+/// One run of the container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) attempt: u64,
+    pub(crate) pid: u32,
+    pub(crate) init: Init,
+    pub(crate) stdio: Stdio,
+    pub(crate) bundle: String,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) paused: bool,
+    pub(crate) cgroup: Cgroup,
+    /// Its end is the end of everything in it.
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) log: Option<Log>,
+    pub(crate) reserved: Reserved,
+    /// Made when the process ended; durable from [`Recorded`] on.
+    ///
+    /// [`Recorded`]: shim_wire::lifecycle::ShimState::Recorded
+    pub(crate) record: Option<ExitRecord>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// Dropping it is the shim's last act: the kernel then takes the rootfs down.
+    #[expect(dead_code, reason = "held for what closing it does")]
+    pub(crate) mount_namespace: OwnedFd,
+}
+
+/// The first process, as far as the shim is its parent.
+#[derive(Debug)]
+pub(crate) enum Init {
+    /// Cloned, and waits to be told to execute.
+    Waiting(Waiting),
+    Executed(Child),
+    /// It could not execute its program, and is dead and reaped: there never was a run. The daemon
+    /// undoes what is left.
+    Failed,
+}
+
+pub(crate) const SIGKILL: u32 = 9;
+
+/// How long one try to empty the cgroup may hold the loop up.
+const KILL_STEP: Duration = Duration::from_millis(20);
+
+impl Container {
+    /// `None` when there is no process any more whose end has to be waited for.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.init {
+            Init::Waiting(waiting) => Some(waiting.pidfd.as_fd()),
+            Init::Executed(child) => Some(child.pidfd()),
+            Init::Failed => None,
+        }
+    }
+
+    /// The process ended: notes how, and ends what would keep its output from ending.
+    pub(crate) fn ended(&mut self, status: ExitStatus, boot_id: &str) {
+        let oom_kills = self.cgroup.oom_kills().unwrap_or_else(|error| {
+            report("count the kernel's kills for want of memory", &error);
+            0
+        });
+        self.record = Some(ExitRecord {
+            attempt: self.attempt,
+            status,
+            oom_killed: oom_kills > 0,
+            exited_at: clock::now(),
+            boot_id: boot_id.to_owned(),
+            boottime_ns: clock::boottime_ns(),
+        });
+        self.stdio.process_ended();
+    }
+
+    /// Kills what the process left in its cgroup. Whether nothing is left.
+    pub(crate) fn kill_rest(&self) -> bool {
+        self.own_pid_namespace || self.cgroup.kill(Instant::now() + KILL_STEP).is_ok()
+    }
+
+    /// Signals everything in the cgroup.
+    ///
+    /// # Errors
+    /// When the cgroup can't be read, or killed.
+    pub(crate) fn signal_all(&mut self, signal: u32) -> Result<(), Error> {
+        if signal == SIGKILL {
+            // What is not dead at the deadline has its signal all the same.
+            match self.cgroup.kill(Instant::now() + KILL_STEP) {
+                Ok(()) | Err(shim_cgroup::Error::StillPopulated { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            return self.freeze(false);
+        }
+        let number = i32::try_from(signal).unwrap_or(0);
+        for pid in self.cgroup.procs()? {
+            // One that has ended since needs no signal.
+            let _ = shim_sys::signal::kill(pid, number);
+        }
+        Ok(())
+    }
+
+    /// Pauses everything in the cgroup, or lets it go on.
+    ///
+    /// # Errors
+    /// When the machine can't.
+    pub(crate) fn freeze(&mut self, frozen: bool) -> Result<(), Error> {
+        if self.paused != frozen {
+            self.cgroup.freeze(frozen)?;
+            self.paused = frozen;
+        }
+        Ok(())
+    }
+
+    /// All output is there: what is unfinished becomes a record, and the log is made durable.
+    pub(crate) fn finish_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            log.end(stream);
+        }
+        if let Err(error) = log.sync() {
+            report("sync the log", &error);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The loop: one thread that waits for everything at once, and the owner of all state.
+//!
+//! What to wait for is derived from the state before every wait, so no registration can be forgotten
+//! or outlive its descriptor. What the loop calls is elsewhere: [`service`](crate::service) for
+//! requests, [`streams`](crate::streams) for what flows, [`exit_protocol`](crate::exit_protocol) for
+//! ends.
+//!
+//! With nothing to do there is no timeout and no wake-up.
+
+use std::os::unix::net::UnixListener;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use shim_wire::lifecycle::{ShimEvent, ShimState};
+use shim_wire::ttrpc::Response;
+
+use crate::args::Arguments;
+use crate::attach::{Client, MAX_CLIENTS};
+use crate::container::Container;
+use crate::log::Stream;
+use crate::process::{Exec, ExecState, Key, Waiter};
+use crate::rpc::{Connection, MAX_CONNECTIONS};
+use crate::setup::Inherited;
+use crate::stdio::Stdio;
+use crate::{clock, report, setup};
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+/// How long a shim waits for somebody to create a container.
+const ABANDONED_AFTER: u64 = 30 * SECOND;
+/// How long after the last activity memory is given back.
+const QUIET_AFTER: u64 = SECOND;
+
+/// The shim.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    pub(crate) arguments: Arguments,
+    pub(crate) inherited: Inherited,
+    pub(crate) state: ShimState,
+    pub(crate) container: Option<Container>,
+    pub(crate) execs: Vec<Exec>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) clients: Vec<Client>,
+    /// The connection on which Create failed: nobody will come back for this shim when it ends.
+    pub(crate) failed_create: Option<u64>,
+    /// Of connections, clients and execs.
+    last_serial: u64,
+    /// Empty while nothing is read.
+    pub(crate) buffer: Vec<u8>,
+    /// It has not moved out of the cgroup of the service that started it.
+    in_service: bool,
+    pub(crate) timers: Timers,
+}
+
+/// When to do what, by CLOCK_MONOTONIC in nanoseconds. All `None` in an idle shim.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    pub(crate) abandon: Option<u64>,
+    pub(crate) quiet: Option<u64>,
+    /// Try again to empty the cgroup.
+    pub(crate) kill: Option<u64>,
+    /// Stop waiting for the end of the output.
+    pub(crate) drained: Option<u64>,
+    /// Try again to write the exit record.
+    pub(crate) record: Option<u64>,
+    /// Leave, whoever still waits for something.
+    pub(crate) leave: Option<u64>,
+}
+
+impl Timers {
+    fn next(&self) -> Option<u64> {
+        [self.abandon, self.quiet, self.kill, self.drained, self.record, self.leave]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Takes a timer that has run out.
+fn expired(timer: &mut Option<u64>, now: u64) -> bool {
+    timer.take_if(|at| *at <= now).is_some()
+}
+
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Api,
+    Attach,
+    Connection(u64),
+    Client(u64),
+    Exit(Key),
+    Output(Key, Stream),
+    Input(Key),
+}
+
+impl Shim {
+    pub(crate) fn new(arguments: Arguments, inherited: Inherited) -> Self {
+        Self {
+            arguments,
+            inherited,
+            state: ShimState::Empty,
+            container: None,
+            execs: Vec::new(),
+            connections: Vec::new(),
+            clients: Vec::new(),
+            failed_create: None,
+            last_serial: 0,
+            buffer: Vec::new(),
+            in_service: true,
+            timers: Timers {
+                abandon: Some(clock::monotonic_ns() + ABANDONED_AFTER),
+                ..Timers::default()
+            },
+        }
+    }
+
+    /// Serves until released or abandoned.
+    pub(crate) fn run(mut self) {
+        while !self.is_over() {
+            let draining = self.draining();
+            let ready = self.wait(!draining.is_empty());
+            for (source, flags) in &ready {
+                self.handle(*source, *flags);
+            }
+            for key in draining {
+                let has_more = ready
+                    .iter()
+                    .any(|(source, _)| matches!(source, Source::Output(of, _) if *of == key));
+                if !has_more {
+                    self.output_ended(key);
+                }
+            }
+            self.tick(!ready.is_empty());
+        }
+    }
+
+    /// A number for a connection, a client or an exec.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+}
+
+/// Waiting.
+impl Shim {
+    /// Waits until something is ready or a timer runs out; with `poll_only`, just looks.
+    fn wait(&self, poll_only: bool) -> Vec<(Source, PollFlags)> {
+        let mut sources = Vec::with_capacity(16);
+        let mut descriptors = Vec::with_capacity(16);
+        self.interests(|source, descriptor| {
+            sources.push(source);
+            descriptors.push(descriptor);
+        });
+        let timeout = match poll_only {
+            true => Some(0),
+            false => self.timers.next().map(|at| at.saturating_sub(clock::monotonic_ns())),
+        };
+        let timeout = timeout.map(|ns| Timespec {
+            tv_sec: i64::try_from(ns / SECOND).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ns % SECOND).unwrap_or(0),
+        });
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => Vec::new(),
+            Ok(_) => sources
+                .into_iter()
+                .zip(descriptors.iter().map(PollFd::revents))
+                .filter(|(_, flags)| !flags.is_empty())
+                .collect(),
+            Err(errno) => {
+                // Only a lack of memory is left: wait for better times without spinning.
+                report("poll", &errno);
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                Vec::new()
+            }
+        }
+    }
+
+    fn interests<'a>(&'a self, mut add: impl FnMut(Source, PollFd<'a>)) {
+        if self.connections.len() < MAX_CONNECTIONS {
+            add(Source::Api, PollFd::new(&self.inherited.api, PollFlags::IN));
+        }
+        if self.clients.len() < MAX_CLIENTS {
+            add(Source::Attach, PollFd::new(&self.inherited.attach, PollFlags::IN));
+        }
+        for connection in &self.connections {
+            let (socket, interest) = (connection.socket(), connection.interest());
+            let source = Source::Connection(connection.serial);
+            add(source, PollFd::from_borrowed_fd(socket, interest));
+        }
+        for client in &self.clients {
+            let held = client.attachment().is_some_and(|to| to.stdin && self.is_full(to.process));
+            let interest = client.interest(held);
+            if !interest.is_empty() {
+                let source = Source::Client(client.serial);
+                add(source, PollFd::from_borrowed_fd(client.socket(), interest));
+            }
+        }
+        if let Some(container) = &self.container {
+            if let Some(pidfd) = container.pidfd().filter(|_| !self.has_ended(Key::INIT)) {
+                add(Source::Exit(Key::INIT), PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
+            }
+            self.stdio_interests(Key::INIT, &container.stdio, &mut add);
+        }
+        for exec in &self.execs {
+            if let ExecState::Running { child, .. } = &exec.state {
+                let pidfd = PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN);
+                add(Source::Exit(exec.key), pidfd);
+            }
+            if let Some(stdio) = exec.stdio() {
+                self.stdio_interests(exec.key, stdio, &mut add);
+            }
+        }
+    }
+
+    fn stdio_interests<'a>(
+        &'a self,
+        key: Key,
+        stdio: &'a Stdio,
+        add: &mut impl FnMut(Source, PollFd<'a>),
+    ) {
+        // Nobody holds an end back.
+        let held = !self.has_ended(key) && self.clients.iter().any(|c| c.holds_back(key));
+        for output in stdio.outputs.iter().filter(|_| !held) {
+            let descriptor = PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN);
+            add(Source::Output(key, output.stream), descriptor);
+        }
+        if let Some(input) = stdio.input.as_ref().filter(|input| input.has_unsent()) {
+            let descriptor = PollFd::from_borrowed_fd(input.descriptor(), PollFlags::OUT);
+            add(Source::Input(key), descriptor);
+        }
+    }
+
+    /// The processes of which only output is missing that is in their pipes already.
+    fn draining(&self) -> Vec<Key> {
+        let execs = self.execs.iter().filter(|exec| exec.is_draining()).map(|exec| exec.key);
+        let mut keys: Vec<Key> = execs.collect();
+        let execs_settled = self.execs.iter().all(Exec::is_settled);
+        if matches!(self.state, ShimState::Draining(_))
+            && execs_settled
+            && self.timers.kill.is_none()
+        {
+            keys.push(Key::INIT);
+        }
+        keys
+    }
+
+    pub(crate) fn has_ended(&self, key: Key) -> bool {
+        if key == Key::INIT {
+            return !matches!(self.state, ShimState::Created | ShimState::Running);
+        }
+        self.exec(key).is_none_or(|exec| !matches!(exec.state, ExecState::Running { .. }))
+    }
+
+    pub(crate) fn is_full(&self, key: Key) -> bool {
+        let input = self.stdio(key).and_then(|stdio| stdio.input.as_ref());
+        input.is_some_and(crate::stdio::Input::is_full)
+    }
+}
+
+/// What became ready.
+impl Shim {
+    fn handle(&mut self, source: Source, flags: PollFlags) {
+        match source {
+            Source::Api => self.accept_connection(),
+            Source::Attach => self.accept_client(),
+            Source::Connection(serial) => self.serve_connection(serial, flags),
+            Source::Client(serial) => self.serve_client(serial, flags),
+            Source::Exit(key) => self.reap(key),
+            Source::Output(key, stream) => self.read_output(key, stream),
+            Source::Input(key) => self.flush_input(key),
+        }
+    }
+
+    fn accept_connection(&mut self) {
+        let Some(socket) = accept(&self.inherited.api) else { return };
+        match Connection::new(self.next_serial(), socket) {
+            Ok(connection) => self.connections.push(connection),
+            Err(error) => report("accept a connection", &error),
+        }
+    }
+
+    fn accept_client(&mut self) {
+        let Some(socket) = accept(&self.inherited.attach) else { return };
+        match Client::new(self.next_serial(), socket) {
+            Ok(client) => self.clients.push(client),
+            Err(error) => report("accept an attach client", &error),
+        }
+    }
+
+    fn serve_connection(&mut self, serial: u64, flags: PollFlags) {
+        let Some(connection) = self.connection(serial) else { return };
+        if flags.contains(PollFlags::OUT) && connection.flush().is_err() {
+            return self.connection_ended(serial);
+        }
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+        let Ok(calls) = connection.receive() else { return self.connection_ended(serial) };
+        for call in calls {
+            let waiter = Waiter { connection: serial, stream: call.stream };
+            if let Some(response) = self.call(waiter, &call.request) {
+                self.answer(waiter, &response);
+            }
+        }
+    }
+
+    /// Sends an answer, if there is still somebody to get it.
+    pub(crate) fn answer(&mut self, waiter: Waiter, response: &Response) {
+        let Some(connection) = self.connection(waiter.connection) else { return };
+        if connection.answer(waiter.stream, response).is_err() {
+            self.connection_ended(waiter.connection);
+        }
+    }
+
+    /// The daemon, or whoever it was, has gone: that changes nothing but who is answered.
+    fn connection_ended(&mut self, serial: u64) {
+        self.connections.retain(|connection| connection.serial != serial);
+        let waiters = self.execs.iter_mut().map(|exec| &mut exec.waiters);
+        for waiters in waiters.chain(self.container.as_mut().map(|c| &mut c.waiters)) {
+            waiters.retain(|waiter| waiter.connection != serial);
+        }
+        if self.failed_create == Some(serial) && self.state == ShimState::Empty {
+            self.advance(ShimEvent::Abandoned);
+        }
+    }
+}
+
+/// Timers.
+impl Shim {
+    fn tick(&mut self, active: bool) {
+        let now = clock::monotonic_ns();
+        if active && self.state != ShimState::Released {
+            self.timers.quiet = Some(now + QUIET_AFTER);
+        }
+        if self.state != ShimState::Empty {
+            self.timers.abandon = None;
+        }
+        if expired(&mut self.timers.abandon, now) {
+            self.advance(ShimEvent::Abandoned);
+        }
+        if expired(&mut self.timers.quiet, now) {
+            self.quiet();
+        }
+        if expired(&mut self.timers.kill, now) {
+            self.kill_rest(now);
+        }
+        if expired(&mut self.timers.record, now) {
+            self.write_record();
+        }
+        if expired(&mut self.timers.drained, now) {
+            self.init_drained();
+        }
+        let _ = expired(&mut self.timers.leave, now);
+    }
+
+    /// Nothing has happened for a while: memory is given back, and what may take long is done.
+    fn quiet(&mut self) {
+        self.buffer = Vec::new();
+        if let Some(log) = self.container.as_mut().and_then(|container| container.log.as_mut()) {
+            log.shrink();
+        }
+        for client in &mut self.clients {
+            client.shrink();
+        }
+        self.connections.shrink_to_fit();
+        self.clients.shrink_to_fit();
+        self.execs.shrink_to_fit();
+        if std::mem::take(&mut self.in_service) {
+            setup::leave_service_unified(&self.arguments.cgroup);
+        }
+        shim_sys::memory::trim();
+    }
+}
+
+/// Finding things.
+impl Shim {
+    pub(crate) fn connection(&mut self, serial: u64) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.serial == serial)
+    }
+
+    pub(crate) fn client(&mut self, serial: u64) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.serial == serial)
+    }
+
+    pub(crate) fn exec(&self, key: Key) -> Option<&Exec> {
+        self.execs.iter().find(|exec| exec.key == key)
+    }
+
+    pub(crate) fn exec_by_id(&mut self, id: &str) -> Option<&mut Exec> {
+        self.execs.iter_mut().find(|exec| exec.id == id)
+    }
+
+    pub(crate) fn stdio(&self, key: Key) -> Option<&Stdio> {
+        match key {
+            Key::INIT => self.container.as_ref().map(|container| &container.stdio),
+            key => self.exec(key).and_then(Exec::stdio),
+        }
+    }
+
+    pub(crate) fn stdio_mut(&mut self, key: Key) -> Option<&mut Stdio> {
+        match key {
+            Key::INIT => self.container.as_mut().map(|container| &mut container.stdio),
+            key => self.execs.iter_mut().find(|exec| exec.key == key).and_then(Exec::stdio_mut),
+        }
+    }
+}
+
+/// Accepts a connection of root's, or of whoever this shim runs as; drops any other.
+fn accept(listener: &UnixListener) -> Option<std::os::unix::net::UnixStream> {
+    let (socket, _) = listener.accept().ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+    (peer.uid.is_root() || peer.uid == rustix::process::getuid()).then_some(socket)
+}

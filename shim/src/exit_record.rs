@@ -1,0 +1,106 @@
+//! The exit record on disk: room made at create, filled and renamed at the exit.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use shim_wire::exit::{ExitRecord, MAX_ENCODED_LEN};
+use shim_wire::files::ContainerDir;
+
+/// The record's file while it has no content, and its directory.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    container: ContainerDir,
+    temporary: File,
+    directory: File,
+}
+
+impl Reserved {
+    /// Makes the temporary file and allocates its room, so that a disk that is full at the exit
+    /// can't lose it. A record of an earlier run stays until this one takes its place.
+    ///
+    /// # Errors
+    /// When there is no room now, or the directory can't be written.
+    pub(crate) fn new(container: &ContainerDir) -> io::Result<Self> {
+        let temporary = create(container)?;
+        let directory = File::open(container.path())?;
+        Ok(Self { container: container.clone(), temporary, directory })
+    }
+
+    /// Makes `record` durable: it is the container's exit record when this returns.
+    ///
+    /// # Errors
+    /// When the file system can't say that it is durable. It may be tried again.
+    pub(crate) fn write(&mut self, record: &ExitRecord) -> io::Result<()> {
+        let text = record.encode();
+        let temporary = self.container.exit_temporary();
+        if !temporary.exists() {
+            self.temporary = create(&self.container)?;
+        }
+        self.temporary.write_all_at(text.as_bytes(), 0)?;
+        self.temporary.set_len(text.len() as u64)?;
+        self.temporary.sync_data()?;
+        fail::fail_point!("shim.exit.before_rename");
+        fs::rename(temporary, self.container.exit())?;
+        fail::fail_point!("shim.exit.after_rename");
+        self.directory.sync_all()
+    }
+}
+
+fn create(container: &ContainerDir) -> io::Result<File> {
+    let path = container.exit_temporary();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, MAX_ENCODED_LEN as u64) {
+        // A file system without the call takes the record as it takes any other file.
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(file),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shim_wire::exit::{ExitStatus, Timestamp};
+
+    use super::*;
+
+    fn record(attempt: u64) -> ExitRecord {
+        ExitRecord {
+            attempt,
+            status: ExitStatus::Code(42),
+            oom_killed: false,
+            exited_at: Timestamp { seconds: 1, nanos: 2 },
+            boot_id: "boot".to_owned(),
+            boottime_ns: 3,
+        }
+    }
+
+    #[test]
+    fn a_record_replaces_the_one_of_the_run_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(directory.path().to_owned());
+        for attempt in [1, 2] {
+            let mut reserved = Reserved::new(&container).unwrap();
+            assert_eq!(container.exit().exists(), attempt > 1);
+            reserved.write(&record(attempt)).unwrap();
+            let text = fs::read_to_string(container.exit()).unwrap();
+            assert_eq!(ExitRecord::decode(&text), Ok(record(attempt)));
+            assert!(!container.exit_temporary().exists());
+        }
+    }
+
+    #[test]
+    fn a_temporary_file_that_somebody_removed_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(directory.path().to_owned());
+        let mut reserved = Reserved::new(&container).unwrap();
+        fs::remove_file(container.exit_temporary()).unwrap();
+        reserved.write(&record(1)).unwrap();
+        assert!(container.exit().exists());
+    }
+}

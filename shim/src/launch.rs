@@ -1,0 +1,172 @@
+//! Starting processes: the container's first one in two steps, create and start, and execs in one.
+//!
+//! What is made on the way is undone when a later step fails: the clone is killed and waited for,
+//! its cgroup emptied and removed. Directories and their files are the daemon's. The only waits are
+//! for the child to be complete and for it to execute, milliseconds each, with deadlines.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use shim_cgroup::{Cgroup, Layout};
+use shim_runtime::{Created, ExecTarget, ProcessIo, Waiting};
+use shim_wire::plan::{CREATE_OPTIONS, CreateOptions};
+use shim_wire::task::CreateTaskRequest;
+
+use crate::container::{Container, Init, SIGKILL};
+use crate::error::Error;
+use crate::event_loop::Shim;
+use crate::exit_record::Reserved;
+use crate::log::Log;
+use crate::process::{self, Child, Exec, ExecState};
+use crate::service::decode_any;
+use crate::stdio::Stdio;
+use crate::{clock, report, setup};
+
+const CLONE_NEWPID: u64 = 0x2000_0000;
+
+/// How long a clone that has to go may take to go.
+const UNDO: Duration = Duration::from_secs(2);
+
+impl Shim {
+    /// Clones the container's first process, up to the point where it waits to be started. Its pid.
+    ///
+    /// # Errors
+    /// Names the step that failed; nothing of it is left then.
+    pub(crate) fn launch_container(&mut self, request: CreateTaskRequest) -> Result<u32, Error> {
+        let options: CreateOptions = decode_any(request.options, "options", CREATE_OPTIONS)?;
+        let directory = &self.arguments.container;
+        fail::fail_point!("shim.create.before_reserve");
+        let reserved = Reserved::new(directory).map_err(|source| {
+            let object = directory.path().display().to_string();
+            Error::step("reserve the exit record in", object, source)
+        })?;
+        fail::fail_point!("shim.create.after_reserve");
+        let log_options = options.log.clone().unwrap_or_default();
+        let log = Log::open(&log_options)
+            .map_err(|source| Error::Log { path: log_options.path.clone(), source })?;
+        fail::fail_point!("shim.create.after_log");
+        let cgroup = Cgroup::new(&Layout::detect()?, &options.cgroup)?;
+        let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
+        let created = shim_runtime::create(&options, &self.arguments.run, network)?;
+        fail::fail_point!("shim.create.before_identity");
+        let pid = created.process.pid.unsigned_abs();
+        let stdio = match self.take_hold(&created.process, &options) {
+            Ok(stdio) => stdio,
+            Err(error) => {
+                undo(created, &cgroup);
+                return Err(error);
+            }
+        };
+        self.container = Some(Container {
+            attempt: options.attempt,
+            pid,
+            init: Init::Waiting(created.process),
+            stdio,
+            bundle: request.bundle,
+            started_at: None,
+            paused: false,
+            cgroup,
+            own_pid_namespace: options.clone_flags & CLONE_NEWPID != 0,
+            log,
+            reserved,
+            record: None,
+            waiters: Vec::new(),
+            mount_namespace: created.mount_namespace,
+        });
+        Ok(pid)
+    }
+
+    /// Takes over the streams of a clone, and notes which process it is.
+    fn take_hold(&self, waiting: &Waiting, options: &CreateOptions) -> Result<Stdio, Error> {
+        let stdio = streams(&waiting.io, options.stdin, options.stdin_once)
+            .map_err(|source| Error::step("set up the streams of", "the task", source))?;
+        let pid = waiting.pid.unsigned_abs();
+        let path = self.arguments.run.init_identity();
+        setup::identity_of(pid, &self.inherited.boot_id)
+            .and_then(|identity| setup::write_identity(&path, &identity))
+            .map_err(|source| Error::step("write", path.display().to_string(), source))?;
+        fail::fail_point!("shim.create.after_identity");
+        Ok(stdio)
+    }
+
+    /// Lets the container's first process go on to its program. Its pid.
+    ///
+    /// # Errors
+    /// When there is no such program, or it can't be executed; the process has ended then.
+    pub(crate) fn release_container(&mut self) -> Result<u32, Error> {
+        let container = self.container.as_mut().ok_or(Error::NotCreated)?;
+        match std::mem::replace(&mut container.init, Init::Failed) {
+            Init::Waiting(mut waiting) => {
+                fail::fail_point!("shim.start.before_exec");
+                waiting.start()?;
+                fail::fail_point!("shim.start.after_exec");
+                container.init = Init::Executed(Child::new(container.pid, waiting.pidfd));
+                container.started_at = Some(clock::now());
+                Ok(container.pid)
+            }
+            other @ (Init::Executed(_) | Init::Failed) => {
+                container.init = other;
+                Err(Error::Finished { process: "the task".to_owned() })
+            }
+        }
+    }
+
+    /// Starts an exec that was created. Its pid.
+    ///
+    /// # Errors
+    /// When it was started before, the container does not run, or the process can't be started.
+    pub(crate) fn start_exec(&mut self, id: &str) -> Result<u32, Error> {
+        let running = self.state == shim_wire::lifecycle::ShimState::Running;
+        let exec = self.exec_named(id)?;
+        let ExecState::Created(options) = &exec.state else {
+            let why = "it has been started before";
+            return Err(Error::ExecNotStartable { id: id.to_owned(), why });
+        };
+        if !running {
+            let why = "the container is not running";
+            return Err(Error::ExecNotStartable { id: id.to_owned(), why });
+        }
+        let (options, key) = (options.clone(), exec.key);
+        let container = self.container.as_ref().ok_or(Error::NotCreated)?;
+        let init = container.pidfd().ok_or(Error::NotCreated)?;
+        let target = ExecTarget { init, cgroup: container.cgroup.path() };
+        let mut started = shim_runtime::exec(&options, &target)?;
+        let stdio = streams(&started.io, options.stdin, true)
+            .map_err(|source| Error::step("set up the streams of exec", id, source))?;
+        started.start()?;
+        fail::fail_point!("shim.exec.after_exec");
+        let pid = started.pid.unsigned_abs();
+        let child = Child::new(pid, started.pidfd);
+        let exec = self.execs.iter_mut().find(|exec| exec.key == key);
+        if let Some(Exec { state, .. }) = exec {
+            *state = ExecState::Running { child, stdio };
+        }
+        Ok(pid)
+    }
+}
+
+/// The shim's own descriptors of a process' streams; those of the runtime close with it.
+fn streams(io: &ProcessIo, stdin: bool, once: bool) -> std::io::Result<Stdio> {
+    match io {
+        ProcessIo::Terminal { master } => Stdio::terminal(master.try_clone()?, stdin, once),
+        ProcessIo::Pipes { stdin, stdout, stderr } => {
+            let stdin = stdin.as_ref().map(OwnedFd::try_clone).transpose()?;
+            Stdio::pipes(stdin, stdout.try_clone()?, stderr.try_clone()?, once)
+        }
+    }
+}
+
+/// Takes a clone away that can't be kept, and its cgroup.
+fn undo(created: Created, cgroup: &Cgroup) {
+    let deadline = Instant::now() + UNDO;
+    let pidfd = created.process.pidfd.as_fd();
+    let _ = process::signal(pidfd, SIGKILL);
+    if let Err(error) = cgroup.kill(deadline) {
+        report("undo a create", &error);
+    }
+    let _ = process::reap(pidfd);
+    drop(created);
+    if let Err(error) = cgroup.remove(deadline) {
+        report("undo a create", &error);
+    }
+}

@@ -1,0 +1,216 @@
+//! The processes of the container: its first one and the execs.
+//!
+//! ```text
+//!  exec    Created ── Start ─▶ Running ── pidfd ─▶ Draining ── output read ─▶ Exited ── Delete
+//! ```
+//!
+//! The first process' states are [`shim_wire::lifecycle::ShimState`]; what it owns is in
+//! [`Container`](crate::container::Container). A process is known by its pidfd; its pid is only ever
+//! shown.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use shim_wire::exit::{ExitStatus, Timestamp};
+use shim_wire::plan::ExecOptions;
+
+use crate::stdio::Stdio;
+
+/// Names a process of this shim; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    /// The container's first process.
+    pub(crate) const INIT: Self = Self(0);
+
+    /// The key of an exec; `serial` counts from 1.
+    pub(crate) fn exec(serial: u64) -> Self {
+        Self(serial)
+    }
+}
+
+/// A call that is answered when a process has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) connection: u64,
+    pub(crate) stream: u32,
+}
+
+/// How and when a process ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    pub(crate) at: Timestamp,
+}
+
+/// A process that was cloned and not waited for yet.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Sends a signal by its number.
+///
+/// # Errors
+/// `ESRCH` when the process has ended, `EINVAL` when there is no such signal.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: u32) -> Result<(), Errno> {
+    let signal = i32::try_from(signal).map_err(|_| Errno::INVAL)?;
+    shim_sys::pidfd::send_signal(pidfd, signal)
+}
+
+/// How a child ended; `None` when it has not.
+///
+/// # Errors
+/// Those of waitid(2).
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let Some(status) = waitid(WaitId::PidFd(pidfd), options)? else { return Ok(None) };
+    let byte = |number: i32| u8::try_from(number).ok();
+    let code = status.exit_status().and_then(byte).map(ExitStatus::Code);
+    let signal = status.terminating_signal().and_then(byte).map(ExitStatus::Signal);
+    Ok(Some(code.or(signal).unwrap_or(ExitStatus::Unknown)))
+}
+
+/// A further process of the container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) key: Key,
+    pub(crate) id: String,
+    pub(crate) state: ExecState,
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+pub(crate) enum ExecState {
+    Created(Box<ExecOptions>),
+    Running {
+        child: Child,
+        stdio: Stdio,
+    },
+    /// It ended; its output has not been read to its end yet.
+    Draining {
+        pid: u32,
+        exit: Exit,
+        stdio: Stdio,
+    },
+    /// It ended, and who waited for it knows. What it left running may still hold its streams: they
+    /// are read and forgotten, so that nothing gets stuck or killed by them.
+    Exited {
+        pid: u32,
+        exit: Exit,
+        stdio: Stdio,
+    },
+    /// Nobody knows its id any more; its streams are still read and forgotten.
+    Deleted {
+        stdio: Stdio,
+    },
+}
+
+impl Exec {
+    /// Its streams, from its start on.
+    pub(crate) fn stdio(&self) -> Option<&Stdio> {
+        match &self.state {
+            ExecState::Created(_) => None,
+            ExecState::Running { stdio, .. }
+            | ExecState::Draining { stdio, .. }
+            | ExecState::Exited { stdio, .. }
+            | ExecState::Deleted { stdio } => Some(stdio),
+        }
+    }
+
+    pub(crate) fn stdio_mut(&mut self) -> Option<&mut Stdio> {
+        match &mut self.state {
+            ExecState::Created(_) => None,
+            ExecState::Running { stdio, .. }
+            | ExecState::Draining { stdio, .. }
+            | ExecState::Exited { stdio, .. }
+            | ExecState::Deleted { stdio } => Some(stdio),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.state, ExecState::Draining { .. })
+    }
+
+    /// Whether it is known to everybody that it has no more to say: also one that never began.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self.state {
+            ExecState::Created(_) | ExecState::Exited { .. } | ExecState::Deleted { .. } => true,
+            ExecState::Running { .. } | ExecState::Draining { .. } => false,
+        }
+    }
+
+    /// The exit, once it may be told.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        match &self.state {
+            ExecState::Exited { exit, .. } => Some(*exit),
+            ExecState::Created(_)
+            | ExecState::Running { .. }
+            | ExecState::Draining { .. }
+            | ExecState::Deleted { .. } => None,
+        }
+    }
+
+    /// 0 before its start.
+    pub(crate) fn pid(&self) -> u32 {
+        match &self.state {
+            ExecState::Created(_) | ExecState::Deleted { .. } => 0,
+            ExecState::Running { child, .. } => child.pid,
+            ExecState::Draining { pid, .. } | ExecState::Exited { pid, .. } => *pid,
+        }
+    }
+
+    /// The process ended.
+    pub(crate) fn ended(self, exit: Exit) -> Self {
+        let state = match self.state {
+            ExecState::Running { child, mut stdio } => {
+                stdio.process_ended();
+                ExecState::Draining { pid: child.pid, exit, stdio }
+            }
+            other @ (ExecState::Created(_)
+            | ExecState::Draining { .. }
+            | ExecState::Exited { .. }
+            | ExecState::Deleted { .. }) => other,
+        };
+        Self { state, ..self }
+    }
+
+    /// Its output was read to the end.
+    pub(crate) fn drained(self) -> Self {
+        let state = match self.state {
+            ExecState::Draining { pid, exit, stdio } => ExecState::Exited { pid, exit, stdio },
+            other @ (ExecState::Created(_)
+            | ExecState::Running { .. }
+            | ExecState::Exited { .. }
+            | ExecState::Deleted { .. }) => other,
+        };
+        Self { state, ..self }
+    }
+
+    /// What is left of it once nobody may ask for it: its streams, if something still holds them.
+    pub(crate) fn deleted(self) -> Option<Self> {
+        match self.state {
+            ExecState::Exited { stdio, .. } if !stdio.outputs.is_empty() => {
+                Some(Self { state: ExecState::Deleted { stdio }, id: String::new(), ..self })
+            }
+            ExecState::Created(_)
+            | ExecState::Running { .. }
+            | ExecState::Draining { .. }
+            | ExecState::Exited { .. }
+            | ExecState::Deleted { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! The calls: containerd's task API (v2 and v3 are the same messages) and `bosun.shim.v1.Shim`.
+//!
+//! A call is answered at once, or, for Wait, when its process has ended. Deliberately absent, and
+//! answered as unimplemented by name: Checkpoint, Update, Stats. Starting processes is
+//! [`launch`](crate::launch)'s.
+
+use prost::Message;
+use shim_wire::exit::ExitStatus;
+use shim_wire::id::Id;
+use shim_wire::lifecycle::{ShimEvent, ShimState};
+use shim_wire::plan::{EXEC_OPTIONS, ExecOptions};
+use shim_wire::shim::{self, ReleaseRequest, StatusResponse};
+use shim_wire::task::{
+    Any, CloseIoRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse,
+    Empty, ExecProcessRequest, KillRequest, PidsResponse, ProcessInfo, ProcessRequest,
+    ResizePtyRequest, SERVICES, ShutdownRequest, StartResponse, StateResponse, Status, TaskRequest,
+    WaitResponse,
+};
+use shim_wire::ttrpc::{Request, Response};
+
+use crate::container::Container;
+use crate::error::Error;
+use crate::event_loop::Shim;
+use crate::process::{Exec, ExecState, Exit, Key, Waiter};
+use crate::stdio::Input;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a call comes to.
+enum Answer {
+    Now(Response),
+    /// When the process has ended; the caller is on its list.
+    Later,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self::Now(response)
+    }
+}
+
+type Outcome = Result<Answer, Error>;
+
+impl Shim {
+    /// Does what a request asks for; `None` when it is answered later.
+    pub(crate) fn call(&mut self, from: Waiter, request: &Request) -> Option<Response> {
+        let outcome = if SERVICES.contains(&request.service.as_str()) {
+            self.task_call(from, request)
+        } else if request.service == shim::SERVICE {
+            self.shim_call(request)
+        } else {
+            Err(unknown(request))
+        };
+        match outcome {
+            Ok(Answer::Now(response)) => Some(response),
+            Ok(Answer::Later) => None,
+            Err(error) => Some(error.response()),
+        }
+    }
+
+    fn task_call(&mut self, from: Waiter, request: &Request) -> Outcome {
+        match request.method.as_str() {
+            "Create" => self.create(from, decode(request)?),
+            "Start" => self.start(&decode(request)?),
+            "State" => self.state(&decode(request)?),
+            "Wait" => self.wait_for(from, &decode(request)?),
+            "Kill" => self.kill(&decode(request)?),
+            "Exec" => self.exec_create(decode(request)?),
+            "Delete" => self.delete(&decode(request)?),
+            "ResizePty" => self.resize_pty(&decode(request)?),
+            "CloseIO" => self.close_io(&decode(request)?),
+            "Pids" => self.pids(&decode(request)?),
+            "Pause" => self.pause(&decode(request)?, true),
+            "Resume" => self.pause(&decode(request)?, false),
+            "Connect" => self.connect(&decode(request)?),
+            "Shutdown" => self.shutdown(&decode(request)?),
+            _ => Err(unknown(request)),
+        }
+    }
+
+    fn shim_call(&mut self, request: &Request) -> Outcome {
+        match request.method.as_str() {
+            "Status" => self.status(),
+            "Release" => self.release(decode(request)?),
+            "ReopenLog" => self.reopen_log(),
+            _ => Err(unknown(request)),
+        }
+    }
+}
+
+fn unknown(request: &Request) -> Error {
+    Error::UnknownMethod { service: request.service.clone(), method: request.method.clone() }
+}
+
+fn decode<T: Message + Default>(request: &Request) -> Result<T, Error> {
+    T::decode(request.payload.as_slice())
+        .map_err(|source| Error::Malformed { method: request.method.clone(), source })
+}
+
+/// The message in an Any of the type `expected`.
+pub(crate) fn decode_any<T: Message + Default>(
+    any: Option<Any>,
+    field: &'static str,
+    expected: &str,
+) -> Result<T, Error> {
+    let any = any.unwrap_or_default();
+    if any.type_url != expected {
+        return Err(Error::OptionsType { field, type_url: any.type_url });
+    }
+    T::decode(any.value.as_slice()).map_err(|source| Error::MalformedOptions { field, source })
+}
+
+/// The life of the task.
+impl Shim {
+    fn create(&mut self, from: Waiter, request: CreateTaskRequest) -> Outcome {
+        self.check_id(&request.id)?;
+        if self.container.is_some() {
+            return Err(Error::AlreadyCreated);
+        }
+        let pid = self.launch_container(request).inspect_err(|_| {
+            self.failed_create = Some(from.connection);
+        })?;
+        self.step(ShimEvent::Created)?;
+        Ok(Response::ok(&CreateTaskResponse { pid }).into())
+    }
+
+    fn start(&mut self, request: &ProcessRequest) -> Outcome {
+        self.task(&request.id)?;
+        let pid = match request.exec_id.as_str() {
+            "" => {
+                // A start that is not possible must not reach the process.
+                self.state.step(ShimEvent::Started)?;
+                let pid = self.release_container()?;
+                self.step(ShimEvent::Started)?;
+                pid
+            }
+            id => self.start_exec(id)?,
+        };
+        Ok(Response::ok(&StartResponse { pid }).into())
+    }
+
+    fn wait_for(&mut self, from: Waiter, request: &ProcessRequest) -> Outcome {
+        self.task(&request.id)?;
+        let exit = match request.exec_id.as_str() {
+            "" => self.exit(),
+            id => self.exec_named(id)?.exit(),
+        };
+        if let Some(exit) = exit {
+            let exit_status = exit.status.number().into();
+            let response = WaitResponse { exit_status, exited_at: Some(exit.at.into()) };
+            return Ok(Response::ok(&response).into());
+        }
+        match request.exec_id.as_str() {
+            "" => self.task_mut(&request.id)?.waiters.push(from),
+            id => self.exec_named(id)?.waiters.push(from),
+        }
+        Ok(Answer::Later)
+    }
+
+    fn delete(&mut self, request: &ProcessRequest) -> Outcome {
+        self.task(&request.id)?;
+        let (pid, exit) = match request.exec_id.as_str() {
+            "" => {
+                let not_stopped = Error::NotStopped { process: "the task".to_owned() };
+                let exit = self.exit().ok_or(not_stopped)?;
+                (self.task(&request.id)?.pid, exit)
+            }
+            id => self.delete_exec(id)?,
+        };
+        let response = DeleteResponse {
+            pid,
+            exit_status: exit.status.number().into(),
+            exited_at: Some(exit.at.into()),
+        };
+        Ok(Response::ok(&response).into())
+    }
+
+    fn delete_exec(&mut self, id: &str) -> Result<(u32, Exit), Error> {
+        let exec = self.exec_named(id)?;
+        let (key, pid) = (exec.key, exec.pid());
+        let exit = match &exec.state {
+            // One that was never started ends by never beginning.
+            ExecState::Created(_) => Exit { status: ExitStatus::Code(0), at: crate::clock::now() },
+            ExecState::Exited { exit, .. } => *exit,
+            ExecState::Running { .. } | ExecState::Draining { .. } | ExecState::Deleted { .. } => {
+                return Err(Error::NotStopped { process: format!("exec {id:?}") });
+            }
+        };
+        if let Some(index) = self.execs.iter().position(|exec| exec.key == key) {
+            let mut exec = self.execs.swap_remove(index);
+            let waiters = std::mem::take(&mut exec.waiters);
+            self.answer_exit(waiters, exit);
+            self.end_clients(key);
+            self.execs.extend(exec.deleted());
+        }
+        Ok((pid, exit))
+    }
+
+    fn shutdown(&mut self, request: &ShutdownRequest) -> Outcome {
+        match self.state {
+            ShimState::Empty => self.step(ShimEvent::Abandoned)?,
+            ShimState::Recorded(_) if request.now => self.step(ShimEvent::Release)?,
+            // As containerd has it: a shim that still has a task stays.
+            ShimState::Created
+            | ShimState::Running
+            | ShimState::Draining(_)
+            | ShimState::Recording(_)
+            | ShimState::Recorded(_)
+            | ShimState::Released => {}
+        }
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn release(&mut self, request: ReleaseRequest) -> Outcome {
+        let own = self.container.as_ref().map_or(0, |container| container.attempt);
+        if request.attempt != own {
+            return Err(Error::OtherAttempt { asked: request.attempt, own });
+        }
+        self.step(ShimEvent::Release)?;
+        Ok(Response::ok(&Empty {}).into())
+    }
+}
+
+/// What is asked and told.
+impl Shim {
+    fn state(&mut self, request: &ProcessRequest) -> Outcome {
+        let response = match request.exec_id.as_str() {
+            "" => self.task_state(&request.id)?,
+            id => {
+                self.task(&request.id)?;
+                let id = id.to_owned();
+                let exec = self.exec_named(&id)?;
+                exec_state(exec, &request.id)
+            }
+        };
+        Ok(Response::ok(&response).into())
+    }
+
+    fn task_state(&self, id: &str) -> Result<StateResponse, Error> {
+        let container = self.task(id)?;
+        let status = match self.state {
+            ShimState::Empty => Status::Unknown,
+            ShimState::Created => Status::Created,
+            ShimState::Running if container.paused => Status::Paused,
+            // Nothing is told of an exit before its record is durable.
+            ShimState::Running | ShimState::Draining(_) | ShimState::Recording(_) => {
+                Status::Running
+            }
+            ShimState::Recorded(_) | ShimState::Released => Status::Stopped,
+        };
+        let exit = self.exit();
+        Ok(StateResponse {
+            id: id.to_owned(),
+            bundle: container.bundle.clone(),
+            pid: container.pid,
+            status: status as i32,
+            terminal: container.stdio.is_terminal(),
+            exit_status: exit.map_or(0, |exit| exit.status.number().into()),
+            exited_at: exit.map(|exit| exit.at.into()),
+            ..StateResponse::default()
+        })
+    }
+
+    fn status(&mut self) -> Outcome {
+        let container = self.container.as_ref();
+        let execs = self.execs.iter().filter(|exec| !exec.id.is_empty());
+        let log = container.and_then(|container| container.log.as_ref());
+        let response = StatusResponse {
+            phase: self.state.phase() as i32,
+            attempt: container.map_or(0, |container| container.attempt),
+            pid: container.map_or(0, |container| container.pid),
+            started_at: container.and_then(|container| container.started_at).map(Into::into),
+            execs: execs.map(|exec| exec.id.clone()).collect(),
+            attached: u32::try_from(self.clients.len()).unwrap_or(u32::MAX),
+            log_bytes_lost: log.map_or(0, crate::log::Log::bytes_lost),
+            version: VERSION.to_owned(),
+        };
+        Ok(Response::ok(&response).into())
+    }
+
+    fn pids(&mut self, request: &TaskRequest) -> Outcome {
+        let pids = self.task(&request.id)?.cgroup.procs()?;
+        let processes = pids
+            .into_iter()
+            .filter_map(|pid| u32::try_from(pid).ok())
+            .map(|pid| ProcessInfo { pid, info: None })
+            .collect();
+        Ok(Response::ok(&PidsResponse { processes }).into())
+    }
+
+    fn connect(&mut self, request: &TaskRequest) -> Outcome {
+        self.check_id(&request.id)?;
+        let response = ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: self.container.as_ref().map_or(0, |container| container.pid),
+            version: VERSION.to_owned(),
+        };
+        Ok(Response::ok(&response).into())
+    }
+}
+
+/// What is done to processes and their streams.
+impl Shim {
+    fn kill(&mut self, request: &KillRequest) -> Outcome {
+        self.task(&request.id)?;
+        if request.exec_id.is_empty() {
+            self.kill_task(request)?;
+        } else {
+            let id = request.exec_id.clone();
+            let exec = self.exec_named(&id)?;
+            match &exec.state {
+                ExecState::Running { child, .. } => {
+                    let signalled = crate::process::signal(child.pidfd(), request.signal);
+                    signalled.map_err(|errno| kill_error(format!("exec {id:?}"), errno))?;
+                }
+                ExecState::Created(_) => {
+                    return Err(Error::NotStarted { process: format!("exec {id:?}") });
+                }
+                ExecState::Draining { .. }
+                | ExecState::Exited { .. }
+                | ExecState::Deleted { .. } => {
+                    return Err(Error::Finished { process: format!("exec {id:?}") });
+                }
+            }
+        }
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn kill_task(&mut self, request: &KillRequest) -> Result<(), Error> {
+        let living = matches!(self.state, ShimState::Created | ShimState::Running);
+        let container = self.task_mut(&request.id)?;
+        if request.all {
+            return container.signal_all(request.signal);
+        }
+        let Some(pidfd) = container.pidfd().filter(|_| living) else {
+            return Err(Error::Finished { process: "the task".to_owned() });
+        };
+        let signalled = crate::process::signal(pidfd, request.signal);
+        signalled.map_err(|errno| kill_error("the task".to_owned(), errno))?;
+        if request.signal == crate::container::SIGKILL {
+            // A frozen process does not die.
+            container.freeze(false)?;
+        }
+        Ok(())
+    }
+
+    fn exec_create(&mut self, request: ExecProcessRequest) -> Outcome {
+        self.task(&request.id)?;
+        let id = request.exec_id;
+        if let Err(source) = id.parse::<Id>() {
+            return Err(Error::InvalidExecId { id, source });
+        }
+        if self.exec_by_id(&id).is_some() {
+            return Err(Error::ExecExists { id });
+        }
+        let options: ExecOptions = decode_any(request.spec, "spec", EXEC_OPTIONS)?;
+        if self.state != ShimState::Running {
+            let why = "the container is not running";
+            return Err(Error::ExecNotStartable { id, why });
+        }
+        let key = Key::exec(self.next_serial());
+        let state = ExecState::Created(Box::new(options));
+        self.execs.push(Exec { key, id, state, waiters: Vec::new() });
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn resize_pty(&mut self, request: &ResizePtyRequest) -> Outcome {
+        let (width, height) = (request.width, request.height);
+        let (Ok(columns), Ok(rows)) = (u16::try_from(width), u16::try_from(height)) else {
+            return Err(Error::WindowSize { width, height });
+        };
+        let (key, process) = self.key_of(&request.id, &request.exec_id)?;
+        let Some(stdio) = self.stdio(key) else { return Err(Error::NotStarted { process }) };
+        if !stdio.is_terminal() {
+            return Err(Error::NoTerminal { process });
+        }
+        stdio
+            .resize(columns, rows)
+            .map_err(|errno| Error::step("resize the terminal of", process, errno.into()))?;
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
+        let (key, _) = self.key_of(&request.id, &request.exec_id)?;
+        if request.stdin {
+            if let Some(input) = self.stdio_mut(key).and_then(|stdio| stdio.input.as_mut()) {
+                Input::close(input);
+            }
+            self.flush_input(key);
+        }
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn pause(&mut self, request: &TaskRequest, pause: bool) -> Outcome {
+        if self.state != ShimState::Running {
+            self.task(&request.id)?;
+            return Err(Error::NotStarted { process: "the task".to_owned() });
+        }
+        let container = self.task_mut(&request.id)?;
+        container.freeze(pause)?;
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn reopen_log(&mut self) -> Outcome {
+        let container = self.container.as_mut().ok_or(Error::NotCreated)?;
+        if let Some(log) = &mut container.log {
+            log.reopen().map_err(|source| Error::Log { path: log.path(), source })?;
+        }
+        Ok(Response::ok(&Empty {}).into())
+    }
+}
+
+/// Finding what a call names.
+impl Shim {
+    fn check_id(&self, id: &str) -> Result<(), Error> {
+        let own = self.arguments.id.as_str();
+        match id == own {
+            true => Ok(()),
+            false => Err(Error::OtherTask { asked: id.to_owned(), own: own.to_owned() }),
+        }
+    }
+
+    fn task(&self, id: &str) -> Result<&Container, Error> {
+        self.check_id(id)?;
+        self.container.as_ref().ok_or(Error::NotCreated)
+    }
+
+    fn task_mut(&mut self, id: &str) -> Result<&mut Container, Error> {
+        self.check_id(id)?;
+        self.container.as_mut().ok_or(Error::NotCreated)
+    }
+
+    pub(crate) fn exec_named(&mut self, id: &str) -> Result<&mut Exec, Error> {
+        self.exec_by_id(id).ok_or_else(|| Error::NoSuchExec { id: id.to_owned() })
+    }
+
+    /// The key of a process and how messages name it.
+    fn key_of(&mut self, id: &str, exec_id: &str) -> Result<(Key, String), Error> {
+        self.task(id)?;
+        match exec_id {
+            "" => Ok((Key::INIT, "the task".to_owned())),
+            exec_id => Ok((self.exec_named(exec_id)?.key, format!("exec {exec_id:?}"))),
+        }
+    }
+
+    /// How the task ended, once that may be told.
+    fn exit(&self) -> Option<Exit> {
+        match self.state {
+            ShimState::Recorded(_) | ShimState::Released => {
+                let record = self.container.as_ref()?.record.as_ref()?;
+                Some(Exit { status: record.status, at: record.exited_at })
+            }
+            ShimState::Empty
+            | ShimState::Created
+            | ShimState::Running
+            | ShimState::Draining(_)
+            | ShimState::Recording(_) => None,
+        }
+    }
+}
+
+fn exec_state(exec: &Exec, task: &str) -> StateResponse {
+    let status = match &exec.state {
+        ExecState::Created(_) => Status::Created,
+        ExecState::Running { .. } | ExecState::Draining { .. } => Status::Running,
+        ExecState::Exited { .. } | ExecState::Deleted { .. } => Status::Stopped,
+    };
+    let exit = exec.exit();
+    StateResponse {
+        id: task.to_owned(),
+        exec_id: exec.id.clone(),
+        pid: exec.pid(),
+        status: status as i32,
+        terminal: exec.stdio().is_some_and(crate::stdio::Stdio::is_terminal),
+        exit_status: exit.map_or(0, |exit| exit.status.number().into()),
+        exited_at: exit.map(|exit| exit.at.into()),
+        ..StateResponse::default()
+    }
+}
+
+fn kill_error(process: String, errno: rustix::io::Errno) -> Error {
+    match errno {
+        rustix::io::Errno::SRCH => Error::Finished { process },
+        other => Error::step("signal", process, other.into()),
+    }
+}

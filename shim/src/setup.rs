@@ -1,0 +1,191 @@
+//! What the process does before its loop: takes over what it was started with, and becomes
+//! independent of whoever started it.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use prost::Message;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::process::Signal;
+use shim_cgroup::Layout;
+use shim_wire::files::{ProcessIdentity, start_time_of_stat};
+use shim_wire::plan::Bootstrap;
+
+use crate::args::Arguments;
+use crate::error::SetupError;
+
+/// The most descriptors that one message carries (SCM_MAX_FD of unix(7)).
+const MAX_DESCRIPTORS: usize = 253;
+
+/// What the shim was given, and what it made of it.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// Listens for the task API.
+    pub(crate) api: UnixListener,
+    /// Listens for attach clients.
+    pub(crate) attach: UnixListener,
+    pub(crate) network_namespace: Option<OwnedFd>,
+    /// One bound socket for each published port: held, never used.
+    #[expect(dead_code, reason = "a held descriptor is the whole of what a published port needs")]
+    pub(crate) ports: Vec<OwnedFd>,
+    pub(crate) boot_id: String,
+}
+
+/// # Errors
+/// Names the step that failed; the process is of no use then.
+pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
+    let step = SetupError::step;
+    shim_sys::exec::close_inherited_from(3).map_err(|e| step("close descriptors", e.into()))?;
+    // What ends a service must not end the container: only its own shim's release does.
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {
+        shim_sys::signal::ignore(signal.as_raw());
+    }
+    // It fails only for a process that leads a group already, and such a one has what it wants.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| step("become undumpable", e.into()))?;
+    std::env::set_current_dir("/").map_err(|e| step("change to /", e))?;
+
+    let (api, bootstrap) = take_over_stdio().map_err(|e| step("take over descriptors", e))?;
+    let (network_namespace, ports) = receive_bootstrap(&bootstrap)?;
+    let boot_id = boot_id().map_err(|e| step("read the boot id", e))?;
+    leave_service_named(&arguments.cgroup);
+    let attach = listen(&arguments.sockets.attach()).map_err(|e| step("bind attach.sock", e))?;
+    let identity =
+        identity_of(std::process::id(), &boot_id).map_err(|e| step("read /proc/self/stat", e))?;
+    write_identity(&arguments.run.shim_identity(), &identity)
+        .map_err(|e| step("write shim.pid", e))?;
+    Ok(Inherited { api, attach, network_namespace, ports, boot_id })
+}
+
+/// Takes the listening socket from standard input and the bootstrap socket from standard output, and
+/// leaves /dev/null in their places.
+fn take_over_stdio() -> io::Result<(UnixListener, OwnedFd)> {
+    let api = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let bootstrap = io::stdout().as_fd().try_clone_to_owned()?;
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    api.set_nonblocking(true)?;
+    Ok((api, bootstrap))
+}
+
+fn receive_bootstrap(socket: &OwnedFd) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), SetupError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0u8; 256];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
+        .map_err(|e| SetupError::step("receive the bootstrap message", e.into()))?;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    let bootstrap = Bootstrap::decode(&bytes[..received.bytes])
+        .map_err(|source| SetupError::Bootstrap { source: Some(source) })?;
+    let announced = bootstrap.port_sockets as usize + usize::from(bootstrap.network_namespace);
+    if announced != descriptors.len()
+        || received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC)
+    {
+        return Err(SetupError::Bootstrap { source: None });
+    }
+    let network_namespace = bootstrap.network_namespace.then(|| descriptors.remove(0));
+    Ok((network_namespace, descriptors))
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+}
+
+/// Which process a pid means as long as it is not waited for.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn identity_of(pid: u32, boot_id: &str) -> io::Result<ProcessIdentity> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let start_time =
+        start_time_of_stat(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(ProcessIdentity { pid, start_time, boot_id: boot_id.to_owned() })
+}
+
+/// Writes an identity so that a reader sees all of it or nothing.
+///
+/// # Errors
+/// When the run directory can't be written.
+pub(crate) fn write_identity(path: &Path, identity: &ProcessIdentity) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, identity.encode())?;
+    fs::rename(temporary, path)
+}
+
+/// Moves the shim out of the service that started it, in systemd's named v1 hierarchy. A thread that
+/// moves itself through `tasks` waits for nobody.
+fn leave_service_named(cgroup: &str) {
+    let Ok(layout) = Layout::detect() else { return };
+    let named = layout.v1_mounts().find(|(_, option, _)| *option == "name=systemd");
+    if let Some((_, _, mount)) = named {
+        let group = mount.join(cgroup);
+        note(move_into(&group, "tasks"), &group);
+    }
+}
+
+/// The same in the unified hierarchy, where a move takes a lock over all forks of the machine and
+/// 5 to 15 ms for it: called when nothing else goes on. A shim that was born in its cgroup is there
+/// already.
+pub(crate) fn leave_service_unified(cgroup: &str) {
+    let Ok(layout) = Layout::detect() else { return };
+    let Some(mount) = layout.unified() else { return };
+    let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return };
+    if own.lines().any(|line| line.strip_prefix("0::/") == Some(cgroup)) {
+        return;
+    }
+    let group = mount.join(cgroup);
+    note(move_into(&group, "cgroup.procs"), &group);
+}
+
+fn move_into(group: &Path, file: &str) -> io::Result<()> {
+    fs::create_dir_all(group)?;
+    fs::write(group.join(file), "0")
+}
+
+/// A shim that can't have a cgroup of its own serves its container all the same.
+fn note(moved: io::Result<()>, group: &Path) {
+    if let Err(error) = moved {
+        crate::report(&format!("move into cgroup {}", group.display()), &error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_that_was_written_names_this_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shim.pid");
+        let identity = identity_of(std::process::id(), &boot_id().unwrap()).unwrap();
+        write_identity(&path, &identity).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(ProcessIdentity::decode(&text), Some(identity));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

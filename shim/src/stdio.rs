@@ -1,0 +1,255 @@
+//! The shim's ends of a process' standard streams: pipes, or the master of its terminal.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::log::Stream;
+
+/// Bytes for a process' standard input that wait in the shim before its clients have to.
+const INPUT_BYTES: usize = 64 * 1024;
+
+/// What a pipe is asked to hold, so that a flood costs few wake-ups: the most that a process
+/// without CAP_SYS_RESOURCE may ask for (pipe(7)).
+const PIPE_BYTES: usize = 1 << 20;
+
+/// The streams of one process.
+#[derive(Debug)]
+pub(crate) struct Stdio {
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) input: Option<Input>,
+    terminal: Option<Terminal>,
+}
+
+/// One stream that comes from a process.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) stream: Stream,
+    descriptor: OwnedFd,
+}
+
+/// What was read from an [`Output`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Bytes(usize),
+    /// Nothing at the moment.
+    Empty,
+    /// Nobody can write to it any more.
+    End,
+}
+
+/// A terminal beside its streams.
+#[derive(Debug)]
+struct Terminal {
+    master: OwnedFd,
+    /// The other side, held open while the process lives: a process that closes its terminal and
+    /// opens it again (getty, systemd) must not look like the end of its output.
+    peer: Option<OwnedFd>,
+}
+
+/// Standard input: what clients sent and the process has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Input {
+    descriptor: OwnedFd,
+    queue: Vec<u8>,
+    closing: bool,
+    /// It ends with the client that sends it.
+    pub(crate) once: bool,
+    terminal: bool,
+}
+
+impl Stdio {
+    /// The streams of a process on a terminal, of which this is the master.
+    ///
+    /// # Errors
+    /// When the master can't be duplicated or made non-blocking.
+    pub(crate) fn terminal(master: OwnedFd, stdin: bool, once: bool) -> io::Result<Self> {
+        set_nonblocking(&master)?;
+        let flags = rustix::pty::OpenptFlags::RDWR
+            | rustix::pty::OpenptFlags::NOCTTY
+            | rustix::pty::OpenptFlags::CLOEXEC;
+        let peer = rustix::pty::ioctl_tiocgptpeer(&master, flags).ok();
+        let output = Output { stream: Stream::Stdout, descriptor: master.try_clone()? };
+        let input = match stdin {
+            true => Some(Input::new(master.try_clone()?, once, true)?),
+            false => None,
+        };
+        Ok(Self { outputs: vec![output], input, terminal: Some(Terminal { master, peer }) })
+    }
+
+    /// The streams of a process on pipes.
+    ///
+    /// # Errors
+    /// When a pipe can't be made non-blocking.
+    pub(crate) fn pipes(
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        once: bool,
+    ) -> io::Result<Self> {
+        let mut outputs = Vec::with_capacity(2);
+        for (stream, descriptor) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+            set_nonblocking(&descriptor)?;
+            // A machine that grants less gets the same bytes with more wake-ups.
+            let _ = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_BYTES);
+            outputs.push(Output { stream, descriptor });
+        }
+        let input = stdin.map(|stdin| Input::new(stdin, once, false)).transpose()?;
+        Ok(Self { outputs, input, terminal: None })
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Sets the size of the window; zeroes are sizes too, as ioctl_tty(2) has it.
+    ///
+    /// # Errors
+    /// `ENOTTY` when it is no terminal.
+    pub(crate) fn resize(&self, width: u16, height: u16) -> Result<(), Errno> {
+        let terminal = self.terminal.as_ref().ok_or(Errno::NOTTY)?;
+        let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&terminal.master, size)
+    }
+
+    /// The process has ended: nothing may keep its output from ending, and nobody reads its input.
+    pub(crate) fn process_ended(&mut self) {
+        self.input = None;
+        if let Some(terminal) = &mut self.terminal {
+            terminal.peer = None;
+        }
+    }
+}
+
+impl Output {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// Reads once.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Read {
+        match rustix::io::read(&self.descriptor, buffer) {
+            Ok(0) => Read::End,
+            Ok(len) => Read::Bytes(len),
+            Err(Errno::AGAIN | Errno::INTR) => Read::Empty,
+            // EIO is how a terminal says that its other side is closed.
+            Err(_) => Read::End,
+        }
+    }
+}
+
+impl Input {
+    fn new(descriptor: OwnedFd, once: bool, terminal: bool) -> io::Result<Self> {
+        set_nonblocking(&descriptor)?;
+        Ok(Self { descriptor, queue: Vec::new(), closing: false, once, terminal })
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// Whether clients have to wait with more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() >= INPUT_BYTES
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes bytes for the process; after [`close`](Self::close) they are too late.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if !self.closing {
+            self.queue.extend_from_slice(bytes);
+        }
+    }
+
+    /// Lets the input end behind what was taken. A terminal has no such end: whoever sits at it
+    /// types an end-of-file character.
+    pub(crate) fn close(&mut self) {
+        self.closing = !self.terminal;
+    }
+
+    /// Gives the process what it takes now. `Break` when this input is of no further use.
+    pub(crate) fn flush(&mut self) -> std::ops::ControlFlow<()> {
+        use std::ops::ControlFlow::{Break, Continue};
+        while !self.queue.is_empty() {
+            match rustix::io::write(&self.descriptor, &self.queue) {
+                Ok(len) => drop(self.queue.drain(..len)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Continue(()),
+                // The process has closed its standard input.
+                Err(_) => return Break(()),
+            }
+        }
+        self.queue = Vec::new();
+        if self.closing { Break(()) } else { Continue(()) }
+    }
+}
+
+fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(descriptor, true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_bounded_and_ends_behind_its_last_byte() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let mut input = Input::new(writer, true, false).unwrap();
+        let mut sent = 0;
+        while !input.is_full() {
+            input.push(&[b'x'; 10_000]);
+            assert!(input.flush().is_continue());
+            sent += 10_000;
+        }
+        input.close();
+        input.push(b"too late");
+        let mut received = 0;
+        let mut buffer = vec![0; 100_000];
+        while input.flush().is_continue() {
+            received += rustix::io::read(&reader, &mut buffer).unwrap();
+        }
+        drop(input);
+        while let len @ 1.. = rustix::io::read(&reader, &mut buffer).unwrap() {
+            received += len;
+        }
+        assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_process_that_closed_its_input_does_not_stop_its_clients() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let mut input = Input::new(writer, false, false).unwrap();
+        drop(reader);
+        input.push(b"nobody");
+        assert!(input.flush().is_break());
+    }
+
+    #[test]
+    fn a_terminal_that_is_closed_and_opened_again_has_not_ended() {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let mut stdio = Stdio::terminal(master, false, false).unwrap();
+        let path = name.to_str().unwrap().to_owned();
+        for _ in 0..2 {
+            std::fs::write(&path, "x").unwrap();
+        }
+        stdio.resize(100, 30).unwrap();
+        let mut buffer = [0; 10];
+        let mut bytes = 0;
+        while let Read::Bytes(len) = stdio.outputs[0].read(&mut buffer) {
+            bytes += len;
+        }
+        assert_eq!((bytes, stdio.outputs[0].read(&mut buffer)), (2, Read::Empty));
+        stdio.process_ended();
+        assert_eq!(stdio.outputs[0].read(&mut buffer), Read::End);
+    }
+}

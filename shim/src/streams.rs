@@ -1,0 +1,183 @@
+//! What flows between processes, the log and attach clients.
+//!
+//! ```text
+//!   process ─▶ log ─▶ clients          clients ─▶ input queue ─▶ process
+//! ```
+//!
+//! Output reaches a client after it reached the log; input waits with its client while its process
+//! takes no more.
+
+use rustix::event::PollFlags;
+
+use crate::attach::{Attachment, Client, Command};
+use crate::clock;
+use crate::event_loop::Shim;
+use crate::log::{Log, Stream};
+use crate::process::{ExecState, Key};
+use crate::stdio::Read;
+
+/// Read at once from a process: few wake-ups in a flood, and still in the processor's cache.
+const READ_BYTES: usize = 128 * 1024;
+
+impl Shim {
+    pub(crate) fn serve_client(&mut self, serial: u64, flags: PollFlags) {
+        let Some(client) = self.client(serial) else { return };
+        if flags.contains(PollFlags::OUT) && client.flush().is_err() {
+            return self.client_gone(serial);
+        }
+        let readable = flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        if readable && client.receive().is_err() {
+            return self.client_gone(serial);
+        }
+        self.obey(serial);
+    }
+
+    /// Does what a client asked for, as long as its process takes the input.
+    fn obey(&mut self, serial: u64) {
+        loop {
+            let Some(client) = self.client(serial) else { return };
+            let attachment = client.attachment();
+            let key = attachment.map_or(Key::INIT, |attachment| attachment.process);
+            if attachment.is_some_and(|attachment| attachment.stdin) && self.is_full(key) {
+                return;
+            }
+            let Some(client) = self.client(serial) else { return };
+            match client.next() {
+                Err(_) => {
+                    // It gets its refusal, whatever it said behind its hello.
+                    let _ = client.flush();
+                    return self.client_gone(serial);
+                }
+                Ok(None) => break,
+                Ok(Some(Command::Hello(hello))) => self.hello(serial, &hello),
+                Ok(Some(Command::Stdin(bytes))) => {
+                    if let Some(input) = self.stdio_mut(key).and_then(|io| io.input.as_mut()) {
+                        input.push(&bytes);
+                        self.flush_input(key);
+                    }
+                }
+                Ok(Some(Command::CloseStdin)) => self.sender_gone(key),
+                Ok(Some(Command::Resize { width, height })) => {
+                    // Of a process that has no terminal, or none any more: as good as done.
+                    let _ = self.stdio(key).map(|stdio| stdio.resize(width, height));
+                }
+            }
+        }
+        if self.client(serial).is_some_and(|client| client.flush().is_err()) {
+            self.client_gone(serial);
+        }
+    }
+
+    fn hello(&mut self, serial: u64, hello: &shim_wire::attach::Hello) {
+        let process = match hello.exec_id.as_str() {
+            "" if self.container.is_some() => Some(Key::INIT),
+            "" => None,
+            id => self.exec_by_id(id).map(|exec| exec.key),
+        };
+        let ended = process.is_some_and(|key| self.is_drained(key));
+        let Some(client) = self.client(serial) else { return };
+        let Some(process) = process else {
+            return match hello.exec_id.as_str() {
+                "" => client.refuse("the container has not been created"),
+                id => client.refuse(&format!("no exec {id:?}")),
+            };
+        };
+        client.attach(Attachment {
+            process,
+            stdin: hello.stdin,
+            paced: hello.paced,
+            output: !hello.no_output,
+        });
+        if ended {
+            client.end();
+        }
+    }
+
+    pub(crate) fn client_gone(&mut self, serial: u64) {
+        let Some(index) = self.clients.iter().position(|client| client.serial == serial) else {
+            return;
+        };
+        if let Some(process) = self.clients.swap_remove(index).sends_to() {
+            self.sender_gone(process);
+        }
+    }
+
+    /// A client sends no more input: for a process whose input is one client's, that is its end.
+    fn sender_gone(&mut self, key: Key) {
+        let input = self.stdio_mut(key).and_then(|stdio| stdio.input.as_mut());
+        if let Some(input) = input.filter(|input| input.once) {
+            input.close();
+            self.flush_input(key);
+        }
+    }
+
+    /// Gives a process what it takes of its input, and asks clients for more.
+    pub(crate) fn flush_input(&mut self, key: Key) {
+        let Some(stdio) = self.stdio_mut(key) else { return };
+        let Some(input) = &mut stdio.input else { return };
+        let was_full = input.is_full();
+        if input.flush().is_break() {
+            stdio.input = None;
+        }
+        if was_full && !self.is_full(key) {
+            let sends = |client: &Client| {
+                client.attachment().is_some_and(|to| to.stdin && to.process == key)
+            };
+            let senders: Vec<u64> =
+                self.clients.iter().filter(|c| sends(c)).map(|c| c.serial).collect();
+            for serial in senders {
+                self.obey(serial);
+            }
+        }
+    }
+
+    pub(crate) fn read_output(&mut self, key: Key, stream: Stream) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ_BYTES, 0);
+        let Some(stdio) = self.stdio_mut(key) else { return };
+        let Some(output) = stdio.outputs.iter().find(|output| output.stream == stream) else {
+            return;
+        };
+        match output.read(&mut buffer) {
+            Read::Bytes(len) => self.deliver(key, stream, &buffer[..len]),
+            Read::Empty => {}
+            Read::End => {
+                stdio.outputs.retain(|output| output.stream != stream);
+                if let Some(log) = self.log_of(key) {
+                    log.end(stream);
+                }
+            }
+        }
+        self.buffer = buffer;
+        self.execs.retain(|exec| match &exec.state {
+            ExecState::Deleted { stdio } => !stdio.outputs.is_empty(),
+            ExecState::Created(_)
+            | ExecState::Running { .. }
+            | ExecState::Draining { .. }
+            | ExecState::Exited { .. } => true,
+        });
+    }
+
+    /// Output goes to the log first, then to whoever listens.
+    fn deliver(&mut self, key: Key, stream: Stream, data: &[u8]) {
+        if let Some(log) = self.log_of(key) {
+            log.write(stream, data, clock::now());
+        }
+        let mut gone = Vec::new();
+        for client in &mut self.clients {
+            if client.attachment().is_some_and(|attachment| attachment.process == key) {
+                client.output(stream, data);
+                if client.flush().is_err() {
+                    gone.push(client.serial);
+                }
+            }
+        }
+        for serial in gone {
+            self.client_gone(serial);
+        }
+    }
+
+    fn log_of(&mut self, key: Key) -> Option<&mut Log> {
+        self.container.as_mut().filter(|_| key == Key::INIT)?.log.as_mut()
+    }
+}

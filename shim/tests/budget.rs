@@ -1,0 +1,117 @@
+//! What one shim may cost: memory at rest, wake-ups, log throughput. Measured on the binary that is
+//! shipped, `bin/bosun-shim` or what `BOSUN_SHIM` names; without one these say so and pass.
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use shim_wire::plan::LogFormat;
+use support::{TestShim, eventually, may_run, proc_kilobytes};
+
+/// The shim as it is shipped.
+fn shipped() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin/bosun-shim");
+    let path = std::env::var_os("BOSUN_SHIM").map_or(built, PathBuf::from);
+    if !path.exists() {
+        eprintln!("skipped: {} is not there; `make build` makes it", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+fn start(name: &str) -> Option<TestShim> {
+    if !may_run() {
+        return None;
+    }
+    Some(TestShim::start_binary(&shipped()?, name, tempfile::tempdir().unwrap(), &[]))
+}
+
+/// Kilobytes of the shim's own memory: proportional, private and dirty, resident.
+fn memory(shim: &TestShim) -> (u64, u64, u64) {
+    let field = |name| proc_kilobytes(shim.pid(), "smaps_rollup", name);
+    (field("Pss:"), field("Private_Dirty:"), field("Rss:"))
+}
+
+fn assert_small(shim: &TestShim, when: &str) {
+    let (pss, dirty, rss) = memory(shim);
+    println!("{when}: PSS {pss} kB, private dirty {dirty} kB, RSS {rss} kB");
+    // Goals 250, 120 and 1,100; PSS counts the text of the one binary as shared by those that run
+    // at the same time, so a single shim carries all of it.
+    assert!(dirty <= 150, "{when}: {dirty} kB private dirty");
+    assert!(rss <= 2_300, "{when}: {rss} kB resident");
+}
+
+/// Processor time that the shim has used.
+fn cpu_milliseconds(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    ticks * 10
+}
+
+fn voluntary_switches(shim: &TestShim) -> u64 {
+    proc_kilobytes(shim.pid(), "status", "voluntary_ctxt_switches:")
+}
+
+#[test]
+fn an_idle_shim_is_small_and_sleeps() {
+    let Some(mut shim) = start("idle") else { return };
+    let mut client = shim.connect();
+    shim.run_shell(&mut client, "exec sleep 1000");
+    assert_eq!(proc_kilobytes(shim.pid(), "status", "Threads:"), 1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_small(&shim, "idle");
+    let before = voluntary_switches(&shim);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(voluntary_switches(&shim), before, "no wake-up in three seconds");
+    client.kill("", 9).unwrap();
+    assert_eq!(client.wait("").unwrap(), 137);
+    shim.release(&mut client);
+}
+
+#[test]
+fn a_flood_is_logged_fast_and_leaves_the_shim_small() {
+    for format in [LogFormat::Cri, LogFormat::JsonFile] {
+        flood(format);
+    }
+}
+
+fn flood(format: LogFormat) {
+    const BYTES: u64 = 500_000_000;
+    let Some(mut shim) = start(&format!("flood-{format:?}")) else { return };
+    shim.options.log.as_mut().unwrap().format = format as i32;
+    let mut client = shim.connect();
+    // 64 KiB a write, as anything that buffers its output does it.
+    let script = format!(
+        "sleep 0.2; python3 -c 'import os
+block = (b\"x\" * 99 + b\"\\n\") * 640
+for _ in range({BYTES} // len(block)): os.write(1, block)
+os.write(1, block[:{BYTES} % len(block)])'; exec sleep 1000"
+    );
+    shim.run_shell(&mut client, &script);
+    let overhead = match format {
+        LogFormat::None => 0,
+        LogFormat::Cri => 40,
+        LogFormat::JsonFile => 70,
+    };
+    let size = || std::fs::metadata(shim.log_path()).map_or(0, |metadata| metadata.len());
+    eventually("the flood begins", || size() > 0);
+    let began = Instant::now();
+    let expected = BYTES / 100 * (100 + overhead);
+    let mut peak = 0;
+    eventually("the flood is logged", || {
+        peak = peak.max(memory(&shim).2);
+        size() >= expected
+    });
+    let rate = BYTES / 1_000_000 * 1_000 / u64::try_from(began.elapsed().as_millis()).unwrap();
+    let cpu = cpu_milliseconds(shim.pid());
+    println!("{format:?}: {rate} MB/s of output, {cpu} ms of the shim, {peak} kB resident at most");
+    assert_eq!(size(), expected);
+    assert!(peak <= 4_096, "{peak} kB resident under a flood");
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_small(&shim, "after the flood");
+    client.kill("", 9).unwrap();
+    client.wait("").unwrap();
+    shim.release(&mut client);
+}
