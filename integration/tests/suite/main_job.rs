@@ -172,7 +172,7 @@ fn it_sees_its_own_world(daemon: &Daemon, id: &str) {
 
 fn its_rootfs_is_held(daemon: &Daemon) {
     let key = daemon.api().get("web").snapshot_key;
-    daemon.ctl(&format!("snapshot rm {key}")).fails(1, &[&key, "web"]);
+    daemon.ctl(&format!("snapshot rm {key}")).fails(1, &[&key, "held by container"]);
     assert_eq!(daemon.inspect("web", "{{.State.Running}}"), "true");
 }
 

@@ -48,9 +48,10 @@ impl Podman {
         command
     }
 
+    /// Limits are named, because podman's defaults raise them, which not every machine lets it do.
     fn run_words(&self, flags: &str, command: &str) -> String {
         format!(
-            "run {flags} --network none --cgroup-parent /{} --rootfs {} {command}",
+            "run {flags} --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --network none --cgroup-parent /{} --rootfs {} {command}",
             self.cgroup,
             self.rootfs.display()
         )
