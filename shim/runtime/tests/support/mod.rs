@@ -54,7 +54,8 @@ impl Sandbox {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
         fill(&directory.path().join("root"));
-        let prefix = format!("bosun-test-runtime-{}", std::process::id());
+        let unique = directory.path().file_name().unwrap().to_str().unwrap();
+        let prefix = format!("bosun-test-runtime{unique}");
         let options = CreateOptions {
             attempt: 1,
             clone_flags: ALL_NAMESPACES,
