@@ -56,7 +56,7 @@ impl Deadline {
     fn duration(self) -> Option<Duration> {
         const LONG: Duration = Duration::from_secs(60);
         match self {
-            Self::Short => Some(Duration::from_secs(20)),
+            Self::Short => Some(Duration::from_secs(15)),
             Self::Long => Some(LONG),
             Self::LongAfter(wait) => Some(LONG.saturating_add(wait)),
             Self::Never => None,

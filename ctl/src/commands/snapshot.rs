@@ -76,7 +76,7 @@ async fn usage(client: &Client, args: UsageArgs) -> Result<u8, Error> {
     } else {
         args.keys
     };
-    output::print("SIZE\tINODES\tKEY\n")?;
+    output::print(&usage_line("SIZE", "INODES", "KEY\n"))?;
     super::each(&keys, |key| async move {
         let request = SnapshotRequest { key: key.to_owned() };
         let answer = client.call(Deadline::Long, request, |channel, request| async move {
@@ -84,9 +84,14 @@ async fn usage(client: &Client, args: UsageArgs) -> Result<u8, Error> {
         });
         let usage = answer.await?;
         let size = if args.bytes { usage.size.to_string() } else { human_size(usage.size) };
-        Ok(format!("{size}\t{}\t{key}", usage.inodes))
+        Ok(usage_line(&size, &usage.inodes.to_string(), key))
     })
     .await
+}
+
+/// Printed as each comes, so its columns are not made to measure.
+fn usage_line(size: &str, inodes: &str, key: &str) -> String {
+    format!("{size:<12}{inodes:<10}{key}")
 }
 
 async fn rm(client: &Client, args: RmArgs) -> Result<u8, Error> {
