@@ -1,0 +1,281 @@
+//! Root file systems made to reach the host while a container is built over them. What must be seen
+//! is always the same: an error or a container that sees only itself, and an untouched host. Needs
+//! root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(dead_code, reason = "of the tests' support only a part is used here")]
+
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use shim_runtime::Kind;
+use shim_wire::plan::PlanMount;
+
+#[path = "support/runner.rs"]
+mod runner;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::{Sandbox, finish};
+
+fn main() -> ExitCode {
+    runner::main(runner::tests![
+        proc_and_sys_that_are_links_are_refused,
+        a_dev_that_is_a_link_stays_inside,
+        mount_targets_that_are_links_stay_inside,
+        a_dangling_resolv_conf_is_made_inside,
+        nothing_is_mounted_over_parts_of_procfs,
+        a_null_device_of_the_image_masks_nothing,
+        a_console_of_the_image_is_covered,
+        devices_of_the_image_are_not_trusted,
+        users_files_that_lead_out_are_read_inside,
+        a_volume_that_is_swapped_during_starts,
+        a_program_that_is_the_runtime_itself_can_not_be_written,
+        standard_streams_of_the_image_are_not_opened,
+        a_device_directory_of_the_hosts_is_left_alone,
+    ])
+}
+
+/// A rootfs whose `path` is a link to the test's own directory of the host.
+fn with_link(path: &str, script: &str) -> Sandbox {
+    let sandbox = Sandbox::script(script);
+    let inside = sandbox.path("root").join(path);
+    let _ = std::fs::remove_dir_all(&inside);
+    symlink(sandbox.path("host"), &inside).unwrap();
+    sandbox
+}
+
+fn proc_and_sys_that_are_links_are_refused() {
+    for path in ["proc", "sys"] {
+        for target in ["/tmp", "tmp", "../../../proc", "/nowhere"] {
+            let sandbox = Sandbox::new();
+            let inside = sandbox.path("root").join(path);
+            std::fs::remove_dir(&inside).unwrap();
+            symlink(target, &inside).unwrap();
+            let error = sandbox.error();
+            assert_eq!(error.kind(), Kind::Refused, "{path} -> {target}: {error}");
+        }
+        let sandbox = with_link(path, "true");
+        assert_eq!(sandbox.error().kind(), Kind::Refused);
+        assert!(sandbox.host_is_untouched());
+    }
+}
+
+fn a_dev_that_is_a_link_stays_inside() {
+    let sandbox =
+        with_link("dev", "echo x > /dev/null; ls -d /dev/pts /dev/shm; stat -c %t:%T /dev/null");
+    let outcome = sandbox.run();
+    assert_eq!(outcome.stdout, "/dev/pts\n/dev/shm\n1:3\n", "{outcome:?}");
+    assert!(sandbox.host_is_untouched());
+}
+
+fn mount_targets_that_are_links_stay_inside() {
+    for path in ["/etc/hosts", "/data/below", "/dev/shm/x"] {
+        let mut sandbox = Sandbox::script("cat /mark; cat /etc/hosts /data/below 2>/dev/null");
+        let host = sandbox.path("host");
+        std::fs::write(sandbox.path("source"), "bound\n").unwrap();
+        std::fs::write(sandbox.path("root/mark"), "").unwrap();
+        symlink(host.join("hosts"), sandbox.path("root/etc/hosts")).unwrap();
+        symlink(&host, sandbox.path("root/data")).unwrap();
+        sandbox.plan.mounts.push(PlanMount {
+            destination: path.to_owned(),
+            kind: "bind".to_owned(),
+            source: sandbox.path("source").to_str().unwrap().to_owned(),
+            flags: 0x5000,
+            ..PlanMount::default()
+        });
+        let outcome = sandbox.run();
+        if path != "/dev/shm/x" {
+            assert_eq!(outcome.stdout, "bound\n", "{path}: {outcome:?}");
+        }
+        assert!(sandbox.host_is_untouched(), "{path}");
+    }
+}
+
+fn a_dangling_resolv_conf_is_made_inside() {
+    let mut sandbox = Sandbox::script("cat /etc/resolv.conf; readlink /etc/resolv.conf");
+    symlink("../run/resolve/stub.conf", sandbox.path("root/etc/resolv.conf")).unwrap();
+    std::fs::write(sandbox.path("source"), "nameserver 10.0.0.1\n").unwrap();
+    sandbox.plan.mounts.push(PlanMount {
+        destination: "/etc/resolv.conf".to_owned(),
+        kind: "bind".to_owned(),
+        source: sandbox.path("source").to_str().unwrap().to_owned(),
+        flags: 0x5001,
+        ..PlanMount::default()
+    });
+    assert_eq!(sandbox.run().stdout, "nameserver 10.0.0.1\n../run/resolve/stub.conf\n");
+}
+
+fn nothing_is_mounted_over_parts_of_procfs() {
+    for (kind, path, allowed) in [
+        ("tmpfs", "/proc", false),
+        ("bind", "/proc", false),
+        ("tmpfs", "/proc/self", false),
+        ("bind", "/proc/self/attr", false),
+        ("tmpfs", "/proc/sys", false),
+        ("bind", "/link/sys", false),
+        ("file", "/proc/uptime", true),
+        ("host", "/proc", true),
+    ] {
+        let mut sandbox = Sandbox::script("echo ran");
+        symlink("/proc", sandbox.path("root/link")).unwrap();
+        std::fs::write(sandbox.path("file"), "").unwrap();
+        let source = match kind {
+            "file" => sandbox.path("file").to_str().unwrap().to_owned(),
+            "host" => "/proc".to_owned(),
+            _ => sandbox.path("host").to_str().unwrap().to_owned(),
+        };
+        sandbox.plan.mounts.push(PlanMount {
+            destination: path.to_owned(),
+            kind: if kind == "tmpfs" { "tmpfs" } else { "bind" }.to_owned(),
+            source,
+            flags: if kind == "tmpfs" { 0 } else { 0x5000 },
+            ..PlanMount::default()
+        });
+        if allowed {
+            assert_eq!(sandbox.run().stdout, "ran\n", "{kind} at {path}");
+        } else {
+            assert_eq!(sandbox.error().kind(), Kind::Refused, "{kind} at {path}");
+        }
+    }
+}
+
+fn a_null_device_of_the_image_masks_nothing() {
+    // The image's own /dev is used, with a link where the null device should be.
+    let mut sandbox = Sandbox::script("stat -c %t:%T /proc/keys; cat /proc/keys | wc -c");
+    symlink("/proc/sys/kernel/hostname", sandbox.path("root/dev/null")).unwrap();
+    sandbox.plan.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
+    sandbox.plan.devices.clear();
+    assert_eq!(sandbox.run().stdout, "1:3\n0\n");
+}
+
+fn a_console_of_the_image_is_covered() {
+    let mut sandbox = Sandbox::script("echo to-console > /dev/console; cat /etc/passwd | wc -l");
+    std::fs::remove_file(sandbox.path("root/etc/passwd")).unwrap();
+    std::fs::write(sandbox.path("root/etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    symlink(sandbox.path("host/console"), sandbox.path("root/dev/console")).unwrap();
+    symlink("/etc/passwd", sandbox.path("root/dev/tty")).unwrap();
+    sandbox.plan.mounts.retain(|mount| mount.destination != "/dev");
+    sandbox.plan.devices.clear();
+    sandbox.options.terminal = true;
+    let outcome = sandbox.run();
+    assert_eq!(outcome.stdout, "to-console\r\n1\r\n", "{outcome:?}");
+    assert!(sandbox.host_is_untouched());
+}
+
+fn devices_of_the_image_are_not_trusted() {
+    let mut sandbox = Sandbox::new();
+    sandbox.plan.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
+    std::fs::write(sandbox.path("root/dev/zero"), "").unwrap();
+    let error = sandbox.error();
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    assert!(error.to_string().contains("/dev/zero"), "{error}");
+}
+
+fn users_files_that_lead_out_are_read_inside() {
+    let mut sandbox = Sandbox::new();
+    sandbox.process().user =
+        Some(shim_wire::plan::User { name: "canary".to_owned(), ..Default::default() });
+    std::fs::write(sandbox.path("host-passwd"), "canary:x:0:0::/:/bin/sh\n").unwrap();
+    let passwd = sandbox.path("root/etc/passwd");
+    for target in [sandbox.path("host-passwd").to_str().unwrap(), "../../host-passwd", "/dev/zero"]
+    {
+        std::fs::remove_file(&passwd).unwrap();
+        symlink(target, &passwd).unwrap();
+        assert_eq!(sandbox.error().kind(), Kind::BadUser, "{target}");
+    }
+}
+
+/// Two containers share a volume; the one swaps a directory in it for a link to the host while the
+/// other is started with a mount below it, again and again.
+fn a_volume_that_is_swapped_during_starts() {
+    let mut sandbox = Sandbox::script("exit 0");
+    let volume = sandbox.path("volume");
+    std::fs::create_dir_all(volume.join("directory")).unwrap();
+    symlink(sandbox.path("host"), volume.join("link")).unwrap();
+    let bind = |source: &Path, destination: &str| PlanMount {
+        destination: destination.to_owned(),
+        kind: "bind".to_owned(),
+        source: source.to_str().unwrap().to_owned(),
+        flags: 0x5000,
+        ..PlanMount::default()
+    };
+    std::fs::write(sandbox.path("file"), "").unwrap();
+    sandbox.plan.mounts.push(bind(&volume, "/volume"));
+    sandbox.plan.mounts.push(bind(&sandbox.path("file"), "/volume/directory/a/b"));
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let swapper = std::process::Command::new("/bin/busybox")
+        .args(["sh", "-c", "while :; do mv -T directory d2; mv -T link directory; mv -T directory link; mv -T d2 directory; done"])
+        .current_dir(&volume)
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut swapper = swapper.unwrap();
+    let untouched = AtomicBool::new(true);
+    for _ in 0..100 {
+        if let Ok(mut created) = sandbox.create() {
+            if created.process.start().is_ok() {
+                finish(created.process);
+            }
+        }
+        untouched.fetch_and(sandbox.host_is_untouched(), Ordering::Relaxed);
+    }
+    swapper.kill().unwrap();
+    swapper.wait().unwrap();
+    assert!(untouched.into_inner());
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+/// `#!/proc/self/exe` makes the kernel run whatever runs at that moment: this very program.
+fn a_program_that_is_the_runtime_itself_can_not_be_written() {
+    let own = std::env::current_exe().unwrap();
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).unwrap();
+        (found.ino(), found.len(), found.mtime_nsec(), found.ctime_nsec())
+    };
+    let before = identity(&own);
+    let mut sandbox = Sandbox::new();
+    let script = sandbox.path("root/bin/again");
+    std::fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for command in ["/bin/again", "/proc/self/exe"] {
+        sandbox.process().args = vec![command.to_owned()];
+        // It may start, as a program that finds no C library and no arguments; it may not matter.
+        if let Ok(mut created) = sandbox.create() {
+            if created.process.start().is_ok() {
+                assert_ne!(finish(created.process).code, 0);
+            }
+        }
+    }
+    assert_eq!(identity(&own), before);
+}
+
+fn standard_streams_of_the_image_are_not_opened() {
+    for terminal in [false, true] {
+        let mut sandbox = Sandbox::script("echo fine");
+        sandbox.options.terminal = terminal;
+        for name in ["stdin", "stdout", "stderr", "fd"] {
+            symlink(sandbox.path("host/x"), sandbox.path("root/dev").join(name)).unwrap();
+        }
+        sandbox.plan.mounts.retain(|mount| mount.destination != "/dev");
+        sandbox.plan.devices.clear();
+        assert_eq!(sandbox.run().stdout.trim_end(), "fine");
+        assert!(sandbox.host_is_untouched());
+    }
+}
+
+fn a_device_directory_of_the_hosts_is_left_alone() {
+    let mut sandbox = Sandbox::script("ls -A /dev");
+    let host = sandbox.path("host").to_str().unwrap().to_owned();
+    sandbox.plan.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
+    sandbox.plan.devices.clear();
+    sandbox.plan.mounts.push(PlanMount {
+        destination: "/dev".to_owned(),
+        kind: "bind".to_owned(),
+        source: host,
+        flags: 0x5000,
+        ..PlanMount::default()
+    });
+    assert_eq!(sandbox.run().stdout, "");
+    assert!(sandbox.host_is_untouched());
+}
