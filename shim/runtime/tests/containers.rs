@@ -1,5 +1,6 @@
 //! Containers really made: what their first process finds, and what the host does not. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(dead_code, reason = "of the tests' support only a part is used here")]
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;

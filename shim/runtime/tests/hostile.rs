@@ -213,10 +213,10 @@ fn a_volume_that_is_swapped_during_starts() {
     let mut swapper = swapper.unwrap();
     let untouched = AtomicBool::new(true);
     for _ in 0..100 {
-        if let Ok(mut created) = sandbox.create() {
-            if created.process.start().is_ok() {
-                finish(created.process);
-            }
+        if let Ok(mut created) = sandbox.create()
+            && created.process.start().is_ok()
+        {
+            finish(created.process);
         }
         untouched.fetch_and(sandbox.host_is_untouched(), Ordering::Relaxed);
     }
@@ -241,10 +241,10 @@ fn a_program_that_is_the_runtime_itself_can_not_be_written() {
     for command in ["/bin/again", "/proc/self/exe"] {
         sandbox.process().args = vec![command.to_owned()];
         // It may start, as a program that finds no C library and no arguments; it may not matter.
-        if let Ok(mut created) = sandbox.create() {
-            if created.process.start().is_ok() {
-                assert_ne!(finish(created.process).code, 0);
-            }
+        if let Ok(mut created) = sandbox.create()
+            && created.process.start().is_ok()
+        {
+            assert_ne!(finish(created.process).code, 0);
         }
     }
     assert_eq!(identity(&own), before);
