@@ -218,6 +218,7 @@ fn the_other_architectures_of_the_machine_have_the_same_policy_and_foreign_ones_
     }
     assert_eq!(raw(&program, X86_64, X32_BIT, &[]), Verdict::Allow, "read of x32");
     assert_eq!(raw(&program, X86_64, X32_BIT | number("mount"), &[]), EPERM);
+    assert_eq!(raw(&program, X86_64, X32_BIT | 500, &[]), EPERM, "not judged by its number");
     assert_eq!(raw(&program, AARCH64, 63, &[]), Verdict::KillThread);
 }
 
@@ -237,7 +238,8 @@ fn a_profile_of_one_s_own_means_what_it_says() {
             {"names": ["setuid"], "action": "SCMP_ACT_ERRNO", "args": [
                 {"index": 0, "value": 5, "op": "SCMP_CMP_EQ"},
                 {"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}]},
-            {"names": ["mseal"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+            {"names": ["mseal"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
+            {"names": ["read", "cachestat"], "action": "SCMP_ACT_ALLOW"}
         ]
     }));
     assert_eq!(call(&program, "mkdir", &[]), Verdict::Errno(13));
@@ -251,7 +253,22 @@ fn a_profile_of_one_s_own_means_what_it_says() {
     assert_eq!(call(&program, "setuid", &[7]), EPERM);
     assert_eq!(call(&program, "setuid", &[6]), Verdict::Allow);
     assert_eq!(call(&program, "mseal", &[]), Verdict::Errno(95));
+    assert_eq!(call(&program, "read", &[]), Verdict::Allow, "the default's own action");
     assert_eq!(raw(&program, X86_64, 900, &[]), Verdict::Allow, "the default says allow");
+}
+
+#[test]
+fn a_profile_knows_all_calls_up_to_its_youngest() {
+    let program = custom(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["openat2", "read"], "action": "SCMP_ACT_ALLOW"}]
+    }));
+    assert_eq!(number("openat2"), 437);
+    for (number, expected) in [(436, EPERM), (437, Verdict::Allow), (438, ENOSYS)] {
+        assert_eq!(raw(&program, X86_64, number, &[]), expected, "{number}");
+    }
+    // x32's numbers are above all of them, and left to libseccomp: no architecture of the profile.
+    assert_eq!(raw(&program, X86_64, X32_BIT | 438, &[]), Verdict::KillThread);
 }
 
 #[test]
