@@ -14,7 +14,7 @@ use crate::clock;
 use crate::event_loop::Shim;
 use crate::log::{Log, Stream};
 use crate::process::{ExecState, Key};
-use crate::stdio::Read;
+use crate::stdio::{Input, Read};
 
 /// Read at once from a process: few wake-ups in a flood, and still in the processor's cache.
 const READ_BYTES: usize = 128 * 1024;
@@ -56,7 +56,7 @@ impl Shim {
                         self.flush_input(key);
                     }
                 }
-                Ok(Some(Command::CloseStdin)) => self.sender_gone(key),
+                Ok(Some(Command::CloseStdin)) => self.close_input(key, |_| true),
                 Ok(Some(Command::Resize { width, height })) => {
                     // Of a process that has no terminal, or none any more: as good as done.
                     let _ = self.stdio(key).map(|stdio| stdio.resize(width, height));
@@ -102,10 +102,15 @@ impl Shim {
         }
     }
 
-    /// A client sends no more input: for a process whose input is one client's, that is its end.
+    /// A client that sent input is gone: for a process whose input is one client's, that is its end.
     fn sender_gone(&mut self, key: Key) {
+        self.close_input(key, |input| input.once);
+    }
+
+    /// The end of the input, once what was sent is taken: a client said so, or `when` it counts.
+    fn close_input(&mut self, key: Key, when: impl FnOnce(&Input) -> bool) {
         let input = self.stdio_mut(key).and_then(|stdio| stdio.input.as_mut());
-        if let Some(input) = input.filter(|input| input.once) {
+        if let Some(input) = input.filter(|input| when(input)) {
             input.close();
             self.flush_input(key);
         }

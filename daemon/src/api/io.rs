@@ -295,7 +295,9 @@ async fn forward_attach_input(
     mut writer: AttachWriter,
 ) {
     use v1::attach_request::Message;
-    while let Some(Ok(message)) = messages.next().await {
+    while let Some(message) = messages.next().await {
+        // A client that vanished did not end the input; the shim knows what that means for whom.
+        let Ok(message) = message else { return };
         let input = match message.message {
             Some(Message::Stdin(bytes)) => Input::Bytes(bytes),
             Some(Message::Resize(window)) => Input::Resize(window),
@@ -311,7 +313,9 @@ async fn forward_attach_input(
 
 async fn forward_exec_input(mut messages: Streaming<v1::ExecRequest>, mut writer: AttachWriter) {
     use v1::exec_request::Message;
-    while let Some(Ok(message)) = messages.next().await {
+    while let Some(message) = messages.next().await {
+        // A client that vanished did not end the input; the shim knows what that means for whom.
+        let Ok(message) = message else { return };
         let input = match message.message {
             Some(Message::Stdin(bytes)) => Input::Bytes(bytes),
             Some(Message::Resize(window)) => Input::Resize(window),
