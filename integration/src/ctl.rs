@@ -248,6 +248,24 @@ impl Output {
         }
     }
 
+    /// As of `wait`: it printed the container's code and ended with it. Gives the code.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn waited(&self) -> String {
+        let printed = self.stdout.trim_end().to_owned();
+        assert_eq!(
+            self.code.map(|code| code.to_string()),
+            Some(printed.clone()),
+            "`ctl {}`; stderr:\n{}",
+            self.words,
+            self.stderr
+        );
+        printed
+    }
+
     /// The output as JSON.
     ///
     /// # Panics

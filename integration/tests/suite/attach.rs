@@ -108,7 +108,7 @@ fn a_client_that_does_not_read_holds_nobody_up() {
     let mut stuck =
         stuck.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let _ = daemon.client().feed("attach one", "go\n");
-    assert_eq!(daemon.ctl("wait one").text(), "3");
+    assert_eq!(daemon.ctl("wait one").waited(), "3");
     stuck.kill().unwrap();
     stuck.wait().unwrap();
 }

@@ -56,9 +56,13 @@ fn the_daemon_needs_root() {
 #[test]
 fn an_unknown_verb_or_flag_is_named() {
     let daemon = Daemon::start();
-    let output = daemon.ctl("rnu");
+    let output = daemon.ctl("inspet");
     assert_ne!(output.code, Some(0));
-    assert!(output.stderr.contains("rnu") && output.stderr.contains("run"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("inspet") && output.stderr.contains("inspect"),
+        "{}",
+        output.stderr
+    );
     let output = daemon.ctl("ps --al");
     assert_ne!(output.code, Some(0));
     assert!(output.stderr.contains("--al"), "{}", output.stderr);

@@ -100,7 +100,7 @@ fn kill_sends_the_signal_that_was_named() {
     daemon.ctl(&format!("run -d --name one {POLITE}")).ok();
     daemon.until_logged("one", "ready");
     assert_eq!(daemon.ctl("kill -s TERM one").text(), "one");
-    assert_eq!(daemon.ctl("wait one").text(), "7");
+    assert_eq!(daemon.ctl("wait one").waited(), "7");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn kill_without_a_signal_is_kill() {
     let daemon = Daemon::start();
     daemon.ctl(&format!("run -d --name one {SLEEP}")).ok();
     daemon.ctl("kill one").ok();
-    assert_eq!(daemon.ctl("wait one").text(), "137");
+    assert_eq!(daemon.ctl("wait one").waited(), "137");
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn everyone_who_waits_is_told_the_same() {
     let waiting: Vec<_> = (0..3).map(|_| daemon.ctl_start("wait one")).collect();
     daemon.client().feed("attach one", "go\n").check(5);
     for client in waiting {
-        assert_eq!(client.finish().text(), "5");
+        assert_eq!(client.finish().waited(), "5");
     }
-    assert_eq!(daemon.ctl("wait one").text(), "5");
+    assert_eq!(daemon.ctl("wait one").waited(), "5");
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn templates_take_paths_and_functions() {
     let output = daemon.ctl("inspect --format '{{.NoSuchField}}' runs");
     assert_ne!(output.code, Some(0));
     assert!(output.stderr.contains("NoSuchField"), "{}", output.stderr);
-    daemon.ctl("inspect --format '{{.State' runs").fails(1, &["{{.State"]);
+    daemon.ctl("inspect --format '{{.State' runs").fails(1, &["template"]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_line_longer_than_any_buffer_is_kept() {
 #[test]
 fn odd_characters_stay_what_they_are() {
     let daemon = Daemon::start();
-    let id = run(&daemon, "printf \"q\\\\\\\"b\\\\\\\\ t\\\\t e\\\\033 \\303\\244\\n\"");
+    let id = run(&daemon, "printf \"q\\042b\\\\\\\\ t\\\\t e\\\\033 \\303\\244\\n\"");
     let kept = records(&daemon, &id);
     assert_eq!(kept[0]["log"], "q\"b\\ t\t e\u{1b} ä\n");
     assert_eq!(daemon.ctl("logs one").stdout, "q\"b\\ t\t e\u{1b} ä\n");
@@ -165,12 +165,13 @@ fn with_the_none_driver_nothing_is_kept_and_logs_says_so() {
 #[test]
 fn logging_does_not_wait_for_the_daemon() {
     let mut daemon = Daemon::start();
-    let words = "run -d -i --name one --net none --rootfs / /bin/sh -c 'echo ready; read line; seq 1 50000; echo written'";
+    let words = "run -d -i --name one --net none --rootfs / /bin/sh -c 'echo ready; read line; echo $line; sleep 0.5; seq 1 50000; echo written'";
     daemon.ctl(words).ok();
     daemon.until_logged("one", "ready");
     let id = daemon.inspect("one", "{{.Id}}");
     let mut attached = daemon.ctl_start("attach one");
     attached.send("go\n");
+    daemon.until_logged("one", "go");
     daemon.kill();
     let file = daemon.container_dir(&id).json_log(&id);
     wait::until_true("the last line in the log file", || {
@@ -178,5 +179,5 @@ fn logging_does_not_wait_for_the_daemon() {
     });
     daemon.start_again();
     daemon.until_status("one", "exited");
-    assert_eq!(daemon.ctl("logs one").stdout.lines().count(), 50_002);
+    assert_eq!(daemon.ctl("logs one").stdout.lines().count(), 50_003);
 }

@@ -201,7 +201,7 @@ fn it_outlives_the_daemon(daemon: &mut Daemon) {
     let finished = daemon.api().get("second").state.unwrap().exit.unwrap().exited_at.unwrap();
     assert!((finished.seconds - ended_at).abs() <= 2, "ended at {ended_at}, said {finished:?}");
     assert!(daemon.ctl("logs second").text().ends_with("the last line"));
-    assert_eq!(daemon.ctl("wait second").text(), "42");
+    assert_eq!(daemon.ctl("wait second").waited(), "42");
 
     assert_eq!(daemon.ctl("exec web echo again").text(), "again");
     let mut attached = daemon.ctl_start("attach --no-stdin web");
@@ -222,7 +222,7 @@ fn it_ends_and_nothing_is_left(daemon: &Daemon) {
     let waiting = daemon.ctl_start("wait web");
     assert_eq!(daemon.ctl("stop -t 1 web").text(), "web");
     // Process 1 of a pid namespace gets no signal that it has no handler for, TERM included.
-    assert_eq!(waiting.finish().text(), "137");
+    assert_eq!(waiting.finish().waited(), "137");
     assert_eq!(
         daemon.inspect("web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Pid}}"),
         "exited 137 0"

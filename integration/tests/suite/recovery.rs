@@ -57,7 +57,7 @@ fn a_wait_can_be_asked_again_after_the_daemon_died() {
     daemon.start_again();
     let waiting = daemon.ctl_start("wait one");
     daemon.ctl("kill one").ok();
-    assert_eq!(waiting.finish().text(), "137");
+    assert_eq!(waiting.finish().waited(), "137");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn what_was_created_can_be_started_by_the_next_daemon() {
     daemon.kill();
     daemon.start_again();
     daemon.ctl("start one").ok();
-    assert_eq!(daemon.ctl("wait one").text(), "4");
+    assert_eq!(daemon.ctl("wait one").waited(), "4");
 }
 
 #[test]

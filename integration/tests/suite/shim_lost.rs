@@ -69,7 +69,7 @@ fn who_waits_is_told() {
     let waiting = daemon.ctl_start("wait one");
     daemon.shim("one").kill();
     let output = waiting.finish();
-    assert!(["137", "255"].contains(&output.text().as_str()), "{output:?}");
+    assert!(["137", "255"].contains(&output.waited().as_str()), "{output:?}");
 }
 
 #[test]
