@@ -368,6 +368,7 @@ impl Shim {
             setup::leave_service_unified(&self.arguments.cgroup);
         }
         shim_sys::memory::trim();
+        shim_sys::memory::release_code();
     }
 }
 

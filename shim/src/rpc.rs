@@ -65,10 +65,9 @@ impl Connection {
     /// # Errors
     /// When the peer has gone, or sent what is no ttrpc.
     pub(crate) fn receive(&mut self) -> Result<Vec<Call>, Closed> {
-        let mut chunk = [0u8; READ_BYTES];
-        match self.socket.read(&mut chunk) {
+        match read_more(&mut self.socket, &mut self.input) {
             Ok(0) => return Err(Closed),
-            Ok(len) => self.input.extend_from_slice(&chunk[..len]),
+            Ok(_) => {}
             Err(error) if is_transient(&error) => return Ok(Vec::new()),
             Err(_) => return Err(Closed),
         }
@@ -122,6 +121,15 @@ impl Connection {
     pub(crate) fn has_unsent(&self) -> bool {
         !self.output.is_empty()
     }
+}
+
+/// Reads once, behind what `buffer` holds. Not through the stack, which never gives its pages back.
+pub(crate) fn read_more(socket: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let held = buffer.len();
+    buffer.resize(held + READ_BYTES, 0);
+    let read = socket.read(&mut buffer[held..]);
+    buffer.truncate(held + read.as_ref().map_or(0, |len| *len));
+    read
 }
 
 /// A read or write that only has to be tried again later.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -67,8 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
 /// Takes the listening socket from standard input and the bootstrap socket from standard output, and
 /// leaves /dev/null in their places.
 fn take_over_stdio() -> io::Result<(UnixListener, OwnedFd)> {
-    let api = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let bootstrap = io::stdout().as_fd().try_clone_to_owned()?;
+    // Not std's handles of them, whose buffers would stay.
+    let api = UnixListener::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    let bootstrap = rustix::stdio::stdout().try_clone_to_owned()?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;

@@ -50,7 +50,7 @@ fn input_of_several_clients_reaches_the_process_and_ends_when_asked() {
     one.expect("one\n");
     two.type_in(b"two\n");
     one.expect("two\n");
-    two.send(Kind::CloseStdin, &[]);
+    // One that only goes ends nobody's input but its own.
     drop(two);
     one.type_in(b"still\n");
     one.expect("still\n");

@@ -9,7 +9,7 @@
 
 mod backlog;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -19,13 +19,11 @@ use shim_wire::attach::{self, Hello, Kind};
 
 use crate::log::Stream;
 use crate::process::Key;
-use crate::rpc::is_transient;
+use crate::rpc::{is_transient, read_more};
 use backlog::{Backlog, LIMIT, PACED_LIMIT};
 
 /// How many clients are served at once.
 pub(crate) const MAX_CLIENTS: usize = 64;
-
-const READ_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -121,13 +119,12 @@ impl Client {
     /// # Errors
     /// When the client has gone.
     pub(crate) fn receive(&mut self) -> Result<(), Gone> {
-        let mut chunk = [0u8; READ_BYTES];
-        match self.socket.read(&mut chunk) {
+        match read_more(&mut self.socket, &mut self.input) {
             Ok(0) => Err(Gone),
-            Ok(len) => {
+            Ok(_) => {
                 // What a leaving client still says is of no interest.
-                if !matches!(self.state, State::Leaving) {
-                    self.input.extend_from_slice(&chunk[..len]);
+                if matches!(self.state, State::Leaving) {
+                    self.input.clear();
                 }
                 Ok(())
             }
@@ -249,6 +246,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn pair() -> (Client, UnixStream) {

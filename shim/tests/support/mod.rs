@@ -130,6 +130,11 @@ impl TestShim {
         Self { directory, id, child, container, run, sockets, cgroups: cgroups.into(), options }
     }
 
+    /// The directory of everything, with the overlay's `upper`.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
