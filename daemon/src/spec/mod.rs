@@ -50,6 +50,7 @@ pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
+pub use privileges::warm_up;
 pub use request::{
     BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,
     WindowSize,

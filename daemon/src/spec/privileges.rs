@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
 };
 use shim_plan::capability::CapabilitySet;
+use shim_plan::profile;
 
 use super::machine::{self, HostDevice};
 use super::{ContainerOptions, Error, Machine};
@@ -53,6 +54,14 @@ const READONLY: [&str; 5] =
 
 /// The word that stands for every capability.
 const ALL: &str = "ALL";
+
+/// Compiles the seccomp profile of a container that asks for no capabilities, so that the first one
+/// does not wait for it: some 25 ms of one CPU, once. What fails here fails there again, and is told
+/// there.
+pub fn warm_up(machine: &Machine) {
+    let default = CapabilitySet::of(DEFAULT_CAPABILITIES).unwrap_or_default();
+    let _ = shim_plan::seccomp::compile(&profile::default(default, machine.kernel));
+}
 
 /// The default set less what is dropped, then what is added; `ALL` as an addition is everything less
 /// what is dropped, as a drop nothing but what is added. A privileged container starts from

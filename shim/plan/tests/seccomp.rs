@@ -317,6 +317,9 @@ fn equal_profiles_are_compiled_once_and_calls_are_found_quickly() {
     let second = seccomp::compile(&profile::default(DEFAULT, (6, 1))).unwrap();
     let remembered = started.elapsed();
     assert_eq!(first, anew);
+    let stored = serde_json::to_string(&profile).unwrap();
+    let read = seccomp::compile(&serde_json::from_str(&stored).unwrap()).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first.program, &read.program), "also when it was stored");
     assert!(std::sync::Arc::ptr_eq(&first.program, &second.program));
     assert!(remembered < Duration::from_millis(50), "{remembered:?}, compiled in {compiled:?}");
 
