@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use bosun_proto::v1::{CreateRequest, RemoveRequest};
+use bosun_proto::v1::state::Status;
+use bosun_proto::v1::{CreateRequest, GetRequest, RemoveRequest};
 
 use super::create::{create, options, write_id};
 use crate::cli::create::RunArgs;
@@ -35,17 +36,27 @@ pub(super) async fn run(client: &Arc<Client>, args: RunArgs) -> Result<u8, Error
     let name = if name.is_empty() { id.chars().take(12).collect() } else { name };
     let attached = Attached { container: id.clone(), name, stdin, start: true, keys };
     let outcome = attached.run(client).await;
-    if rm && matches!(outcome, Err(Error::Refused(_))) {
-        // It never ran, so nothing else removes it.
-        remove(client, &id).await;
+    if matches!(outcome, Err(Error::Refused(_))) {
+        remove_unstarted(client, &id).await;
     }
     outcome
 }
 
-/// Removes what could not be started; why it could not is what the user is told.
-async fn remove(client: &Client, id: &str) {
+/// A `run` whose start was refused changes nothing, as `run -d`: what never ran is removed. Why it
+/// could not run is what the user is told.
+async fn remove_unstarted(client: &Client, id: &str) {
+    let request = GetRequest { container: id.to_owned() };
+    let found = client.call(Deadline::Short, request, |channel, request| async move {
+        client::containers(channel).get(request).await
+    });
+    let never_ran = found.await.is_ok_and(|container| {
+        container.state.is_some_and(|state| state.status() == Status::Created)
+    });
     let Ok(request_id) = client::request_id() else { return };
-    let request = RemoveRequest { request_id, container: id.to_owned(), force: true };
+    if !never_ran {
+        return;
+    }
+    let request = RemoveRequest { request_id, container: id.to_owned(), force: false };
     let removed = client.call(Deadline::Long, request, |channel, request| async move {
         client::containers(channel).remove(request).await
     });
