@@ -10,7 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fail::fail_point;
 use rustix::io::Errno;
@@ -22,6 +23,8 @@ use super::netns::Netns;
 use super::nftables::{self, Elements};
 use super::{Attached, Endpoint, Error, Inner, Report, name, setup};
 
+/// How long the kernel is given to notice that an interface is up.
+const OPERATIONAL: Duration = Duration::from_secs(5);
 /// How long the kernel is given to remove an interface together with its namespace.
 pub(super) const LINGER: Duration = Duration::from_millis(300);
 
@@ -84,18 +87,35 @@ fn connect(
     };
     made.map_err(failed("make interface"))?;
     fail_point!("daemon.start.after_veth");
-    if !endpoint.ports.is_empty() && setup::bridged_packets_are_filtered() {
-        let host_end = link::find(&mut socket, veth).map_err(failed("look for interface"))?;
-        if let Some(host_end) = host_end {
-            link::set_hairpin(&mut socket, host_end.index)
-                .map_err(failed("switch on the hairpin mode of"))?;
-        }
-    }
     let address = LinkAddress { address: endpoint.address, prefix: inner.subnet().prefix() };
     configure_peer(&mut netns, address, inner.subnet().gateway())
         .map_err(failed("bring up and address the peer of"))?;
     fail_point!("daemon.start.after_address");
+    let host_end = operational(&mut socket, veth).map_err(failed("wait for interface"))?;
+    // Without a port the bridge had no carrier itself.
+    operational(&mut socket, inner.bridge()).map_err(failed("wait for the bridge of"))?;
+    if !endpoint.ports.is_empty() && setup::bridged_packets_are_filtered() {
+        link::set_hairpin(&mut socket, host_end.index)
+            .map_err(failed("switch on the hairpin mode of"))?;
+    }
     Ok(netns)
+}
+
+/// Waits until an interface sends. The kernel notices aside that its other end came up, and until
+/// then drops packets: a container's first question would go unanswered for a second. Since Linux
+/// 6.8 asking for the link makes the kernel look; earlier ones do within milliseconds.
+fn operational(socket: &mut Socket, name: &str) -> Result<Link, Rejected> {
+    let deadline = Instant::now() + OPERATIONAL;
+    loop {
+        let link = link::find(socket, name)?.ok_or(Rejected(Errno::NODEV))?;
+        if link.operational {
+            return Ok(link);
+        }
+        if Instant::now() > deadline {
+            return Err(Errno::TIMEDOUT.into());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// The peer's index is known beforehand, unless a first try to make it failed.

@@ -35,6 +35,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
@@ -48,6 +49,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -61,6 +63,8 @@ pub(super) struct Link {
     pub(super) kind: String,
     /// The bridge it is a port of.
     pub(super) master: Option<u32>,
+    /// The kernel has noticed that both ends are up, and sends.
+    pub(super) operational: bool,
 }
 
 /// An IPv4 address on a link.
@@ -289,10 +293,12 @@ fn address_header(prefix: u8, index: u32) -> [u8; 8] {
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = u32::from_ne_bytes(field(payload, 4)?);
-    let mut link = Link { index, name: String::new(), kind: String::new(), master: None };
+    let mut link =
+        Link { index, name: String::new(), kind: String::new(), master: None, operational: false };
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_OPERSTATE => link.operational = value.first() == Some(&IF_OPER_UP),
             IFLA_MASTER => link.master = field(value, 0).map(u32::from_ne_bytes),
             IFLA_LINKINFO => {
                 let mut info = attributes(value);

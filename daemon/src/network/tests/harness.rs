@@ -19,7 +19,7 @@ use super::super::{
 };
 
 pub(super) const BRIDGE: &str = "bosun0";
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// For what must not get through.
 pub(super) const IMPATIENCE: Duration = Duration::from_millis(300);
 

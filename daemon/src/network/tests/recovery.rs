@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
 use super::super::Report;
-use super::harness::{Container, IMPATIENCE, ask_tcp, ask_udp_from, endpoint, on_a_host, run};
+use super::harness::{
+    Container, IMPATIENCE, PATIENCE, ask_tcp, ask_udp_from, endpoint, on_a_host, run,
+};
 
 #[test]
 fn a_published_port_outlives_the_daemon() {
@@ -70,7 +72,7 @@ fn connections_that_a_killed_daemon_left_are_forgotten() {
         let first = Container::start(&bridge, "first", 2, &["5300:53/udp"]).await;
         first.serve_udp(53);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let ask = || ask_udp_from(&client, IMPATIENCE, "127.0.0.1", 5300);
+        let ask = || ask_udp_from(&client, PATIENCE, "127.0.0.1", 5300);
         assert_eq!(ask().unwrap(), "first sees 172.30.0.1");
         run("nft delete element ip bosun-bosun0 wildcard { udp . 5300 }");
         run("nft add element ip bosun-bosun0 wildcard { udp . 5300 : 172.30.0.3 . 53 }");

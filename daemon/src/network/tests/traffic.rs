@@ -1,6 +1,7 @@
 //! Packets: who reaches whom, and who must not.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 use super::harness::{
     Container, IMPATIENCE, ask_tcp, ask_tcp_within, ask_udp, ask_udp_from, enter, on_a_host, run,
@@ -166,7 +167,7 @@ fn the_outside_reaches_published_ports_and_nothing_else() {
             });
             bind.join().unwrap()
         });
-        listener.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         web.inside(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.send_to(b"hello", "198.51.100.2:7000").unwrap();
@@ -198,6 +199,26 @@ fn udp_senders_follow_the_port_when_it_changes_hands() {
         let second = Container::start(&bridge, "second", 3, &["5300:53/udp"]).await;
         second.serve_udp(53);
         assert_eq!(ask().await.unwrap(), "second sees 172.30.0.1");
+    });
+}
+
+/// The kernel retries an unanswered question for an address after a second, so a first packet that was
+/// dropped, because an interface was not quite up, shows as a late answer.
+#[test]
+fn the_first_packet_gets_through() {
+    on_a_host(|host| async move {
+        let bridge = host.bridge().await;
+        let host_side = UdpSocket::bind("172.30.0.1:9000").unwrap();
+        host_side.set_read_timeout(Some(Duration::from_millis(900))).unwrap();
+        for octet in 2..12 {
+            let container = Container::start(&bridge, &format!("c{octet}"), octet, &[]).await;
+            container.inside(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+                socket.send_to(b"first", "172.30.0.1:9000").unwrap();
+            });
+            let (_, from) = host_side.recv_from(&mut [0; 64]).unwrap();
+            assert_eq!(from.ip(), container.address());
+        }
     });
 }
 
