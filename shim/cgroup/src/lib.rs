@@ -142,6 +142,12 @@ impl Cgroup {
         self.layout.mounts().map(|mount| mount.join(&self.path)).collect()
     }
 
+    /// The hierarchies it is in.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The relative path it was named by.
     #[must_use]
     pub fn path(&self) -> &str {

@@ -12,12 +12,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Uid;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
-use shim_cgroup::{Cgroup, Layout};
+use shim_cgroup::Cgroup;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
 use shim_wire::files::RunDir;
 use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process, Sysctl};
 
-use crate::cgroupfs::{self, View};
 use crate::channel::{Channel, Message};
 use crate::create::{NEW_CGROUP, NEW_IPC, NEW_NET, NEW_UTS};
 use crate::error::At;
@@ -28,7 +27,7 @@ use crate::procfs::Procfs;
 use crate::rootfs::{Leaf, Root, c_string};
 use crate::stdio::{ChildIo, Streams, host_null};
 use crate::user::Identity;
-use crate::{Error, Rule, Step, command, credentials, dev, init, mounts, overlay, user};
+use crate::{Error, Rule, Step, cgroupfs, command, credentials, dev, init, mounts, overlay, user};
 
 /// docker's, unless the plan says otherwise.
 const UMASK: u32 = 0o022;
@@ -38,7 +37,6 @@ const UMASK: u32 = 0o022;
 pub(crate) struct Birth<'a> {
     pub(crate) options: &'a CreateOptions,
     pub(crate) run_dir: &'a RunDir,
-    pub(crate) layout: &'a Layout,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) joined: &'a Joined,
 }
@@ -205,11 +203,7 @@ fn build_tree(
             if group.take().is_some() {
                 enter_cgroup(birth, plan, parent)?;
             }
-            let view = match plan.new_cgroup_namespace {
-                true => View::Namespace,
-                false => View::Bound(birth.cgroup.path()),
-            };
-            cgroupfs::mount(&root, mount, birth.layout, &view)?;
+            cgroupfs::mount(&root, mount, birth.cgroup)?;
             continue;
         }
         let detached = shared.take().map_or_else(|| mounts::make(mount), Ok)?;

@@ -111,7 +111,7 @@ fn clone(
     let (pid, pidfd) = match clone_into(namespaces, group, pid_namespace)? {
         Cloned::Child => {
             drop(ours);
-            let birth = Birth { options, run_dir, layout, cgroup, joined: &joined };
+            let birth = Birth { options, run_dir, cgroup, joined: &joined };
             child::container(&birth, child_io, theirs, pipes)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),

@@ -47,6 +47,9 @@ const ATIME_FIELD: u64 = 0x70;
 const ATIME_FLAGS: u64 = flag::NOATIME | flag::STRICTATIME;
 const READ_ONLY: u64 = 0x1;
 
+/// MS_RDONLY, for those who have to leave it out for a while.
+pub(crate) const READ_ONLY_FLAG: u64 = flag::RDONLY;
+
 /// What an empty directory is mounted with.
 pub(crate) const MASK_FLAGS: u64 = flag::RDONLY | flag::NOSUID | flag::NODEV | flag::NOEXEC;
 
@@ -242,6 +245,12 @@ fn refuse_to_cover_procfs(place: &OwnedFd, mount: &PlanMount) -> Result<(), Erro
 pub(crate) fn attach(mount: &OwnedFd, place: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", place, "", flags).at(Step::Attach, name)
+}
+
+/// Attaches a mount at a name in a directory that nobody else can change yet.
+pub(crate) fn attach_below(mount: &OwnedFd, parent: &OwnedFd, name: &str) -> Result<(), Error> {
+    move_mount(mount, "", parent, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .at(Step::Attach, name)
 }
 
 /// A copy of the mount that a descriptor lies in, with that as its root.
