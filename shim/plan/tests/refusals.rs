@@ -1,0 +1,297 @@
+//! Specs that can't be lowered: each is refused by the path of its field.
+
+mod specs;
+
+use serde_json::{Value, json};
+
+use specs::{lower, minimal, minimal_context, with};
+
+#[test]
+fn what_is_not_done_is_refused_by_its_path() {
+    let table = [
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: not supported"),
+        (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.uidMappings: not supported",
+        ),
+        (
+            "/linux/gidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.gidMappings: not supported",
+        ),
+        (
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1}}),
+            "linux.timeOffsets: not supported",
+        ),
+        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
+        ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
+        ("/linux/mountLabel", json!("x"), "linux.mountLabel: not supported"),
+        (
+            "/linux/rootfsPropagation",
+            json!("rshared"),
+            "linux.rootfsPropagation: \"rshared\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "user"}]),
+            "linux.namespaces[1].type: \"user\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "time"}]),
+            "linux.namespaces[0].type: \"time\" is not supported",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount", "path": "/x"}]),
+            "linux.namespaces[0].path: not supported",
+        ),
+        (
+            "/linux/cgroupsPath",
+            json!("a.slice:b:c"),
+            "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
+            "linux.resources.hugepageLimits: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"rdma": {"x": {"hcaHandles": 1}}}),
+            "linux.resources.rdma: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"memory.high": "1"}}),
+            "linux.resources.unified: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"network": {"classID": 1}}),
+            "linux.resources.network.classID: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"weight": 10}}),
+            "linux.resources.blockIO.weight: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"throttleReadBpsDevice":
+            [{"major": 8, "minor": 0, "rate": 1}]}}),
+            "linux.resources.blockIO.throttleReadBpsDevice: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"swappiness": 1}}),
+            "linux.resources.memory.swappiness: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"disableOOMKiller": true}}),
+            "linux.resources.memory.disableOOMKiller: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"kernel": 1}}),
+            "linux.resources.memory.kernel: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"burst": 1}}),
+            "linux.resources.cpu.burst: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"realtimePeriod": 1}}),
+            "linux.resources.cpu.realtimePeriod: not supported",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_BATCH"}),
+            "process.scheduler: not supported",
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1}),
+            "process.ioPriority: not supported",
+        ),
+        (
+            "/process/execCPUAffinity",
+            json!({"initial": "0"}),
+            "process.execCPUAffinity: not supported",
+        ),
+        ("/hooks", json!({"prestart": [{"path": "/x"}]}), "hooks.prestart: not supported"),
+        ("/hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop: not supported"),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a",
+            "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+            "mounts[0].uidMappings: not supported",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "nfs", "source": "x"}]),
+            "mounts[0].type: \"nfs\" is not supported",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"]}]),
+            "mounts[0].options[0]: \"tmpcopyup\" is not supported",
+        ),
+        ("/vm", json!({"kernel": {"path": "/x"}}), "vm: not supported"),
+    ];
+    for (path, value, message) in table {
+        let said = lower(with(minimal(), path, value), &minimal_context()).unwrap_err();
+        assert_eq!(said, message);
+    }
+}
+
+#[test]
+fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
+    let table = [
+        ("/process", Value::Null, "process: missing"),
+        ("/root", Value::Null, "root: missing"),
+        ("/linux", Value::Null, "linux: missing"),
+        ("/process/args", json!([]), "process.args: missing"),
+        ("/process/args", json!([""]), "process.args: missing"),
+        ("/process/args", json!(["a", "b\0"]), "process.args[1]: \"b\\0\" is not text"),
+        ("/process/env", json!(["A=1", "B"]), "process.env[1]: \"B\" is not NAME=value"),
+        ("/process/env", json!(["=1"]), "process.env[0]: \"=1\" is not NAME=value"),
+        ("/process/cwd", json!("srv"), "process.cwd: \"srv\" is not an absolute path"),
+        ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj: \"1001\" is not between"),
+        ("/process/user/uid", json!(4_294_967_295_u32), "process.user.uid: \"4294967295\""),
+        ("/process/user/umask", json!(0o1000), "process.user.umask: "),
+        (
+            "/process/consoleSize",
+            json!({"height": 70000, "width": 1}),
+            "process.consoleSize.height: \"70000\"",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]),
+            "process.rlimits[0]: soft is higher than hard",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
+                                    {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}]),
+            "process.rlimits[1]: a second limit of the same type",
+        ),
+        ("/hostname", json!("web"), "hostname: would rename the host"),
+        ("/domainname", json!("x"), "domainname: would rename the host"),
+        ("/linux/namespaces", json!([]), "linux.namespaces: a container has a mount namespace"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "linux.namespaces[1]: a second namespace of the same type",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "ipc", "path": "x"}]),
+            "linux.namespaces[1].path: \"x\" is not an absolute path",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"net.core.somaxconn": "1"}),
+            "linux.sysctl.net.core.somaxconn: would change the host: no network namespace",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"vm.swappiness": "1"}),
+            "linux.sysctl.vm.swappiness: belongs to no namespace",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"kernel.hostname": "x"}),
+            "linux.sysctl.kernel.hostname: is set by the spec's hostname",
+        ),
+        ("/linux/sysctl", json!({"net/../../etc": "x"}), "linux.sysctl: \"net/../../etc\""),
+        ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath: \"/a/../b\" is not a path"),
+        ("/linux/cgroupsPath", json!("/"), "linux.cgroupsPath: \"/\" is not a path"),
+        ("/linux/maskedPaths", json!(["/a", "b"]), "linux.maskedPaths[1]: \"b\" is not"),
+        ("/linux/readonlyPaths", json!(["/a/../b"]), "linux.readonlyPaths[0]: "),
+        (
+            "/linux/resources",
+            json!({"memory": {"limit": -2}}),
+            "linux.resources.memory.limit: \"-2\" is not a number of bytes or -1",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"limit": 100, "swap": 50}}),
+            "linux.resources.memory.swap: is memory and swap together",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"cpus": "0-"}}),
+            "linux.resources.cpu.cpus: \"0-\" is not a list",
+        ),
+        ("/linux/resources", json!({"cpu": {"quota": -5}}), "linux.resources.cpu.quota: \"-5\""),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "access": "rx"}]}),
+            "linux.resources.devices[0].access: \"rx\" is not of the letters",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "type": "p", "access": "r"}]}),
+            "linux.resources.devices[0].type: \"p\" is not one of a, b, c",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "major": 5000, "access": "r"}]}),
+            "linux.resources.devices[0].major: \"5000\" is not a device number",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "dev/x", "type": "c"}]),
+            "linux.devices[0].path: \"dev/x\" is not an absolute path",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "a"}]),
+            "linux.devices[0].type: \"a\" is not one of c, b, u, p",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "c", "major": -1}]),
+            "linux.devices[0].major: \"-1\" is not a device number",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/x", "type": "p"}, {"path": "/x", "type": "p"}]),
+            "linux.devices[1].path: a second device of the same path",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a/../b", "type": "tmpfs"}]),
+            "mounts[0].destination: \"/a/../b\" is not an absolute path",
+        ),
+        ("/mounts", json!([{"destination": "/a"}]), "mounts[0].type: missing"),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "options": ["bind"]}]),
+            "mounts[0].source: missing",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a",
+                            "options": ["bind", "mode=1"]}]),
+            "mounts[0].options: \"mode=1\" is not supported",
+        ),
+        ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
+        (
+            "/annotations",
+            json!({"io.bosun.covers": "[\"/x\"]"}),
+            "annotations.io.bosun.covers: names a destination that no mount has",
+        ),
+    ];
+    for (path, value, message) in table {
+        let said = lower(with(minimal(), path, value), &minimal_context()).unwrap_err();
+        assert!(said.starts_with(message), "{said}\nis not {message}");
+    }
+}
