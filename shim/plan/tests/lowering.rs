@@ -8,19 +8,18 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use shim_plan::{Context, ExecContext, Layers, Writable, exec};
-
 use shim_wire::plan::{
     CreateOptions, DeviceRule, Join, Log, LogFormat, Plan, PlanMount, Resources, Rlimit, Rootfs,
     Sysctl,
 };
+
+use specs::{lower, minimal, minimal_context, with};
 
 const NEWNS: u64 = 0x2_0000;
 const NEWUTS: u64 = 0x400_0000;
 const NEWIPC: u64 = 0x800_0000;
 const NEWPID: u64 = 0x2000_0000;
 const NEWNET: u64 = 0x4000_0000;
-
-use specs::{lower, minimal, minimal_context, with};
 
 /// A `config.json` with everything that docker writes.
 fn docker() -> Value {
