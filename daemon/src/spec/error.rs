@@ -31,6 +31,10 @@ pub enum Error {
     NamedVolume { name: String },
     #[error("capability {name:?} does not exist: capabilities(7) lists them, with or without CAP_")]
     UnknownCapability { name: String },
+    #[error(
+        "capability {name} can't be given: bosund does not have it, or the kernel is too old for it"
+    )]
+    CapabilityNotHeld { name: String },
     #[error("signal {text:?} does not exist: name one, such as TERM, or a number between 1 and 64")]
     UnknownSignal { text: String },
     #[error("log driver {driver:?} is not supported: use json-file or none")]

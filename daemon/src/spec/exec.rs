@@ -2,11 +2,10 @@
 
 use oci_spec::runtime::Spec;
 use shim_plan::ExecContext;
-use shim_plan::capability::{self, CapabilitySet};
 use shim_wire::files::ContainerDir;
 use shim_wire::plan::ExecOptions;
 
-use super::{ContainerOptions, Error, WindowSize, identity, privileges};
+use super::{ContainerOptions, Error, WindowSize, identity, machine, privileges};
 
 /// What a user asks of an exec. Empty is the container's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub struct ExecRequest {
     pub tty: bool,
     /// Standard input is held open for the client.
     pub stdin: bool,
-    /// Every capability; the container's seccomp profile stays.
+    /// Every capability that the daemon has; the container's seccomp profile stays.
     pub privileged: bool,
     pub window: WindowSize,
 }
@@ -66,8 +65,7 @@ fn lower(
         .set_terminal(Some(request.tty))
         .set_console_size(None);
     if request.privileged {
-        let everything = CapabilitySet::all(capability::number_of_last());
-        process.set_capabilities(Some(privileges::sets(everything)?));
+        process.set_capabilities(Some(privileges::sets(machine::own_capabilities()?)?));
     }
     let context = ExecContext {
         stdin: request.stdin,
@@ -129,7 +127,8 @@ mod tests {
             assert!(process.env.contains(&entry.to_owned()), "{entry} in {:?}", process.env);
         }
         assert!(!process.env.contains(&"A=1".to_owned()));
-        assert_eq!(process.capabilities.unwrap().bounding, (1 << 41) - 1);
+        let own = machine::own_capabilities().unwrap();
+        assert_eq!(process.capabilities.unwrap().bounding, own.0);
         assert!(!process.seccomp.is_empty());
     }
 

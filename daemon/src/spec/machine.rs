@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use shim_plan::capability::{self, CapabilitySet};
 use shim_plan::profile::KernelVersion;
 
 use super::Error;
@@ -16,8 +17,8 @@ const SYS_RESOURCE: u32 = 24;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     pub online_cpus: BTreeSet<u32>,
-    /// The highest capability that this kernel knows.
-    pub last_capability: u32,
+    /// What the daemon itself has, and so can give.
+    pub capabilities: CapabilitySet,
     pub kernel: KernelVersion,
     pub hostname: String,
     /// The memory controller can limit swap too.
@@ -34,23 +35,24 @@ impl Machine {
     /// Names the file of /proc or /sys that can't be read or is not as the kernel writes it.
     pub fn read() -> Result<Self, Error> {
         let kernel = read("/proc/sys/kernel/osrelease")?;
-        let last = read("/proc/sys/kernel/cap_last_cap")?;
         let online = read("/sys/devices/system/cpu/online")?;
         let possible = read("/sys/devices/system/cpu/possible")?;
-        let status = read("/proc/self/status")?;
+        let capabilities = own_capabilities()?;
         let score = read("/proc/self/oom_score_adj")?;
         let thermal = |cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
         Ok(Self {
             online_cpus: cpu_list(&online)
                 .ok_or_else(|| Error::malformed("the list of online CPUs", &online, "a list"))?,
-            last_capability: last
-                .parse()
-                .map_err(|_| Error::malformed("cap_last_cap", &last, "a number"))?,
+            capabilities,
             kernel: kernel_version(&kernel)
                 .ok_or_else(|| Error::malformed("the kernel's release", &kernel, "a version"))?,
             hostname: read("/proc/sys/kernel/hostname")?,
             counts_swap: counts_swap(),
-            oom_score_floor: if may_raise_resources(&status) { None } else { score.parse().ok() },
+            oom_score_floor: if capabilities.contains(SYS_RESOURCE) {
+                None
+            } else {
+                score.parse().ok()
+            },
             thermal_paths: cpu_list(&possible)
                 .unwrap_or_default()
                 .into_iter()
@@ -90,12 +92,22 @@ fn kernel_version(release: &str) -> Option<KernelVersion> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn may_raise_resources(status: &str) -> bool {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .is_some_and(|bits| bits & (1 << SYS_RESOURCE) != 0)
+/// The capabilities that the daemon can give to a container: its own.
+///
+/// # Errors
+/// `/proc/self/status` can't be read.
+pub(super) fn own_capabilities() -> Result<CapabilitySet, Error> {
+    read("/proc/self/status").map(|status| capabilities_of(&status))
+}
+
+/// Both permitted and in the bounding set, which an exec could not widen again.
+fn capabilities_of(status: &str) -> CapabilitySet {
+    let set = |name: &str| {
+        let bits = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(bits.trim(), 16).ok()
+    };
+    let all = CapabilitySet::all(capability::number_of_last());
+    CapabilitySet(set("CapPrm:").unwrap_or(0) & set("CapBnd:").unwrap_or(0) & all.0)
 }
 
 /// cgroup v1 shows a file for it; v2 counts swap wherever it has the memory controller.
@@ -179,7 +191,7 @@ mod tests {
         let machine = Machine::read().unwrap();
         assert!(machine.online_cpus.contains(&0), "CPU 0 can't be taken offline on most machines");
         assert!(machine.kernel >= (4, 0), "{:?}", machine.kernel);
-        assert!((37..64).contains(&machine.last_capability), "{}", machine.last_capability);
+        assert!(machine.capabilities.0 < 1 << 41, "{:?}", machine.capabilities);
         assert!(!machine.hostname.is_empty());
     }
 
@@ -197,7 +209,8 @@ mod tests {
         assert_eq!(kernel_version("6.1.0-18-amd64"), Some((6, 1)));
         assert_eq!(kernel_version("5.10-rc1"), Some((5, 10)));
         assert_eq!(kernel_version("unknown"), None);
-        assert!(may_raise_resources("Name:\tx\nCapEff:\t0000000001000000\n"));
-        assert!(!may_raise_resources("Name:\tx\nCapEff:\t0000000000ffffff\n"));
+        let status = "Name:\tx\nCapPrm:\tffffffffffffffff\nCapBnd:\t0000000001000001\n";
+        assert_eq!(capabilities_of(status), CapabilitySet(1 << SYS_RESOURCE | 1));
+        assert_eq!(capabilities_of("Name:\tx\n"), CapabilitySet(0));
     }
 }

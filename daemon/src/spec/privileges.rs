@@ -65,31 +65,26 @@ pub fn warm_up(machine: &Machine) {
 
 /// The default set less what is dropped, then what is added; `ALL` as an addition is everything less
 /// what is dropped, as a drop nothing but what is added. A privileged container starts from
-/// everything.
+/// everything. Everything is what the daemon itself has; what is named beyond that is refused.
 pub(super) fn capabilities(
     options: &ContainerOptions,
     machine: &Machine,
 ) -> Result<CapabilitySet, Error> {
-    let everything = CapabilitySet::all(machine.last_capability);
+    let everything = machine.capabilities;
     let (add_all, add) = named(&options.cap_add)?;
     let (drop_all, drop) = named(&options.cap_drop)?;
+    if let Some(name) = add.without(everything).names().next() {
+        return Err(Error::CapabilityNotHeld { name });
+    }
     let default = CapabilitySet::of(DEFAULT_CAPABILITIES).unwrap_or_default();
-    let set = if options.privileged || add_all {
+    let default = default.without(default.without(everything));
+    Ok(if options.privileged || add_all {
         everything.without(drop)
     } else if drop_all {
         add
     } else {
         default.without(drop).union(add)
-    };
-    let absent = set.without(everything);
-    match absent.names().next() {
-        Some(name) => Err(Error::NotSupported {
-            what: "capability",
-            value: name,
-            way_out: "this kernel is too old for it",
-        }),
-        None => Ok(set),
-    }
+    })
 }
 
 fn named(names: &[String]) -> Result<(bool, CapabilitySet), Error> {

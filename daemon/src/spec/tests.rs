@@ -12,7 +12,7 @@ use super::*;
 pub(super) fn machine() -> Machine {
     Machine {
         online_cpus: [0, 1].into(),
-        last_capability: 40,
+        capabilities: CapabilitySet::all(40),
         kernel: (6, 1),
         hostname: "machine".to_owned(),
         counts_swap: true,
@@ -169,10 +169,28 @@ fn capabilities_are_added_and_dropped_as_docker_does() {
         said(|options| options.cap_add = vec!["FLY".into()]).contains("\"FLY\" does not exist")
     );
     assert!(said(|options| options.cap_drop = vec!["".into()]).contains("\"\" does not exist"));
-    let old = Machine { last_capability: 37, ..machine() };
-    let options = ContainerOptions { cap_add: vec!["BPF".into()], ..web() };
-    let said = generated_on(&options, &old).unwrap_err().to_string();
-    assert!(said.contains("CAP_BPF") && said.contains("too old"), "{said}");
+}
+
+#[test]
+fn what_the_daemon_does_not_have_can_t_be_given() {
+    let three = CapabilitySet(1 | 1 << 5 | 1 << 21);
+    let poor = Machine { capabilities: three, ..machine() };
+    let with = |change: fn(&mut ContainerOptions)| {
+        let mut options = web();
+        change(&mut options);
+        generated_on(&options, &poor)
+    };
+    assert_eq!(
+        bounding(&with(|_| {}).unwrap().spec).0,
+        1 | 1 << 5,
+        "of the default, what there is"
+    );
+    let privileged = with(|options| options.privileged = true).unwrap();
+    assert_eq!(bounding(&privileged.spec), three);
+    let all = with(|options| options.cap_add = vec!["ALL".into()]).unwrap();
+    assert_eq!(bounding(&all.spec), three);
+    let said = with(|options| options.cap_add = vec!["BPF".into()]).unwrap_err().to_string();
+    assert!(said.contains("CAP_BPF can't be given"), "{said}");
 }
 
 #[test]
