@@ -235,6 +235,23 @@ impl Daemon {
         status
     }
 
+    /// Waits until it serves, or is gone at a failpoint on the way there.
+    pub fn serving_or_ended(&mut self) {
+        let socket = self.socket();
+        wait::within(wait::LIMIT, || {
+            let ended = matches!(self.child.as_mut()?.try_wait(), Ok(Some(_)));
+            (ended || Api::connect(&socket).is_ok_and(|api| api.is_serving())).then_some(())
+        });
+        if self.baseline.is_empty() {
+            self.baseline = leak::nft_elements(&self.netns);
+        }
+    }
+
+    /// The failpoint that shall strike from the next start on.
+    pub fn set_failpoint(&mut self, configuration: &str) {
+        self.environment = vec![("FAILPOINTS".to_owned(), configuration.to_owned())];
+    }
+
     /// From the next start on.
     pub fn clear_environment(&mut self) {
         self.environment.clear();

@@ -126,6 +126,46 @@ fn daemon_delete() {
     kill_the_daemon_at_each("delete");
 }
 
+/// The commits of a life, one after the other: the daemon dies around each of them.
+#[test]
+fn daemon_store() {
+    for point in of_operation("daemon", "store") {
+        for commit in 0..20 {
+            let armed = format!("{point}={commit}*off->panic");
+            let mut daemon = Settings::new().failpoint(&armed).prepare();
+            daemon.launch();
+            daemon.serving_or_ended();
+            live(&daemon);
+            if daemon.ended_by_itself(Duration::from_millis(200)).is_none() {
+                assert!(commit > 3, "{point} is passed only {commit} times");
+                break;
+            }
+            daemon.clear_environment();
+            daemon.start_again();
+            expect_sound(&daemon, &armed);
+        }
+    }
+}
+
+/// A daemon that dies while it finds out what the one before left.
+#[test]
+fn daemon_recover() {
+    for point in of_operation("daemon", "recover") {
+        let mut daemon = Settings::new().failpoint("no.such.point=off").start();
+        daemon.ctl(&format!("run -d {RUN}")).ok();
+        daemon.until_logged("one", "ready");
+        let before = daemon.process("one");
+        daemon.kill();
+        daemon.set_failpoint(&format!("{point}=panic"));
+        daemon.launch();
+        assert!(daemon.ended_by_itself(wait::LIMIT).is_some(), "{point} is not passed");
+        daemon.clear_environment();
+        daemon.start_again();
+        assert_eq!(daemon.process("one"), before, "{point}");
+        expect_sound(&daemon, &point);
+    }
+}
+
 #[test]
 fn shim_create() {
     kill_the_shim_at_each("create");
