@@ -48,6 +48,9 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|name| name == init::ARGV0) {
         init::main();
     }
+    let _armed = arm_failpoints();
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     match args::parse(arguments) {
         Ok(Command::Version) => {
             println!("bosun-shim {}", env!("CARGO_PKG_VERSION"));
@@ -73,6 +76,21 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Failpoints of test builds (`FAILPOINTS=name=panic;…`, handed on by the daemon): a panic ends the
+/// process at that point, as a kill would.
+#[cfg(feature = "failpoints")]
+fn arm_failpoints() -> fail::FailScenario<'static> {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+    fail::FailScenario::setup()
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn arm_failpoints() -> impl Sized {}
 
 /// Says in the shim's own log (standard error) what nobody else is there to be told.
 fn report(step: &str, error: &dyn std::error::Error) {
