@@ -16,7 +16,7 @@ pub enum Error {
     #[error("container prefix {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
     AmbiguousPrefix { prefix: String, matches: Vec<String> },
     #[error(
-        "container name {name:?} is in use by container {holder}: remove or rename that one, or choose another name"
+        "container name {name:?} is in use by container {holder}: remove that one, or choose another name"
     )]
     NameInUse { name: String, holder: String },
     #[error(
@@ -66,9 +66,9 @@ pub enum Error {
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
     #[error(
-        "images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)"
+        "image {image:?}: images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)"
     )]
-    NoImages,
+    NoImages { image: String },
     #[error("bosund is stopping: try again when it has been started")]
     Stopping,
 }

@@ -1,6 +1,7 @@
 //! bosund: flags, log, runtime, signals.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use bosund::{Config, Flags};
@@ -30,7 +31,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     // Everything that is made is closed to others, whatever we were started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _armed = arm_failpoints();

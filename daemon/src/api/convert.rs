@@ -104,7 +104,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::RequestIdReused { .. }
         | Error::Spec(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
-        Error::NoImages => (Code::Unimplemented, None),
+        Error::NoImages { .. } => (Code::Unimplemented, None),
         Error::Network(error) => network_code(error),
         Error::Store(error) => (store_code(error), None),
         Error::Shim { source, .. } => shim_code(source),
@@ -214,7 +214,13 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
     use v1::container_options::Base;
     let rootfs = match message.base {
         Some(Base::Rootfs(path)) => Some(path.into()),
-        Some(Base::Image(_)) | None => return Err(Error::NoImages),
+        Some(Base::Image(image)) => return Err(Error::NoImages { image }),
+        None => {
+            return Err(Error::InvalidArgument {
+                what: "rootfs",
+                problem: "neither a directory nor an image is named: give --rootfs DIR".to_owned(),
+            });
+        }
     };
     let mounts = message.mounts.into_iter().map(mount).collect::<Result<_>>()?;
     let ports = message.ports.into_iter().map(port).collect::<Result<_>>()?;

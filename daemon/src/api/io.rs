@@ -225,7 +225,7 @@ fn log_record(record: logs::LogRecord) -> v1::LogRecord {
 }
 
 fn attach_failed(handle: &Handle, source: shim::Error) -> Error {
-    Error::Shim { id: handle.key().id.to_string(), source: Arc::new(source) }
+    Error::Shim { id: handle.label(), source: Arc::new(source) }
 }
 
 fn exec_exit(exited: shim::Exited) -> v1::Exit {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::Key;
 use super::handle::{Handle, Phase, View};
 use super::record::{Exit, Record, Run};
-use super::registry::Registry;
+use super::registry::{Registry, label};
 use super::run::{self, Peer, Prepared, Running, Start};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -200,18 +200,19 @@ impl Actor {
         }
     }
 
-    fn id(&self) -> String {
-        self.key.id.to_string()
+    /// As errors name it.
+    fn label(&self) -> String {
+        label(&self.name, self.key.id.as_str())
     }
 
     fn record(&self) -> Result<Arc<Record>> {
         match (&self.record, &self.state) {
             (Some(record), _) => Ok(Arc::clone(record)),
             (None, State::Quarantined(problem)) => {
-                Err(Error::Quarantined { id: self.id(), problem: problem.clone() })
+                Err(Error::Quarantined { id: self.label(), problem: problem.clone() })
             }
             (None, State::Created | State::Running(_) | State::Exited(_) | State::Removed) => {
-                Err(Error::Removing { id: self.id() })
+                Err(Error::Removing { id: self.label() })
             }
         }
     }
@@ -223,7 +224,7 @@ impl Actor {
     async fn start(&mut self, begin: Begin) -> Result<Started> {
         let record = self.record()?;
         if let State::Running(_) = self.state {
-            return Err(Error::AlreadyRunning { id: self.id() });
+            return Err(Error::AlreadyRunning { id: self.label() });
         }
         self.wait_until_free().await?;
         let Begin { committed, peer, hello, owners } = begin;
@@ -315,7 +316,7 @@ impl Actor {
 
     async fn kill(&mut self, signal: u32) -> Result<()> {
         let State::Running(running) = &self.state else {
-            return Err(Error::NotRunning { id: self.id() });
+            return Err(Error::NotRunning { id: self.label() });
         };
         let running = Arc::clone(running);
         fail::fail_point!("daemon.stop.before_signal");
@@ -331,7 +332,7 @@ impl Actor {
                 run::kill_cgroup(&self.core, &self.key).await;
                 Ok(())
             }
-            Err(source) => Err(Error::Shim { id: self.id(), source: Arc::new(source) }),
+            Err(source) => Err(Error::Shim { id: self.label(), source: Arc::new(source) }),
         }
     }
 
@@ -465,7 +466,7 @@ impl Actor {
                 self.letting_go = None;
                 Ok(())
             }
-            Err(_) => Err(Error::StillHeld { id: self.id(), seconds: LET_GO.as_secs() }),
+            Err(_) => Err(Error::StillHeld { id: self.label(), seconds: LET_GO.as_secs() }),
         }
     }
 
@@ -475,7 +476,7 @@ impl Actor {
         }
         if let State::Running(running) = &self.state {
             if !force {
-                return Err(Error::StillRunning { id: self.id() });
+                return Err(Error::StillRunning { id: self.label() });
             }
             let running = Arc::clone(running);
             self.kill(SIGKILL).await?;
@@ -526,7 +527,7 @@ impl Actor {
     }
 
     async fn remove_quarantined(&mut self) -> Result<()> {
-        let (namespace, id) = (self.key.namespace.to_string(), self.id());
+        let (namespace, id) = (self.key.namespace.to_string(), self.key.id.to_string());
         self.core.store.write(move |tx| tx.remove_quarantined(&namespace, &id)).await?;
         self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
         self.state = State::Removed;

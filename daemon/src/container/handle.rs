@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Key;
 use super::actor::Command;
 use super::record::{Exit, Record};
+use super::registry::label;
 use super::run::Running;
 use crate::error::{Error, Result};
 
@@ -46,6 +47,12 @@ impl Handle {
         &self.key
     }
 
+    /// As errors name it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        label(&self.name, self.key.id.as_str())
+    }
+
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -68,7 +75,7 @@ impl Handle {
             | Phase::Starting
             | Phase::Exited(_)
             | Phase::Removed(_)
-            | Phase::Quarantined(_) => Err(Error::NotRunning { id: self.key.id.to_string() }),
+            | Phase::Quarantined(_) => Err(Error::NotRunning { id: self.label() }),
         }
     }
 
@@ -81,9 +88,9 @@ impl Handle {
         match (&view.record, &view.phase) {
             (Some(record), _) => Ok(Arc::clone(record)),
             (None, Phase::Quarantined(problem)) => {
-                Err(Error::Quarantined { id: self.key.id.to_string(), problem: problem.clone() })
+                Err(Error::Quarantined { id: self.label(), problem: problem.clone() })
             }
-            (None, _) => Err(Error::Removing { id: self.key.id.to_string() }),
+            (None, _) => Err(Error::Removing { id: self.label() }),
         }
     }
 
@@ -107,7 +114,7 @@ impl Handle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
     ) -> Result<T> {
-        let gone = || Error::Removing { id: self.key.id.to_string() };
+        let gone = || Error::Removing { id: self.label() };
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?

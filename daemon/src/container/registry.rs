@@ -28,7 +28,7 @@ impl Registry {
         let mut all = self.lock();
         let names = all.entry(namespace.clone()).or_default();
         if let Some(holder) = names.ids.get(name) {
-            return Err(Error::NameInUse { name: name.to_owned(), holder: short(holder) });
+            return Err(Error::NameInUse { name: name.to_owned(), holder: label(name, holder) });
         }
         names.ids.insert(name.to_owned(), id.to_owned());
         Ok(())
@@ -101,6 +101,11 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Id, Names>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A container as errors name it: what the user called it, and what it is.
+pub(super) fn label(name: &str, id: &str) -> String {
+    format!("{name:?} ({})", short(id))
 }
 
 /// An id as people see it.

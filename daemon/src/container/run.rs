@@ -25,6 +25,7 @@ use shim_wire::plan::{CreateOptions, Plan};
 
 use super::Key;
 use super::record::{Lease, Record};
+use super::registry::label;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
@@ -137,7 +138,7 @@ pub(super) async fn run(
         network_namespace: namespace.as_ref().map(AsFd::as_fd),
         port_sockets: &prepared.sockets,
     })
-    .map_err(|source| shim_failed(key, source))?;
+    .map_err(|source| shim_failed(record, source))?;
     fail::fail_point!("daemon.start.after_spawn");
     let built = build(key, &sockets, &container_dir, &create, hello).await;
     let (client, pid, attached) = match built {
@@ -146,7 +147,7 @@ pub(super) async fn run(
             // Its end is waited for here, where it can still be reaped.
             process.kill();
             process.ended(KILL).await;
-            return Err(shim_failed(key, source));
+            return Err(shim_failed(record, source));
         }
     };
     fail::fail_point!("daemon.start.after_start");
@@ -292,8 +293,8 @@ pub(super) fn shim_cgroup(core: &Core, key: &Key) -> String {
     format!("{}-shims/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
 }
 
-fn shim_failed(key: &Key, source: shim::Error) -> Error {
-    Error::Shim { id: key.id.to_string(), source: Arc::new(source) }
+fn shim_failed(record: &Record, source: shim::Error) -> Error {
+    Error::Shim { id: label(&record.name, &record.id), source: Arc::new(source) }
 }
 
 /// The first part of taking a run apart: what others may be waiting for. The network is detached

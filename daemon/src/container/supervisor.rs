@@ -3,6 +3,7 @@
 //! What a client asked for and then did not wait for is done to its end all the same: the steps run
 //! in tasks of their own, not in the call.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +149,10 @@ impl Supervisor {
             options.network = NetworkMode::Container(other.key.id.to_string());
         }
         let key = Key { namespace, id };
-        let generated = self.generate(&key, &options)?;
+        let mut generated = self.generate(&key, &options)?;
+        if options.rootfs.as_deref() == Some(Path::new("/")) {
+            generated.warnings.push(HOST_TREE.to_owned());
+        }
         self.registry.reserve(&key.namespace, &options.name, key.id.as_str())?;
         let record = Record {
             id: key.id.to_string(),
@@ -355,10 +359,7 @@ impl Supervisor {
                 signal_and_wait(&stopping, SIGKILL, KILLED).await?;
             }
             if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
-                return Err(Error::StillHeld {
-                    id: stopping.key.id.to_string(),
-                    seconds: KILLED.as_secs(),
-                });
+                return Err(Error::StillHeld { id: stopping.label(), seconds: KILLED.as_secs() });
             }
             // One that is gone has settled.
             let _ = stopping.ask(|answer| Command::Settle { answer }).await;
@@ -542,6 +543,9 @@ impl Supervisor {
 }
 
 const SIGKILL: u32 = 9;
+
+/// What a user of `--rootfs /` is told.
+const HOST_TREE: &str = "--rootfs / runs over this machine's own tree: its files become readable inside (changes stay in the container)";
 
 async fn signal_and_wait(handle: &Handle, signal: u32, timeout: Duration) -> Result<()> {
     match handle.ask(|answer| Command::Kill { signal, answer }).await {
