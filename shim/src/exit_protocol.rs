@@ -184,7 +184,9 @@ impl Shim {
         self.exec(key).is_some_and(|exec| exec.exit().is_some())
     }
 
+    /// The ports are free before the answer to Release is sent; the mount namespace goes last.
     pub(crate) fn leave(&mut self) {
+        self.inherited.ports.clear();
         self.timers =
             Timers { leave: Some(clock::monotonic_ns() + LINGER_AT_MOST), ..Timers::default() };
     }

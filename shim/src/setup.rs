@@ -30,8 +30,7 @@ pub(crate) struct Inherited {
     /// Listens for attach clients.
     pub(crate) attach: UnixListener,
     pub(crate) network_namespace: Option<OwnedFd>,
-    /// One bound socket for each published port: held, never used.
-    #[expect(dead_code, reason = "a held descriptor is the whole of what a published port needs")]
+    /// One bound socket for each published port: held until the shim is released.
     pub(crate) ports: Vec<OwnedFd>,
     pub(crate) boot_id: String,
 }
