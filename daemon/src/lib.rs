@@ -74,8 +74,8 @@ pub enum Failure {
     Subreaper(std::io::Error),
 }
 
-/// Where the locks of bridges lie: the same for all daemons of a machine.
-const LOCKS: &str = "/run/lock";
+/// Where the locks of bridges lie: the same for all daemons of a machine, and root's alone.
+const LOCKS: &str = "/run";
 
 /// Takes the root, takes up what an earlier daemon left, serves until `stop` is done, and lets the
 /// calls under way come to their end. Containers go on.
