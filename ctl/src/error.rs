@@ -74,6 +74,8 @@ impl Error {
             Self::Refused(status) if ours == EXIT_OURS => match reason(status) {
                 Some("COMMAND_NOT_FOUND") => EXIT_NOT_FOUND,
                 Some("COMMAND_NOT_EXECUTABLE") => EXIT_NOT_EXECUTABLE,
+                // There was no container to run anything in: docker's 1, also for exec.
+                Some("NO_SUCH_CONTAINER" | "AMBIGUOUS_PREFIX" | "NOT_RUNNING") => 1,
                 Some(_) | None => ours,
             },
             Self::Flag(_) => EXIT_OURS,

@@ -20,7 +20,12 @@ pub(super) async fn run(client: &Arc<Client>, args: StartArgs) -> Result<u8, Err
         let started = client.call(Deadline::Long, request, |channel, request| async move {
             client::containers(channel).start(request).await
         });
-        started.await.map(|_| name.to_owned())
+        match started.await {
+            Ok(_) => Ok(name.to_owned()),
+            // As docker has it: what runs already is what was asked for.
+            Err(error) if error.reason() == Some("ALREADY_RUNNING") => Ok(name.to_owned()),
+            Err(error) => Err(error),
+        }
     })
     .await
 }
