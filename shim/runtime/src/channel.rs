@@ -77,7 +77,9 @@ impl Channel {
         let mut bytes = [0; 4096];
         let mut control_room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut control_room);
-        let count = retry(|| {
+        // A peer that ended with something unread resets the connection, which is told once, before
+        // what it had said.
+        let count = retry_after(&[Errno::INTR, Errno::CONNRESET], || {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
         })?
@@ -129,10 +131,18 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    retry_after(&[Errno::INTR], call)
+}
+
+/// Again as long as it fails with nothing else.
+fn retry_after<T>(
+    passing: &[Errno],
+    mut call: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
     loop {
         match call() {
-            Err(Errno::INTR) => {}
+            Err(errno) if passing.contains(&errno) => {}
             other => return other,
         }
     }
@@ -141,6 +151,16 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_said_before_a_reset_is_heard() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&Message::CgroupReady).unwrap();
+        other.send(&Message::Failed(Error::Ended)).unwrap();
+        drop(other);
+        assert!(matches!(one.receive().unwrap(), Some(Message::Failed(_))));
+        assert!(one.receive().unwrap().is_none());
+    }
 
     #[test]
     fn messages_and_descriptors_arrive_and_the_end_is_seen() {

@@ -7,27 +7,25 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use prost::Message as _;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Uid;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use shim_cgroup::Cgroup;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
 use shim_wire::files::RunDir;
-use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process, Sysctl};
+use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process};
 
 use crate::channel::{Channel, Message};
 use crate::create::{NEW_CGROUP, NEW_IPC, NEW_NET, NEW_UTS};
 use crate::error::At;
-use crate::hide::{Masks, protect};
-use crate::overlay::Made;
 use crate::process::ProcessIo;
 use crate::procfs::Procfs;
-use crate::rootfs::{Leaf, Root, c_string};
-use crate::stdio::{ChildIo, Streams, host_null};
+use crate::rootfs::{Root, c_string};
+use crate::stdio::{ChildIo, Streams};
+use crate::tree::Tree;
 use crate::user::Identity;
-use crate::{Error, Rule, Step, cgroupfs, command, credentials, dev, init, mounts, overlay, user};
+use crate::{Error, Rule, Step, command, credentials, dev, init, parameters, user};
 
 /// docker's, unless the plan says otherwise.
 const UMASK: u32 = 0o022;
@@ -39,6 +37,25 @@ pub(crate) struct Birth<'a> {
     pub(crate) run_dir: &'a RunDir,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) joined: &'a Joined,
+    pub(crate) parent: &'a Channel,
+}
+
+impl Birth<'_> {
+    /// Whether the container does not share a kind of namespace with the host.
+    pub(crate) fn has_own(&self, kind: u64) -> bool {
+        self.options.clone_flags & kind != 0
+            || self.joined.namespaces.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Waits for the groups, joins them, and makes them the root of what the container sees.
+    pub(crate) fn enter_cgroup(&self, new_namespace: bool) -> Result<(), Error> {
+        wait_for(self.parent, |message| matches!(message, Message::CgroupReady))?;
+        self.cgroup.join_self_v1()?;
+        if new_namespace {
+            shim_sys::clone::unshare(NEW_CGROUP).at(Step::UnshareCgroup, "the container")?;
+        }
+        Ok(())
+    }
 }
 
 /// Namespaces to join, by kind.
@@ -50,14 +67,9 @@ pub(crate) struct Joined {
 }
 
 /// Becomes the first process of a container.
-pub(crate) fn container(
-    birth: &Birth<'_>,
-    io: ChildIo,
-    parent: Channel,
-    parents_ends: Option<ProcessIo>,
-) -> ! {
+pub(crate) fn container(birth: &Birth<'_>, io: ChildIo, parents_ends: Option<ProcessIo>) -> ! {
     drop(parents_ends);
-    report(&parent, || become_container(birth, io, &parent))
+    report(birth.parent, || become_container(birth, io))
 }
 
 /// Becomes a further process of one.
@@ -88,7 +100,8 @@ fn report(parent: &Channel, child: impl FnOnce() -> Result<Infallible, Error>) -
     exit_now(1)
 }
 
-fn become_container(birth: &Birth<'_>, io: ChildIo, parent: &Channel) -> Result<Infallible, Error> {
+fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error> {
+    let options = birth.options;
     let plan = read_plan(birth.run_dir)?;
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
@@ -97,30 +110,31 @@ fn become_container(birth: &Birth<'_>, io: ChildIo, parent: &Channel) -> Result<
         join(*kind, namespace)?;
     }
     let image = process.init.then(init::image).transpose()?;
-    let (root, procfs) = build_tree(birth, &plan, parent)?;
+    let mut tree = Tree::build(birth, &plan)?;
     if plan.loopback {
         shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;
     }
-    set_names(birth, &plan)?;
-    let terminal = open_terminal(&io, &root, birth.options.width, birth.options.height, parent)?;
+    parameters::set_names(birth, &plan)?;
+    let terminal = open_terminal(&io, &tree.root, options.width, options.height, birth.parent)?;
     if let Some(slave) = &terminal
         && dev::is_own(&plan.mounts)
     {
-        dev::bind_console(&root, slave)?;
+        dev::bind_console(&tree.root, slave)?;
     }
-    let procfs = set_sysctls(birth, &plan, procfs)?;
-    let mut masks = Masks::new(host_null()?);
-    plan.readonly_paths.iter().try_for_each(|path| protect(&root, path))?;
-    plan.masked_paths.iter().try_for_each(|path| masks.mask(&root, path))?;
-    if !process.cwd.is_empty() {
-        root.make(&process.cwd, Leaf::Directory).map_err(|error| cwd_error(&process.cwd, error))?;
+    let procfs = if plan.sysctls.is_empty() && !credentials::needs_procfs(process) {
+        None
+    } else {
+        Some(tree.procfs.take().map_or_else(Procfs::private, Ok)?)
+    };
+    if let Some(procfs) = &procfs {
+        parameters::set_sysctls(birth, &plan.sysctls, procfs)?;
     }
-    if plan.rootfs.as_ref().is_some_and(|rootfs| rootfs.readonly) {
-        mounts::make_read_only(root.as_fd(), false, "/")?;
-    }
-    pivot(&root)?;
-    let streams = Streams::new(&root, io, terminal)?;
-    finish(process, &root, streams, procfs, image, parent)
+    tree.hide(&plan)?;
+    tree.enter_groups(birth, &plan)?;
+    tree.make_cwd(&process.cwd)?;
+    tree.enter(&plan)?;
+    let streams = Streams::new(&tree.root, io, terminal)?;
+    finish(process, &tree.root, streams, procfs, image, birth.parent)
 }
 
 fn join_container(
@@ -172,66 +186,6 @@ fn join(kind: u64, namespace: &OwnedFd) -> Result<(), Error> {
         .at(Step::JoinNamespace, name)
 }
 
-/// Builds the container's mounts on top of the old root, and gives back its root and its procfs.
-fn build_tree(
-    birth: &Birth<'_>,
-    plan: &Plan,
-    parent: &Channel,
-) -> Result<(Root, Option<Procfs>), Error> {
-    let rootfs =
-        plan.rootfs.as_ref().ok_or_else(|| Error::refused("the plan", Rule::MalformedPlan))?;
-    let mut shared = mounts::copy_shared(&plan.mounts)?;
-    // Nothing that is mounted here may travel to the host.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .at(Step::Propagation, "/")?;
-    let root = match overlay::make(rootfs)? {
-        Made::Detached(mount) => {
-            let old = open_directory("/").at(Step::Resolve, "/")?;
-            mounts::attach(&mount, old.as_fd(), "/")?;
-            Root::new(mount)
-        }
-        // What lies on top of the root is found by going back to it from anywhere.
-        Made::OnRoot => Root::new(open_directory("/..").at(Step::Resolve, "/..")?),
-    };
-    let mut group = Some(());
-    let mut procfs = None;
-    for (mount, shared) in plan.mounts.iter().zip(&mut shared) {
-        if mount.only_if_present && root.open(&mount.destination, OFlags::PATH).is_err() {
-            continue;
-        }
-        if mount.kind == "cgroup" {
-            if group.take().is_some() {
-                enter_cgroup(birth, plan, parent)?;
-            }
-            cgroupfs::mount(&root, mount, birth.cgroup)?;
-            continue;
-        }
-        let detached = shared.take().map_or_else(|| mounts::make(mount), Ok)?;
-        let attached = detached.attach_at(&root, mount)?;
-        if mount.kind == "proc" && procfs.is_none() {
-            procfs = Some(Procfs::of(attached));
-        }
-    }
-    if group.take().is_some() {
-        enter_cgroup(birth, plan, parent)?;
-    }
-    if dev::is_own(&plan.mounts) {
-        dev::make_links(&root)?;
-    }
-    plan.devices.iter().try_for_each(|device| dev::make_node(&root, device))?;
-    Ok((root, procfs))
-}
-
-/// Waits for the groups, joins them, and makes them the root of what the container sees.
-fn enter_cgroup(birth: &Birth<'_>, plan: &Plan, parent: &Channel) -> Result<(), Error> {
-    wait_for(parent, |message| matches!(message, Message::CgroupReady))?;
-    birth.cgroup.join_self_v1()?;
-    if plan.new_cgroup_namespace {
-        shim_sys::clone::unshare(NEW_CGROUP).at(Step::UnshareCgroup, "the container")?;
-    }
-    Ok(())
-}
-
 /// Waits for the parent's word; without a parent there is no use in going on.
 fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> Result<(), Error> {
     match parent.receive().at(Step::Channel, "the parent")? {
@@ -239,72 +193,6 @@ fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> Result<(), E
         Some(_) => Err(Errno::BADMSG).at(Step::Channel, "the parent"),
         None => exit_now(1),
     }
-}
-
-fn set_names(birth: &Birth<'_>, plan: &Plan) -> Result<(), Error> {
-    let set = |name: &str, set: fn(&[u8]) -> rustix::io::Result<()>| {
-        if name.is_empty() {
-            return Ok(());
-        }
-        if !has_own(birth, NEW_UTS) {
-            return Err(Error::refused(format!("host name {name:?}"), Rule::HostnameNamespace));
-        }
-        set(name.as_bytes()).at(Step::Hostname, format_args!("{name:?}"))
-    };
-    set(&plan.hostname, rustix::system::sethostname)?;
-    set(&plan.domainname, rustix::system::setdomainname)
-}
-
-/// Whether the container does not share a kind of namespace with the host.
-fn has_own(birth: &Birth<'_>, kind: u64) -> bool {
-    birth.options.clone_flags & kind != 0
-        || birth.joined.namespaces.iter().any(|(joined, _)| *joined == kind)
-}
-
-fn set_sysctls(
-    birth: &Birth<'_>,
-    plan: &Plan,
-    procfs: Option<Procfs>,
-) -> Result<Option<Procfs>, Error> {
-    let needed = plan.process.as_ref().is_some_and(credentials::needs_procfs);
-    if plan.sysctls.is_empty() && !needed {
-        return Ok(None);
-    }
-    let procfs = procfs.map_or_else(Procfs::private, Ok)?;
-    for sysctl in &plan.sysctls {
-        let own = |kind| has_own(birth, kind);
-        check_sysctl(sysctl, own(NEW_NET), own(NEW_IPC), own(NEW_UTS))?;
-        procfs
-            .write(&format!("sys/{}", sysctl.path), &sysctl.value)
-            .at(Step::Sysctl, format_args!("{} to {:?}", sysctl.path, sysctl.value))?;
-    }
-    Ok(Some(procfs))
-}
-
-/// Only parameters of namespaces that are the container's own, and only one line for each.
-fn check_sysctl(sysctl: &Sysctl, net: bool, ipc: bool, uts: bool) -> Result<(), Error> {
-    const IPC: [&str; 9] = [
-        "kernel/msgmax",
-        "kernel/msgmnb",
-        "kernel/msgmni",
-        "kernel/sem",
-        "kernel/shmall",
-        "kernel/shmmax",
-        "kernel/shmmni",
-        "kernel/shm_rmid_forced",
-        "kernel/msg_next_id",
-    ];
-    let path = sysctl.path.as_str();
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(Error::refused(format!("{path:?}"), Rule::SysctlName));
-    }
-    if sysctl.value.chars().any(|character| character.is_control() && character != '\t') {
-        return Err(Error::refused(format!("{path} {:?}", sysctl.value), Rule::SysctlValue));
-    }
-    let is_own = path.starts_with("net/") && net
-        || (IPC.contains(&path) || path.starts_with("fs/mqueue/")) && ipc
-        || ["kernel/hostname", "kernel/domainname"].contains(&path) && uts;
-    if is_own { Ok(()) } else { Err(Error::refused(path, Rule::SysctlNamespace)) }
 }
 
 fn open_terminal(
@@ -322,20 +210,6 @@ fn open_terminal(
             Ok(Some(slave))
         }
     }
-}
-
-/// Makes the container's root the root, and lets go of the old one.
-fn pivot(root: &Root) -> Result<(), Error> {
-    rustix::process::fchdir(root.as_fd()).at(Step::Pivot, "the rootfs")?;
-    rustix::process::pivot_root(".", ".").at(Step::Pivot, "the rootfs")?;
-    // The old root now lies on top of the new one, at the same place.
-    unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "the rootfs")?;
-    rustix::process::chdir("/").at(Step::Pivot, "the rootfs")
-}
-
-fn open_directory(path: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 /// From a complete container to the exec in it; the same for its first process and the others.
@@ -414,46 +288,4 @@ fn enter_cwd(root: &Root, cwd: &str) -> Result<(), Error> {
     root.open(cwd, OFlags::PATH | OFlags::DIRECTORY)
         .and_then(|directory| rustix::process::fchdir(&directory))
         .map_err(|errno| Error::Cwd { cwd: cwd.to_owned(), errno })
-}
-
-fn cwd_error(cwd: &str, error: Error) -> Error {
-    match error {
-        Error::System { errno, .. } => Error::Cwd { cwd: cwd.to_owned(), errno },
-        Error::Refused { .. } => Error::Cwd { cwd: cwd.to_owned(), errno: Errno::LOOP },
-        Error::CommandNotFound { .. }
-        | Error::CommandNotExecutable { .. }
-        | Error::User { .. }
-        | Error::Cwd { .. }
-        | Error::MountSource { .. }
-        | Error::Cgroup(_)
-        | Error::Ended
-        | Error::TimedOut => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernel_parameters_are_the_containers_own_and_one_line() {
-        let check = |path: &str, value: &str, net, ipc, uts| {
-            let sysctl = Sysctl { path: path.to_owned(), value: value.to_owned() };
-            check_sysctl(&sysctl, net, ipc, uts).is_ok()
-        };
-        assert!(check("net/ipv4/ip_forward", "1", true, false, false));
-        assert!(!check("net/ipv4/ip_forward", "1", false, true, true));
-        assert!(check("kernel/shmmax", "1", false, true, false));
-        assert!(check("kernel/sem", "250\t32000\t32\t128", false, true, false));
-        assert!(check("kernel/domainname", "x", false, false, true));
-        for path in ["kernel/core_pattern", "vm/swappiness", "kernel/sysrq", "fs/file-max"] {
-            assert!(!check(path, "1", true, true, true), "{path}");
-        }
-        for path in ["net/../kernel/sysrq", "net//x", "net/./x", "/net/x", ""] {
-            assert!(!check(path, "1", true, true, true), "{path}");
-        }
-        for value in ["1\n2", "1\0", "1\r"] {
-            assert!(!check("net/x", value, true, true, true), "{value:?}");
-        }
-    }
 }

@@ -111,8 +111,8 @@ fn clone(
     let (pid, pidfd) = match clone_into(namespaces, group, pid_namespace)? {
         Cloned::Child => {
             drop(ours);
-            let birth = Birth { options, run_dir, cgroup, joined: &joined };
-            child::container(&birth, child_io, theirs, pipes)
+            let birth = Birth { options, run_dir, cgroup, joined: &joined, parent: &theirs };
+            child::container(&birth, child_io, pipes)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };

@@ -61,6 +61,23 @@ impl Error {
         }
     }
 
+    /// What the kernel said, when it was the kernel.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::CommandNotExecutable { errno, .. }
+            | Self::Cwd { errno, .. }
+            | Self::MountSource { errno, .. }
+            | Self::System { errno, .. } => Some(*errno),
+            Self::Cgroup(error) => error.errno(),
+            Self::CommandNotFound { .. }
+            | Self::User { .. }
+            | Self::Refused { .. }
+            | Self::Ended
+            | Self::TimedOut => None,
+        }
+    }
+
     pub(crate) fn refused(object: impl fmt::Display, rule: Rule) -> Self {
         Self::Refused { object: object.to_string(), rule }
     }

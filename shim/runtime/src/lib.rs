@@ -6,9 +6,9 @@
 //!  group in the unified hierarchy
 //!  clone3 ────────────────────────────────▶ join namespaces, own mount tree
 //!  groups and limits in the v1 hierarchies  overlay, mounts, devices       (side by side)
-//!  CgroupReady ───────────────────────────▶ join v1 groups, unshare cgroup namespace
-//!                                           masks, read-only paths, pivot_root
 //!  ◀──────────────────────────── Terminal ─ pty of the container's own devpts
+//!                                           masks, read-only paths
+//!  CgroupReady ───────────────────────────▶ join v1 groups, unshare and mount them, pivot_root
 //!  ◀─────────────────────────────── Ready ─ user, directory, command are found
 //!  Start ─────────────────────────────────▶ limits, identity, capabilities, seccomp, exec
 //!  ◀───────────────────── end of the socket or Failed
@@ -20,9 +20,11 @@
 //! | `child` | the child's side, in order |
 //! | `channel` | the socket between them |
 //! | `rootfs` | every path inside a rootfs: the one way in |
-//! | `mounts`, `overlay`, `cgroupfs` | mounts, detached until they are complete |
+//! | `tree` | the container's mounts as a whole |
+//! | `mounts`, `overlay`, `cgroupfs` | single mounts, detached until they are complete |
 //! | `hide` | masked and read-only paths |
 //! | `dev`, `stdio` | device nodes, the pty, descriptors 0 to 2 |
+//! | `parameters` | host name, kernel parameters |
 //! | `procfs` | procfs that a container can't redirect |
 //! | `user`, `command` | who runs what, by the rootfs' own files |
 //! | `credentials` | the last steps before exec |
@@ -47,10 +49,12 @@ mod hide;
 pub mod init;
 mod mounts;
 mod overlay;
+mod parameters;
 mod process;
 mod procfs;
 mod rootfs;
 mod stdio;
+mod tree;
 mod user;
 
 pub use create::{Created, create};

@@ -30,8 +30,9 @@ pub(crate) fn make(rootfs: &Rootfs) -> Result<Made, Error> {
     if rootfs.lower.is_empty() {
         return bind(&rootfs.directory).map(Made::Detached);
     }
-    let longest = rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]).map(String::len).max();
-    if longest.unwrap_or_default() >= MAX_VALUE {
+    // A backslash there is or is not an escape, by the version of the kernel.
+    let fits = |path: &String| path.len() < MAX_VALUE && !path.contains('\\');
+    if !rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]).all(fits) {
         return legacy(rootfs);
     }
     match layered(rootfs) {
@@ -56,7 +57,7 @@ fn bind(directory: &str) -> Result<OwnedFd, Error> {
     Ok(mount)
 }
 
-/// With the layers given one by one, so that no character in a path has a meaning.
+/// With the layers given one by one, so that commas and colons in a path have no meaning.
 fn layered(rootfs: &Rootfs) -> Result<OwnedFd, Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         a_read_only_root_refuses,
         a_directory_is_bound_as_root,
         the_hosts_own_tree_below_an_overlay,
+        layers_with_odd_and_long_names,
+        without_a_cgroup_namespace_only_its_own_groups_are_seen,
         network_is_handed_over,
         init_reaps_and_passes_signals_on,
         the_host_is_told_apart_by_names,
@@ -337,6 +339,39 @@ fn the_hosts_own_tree_below_an_overlay() {
     assert_eq!(sandbox.run().stdout, "made\n");
     assert!(!std::path::Path::new("/bosun-test-made").exists());
     assert!(sandbox.path("upper/bosun-test-made").exists());
+}
+
+fn layers_with_odd_and_long_names() {
+    let long = format!("{}/{}", "a".repeat(200), "b".repeat(200));
+    for name in ["comma,colon:back\\slash", "lowerdir=x", &*long] {
+        let mut sandbox = Sandbox::script("cat /mark; touch /made");
+        let layer = sandbox.path(name);
+        let upper = sandbox.path(&format!("{name}-up"));
+        for directory in [&layer, &upper] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        std::fs::write(layer.join("mark"), "lower\n").unwrap();
+        let rootfs = sandbox.plan.rootfs.as_mut().unwrap();
+        rootfs.lower.insert(0, layer.to_str().unwrap().to_owned());
+        rootfs.upper = upper.to_str().unwrap().to_owned();
+        rootfs.volatile = true;
+        assert_eq!(sandbox.run().stdout, "lower\n", "{name}");
+        assert!(upper.join("made").exists(), "{name}");
+    }
+}
+
+fn without_a_cgroup_namespace_only_its_own_groups_are_seen() {
+    let mut sandbox = Sandbox::script(
+        "cat /proc/self/cgroup; for d in /sys/fs/cgroup/*/; do cat ${d}cgroup.procs; done | sort -u",
+    );
+    sandbox.options.clone_flags &= !0x0200_0000;
+    sandbox.options.new_cgroup_namespace = false;
+    sandbox.plan.new_cgroup_namespace = false;
+    let outcome = sandbox.run();
+    let (groups, pids): (Vec<&str>, Vec<&str>) =
+        outcome.stdout.lines().partition(|line| line.contains(':'));
+    assert!(groups.iter().all(|line| line.ends_with(&sandbox.options.cgroup)), "{outcome:?}");
+    assert!(pids.contains(&"1") && !pids.contains(&"0"), "{outcome:?}");
 }
 
 fn network_is_handed_over() {

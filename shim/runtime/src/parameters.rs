@@ -1,0 +1,95 @@
+//! Host name and kernel parameters: of the container's own namespaces, never of the host's.
+
+use shim_wire::plan::{Plan, Sysctl};
+
+use crate::child::Birth;
+use crate::create::{NEW_IPC, NEW_NET, NEW_UTS};
+use crate::error::At;
+use crate::procfs::Procfs;
+use crate::{Error, Rule, Step};
+
+/// What of the IPC namespace is set below `kernel/` (ipc_namespaces(7)).
+const IPC: [&str; 9] = [
+    "kernel/msg_next_id",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shm_rmid_forced",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+];
+
+/// Sets the host and domain names.
+pub(crate) fn set_names(birth: &Birth<'_>, plan: &Plan) -> Result<(), Error> {
+    let set = |name: &str, set: fn(&[u8]) -> rustix::io::Result<()>| {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if !birth.has_own(NEW_UTS) {
+            return Err(Error::refused(format!("host name {name:?}"), Rule::HostnameNamespace));
+        }
+        set(name.as_bytes()).at(Step::Hostname, format_args!("{name:?}"))
+    };
+    set(&plan.hostname, rustix::system::sethostname)?;
+    set(&plan.domainname, rustix::system::setdomainname)
+}
+
+/// Sets the plan's kernel parameters, all checked before the first is set.
+pub(crate) fn set_sysctls(
+    birth: &Birth<'_>,
+    sysctls: &[Sysctl],
+    procfs: &Procfs,
+) -> Result<(), Error> {
+    let [net, ipc, uts] = [NEW_NET, NEW_IPC, NEW_UTS].map(|kind| birth.has_own(kind));
+    sysctls.iter().try_for_each(|sysctl| check(sysctl, net, ipc, uts))?;
+    sysctls.iter().try_for_each(|sysctl| {
+        procfs
+            .write(&format!("sys/{}", sysctl.path), &sysctl.value)
+            .at(Step::Sysctl, format_args!("{} to {:?}", sysctl.path, sysctl.value))
+    })
+}
+
+/// Only parameters of namespaces that are the container's own, and only one line for each
+/// (CVE-2022-0811's class).
+fn check(sysctl: &Sysctl, net: bool, ipc: bool, uts: bool) -> Result<(), Error> {
+    let path = sysctl.path.as_str();
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Error::refused(format!("{path:?}"), Rule::SysctlName));
+    }
+    if sysctl.value.chars().any(|character| character.is_control() && character != '\t') {
+        return Err(Error::refused(format!("{path} {:?}", sysctl.value), Rule::SysctlValue));
+    }
+    let is_own = path.starts_with("net/") && net
+        || (IPC.contains(&path) || path.starts_with("fs/mqueue/")) && ipc
+        || ["kernel/hostname", "kernel/domainname"].contains(&path) && uts;
+    if is_own { Ok(()) } else { Err(Error::refused(path, Rule::SysctlNamespace)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_parameters_are_the_containers_own_and_one_line() {
+        let check = |path: &str, value: &str, net, ipc, uts| {
+            let sysctl = Sysctl { path: path.to_owned(), value: value.to_owned() };
+            super::check(&sysctl, net, ipc, uts).is_ok()
+        };
+        assert!(check("net/ipv4/ip_forward", "1", true, false, false));
+        assert!(!check("net/ipv4/ip_forward", "1", false, true, true));
+        assert!(check("kernel/shmmax", "1", false, true, false));
+        assert!(check("kernel/sem", "250\t32000\t32\t128", false, true, false));
+        assert!(check("kernel/domainname", "x", false, false, true));
+        for path in ["kernel/core_pattern", "vm/swappiness", "kernel/sysrq", "fs/file-max"] {
+            assert!(!check(path, "1", true, true, true), "{path}");
+        }
+        for path in ["net/../kernel/sysrq", "net//x", "net/./x", "/net/x", ""] {
+            assert!(!check(path, "1", true, true, true), "{path}");
+        }
+        for value in ["1\n2", "1\0", "1\r"] {
+            assert!(!check("net/x", value, true, true, true), "{value:?}");
+        }
+    }
+}

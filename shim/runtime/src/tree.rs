@@ -1,0 +1,179 @@
+//! The container's mounts, from the rootfs up, and the step into them.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use shim_wire::plan::{Plan, PlanMount};
+
+use crate::child::Birth;
+use crate::error::At;
+use crate::hide::{Masks, protect};
+use crate::overlay::Made;
+use crate::procfs::Procfs;
+use crate::rootfs::{Leaf, Root};
+use crate::stdio::host_null;
+use crate::{Error, Rule, Step, cgroupfs, dev, mounts, overlay};
+
+/// Everything mounted, on top of the old root.
+#[derive(Debug)]
+pub(crate) struct Tree<'a> {
+    pub(crate) root: Root,
+    pub(crate) procfs: Option<Procfs>,
+    groups: Groups<'a>,
+}
+
+/// The mounts of control groups wait for the parent, which makes the groups meanwhile.
+#[derive(Debug)]
+enum Groups<'a> {
+    Awaited(Vec<&'a PlanMount>),
+    Entered,
+}
+
+impl<'a> Tree<'a> {
+    /// Makes the rootfs, mounts what the plan says, and fills /dev.
+    pub(crate) fn build(birth: &Birth<'_>, plan: &'a Plan) -> Result<Self, Error> {
+        let mut shared = mounts::copy_shared(&plan.mounts)?;
+        // Nothing that is mounted here may travel to the host.
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .at(Step::Propagation, "/")?;
+        let groups = Groups::Awaited(Vec::new());
+        let mut tree = Self { root: make_root(plan)?, procfs: None, groups };
+        for (index, (mount, shared)) in plan.mounts.iter().zip(&mut shared).enumerate() {
+            if mount.only_if_present && tree.root.open(&mount.destination, OFlags::PATH).is_err() {
+                continue;
+            }
+            if mount.kind == "cgroup" {
+                tree.add_groups(birth, plan, index)?;
+                continue;
+            }
+            let detached = shared.take().map_or_else(|| mounts::make(mount), Ok)?;
+            let attached = detached.attach_at(&tree.root, mount)?;
+            if mount.kind == "proc" && tree.procfs.is_none() {
+                tree.procfs = Some(Procfs::of(attached));
+            }
+        }
+        if dev::is_own(&plan.mounts) {
+            dev::make_links(&tree.root)?;
+        }
+        plan.devices.iter().try_for_each(|device| dev::make_node(&tree.root, device))?;
+        Ok(tree)
+    }
+
+    /// Puts the control groups off to the end, or, when something lies on top of them, mounts them
+    /// in their turn.
+    fn add_groups(&mut self, birth: &Birth<'_>, plan: &'a Plan, index: usize) -> Result<(), Error> {
+        let mount = &plan.mounts[index];
+        match &mut self.groups {
+            Groups::Awaited(mounts) if !is_built_upon(plan, index) => mounts.push(mount),
+            Groups::Awaited(_) => {
+                self.enter_groups(birth, plan)?;
+                cgroupfs::mount(&self.root, mount, birth.cgroup)?;
+            }
+            Groups::Entered => cgroupfs::mount(&self.root, mount, birth.cgroup)?,
+        }
+        Ok(())
+    }
+
+    /// Waits for the groups, joins them, makes them the root of what the container sees, and mounts
+    /// them where the plan says. Does nothing the second time.
+    pub(crate) fn enter_groups(&mut self, birth: &Birth<'_>, plan: &Plan) -> Result<(), Error> {
+        let Groups::Awaited(mounts) = std::mem::replace(&mut self.groups, Groups::Entered) else {
+            return Ok(());
+        };
+        birth.enter_cgroup(plan.new_cgroup_namespace)?;
+        mounts.iter().try_for_each(|mount| cgroupfs::mount(&self.root, mount, birth.cgroup))
+    }
+
+    /// Covers what is to be masked and read-only. All that lies on top of the mounts comes before
+    /// this, and nothing is written below them after it.
+    pub(crate) fn hide(&self, plan: &Plan) -> Result<(), Error> {
+        plan.readonly_paths.iter().try_for_each(|path| protect(&self.root, path))?;
+        let mut masks = Masks::new(host_null()?);
+        plan.masked_paths.iter().try_for_each(|path| masks.mask(&self.root, path))
+    }
+
+    /// Makes the working directory while the rootfs can still be written to.
+    pub(crate) fn make_cwd(&self, cwd: &str) -> Result<(), Error> {
+        if cwd.is_empty() {
+            return Ok(());
+        }
+        let error = |errno| Error::Cwd { cwd: cwd.to_owned(), errno };
+        self.root.make(cwd, Leaf::Directory).map(drop).map_err(|made| match made.errno() {
+            Some(errno) => error(errno),
+            None => error(Errno::LOOP),
+        })
+    }
+
+    /// Makes the container's root the root, and lets go of the old one.
+    pub(crate) fn enter(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.rootfs.as_ref().is_some_and(|rootfs| rootfs.readonly) {
+            mounts::make_read_only(self.root.as_fd(), false, "/")?;
+        }
+        rustix::process::fchdir(self.root.as_fd()).at(Step::Pivot, "the rootfs")?;
+        rustix::process::pivot_root(".", ".").at(Step::Pivot, "the rootfs")?;
+        // The old root now lies on top of the new one, at the same place.
+        unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "the rootfs")?;
+        rustix::process::chdir("/").at(Step::Pivot, "the rootfs")
+    }
+}
+
+fn make_root(plan: &Plan) -> Result<Root, Error> {
+    let rootfs =
+        plan.rootfs.as_ref().ok_or_else(|| Error::refused("the plan", Rule::MalformedPlan))?;
+    match overlay::make(rootfs)? {
+        Made::Detached(mount) => {
+            let old = open_directory("/").at(Step::Resolve, "/")?;
+            mounts::attach(&mount, old.as_fd(), "/")?;
+            Ok(Root::new(mount))
+        }
+        // A lookup of the root's parent stays at the root, and goes up to what is mounted on it.
+        Made::OnRoot => open_directory("/..").map(Root::new).at(Step::Resolve, "/.."),
+    }
+}
+
+/// Whether a later step of the plan lies inside what a mount brings, or covers where it goes.
+fn is_built_upon(plan: &Plan, index: usize) -> bool {
+    let mount = plan.mounts[index].destination.trim_end_matches('/');
+    let is_below = |path: &str, above: &str| {
+        path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let touches = |path: &str| {
+        let path = path.trim_end_matches('/');
+        is_below(path, mount) || is_below(mount, path)
+    };
+    plan.mounts[index + 1..].iter().any(|later| touches(&later.destination))
+        || plan.devices.iter().any(|device| touches(&device.path))
+        || plan.masked_paths.iter().chain(&plan.readonly_paths).any(|path| touches(path))
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nothing_is_built_upon_can_wait() {
+        let mount = |path: &str| PlanMount { destination: path.to_owned(), ..PlanMount::default() };
+        let mut plan = Plan {
+            mounts: vec![mount("/sys"), mount("/sys/fs/cgroup"), mount("/sys/fs/cgroups")],
+            masked_paths: vec!["/sys/firmware".to_owned()],
+            ..Plan::default()
+        };
+        assert!(is_built_upon(&plan, 0));
+        assert!(!is_built_upon(&plan, 1));
+        plan.masked_paths.push("/sys/fs/cgroup/memory".to_owned());
+        assert!(is_built_upon(&plan, 1));
+        plan.masked_paths.clear();
+        plan.mounts.push(mount("/sys/fs/cgroup"));
+        assert!(is_built_upon(&plan, 1));
+        plan.mounts.pop();
+        plan.masked_paths.push("/sys/fs/".to_owned());
+        assert!(is_built_upon(&plan, 1));
+    }
+}
