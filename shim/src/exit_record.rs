@@ -15,6 +15,8 @@ pub(crate) struct Reserved {
     container: ContainerDir,
     temporary: File,
     directory: File,
+    /// The temporary file is the record now.
+    written: bool,
 }
 
 impl Reserved {
@@ -26,7 +28,7 @@ impl Reserved {
     pub(crate) fn new(container: &ContainerDir) -> io::Result<Self> {
         let temporary = create(container)?;
         let directory = File::open(container.path())?;
-        Ok(Self { container: container.clone(), temporary, directory })
+        Ok(Self { container: container.clone(), temporary, directory, written: false })
     }
 
     /// Makes `record` durable: it is the container's exit record when this returns.
@@ -44,8 +46,19 @@ impl Reserved {
         self.temporary.sync_data()?;
         fail::fail_point!("shim.exit.before_rename");
         fs::rename(temporary, self.container.exit())?;
+        self.written = true;
         fail::fail_point!("shim.exit.after_rename");
         self.directory.sync_all()
+    }
+}
+
+impl Drop for Reserved {
+    /// A create that failed leaves no file behind.
+    fn drop(&mut self) {
+        if !self.written {
+            // It may have gone with its directory.
+            let _ = fs::remove_file(self.container.exit_temporary());
+        }
     }
 }
 
@@ -92,6 +105,14 @@ mod tests {
             assert_eq!(ExitRecord::decode(&text), Ok(record(attempt)));
             assert!(!container.exit_temporary().exists());
         }
+    }
+
+    #[test]
+    fn room_that_was_not_used_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(directory.path().to_owned());
+        drop(Reserved::new(&container).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

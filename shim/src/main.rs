@@ -49,8 +49,6 @@ fn main() -> ExitCode {
         init::main();
     }
     let _armed = arm_failpoints();
-    #[cfg(feature = "failpoints")]
-    let _scenario = fail::FailScenario::setup();
     match args::parse(arguments) {
         Ok(Command::Version) => {
             println!("bosun-shim {}", env!("CARGO_PKG_VERSION"));

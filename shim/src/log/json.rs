@@ -7,32 +7,25 @@
 //! A piece that is not a whole line has no `\n` at the end of its `log`. What is not UTF-8 becomes
 //! U+FFFD: JSON can't carry it.
 
-use super::Stream;
 use super::lines::Ending;
+use super::{Frame, Stream};
 use crate::clock::RFC3339_LEN;
 
-/// Appends one record.
-pub(super) fn encode(
-    buffer: &mut Vec<u8>,
-    time: &[u8; RFC3339_LEN],
-    stream: Stream,
-    text: &[u8],
-    ending: Ending,
-) {
-    buffer.extend_from_slice(b"{\"log\":\"");
-    escape(buffer, text);
-    if ending == Ending::Newline {
-        buffer.extend_from_slice(b"\\n");
-    }
-    buffer.extend_from_slice(match stream {
+/// What stands before and behind the text of a record.
+pub(super) fn frame(time: &[u8; RFC3339_LEN], stream: Stream, ending: Ending) -> Frame {
+    let line_end: &[u8] = if ending == Ending::Newline { b"\\n" } else { b"" };
+    let stream: &[u8] = match stream {
         Stream::Stdout => b"\",\"stream\":\"stdout\",\"time\":\"",
         Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
-    });
-    buffer.extend_from_slice(time);
-    buffer.extend_from_slice(b"\"}\n");
+    };
+    Frame {
+        before: b"{\"log\":\"".to_vec(),
+        after: [line_end, stream, time.as_slice(), b"\"}\n"].concat(),
+    }
 }
 
-fn escape(buffer: &mut Vec<u8>, text: &[u8]) {
+/// Appends `text` as the inside of a JSON string.
+pub(super) fn escape(buffer: &mut Vec<u8>, text: &[u8]) {
     let plain = plain_len(text);
     buffer.extend_from_slice(&text[..plain]);
     if plain == text.len() {
@@ -73,29 +66,30 @@ fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
 }
 
-/// How many bytes from the start are printable ASCII without quote and backslash. Eight at a time:
-/// nearly every byte of a flood passes here.
+/// How many bytes from the start are printable ASCII without quote and backslash. Nearly every byte
+/// of a flood passes here, so they are looked at eight in a word and four words at once.
 fn plain_len(text: &[u8]) -> usize {
+    let (blocks, tail) = text.as_chunks::<32>();
+    let is_plain = |block: &&[u8; 32]| {
+        let (words, _) = block.as_chunks::<8>();
+        words.iter().fold(0, |found, word| found | special_bytes(u64::from_le_bytes(*word))) == 0
+    };
+    let plain_blocks = blocks.iter().take_while(is_plain).count();
+    let rest = blocks.get(plain_blocks).map_or(tail, |block| block.as_slice());
+    let special = |byte: &u8| *byte >= 0x80 || needs_escape(*byte);
+    plain_blocks * 32 + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// Not zero when one of the eight bytes is beyond ASCII or needs an escape.
+fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // For bytes below 0x80: the high bit of a byte is set where it is zero.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let mut at = 0;
-    while let Some(bytes) = text[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*bytes);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = zero(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
-        let delete = zero(word ^ (ONES * 0x7f));
-        // A borrow can only mark a byte behind one that is marked rightly.
-        let special = (word | control | quote | backslash | delete) & HIGHS;
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let tail = &text[at..];
-    at + tail.iter().position(|byte| *byte >= 0x80 || needs_escape(*byte)).unwrap_or(tail.len())
+    // Sets the high bit of a byte that is less than `limit`, as long as no byte is beyond ASCII; a
+    // borrow out of such a byte can only mark more.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit);
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let found = word | below(word, 0x20) | equal(b'"') | equal(b'\\') | equal(0x7f);
+    found & HIGHS
 }
 
 #[cfg(test)]
@@ -126,27 +120,29 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_found_at_every_place_of_a_word() {
+    fn every_byte_is_found_at_every_place() {
         for byte in 0..=255u8 {
             let special = byte >= 0x80 || needs_escape(byte);
-            for at in 0..24 {
-                let mut text = vec![b'a'; 24];
+            for at in 0..70 {
+                let mut text = vec![b'a'; 70];
                 text[at] = byte;
-                assert_eq!(plain_len(&text), if special { at } else { 24 }, "{byte:#x} at {at}");
+                assert_eq!(plain_len(&text), if special { at } else { 70 }, "{byte:#x} at {at}");
             }
         }
     }
 
     #[test]
     fn a_record_is_one_line() {
-        let mut buffer = Vec::new();
         let time = b"2026-11-23T20:54:01.000000001Z";
-        encode(&mut buffer, time, Stream::Stderr, b"a\r", Ending::Newline);
-        encode(&mut buffer, time, Stream::Stdout, b"b", Ending::End);
-        let expected = concat!(
-            "{\"log\":\"a\\r\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-23T20:54:01.000000001Z\"}\n",
-            "{\"log\":\"b\",\"stream\":\"stdout\",\"time\":\"2026-11-23T20:54:01.000000001Z\"}\n",
-        );
-        assert_eq!(String::from_utf8(buffer).as_deref(), Ok(expected));
+        for (stream, text, ending, expected) in [
+            (Stream::Stderr, "a\r", Ending::Newline, r#"{"log":"a\r\n","stream":"stderr","#),
+            (Stream::Stdout, "b", Ending::End, r#"{"log":"b","stream":"stdout","#),
+            (Stream::Stdout, "c", Ending::Cut, r#"{"log":"c","stream":"stdout","#),
+        ] {
+            let Frame { before, after } = frame(time, stream, ending);
+            let record = [before.as_slice(), escaped(text.as_bytes()).as_bytes(), &after].concat();
+            let expected = format!("{expected}\"time\":\"2026-11-23T20:54:01.000000001Z\"}}\n");
+            assert_eq!(String::from_utf8(record), Ok(expected));
+        }
     }
 }

@@ -4,8 +4,6 @@
 //! one is held. Where the bytes were cut on their way through the pipe makes no difference. A
 //! character of UTF-8 is never cut in two.
 
-use std::io::BufRead;
-
 /// The longest piece, newline not counted: what docker and containerd cut at.
 pub(crate) const MAX_PIECE: usize = 16 * 1024;
 
@@ -92,10 +90,9 @@ impl Lines {
     }
 }
 
-/// Bytes up to and with the first newline, or all. (`skip_until` is memchr(3).)
+/// Bytes up to and with the first newline, or all.
 fn line_len(window: &[u8]) -> usize {
-    let mut rest = window;
-    rest.skip_until(b'\n').unwrap_or(window.len())
+    shim_sys::memory::position(window, b'\n').map_or(window.len(), |at| at + 1)
 }
 
 /// The longest start of `bytes` that does not end inside a character of UTF-8; all of it when the

@@ -58,6 +58,13 @@ struct Batch {
     records: Vec<Record>,
 }
 
+/// What stands before and behind the text of every record of one moment, stream and ending.
+#[derive(Debug)]
+struct Frame {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
 /// One record of a [`Batch`].
 #[derive(Clone, Copy, Debug)]
 struct Record {
@@ -96,8 +103,14 @@ impl Log {
             Stream::Stderr => stderr,
         };
         let text = clock::rfc3339(time);
+        let whole_line = format.frame(&text, stream, Ending::Newline);
         lines.push(data, |piece, ending| {
-            batch.push(*format, &text, stream, piece, ending);
+            match ending {
+                Ending::Newline => batch.push(*format, &whole_line, piece, ending),
+                Ending::Cut | Ending::End => {
+                    batch.push(*format, &format.frame(&text, stream, ending), piece, ending);
+                }
+            }
             if batch.bytes.len() >= BATCH_BYTES {
                 write_batch(*format, file, batch, time);
             }
@@ -114,7 +127,8 @@ impl Log {
         };
         let time = clock::now();
         lines.end(|piece, ending| {
-            batch.push(*format, &clock::rfc3339(time), stream, piece, ending);
+            let frame = format.frame(&clock::rfc3339(time), stream, ending);
+            batch.push(*format, &frame, piece, ending);
         });
         write_batch(*format, file, batch, time);
     }
@@ -152,19 +166,23 @@ impl Log {
     }
 }
 
-impl Batch {
-    fn push(
-        &mut self,
-        format: Format,
-        time: &[u8; RFC3339_LEN],
-        stream: Stream,
-        piece: &[u8],
-        ending: Ending,
-    ) {
-        match format {
-            Format::JsonFile => json::encode(&mut self.bytes, time, stream, piece, ending),
-            Format::Cri => cri::encode(&mut self.bytes, time, stream, piece, ending),
+impl Format {
+    fn frame(self, time: &[u8; RFC3339_LEN], stream: Stream, ending: Ending) -> Frame {
+        match self {
+            Self::JsonFile => json::frame(time, stream, ending),
+            Self::Cri => cri::frame(time, stream, ending),
         }
+    }
+}
+
+impl Batch {
+    fn push(&mut self, format: Format, frame: &Frame, piece: &[u8], ending: Ending) {
+        self.bytes.extend_from_slice(&frame.before);
+        match format {
+            Format::JsonFile => json::escape(&mut self.bytes, piece),
+            Format::Cri => self.bytes.extend_from_slice(piece),
+        }
+        self.bytes.extend_from_slice(&frame.after);
         let newline = u64::from(ending == Ending::Newline);
         self.records.push(Record { end: self.bytes.len(), output: piece.len() as u64 + newline });
     }
@@ -184,7 +202,8 @@ fn write_batch(format: Format, file: &mut LogFile, batch: &mut Batch, time: Time
             format!("bosun: {lost} bytes of output are missing here: the log could not be written");
         let mut marker = Batch::default();
         let clock = clock::rfc3339(time);
-        marker.push(format, &clock, Stream::Stderr, text.as_bytes(), Ending::Newline);
+        let frame = format.frame(&clock, Stream::Stderr, Ending::Newline);
+        marker.push(format, &frame, text.as_bytes(), Ending::Newline);
         marker.bytes
     });
     batch.clear();
