@@ -106,6 +106,11 @@ pub async fn run(
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    // Some milliseconds of one CPU that the first container need not wait for.
+    tokio::task::spawn_blocking({
+        let machine = machine.clone();
+        move || spec::warm_up(&machine)
+    });
     let listener = api::bind(&config.address, config.group.as_deref())?;
     let core = Arc::new(Core {
         snapshots: Snapshots::new(store.clone(), layout.snapshots(), layout.trash()),

@@ -97,7 +97,7 @@ fn check_clone(returned: libc::c_long) -> Result<i32, Errno> {
 
 /// Whether this process has one thread: the link count of its task directory is one more than two
 /// for each.
-fn is_single_threaded() -> Result<bool, Errno> {
+pub(crate) fn is_single_threaded() -> Result<bool, Errno> {
     let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
     Ok(links == 3)
 }

@@ -75,13 +75,16 @@ pub fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     crate::check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
 
-/// Forks this single-threaded process (fork(2)) for an init whose child only execs.
+/// Forks this single-threaded process for an init whose child only execs: by fork(2), since default
+/// seccomp profiles answer ENOSYS to clone3. `None` in the child.
 ///
 /// # Errors
-/// `EDEADLK` and others, as [`clone3`](crate::clone::clone3).
+/// `EDEADLK` when the process has other threads, and those of fork(2).
 pub fn fork() -> Result<Option<i32>, Errno> {
-    match crate::clone::clone3(0, None)? {
-        crate::clone::Cloned::Child => Ok(None),
-        crate::clone::Cloned::Parent { pid, pidfd: _ } => Ok(Some(pid)),
+    if !crate::clone::is_single_threaded()? {
+        return Err(Errno::DEADLK);
     }
+    // SAFETY: no other thread exists, so the child's copy of every lock and buffer is consistent.
+    let pid = crate::check(unsafe { libc::fork() }.into())?;
+    Ok(i32::try_from(pid).ok().filter(|pid| *pid != 0))
 }
