@@ -54,6 +54,8 @@ struct World {
     identity_file: bool,
     record: Option<ExitStatus>,
     process: Process,
+    /// It got to its exec: from here on it must never be undone, only ended.
+    ran: bool,
     /// The daemon that started the shim still lives: it is the subreaper and learns real codes.
     same_daemon: bool,
     daemon_crashes: u8,
@@ -69,6 +71,7 @@ impl World {
             identity_file: false,
             record: None,
             process: Process::None,
+            ran: false,
             same_daemon: true,
             daemon_crashes: 0,
             shim_crashes: 0,
@@ -161,7 +164,12 @@ impl World {
                     let next = self.shim_step(ShimEvent::Started);
                     steps.push((
                         "start",
-                        Self { daemon: Daemon::Watching, process: Process::Running, ..next },
+                        Self {
+                            daemon: Daemon::Watching,
+                            process: Process::Running,
+                            ran: true,
+                            ..next
+                        },
                     ));
                 }
                 Some(_) => {}
@@ -216,14 +224,10 @@ impl World {
         };
         match recover(evidence) {
             Verdict::Adopt => Self { daemon: Daemon::Watching, ..self },
-            Verdict::Undo => Self {
-                daemon: Daemon::Idle,
-                durable: Durable::Created,
-                shim: None,
-                identity_file: false,
-                process: Process::None,
-                ..self
-            },
+            Verdict::Undo => {
+                assert!(!self.ran, "a run that got to its exec is undone: {self:?}");
+                self.undone()
+            }
             Verdict::Commit { status, reason } => {
                 // The subreaper's own wait gives the real status of a container that its shim's
                 // death killed; anybody else has to say that it does not know.
@@ -245,6 +249,18 @@ impl World {
                 let process = if self.shim.is_none() { Process::Reaped } else { self.process };
                 Self { daemon: Daemon::ExitSeen(status, reason), process, ..self }
             }
+        }
+    }
+
+    /// Everything half made is gone, and the record is as before the intent.
+    fn undone(self) -> Self {
+        Self {
+            daemon: Daemon::Idle,
+            durable: Durable::Created,
+            shim: None,
+            identity_file: false,
+            process: Process::None,
+            ..self
         }
     }
 
