@@ -25,6 +25,8 @@ pub(crate) struct Container {
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) paused: bool,
     pub(crate) cgroup: Cgroup,
+    /// What the group counted before this run, if it is not new.
+    pub(crate) earlier_oom_kills: u64,
     /// Its end is the end of everything in it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) log: Option<Log>,
@@ -74,7 +76,7 @@ impl Container {
         self.record = Some(ExitRecord {
             attempt: self.attempt,
             status,
-            oom_killed: oom_kills > 0,
+            oom_killed: oom_kills > self.earlier_oom_kills,
             exited_at: clock::now(),
             boot_id: boot_id.to_owned(),
             boottime_ns: clock::boottime_ns(),

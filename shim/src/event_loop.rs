@@ -122,9 +122,16 @@ impl Shim {
                 self.handle(*source, *flags);
             }
             for key in draining {
-                let has_more = ready
-                    .iter()
-                    .any(|(source, _)| matches!(source, Source::Output(of, _) if *of == key));
+                let has_more = ready.iter().any(|(source, _)| match source {
+                    Source::Output(of, stream) if *of == key => self.may_say_more(key, *stream),
+                    Source::Output(..)
+                    | Source::Api
+                    | Source::Attach
+                    | Source::Connection(_)
+                    | Source::Client(_)
+                    | Source::Exit(_)
+                    | Source::Input(_) => false,
+                });
                 if !has_more {
                     self.output_ended(key);
                 }
@@ -241,6 +248,12 @@ impl Shim {
             keys.push(Key::INIT);
         }
         keys
+    }
+
+    /// Whether a stream of a process that ended may hold more of its output.
+    fn may_say_more(&self, key: Key, stream: Stream) -> bool {
+        let outputs = self.stdio(key).map_or(&[][..], |stdio| &stdio.outputs);
+        outputs.iter().any(|output| output.stream == stream && !output.is_others())
     }
 
     pub(crate) fn has_ended(&self, key: Key) -> bool {
@@ -407,7 +420,16 @@ impl Shim {
 
 /// Accepts a connection of root's, or of whoever this shim runs as; drops any other.
 fn accept(listener: &UnixListener) -> Option<std::os::unix::net::UnixStream> {
-    let (socket, _) = listener.accept().ok()?;
+    let (socket, _) = match listener.accept() {
+        Ok(accepted) => accepted,
+        Err(error) if crate::rpc::is_transient(&error) => return None,
+        Err(error) => {
+            // Out of descriptors, most likely: the listener stays ready, and must not make a spin.
+            report("accept", &error);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            return None;
+        }
+    };
     let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
     (peer.uid.is_root() || peer.uid == rustix::process::getuid()).then_some(socket)
 }

@@ -65,6 +65,7 @@ impl Shim {
             bundle: request.bundle,
             started_at: None,
             paused: false,
+            earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),
             cgroup,
             own_pid_namespace: options.clone_flags & CLONE_NEWPID != 0,
             log,

@@ -28,6 +28,8 @@ pub(crate) struct Stdio {
 pub(crate) struct Output {
     pub(crate) stream: Stream,
     descriptor: OwnedFd,
+    /// Once the process has ended: how much of what can be read may still be its own.
+    own: Option<usize>,
 }
 
 /// What was read from an [`Output`].
@@ -71,7 +73,7 @@ impl Stdio {
             | rustix::pty::OpenptFlags::NOCTTY
             | rustix::pty::OpenptFlags::CLOEXEC;
         let peer = rustix::pty::ioctl_tiocgptpeer(&master, flags).ok();
-        let output = Output { stream: Stream::Stdout, descriptor: master.try_clone()? };
+        let output = Output::new(Stream::Stdout, master.try_clone()?);
         let input = match stdin {
             true => Some(Input::new(master.try_clone()?, once, true)?),
             false => None,
@@ -94,7 +96,7 @@ impl Stdio {
             set_nonblocking(&descriptor)?;
             // A machine that grants less gets the same bytes with more wake-ups.
             let _ = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_BYTES);
-            outputs.push(Output { stream, descriptor });
+            outputs.push(Output::new(stream, descriptor));
         }
         let input = stdin.map(|stdin| Input::new(stdin, once, false)).transpose()?;
         Ok(Self { outputs, input, terminal: None })
@@ -117,6 +119,9 @@ impl Stdio {
     /// The process has ended: nothing may keep its output from ending, and nobody reads its input.
     pub(crate) fn process_ended(&mut self) {
         self.input = None;
+        for output in &mut self.outputs {
+            output.own = Some(PIPE_BYTES);
+        }
         if let Some(terminal) = &mut self.terminal {
             terminal.peer = None;
         }
@@ -128,11 +133,24 @@ impl Output {
         self.descriptor.as_fd()
     }
 
+    fn new(stream: Stream, descriptor: OwnedFd) -> Self {
+        Self { stream, descriptor, own: None }
+    }
+
+    /// Whether what can still be read is not the process' any more. It ended with at most a pipe full
+    /// of output behind it; whatever comes after that somebody else wrote, who may never stop.
+    pub(crate) fn is_others(&self) -> bool {
+        self.own == Some(0)
+    }
+
     /// Reads once.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> Read {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Read {
         match rustix::io::read(&self.descriptor, buffer) {
             Ok(0) => Read::End,
-            Ok(len) => Read::Bytes(len),
+            Ok(len) => {
+                self.own = self.own.map(|own| own.saturating_sub(len));
+                Read::Bytes(len)
+            }
             Err(Errno::AGAIN | Errno::INTR) => Read::Empty,
             // EIO is how a terminal says that its other side is closed.
             Err(_) => Read::End,

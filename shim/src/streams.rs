@@ -140,7 +140,7 @@ impl Shim {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
         let Some(stdio) = self.stdio_mut(key) else { return };
-        let Some(output) = stdio.outputs.iter().find(|output| output.stream == stream) else {
+        let Some(output) = stdio.outputs.iter_mut().find(|output| output.stream == stream) else {
             return;
         };
         match output.read(&mut buffer) {

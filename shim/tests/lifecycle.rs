@@ -203,6 +203,39 @@ fn a_paused_container_stands_still_and_can_still_be_killed() {
 }
 
 #[test]
+fn a_shim_leaves_the_service_that_started_it() {
+    if !may_run() {
+        return;
+    }
+    let mut shim = TestShim::start("service");
+    let mut client = shim.connect();
+    shim.run_shell(&mut client, "exec sleep 1000");
+    let cgroups = || std::fs::read_to_string(format!("/proc/{}/cgroup", shim.pid())).unwrap();
+    let by_services = |line: &&str| line.starts_with("0::") || line.contains(":name=systemd:");
+    eventually("it is in a cgroup of its own", || {
+        cgroups().lines().filter(by_services).all(|line| line.ends_with("-service/shim"))
+    });
+    client.kill("", 9).unwrap();
+    client.wait("").unwrap();
+    shim.release(&mut client);
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_recorded_as_one() {
+    if !may_run() {
+        return;
+    }
+    let mut shim = TestShim::start("oom");
+    shim.options.resources.as_mut().unwrap().memory = Some(20 << 20);
+    let mut client = shim.connect();
+    shim.run_shell(&mut client, "exec dd if=/dev/zero of=/dev/null bs=200M");
+    assert_eq!(client.wait("").unwrap(), 137);
+    let record = shim.record();
+    assert_eq!((record.status, record.oom_killed), (ExitStatus::Signal(9), true));
+    shim.release(&mut client);
+}
+
+#[test]
 fn what_is_left_without_a_pid_namespace_dies_with_the_first_process() {
     if !may_run() {
         return;

@@ -347,6 +347,20 @@ fn what_an_exec_leaves_running_is_not_killed_by_its_pipes() {
 }
 
 #[test]
+fn an_exec_ends_although_what_it_left_floods_its_output() {
+    if !may_run() {
+        return;
+    }
+    let (shim, mut client) = sleeper("floods");
+    client.exec("e1", &exec_of("yes & sleep 0.2; exit 6")).unwrap();
+    let attached = attach_exec(&shim, "e1", false);
+    client.start("e1").unwrap();
+    assert_eq!(client.wait("e1").unwrap(), 6);
+    assert_eq!(attached.finish().last, Some(Kind::End));
+    end(shim, client);
+}
+
+#[test]
 fn the_ends_of_execs_are_told_before_the_containers() {
     if !may_run() {
         return;
