@@ -29,7 +29,7 @@ pub(crate) enum Error {
     /// The connection broke and did not come back in time.
     #[error(
         "lost bosund at {address} while it was answering: {}: see \"systemctl status bosund\"",
-        .status.message()
+        why_lost(.status)
     )]
     Lost { address: String, status: Box<Status> },
     #[error(
@@ -61,26 +61,43 @@ pub(crate) enum Error {
     Terminal { step: &'static str, source: io::Error },
     #[error("cannot {step}: {source}")]
     System { step: &'static str, source: io::Error },
-    #[error("lost the stream of {what}: {}", .status.message())]
+    #[error("lost the stream of {what}: {}", why_lost(.status))]
     StreamLost { what: String, status: Box<Status> },
 }
 
+/// How a verb tells its own failures from the exit code of what it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitCodes {
+    /// `run` and `create`: [`EXIT_OURS`].
+    OfRun,
+    /// `exec`: as `run`, but 1 when there is no running container to run anything in.
+    OfExec,
+    /// Every other verb: 1.
+    Plain,
+}
+
 impl Error {
-    /// The exit code of a verb that failed with this. `ours` is the verb's code for failures of
-    /// bosun: [`EXIT_OURS`] for `run`, `create` and `exec`, 1 elsewhere.
-    pub(crate) fn exit_code(&self, ours: u8) -> u8 {
+    /// The exit code of a verb that failed with this.
+    pub(crate) fn exit_code(&self, codes: ExitCodes) -> u8 {
+        let ours = match codes {
+            ExitCodes::OfRun | ExitCodes::OfExec => EXIT_OURS,
+            ExitCodes::Plain => 1,
+        };
         match self {
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => EXIT_BROKEN_PIPE,
-            Self::Refused(status) if ours == EXIT_OURS => match reason(status) {
-                Some("COMMAND_NOT_FOUND") => EXIT_NOT_FOUND,
-                Some("COMMAND_NOT_EXECUTABLE") => EXIT_NOT_EXECUTABLE,
-                // There was no container to run anything in: docker's 1, also for exec.
-                Some("NO_SUCH_CONTAINER" | "AMBIGUOUS_PREFIX" | "NOT_RUNNING") => 1,
-                Some(_) | None => ours,
+            Self::Refused(status) => match (reason(status), codes) {
+                (Some("COMMAND_NOT_FOUND"), ExitCodes::OfRun | ExitCodes::OfExec) => EXIT_NOT_FOUND,
+                (Some("COMMAND_NOT_EXECUTABLE"), ExitCodes::OfRun | ExitCodes::OfExec) => {
+                    EXIT_NOT_EXECUTABLE
+                }
+                (
+                    Some("NO_SUCH_CONTAINER" | "AMBIGUOUS_PREFIX" | "NOT_RUNNING"),
+                    ExitCodes::OfExec,
+                ) => 1,
+                _ => ours,
             },
             Self::Flag(_) => EXIT_OURS,
-            Self::Refused(_)
-            | Self::Unreachable { .. }
+            Self::Unreachable { .. }
             | Self::Lost { .. }
             | Self::NoAnswer { .. }
             | Self::BadAnswer { .. }
@@ -129,6 +146,15 @@ fn why_unreachable(source: &io::Error) -> String {
     }
 }
 
+/// Why a connection is gone: in the daemon's words when it said so, not in those of HTTP/2.
+pub(crate) fn why_lost(status: &Status) -> &str {
+    if std::error::Error::source(status).is_some() || status.message().is_empty() {
+        "the connection broke"
+    } else {
+        status.message()
+    }
+}
+
 fn refusal(status: &Status) -> String {
     if status.message().is_empty() {
         return format!("bosund refused: {}", status.code().description());
@@ -155,20 +181,26 @@ mod tests {
 
     #[test]
     fn exit_codes_are_dockers() {
+        use ExitCodes::{OfExec, OfRun, Plain};
         let not_found = refused(Code::NotFound, Some("COMMAND_NOT_FOUND"));
         let not_executable = refused(Code::FailedPrecondition, Some("COMMAND_NOT_EXECUTABLE"));
         let in_use = refused(Code::AlreadyExists, Some("NAME_IN_USE"));
+        let no_container = refused(Code::NotFound, Some("NO_SUCH_CONTAINER"));
         let bare = refused(Code::Internal, None);
-        for (error, in_run, elsewhere) in [
-            (&not_found, 127, 1),
-            (&not_executable, 126, 1),
-            (&in_use, 125, 1),
-            (&bare, 125, 1),
-            (&Error::InputNotTerminal, 125, 1),
-            (&Error::Output(io::ErrorKind::BrokenPipe.into()), 141, 141),
+        let flag = Error::Flag(FlagError::NoImage);
+        let pipe = Error::Output(io::ErrorKind::BrokenPipe.into());
+        for (error, of_run, of_exec, plain) in [
+            (&not_found, 127, 127, 1),
+            (&not_executable, 126, 126, 1),
+            (&in_use, 125, 125, 1),
+            (&no_container, 125, 1, 1),
+            (&bare, 125, 125, 1),
+            (&Error::InputNotTerminal, 125, 125, 1),
+            (&flag, 125, 125, 125),
+            (&pipe, 141, 141, 141),
         ] {
-            assert_eq!(error.exit_code(EXIT_OURS), in_run, "{error}");
-            assert_eq!(error.exit_code(1), elsewhere, "{error}");
+            let codes = [OfRun, OfExec, Plain].map(|codes| error.exit_code(codes));
+            assert_eq!(codes, [of_run, of_exec, plain], "{error}");
         }
     }
 

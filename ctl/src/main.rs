@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let ours = commands::exit_code_for_ours(&cli.verb);
+    let codes = commands::exit_codes(&cli.verb);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(commands::run(cli)),
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             if !error.is_silent() {
                 output::complain(&error);
             }
-            error.exit_code(ours)
+            error.exit_code(codes)
         })
         .into()
 }

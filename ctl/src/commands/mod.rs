@@ -28,7 +28,7 @@ use futures::StreamExt;
 use crate::cli::container::ContainerVerb;
 use crate::cli::{Cli, Verb};
 use crate::client::{Client, Deadline};
-use crate::error::{EXIT_OURS, Error};
+use crate::error::{Error, ExitCodes};
 use crate::output;
 
 /// How many containers a verb works on at once.
@@ -67,11 +67,12 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
     }
 }
 
-/// The exit code for failures that are bosun's: told from the container's where there may be one.
-pub(crate) fn exit_code_for_ours(verb: &Verb) -> u8 {
+/// How a verb's failures are told from the exit code of what it runs.
+pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
     match verb {
         Verb::Container(verb) | Verb::Containers(verb) => match verb {
-            ContainerVerb::Run(_) | ContainerVerb::Create(_) | ContainerVerb::Exec(_) => EXIT_OURS,
+            ContainerVerb::Run(_) | ContainerVerb::Create(_) => ExitCodes::OfRun,
+            ContainerVerb::Exec(_) => ExitCodes::OfExec,
             ContainerVerb::Start(_)
             | ContainerVerb::Stop(_)
             | ContainerVerb::Restart(_)
@@ -81,13 +82,13 @@ pub(crate) fn exit_code_for_ours(verb: &Verb) -> u8 {
             | ContainerVerb::Ps(_)
             | ContainerVerb::Inspect(_)
             | ContainerVerb::Logs(_)
-            | ContainerVerb::Attach(_) => 1,
+            | ContainerVerb::Attach(_) => ExitCodes::Plain,
         },
         Verb::Snapshot(_)
         | Verb::Events(_)
         | Verb::Version(_)
         | Verb::Info(_)
-        | Verb::Completion(_) => 1,
+        | Verb::Completion(_) => ExitCodes::Plain,
     }
 }
 
@@ -106,7 +107,7 @@ where
             Ok(line) => output::print(&(line + "\n"))?,
             Err(error) => {
                 output::complain(&error);
-                code = error.exit_code(1);
+                code = error.exit_code(ExitCodes::Plain);
             }
         }
     }

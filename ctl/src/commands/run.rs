@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bosun_proto::v1::state::Status;
-use bosun_proto::v1::{CreateRequest, GetRequest, RemoveRequest};
+use bosun_proto::v1::{CreateRequest, RemoveRequest};
 
 use super::create::{create, options, write_id};
 use crate::cli::create::RunArgs;
@@ -45,11 +45,7 @@ pub(super) async fn run(client: &Arc<Client>, args: RunArgs) -> Result<u8, Error
 /// A `run` whose start was refused changes nothing, as `run -d`: what never ran is removed. Why it
 /// could not run is what the user is told.
 async fn remove_unstarted(client: &Client, id: &str) {
-    let request = GetRequest { container: id.to_owned() };
-    let found = client.call(Deadline::Short, request, |channel, request| async move {
-        client::containers(channel).get(request).await
-    });
-    let never_ran = found.await.is_ok_and(|container| {
+    let never_ran = client.get(id).await.is_ok_and(|container| {
         container.state.is_some_and(|state| state.status() == Status::Created)
     });
     let Ok(request_id) = client::request_id() else { return };

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{Console, End, Input, SignalsGo, Wire, exit_code};
 use crate::cli::create::SessionKeys;
 use crate::client::{self, Client, Deadline};
-use crate::error::Error;
+use crate::error::{Error, why_lost};
 use crate::output;
 use crate::signals::{Signal, Signals};
 use crate::terminal;
@@ -84,7 +84,8 @@ impl Attached {
             let tell = |text: &str| {
                 output::complain_raw(&format!("ctl: {text}{}", console.line_end()));
             };
-            tell(&format!("lost {}: {}: attaching again", self.name, status.message()));
+            tell(&format!("lost {}: {}: attaching again", self.name, why_lost(&status)));
+            client.reconnect(Instant::now(), status).await?;
             match self.open(client, &mut open, true).await? {
                 Opening::Attached(new) => {
                     tell(&format!(

@@ -90,10 +90,14 @@ impl Wire {
     }
 }
 
+/// The requests of a session. They never end by themselves: the end of a request stream is the end
+/// of the input (see the API), and a client that detaches or dies must not cause that.
 fn opening<M>(
     open: M,
     queue: mpsc::Receiver<Up>,
     message: impl Fn(Up) -> M,
 ) -> impl Stream<Item = M> {
-    tokio_stream::once(open).chain(ReceiverStream::new(queue).map(message))
+    tokio_stream::once(open)
+        .chain(ReceiverStream::new(queue).map(message))
+        .chain(tokio_stream::pending())
 }

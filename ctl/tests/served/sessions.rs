@@ -59,7 +59,7 @@ fn a_command_that_cannot_start_is_told_by_the_exit_code() {
         let run = ran(command(&daemon.socket, "run --rm --rootfs / sh"));
         assert_eq!(run.code, wanted, "{run:?}");
         assert!(run.err.ends_with("ctl: \"sh\": no such thing in /\n"), "{run:?}");
-        assert_eq!(fake.book().calls.last().unwrap(), &format!("remove {ID} true"));
+        assert_eq!(fake.book().calls.last().unwrap(), &format!("remove {ID} false"));
 
         let detached = ran(command(&daemon.socket, "run -d --rootfs / sh"));
         assert_eq!(detached.code, wanted, "{detached:?}");
@@ -157,7 +157,7 @@ fn exec_is_a_further_process() {
         ["exec [\"ls\", \"-t\", \"-d\"] [\"A=1\"]", "exec detached [\"sleep\", \"9\"]"]
     );
     let missing = ran(command(&daemon.socket, "exec none ls"));
-    assert_eq!((missing.code, missing.err.as_str()), (125, "ctl: no such container: none\n"));
+    assert_eq!((missing.code, missing.err.as_str()), (1, "ctl: no such container: none\n"));
 }
 
 #[test]

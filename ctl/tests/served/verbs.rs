@@ -98,6 +98,10 @@ fn verbs_on_several_go_on_after_a_failure() {
         assert_eq!((ran.code, ran.out.as_str()), (0, "web\n"), "{words}: {}", ran.err);
         assert_eq!(fake.book().calls.last().unwrap(), call);
     }
+    fake.book().start_failures =
+        [refusal(Code::FailedPrecondition, "ALREADY_RUNNING", "it runs")].into();
+    let running = ran(command(&daemon.socket, "start web"));
+    assert_eq!((running.code, running.out.as_str()), (0, "web\n"), "as docker has it");
     let created = ran(command(&daemon.socket, "create --name new --rootfs / true"));
     assert_eq!((created.code, created.out), (0, format!("{ID}\n")));
 }

@@ -18,6 +18,10 @@ impl Containers for Fake {
         let mut container = running(&options.name);
         container.options = Some(options.clone());
         let mut book = self.book();
+        if matches!(book.process, Some(Process::Refuses(..))) {
+            let state = container.state.get_or_insert_default();
+            state.set_status(state::Status::Created);
+        }
         book.created = Some(options);
         book.containers.push(container);
         Ok(Response::new(CreateResponse {
@@ -44,7 +48,8 @@ impl Containers for Fake {
         let request = request.into_inner();
         self.find(&request.container)?;
         self.note(format!("start {}", request.container), &request.request_id);
-        Ok(Response::new(StartResponse { pid: 1 }))
+        let failure = self.book().start_failures.pop_front();
+        failure.map_or(Ok(Response::new(StartResponse { pid: 1 })), Err)
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {

@@ -65,8 +65,9 @@ pub(crate) struct Book {
     pub(crate) created: Option<ContainerOptions>,
     pub(crate) containers: Vec<Container>,
     pub(crate) process: Option<Process>,
-    /// Answers for the next calls of Stop, one each, before it succeeds.
+    /// Answers for the next calls of Stop and Start, one each, before they succeed.
     pub(crate) stop_failures: VecDeque<Status>,
+    pub(crate) start_failures: VecDeque<Status>,
     /// Events and log records that a subscriber gets; the stream breaks after each inner list.
     pub(crate) events: VecDeque<Vec<Event>>,
     pub(crate) logs: VecDeque<Vec<LogRecord>>,
