@@ -16,6 +16,7 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bosun_proto::v1::containers_server::ContainersServer;
 use bosun_proto::v1::events_server::EventsServer;
@@ -37,6 +38,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// Calls that may be under way at once on one connection.
 const CALLS_PER_CONNECTION: usize = 1024;
+
+/// How long calls under way have when the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// A server that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +95,8 @@ fn socket_group(named: Option<&str>) -> Result<Option<u32>, Error> {
     }
 }
 
-/// Serves all faces until `stop` is done, then lets the calls under way come to their end.
+/// Serves all faces until `stop` is done, then lets the calls under way come to their end: those that
+/// do work, within [`DRAIN`]; streams and waits are cut, and their clients come back.
 ///
 /// # Errors
 /// The transport's.
@@ -121,7 +126,19 @@ pub async fn serve(
         .layer(layers::Trace)
         .layer(layers::Deadline::new(timeout))
         .into_inner();
-    Server::builder()
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stop = async move {
+        stop.await;
+        // Nobody listens when the server has ended by itself.
+        let _ = stopping.send(());
+    };
+    let drained = async move {
+        match stopped.await {
+            Ok(()) => tokio::time::sleep(DRAIN).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let serving = Server::builder()
         .layer(layers)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(1024)
@@ -132,7 +149,9 @@ pub async fn serve(
         .add_service(SnapshotsServer::new(snapshots).max_decoding_message_size(MAX_MESSAGE))
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SystemServer::new(system).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
+    tokio::select! {
+        outcome = serving => Ok(outcome?),
+        () = drained => Ok(()),
+    }
 }
