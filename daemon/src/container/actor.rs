@@ -55,10 +55,6 @@ pub(super) enum Command {
         attempt: u64,
         announced: Option<shim::Exited>,
     },
-    /// Answered once everything before it has been done.
-    Settle {
-        answer: oneshot::Sender<Result<()>>,
-    },
 }
 
 /// What a start is asked for with.
@@ -190,9 +186,6 @@ impl Actor {
                     let _ = answer.send(self.remove(force).await);
                 }
                 Command::Ended { attempt, announced } => self.ended(attempt, announced).await,
-                Command::Settle { answer } => {
-                    let _ = answer.send(Ok(()));
-                }
             }
             if matches!(self.state, State::Removed) {
                 return;
@@ -348,13 +341,14 @@ impl Actor {
             (Some(announced), None) => announced_exit(announced),
             (None, None) => self.shim_lost(&running).await,
         };
-        if let Err(error) = self.commit_exit(attempt, exit).await {
+        if let Err(error) = self.commit_exit(attempt, &exit).await {
             tracing::error!(container = %self.key, %error, "exit not committed; its record stays with the shim");
             return;
         }
         fail::fail_point!("daemon.stop.after_exit_committed");
         run::let_go(&self.core, &self.key, running.lease.as_ref(), Some(&running.shim), attempt)
             .await;
+        self.tell(exit);
         self.take_apart(running);
     }
 
@@ -395,11 +389,11 @@ impl Actor {
     }
 
     /// Commits the end of a run; with `auto_remove`, the end of the container too.
-    pub(super) async fn commit_exit(&mut self, attempt: u64, exit: Exit) -> Result<()> {
+    async fn commit_exit(&mut self, attempt: u64, exit: &Exit) -> Result<()> {
         let mut record = Record::clone(&*self.record()?);
         record.run = Run::Ended { attempt, exit: exit.clone() };
         let auto_remove = record.options.auto_remove;
-        let events = self.exit_events(&record, &exit);
+        let events = self.exit_events(&record, exit);
         let namespace = self.key.namespace.to_string();
         let stored = record.clone();
         self.core
@@ -418,14 +412,19 @@ impl Actor {
             })
             .await?;
         self.record = Some(Arc::new(record));
+        Ok(())
+    }
+
+    /// Tells everybody of an exit that is committed. The ports are free by now, and with
+    /// `auto_remove` so is the name.
+    fn tell(&mut self, exit: Exit) {
         self.state = State::Exited(exit.clone());
-        if auto_remove {
+        if self.record.as_ref().is_some_and(|record| record.options.auto_remove) {
             self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
             self.show(Phase::Removed(Some(exit)));
         } else {
             self.show(phase_of(&self.state));
         }
-        Ok(())
     }
 
     fn exit_events(&self, record: &Record, exit: &Exit) -> Vec<NewEvent> {

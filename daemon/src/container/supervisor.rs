@@ -11,10 +11,10 @@ use shim_wire::attach::Hello;
 use shim_wire::id::Id;
 
 use super::actor::{Actor, Begin, Command, Started, container_event};
-use super::handle::{Handle, Phase};
+use super::handle::Handle;
 use super::record::{Exit, Record, Run};
 use super::registry::{Registry, short};
-use super::run::{self, Peer, Prepared, Running, Start};
+use super::run::{self, Peer, Running, Start};
 use super::{Key, recover};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -208,7 +208,7 @@ impl Supervisor {
         let prepared = match start {
             false => None,
             true => {
-                let prepared = self.prepare(key, &record).await;
+                let prepared = run::prepare(&self.core, &record, &self.port_owners());
                 Some(prepared.map_err(|error| (error, name.clone()))?)
             }
         };
@@ -258,23 +258,6 @@ impl Supervisor {
                 Err((error, name))
             }
         }
-    }
-
-    /// Binds ports and leases an address. A port that one of our own containers is just giving up is
-    /// waited for.
-    async fn prepare(&self, key: &Key, record: &Record) -> Result<Prepared> {
-        let first = run::prepare(&self.core, record, &self.port_owners());
-        let Err(Error::Network(error)) = &first else { return first };
-        if !matches!(**error, crate::network::Error::PortInUse { .. }) {
-            return first;
-        }
-        for handle in self.registry.list(&key.namespace) {
-            if let Phase::Exited(_) = handle.view().phase {
-                // One that is gone has settled.
-                let _ = handle.ask(|answer| Command::Settle { answer }).await;
-            }
-        }
-        run::prepare(&self.core, record, &self.port_owners())
     }
 
     async fn begin(
@@ -361,8 +344,6 @@ impl Supervisor {
             if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
                 return Err(Error::StillHeld { id: stopping.label(), seconds: KILLED.as_secs() });
             }
-            // One that is gone has settled.
-            let _ = stopping.ask(|answer| Command::Settle { answer }).await;
             Ok(())
         });
         task.await.unwrap_or(Err(Error::Stopping))?;
