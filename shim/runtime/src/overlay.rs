@@ -1,7 +1,7 @@
 //! The rootfs itself: an overlay of layers, or a directory.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -27,20 +27,32 @@ pub(crate) enum Made {
 
 /// Assembles the rootfs.
 pub(crate) fn make(rootfs: &Rootfs) -> Result<Made, Error> {
-    if rootfs.lower.is_empty() {
-        return bind(&rootfs.directory).map(Made::Detached);
+    match rootfs.lower.as_slice() {
+        [] => return bind(&rootfs.directory).map(Made::Detached),
+        // Not an overlay for kernels before 6.10, and none is needed.
+        [layer] if rootfs.upper.is_empty() => return view(layer).map(Made::Detached),
+        [_, ..] => {}
     }
     // A backslash there is or is not an escape, by the version of the kernel.
     let fits = |path: &String| path.len() < MAX_VALUE && !path.contains('\\');
-    if !rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]).all(fits) {
+    let all_fit = rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]).all(fits);
+    if !all_fit || !takes_layers_one_by_one() {
         return legacy(rootfs);
     }
     match layered(rootfs) {
         Ok(mount) => Ok(Made::Detached(mount)),
-        // No fsopen for overlays, or none that takes layers one by one (Linux 6.8).
+        // A kernel that is not what its version says.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => legacy(rootfs),
         Err(errno) => Err(missing_layer(rootfs, errno)),
     }
+}
+
+/// Since Linux 6.8. Told by the version, because to try it leaves a line in the kernel's log.
+fn takes_layers_one_by_one() -> bool {
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().unwrap_or_default().split(['.', '-', '+']);
+    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    next().zip(next()).is_some_and(|version| version >= (6, 8))
 }
 
 /// A copy of the directory's mount, with what is mounted below it.
@@ -48,13 +60,22 @@ fn bind(directory: &str) -> Result<OwnedFd, Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let mount = open_tree(CWD, directory, flags).map_err(|errno| Error::MountSource {
-        source: directory.to_owned(),
-        destination: "/".to_owned(),
-        errno,
-    })?;
+    let mount = open_tree(CWD, directory, flags).map_err(|errno| missing(directory, errno))?;
     mounts::make_private(&mount, directory)?;
     Ok(mount)
+}
+
+/// A single layer as it is, read-only.
+fn view(layer: &str) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, layer, flags).map_err(|errno| missing(layer, errno))?;
+    mounts::make_private(&mount, layer)?;
+    mounts::make_read_only(mount.as_fd(), false, layer)?;
+    Ok(mount)
+}
+
+fn missing(source: &str, errno: Errno) -> Error {
+    Error::MountSource { source: source.to_owned(), destination: "/".to_owned(), errno }
 }
 
 /// With the layers given one by one, so that commas and colons in a path have no meaning.
@@ -119,7 +140,7 @@ fn missing_layer(rootfs: &Rootfs, errno: Errno) -> Error {
     let written = [&rootfs.upper, &rootfs.work].into_iter().filter(|path| !path.is_empty());
     for path in rootfs.lower.iter().chain(written) {
         if let Err(errno) = rustix::fs::stat(path.as_str()) {
-            return Error::MountSource { source: path.clone(), destination: "/".to_owned(), errno };
+            return missing(path, errno);
         }
     }
     Error::System { step: Step::Overlay, object: rootfs.lower.join(" over "), errno }

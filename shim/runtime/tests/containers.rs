@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         capabilities_are_as_given,
         a_read_only_root_refuses,
         a_directory_is_bound_as_root,
+        layers_without_an_upper_directory_are_a_view,
         the_hosts_own_tree_below_an_overlay,
         layers_with_odd_and_long_names,
         without_a_cgroup_namespace_only_its_own_groups_are_seen,
@@ -333,6 +334,20 @@ fn a_directory_is_bound_as_root() {
     assert!(error.to_string().contains("/no/such/layer"), "{error}");
 }
 
+fn layers_without_an_upper_directory_are_a_view() {
+    for count in [1, 2] {
+        let mut sandbox = Sandbox::script("touch /x || echo refused");
+        let other = sandbox.path("host").to_str().unwrap().to_owned();
+        let rootfs = sandbox.plan.rootfs.as_mut().unwrap();
+        rootfs.upper.clear();
+        rootfs.work.clear();
+        rootfs.lower.push(other);
+        rootfs.lower.truncate(count);
+        assert_eq!(sandbox.run().stdout, "refused\n", "{count} layers");
+        assert!(!sandbox.path("root/x").exists());
+    }
+}
+
 fn the_hosts_own_tree_below_an_overlay() {
     let mut sandbox = Sandbox::script("ls / >/dev/null && touch /bosun-test-made && echo made");
     sandbox.plan.rootfs.as_mut().unwrap().lower = vec!["/".to_owned()];
@@ -362,7 +377,7 @@ fn layers_with_odd_and_long_names() {
 
 fn without_a_cgroup_namespace_only_its_own_groups_are_seen() {
     let mut sandbox = Sandbox::script(
-        "cat /proc/self/cgroup; for d in /sys/fs/cgroup/*/; do cat ${d}cgroup.procs; done | sort -u",
+        "cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | sort -u",
     );
     sandbox.options.clone_flags &= !0x0200_0000;
     sandbox.options.new_cgroup_namespace = false;
