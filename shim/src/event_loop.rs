@@ -15,7 +15,7 @@ use shim_wire::lifecycle::{ShimEvent, ShimState};
 use shim_wire::ttrpc::Response;
 
 use crate::args::Arguments;
-use crate::attach::{Client, MAX_CLIENTS};
+use crate::attach::{Attachment, Client, MAX_CLIENTS};
 use crate::container::Container;
 use crate::log::Stream;
 use crate::process::{Exec, ExecState, Key, Waiter};
@@ -194,7 +194,7 @@ impl Shim {
             add(source, PollFd::from_borrowed_fd(socket, interest));
         }
         for client in &self.clients {
-            let held = client.attachment().is_some_and(|to| to.stdin && self.is_full(to.process));
+            let held = client.attachment().is_some_and(|to| self.holds(to));
             let interest = client.interest(held);
             if !interest.is_empty() {
                 let source = Source::Client(client.serial);
@@ -266,6 +266,13 @@ impl Shim {
     pub(crate) fn is_full(&self, key: Key) -> bool {
         let input = self.stdio(key).and_then(|stdio| stdio.input.as_ref());
         input.is_some_and(crate::stdio::Input::is_full)
+    }
+
+    /// Whether what a client says has to wait with it: until its exec is started, and while its
+    /// process takes no more input.
+    pub(crate) fn holds(&self, to: Attachment) -> bool {
+        let exec = self.exec(to.process).map(|exec| &exec.state);
+        matches!(exec, Some(ExecState::Created(_))) || (to.stdin && self.is_full(to.process))
     }
 }
 

@@ -142,6 +142,7 @@ impl Shim {
         if let Some(Exec { state, .. }) = exec {
             *state = ExecState::Running { child, stdio };
         }
+        self.obey_all(key);
         Ok(pid)
     }
 }

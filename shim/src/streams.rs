@@ -32,14 +32,23 @@ impl Shim {
         self.obey(serial);
     }
 
+    /// Does what the clients of a process asked for before it was started.
+    pub(crate) fn obey_all(&mut self, key: Key) {
+        let attached = |client: &&Client| client.attachment().is_some_and(|to| to.process == key);
+        let clients: Vec<u64> = self.clients.iter().filter(attached).map(|c| c.serial).collect();
+        for serial in clients {
+            self.obey(serial);
+        }
+    }
+
     /// Does what a client asked for, as long as its process takes the input.
     fn obey(&mut self, serial: u64) {
         loop {
             let Some(client) = self.client(serial) else { return };
             let attachment = client.attachment();
             let key = attachment.map_or(Key::INIT, |attachment| attachment.process);
-            if attachment.is_some_and(|attachment| attachment.stdin) && self.is_full(key) {
-                return;
+            if attachment.is_some_and(|attachment| self.holds(attachment)) {
+                break;
             }
             let Some(client) = self.client(serial) else { return };
             match client.next() {
@@ -125,14 +134,7 @@ impl Shim {
             stdio.input = None;
         }
         if was_full && !self.is_full(key) {
-            let sends = |client: &Client| {
-                client.attachment().is_some_and(|to| to.stdin && to.process == key)
-            };
-            let senders: Vec<u64> =
-                self.clients.iter().filter(|c| sends(c)).map(|c| c.serial).collect();
-            for serial in senders {
-                self.obey(serial);
-            }
+            self.obey_all(key);
         }
     }
 

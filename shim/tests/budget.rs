@@ -119,3 +119,39 @@ os.write(1, block[:{BYTES} % len(block)])'; exec sleep 1000"
     client.wait("").unwrap();
     shim.release(&mut client);
 }
+
+/// Milliseconds since `began`, to three digits.
+fn milliseconds(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1_000.0
+}
+
+#[test]
+fn the_way_of_a_container_takes_milliseconds() {
+    const ROUNDS: usize = 20;
+    const STEPS: [&str; 6] = ["spawned", "created", "started", "ended", "released", "gone"];
+    let mut times: [Vec<f64>; 6] = Default::default();
+    for round in 0..ROUNDS {
+        let began = Instant::now();
+        let Some(mut shim) = start(&format!("way-{round}")) else { return };
+        let plan = shim.plan_of(&["/bin/true"]);
+        let mut client = shim.connect();
+        client.status();
+        times[0].push(milliseconds(began));
+        shim.create(&mut client, &plan).unwrap();
+        times[1].push(milliseconds(began));
+        client.start("").unwrap();
+        times[2].push(milliseconds(began));
+        assert_eq!(client.wait("").unwrap(), 0);
+        times[3].push(milliseconds(began));
+        let request = shim_wire::shim::ReleaseRequest { attempt: 1 };
+        client.call::<shim_wire::task::Empty>(support::SHIM, "Release", &request).unwrap();
+        times[4].push(milliseconds(began));
+        shim.wait_end();
+        times[5].push(milliseconds(began));
+    }
+    for (step, times) in STEPS.iter().zip(&mut times) {
+        times.sort_by(f64::total_cmp);
+        println!("{step:>9}: {:6.2} ms, median of {ROUNDS}", times[ROUNDS / 2]);
+    }
+    assert!(times[5][ROUNDS / 2] < 200.0, "a container's way takes too long");
+}

@@ -326,3 +326,44 @@ fn a_published_port_stays_taken_while_the_container_lives() {
     shim.release(&mut client);
     std::net::TcpListener::bind(address).unwrap();
 }
+
+#[test]
+fn garbage_on_a_socket_ends_that_connection_alone() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    if !may_run() {
+        return;
+    }
+    let mut shim = TestShim::start("garbage");
+    let mut client = shim.connect();
+    shim.run_shell(&mut client, "exec sleep 1000");
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..200 {
+        let path = if round % 2 == 0 { shim.sockets.shim() } else { shim.sockets.attach() };
+        let mut rude = UnixStream::connect(path).unwrap();
+        let garbage: Vec<u8> = (0..500)
+            .map(|_| {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                seed.to_le_bytes()[3]
+            })
+            .collect();
+        // A short frame of its kind now and then, so that more than headers is looked at.
+        let header: &[u8] = match round % 4 {
+            0 => &[0, 0, 0, 40, 0, 0, 0, 1, 1, 0],
+            1 => &[5, 0, 0, 0, 40],
+            _ => &[],
+        };
+        rude.write_all(header).unwrap();
+        // The shim may have hung up before the end.
+        let _ = rude.write_all(&garbage);
+        let _ = rude.shutdown(std::net::Shutdown::Write);
+        let _ = rude.read_to_end(&mut Vec::new());
+    }
+    let status = client.status();
+    assert_eq!((status.phase(), status.attached), (Phase::Running, 0));
+    client.kill("", 9).unwrap();
+    assert_eq!(client.wait("").unwrap(), 137);
+    shim.release(&mut client);
+}

@@ -290,6 +290,25 @@ fn an_exec_has_streams_and_an_exit_of_its_own() {
 }
 
 #[test]
+fn what_is_said_to_an_exec_before_its_start_is_not_lost() {
+    if !may_run() {
+        return;
+    }
+    let (shim, mut client) = sleeper("early");
+    let mut options = exec_of("exec md5sum");
+    options.stdin = true;
+    client.exec("e1", &options).unwrap();
+    let mut attached = attach_exec(&shim, "e1", true);
+    attached.type_in(b"early\n");
+    attached.send(Kind::CloseStdin, &[]);
+    std::thread::sleep(Duration::from_millis(50));
+    client.start("e1").unwrap();
+    assert_eq!(client.wait("e1").unwrap(), 0);
+    assert!(attached.finish().text().starts_with("afaecdd59b3c26b63e9c8929f1e22749"));
+    end(shim, client);
+}
+
+#[test]
 fn an_exec_has_a_terminal_of_its_own() {
     if !may_run() {
         return;

@@ -31,6 +31,8 @@ pub(super) struct LogFile {
     max_size: u64,
     /// How many files are kept, the current one included.
     max_files: u32,
+    /// Something was written that may not survive a power cut yet.
+    unsynced: bool,
     /// When the path was last compared to the file, in nanoseconds since the epoch.
     checked: u64,
     lost: u64,
@@ -64,6 +66,7 @@ impl LogFile {
             size,
             max_size: options.max_size,
             max_files: options.max_files.max(1),
+            unsynced: false,
             checked: 0,
             lost: 0,
             gap: 0,
@@ -126,14 +129,18 @@ impl LogFile {
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
     }
 
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let (file, place, size) = open_for_records(&self.path)?;
         if place != self.place {
             // What was acknowledged stays, also where nobody looks for it any more.
-            let _ = self.file.sync_data();
+            let _ = self.sync();
         }
         (self.file, self.place, self.size) = (file, place, size);
         Ok(())
@@ -159,6 +166,7 @@ impl LogFile {
     /// Writes all of `bytes`; on failure, says how many of them the file has got.
     fn write(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut written = 0;
+        self.unsynced = true;
         while written < bytes.len() {
             match self.file.write(&bytes[written..]) {
                 Ok(0) => return Err(written),
@@ -208,7 +216,7 @@ impl LogFile {
     /// Moves every file one number up and begins a new one.
     fn rotate(&mut self) -> io::Result<()> {
         fail::fail_point!("shim.log.before_rotate");
-        self.file.sync_data()?;
+        self.sync()?;
         if self.max_files == 1 {
             self.file.set_len(0)?;
             self.size = 0;
