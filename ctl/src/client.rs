@@ -94,6 +94,13 @@ impl std::fmt::Display for Address {
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace(MetadataValue<Ascii>);
 
+impl Namespace {
+    pub(crate) fn as_str(&self) -> &str {
+        // Made of a str.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
 impl FromStr for Namespace {
     type Err = FlagError;
 

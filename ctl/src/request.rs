@@ -85,7 +85,7 @@ pub(crate) fn container_options(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::ffi::OsString;
 
     use super::*;
     use crate::cli::container::ContainerVerb;
@@ -93,7 +93,8 @@ mod tests {
 
     fn options(words: &str) -> Result<ContainerOptions, FlagError> {
         let words = ["ctl", "run"].into_iter().chain(words.split_whitespace());
-        let Verb::Container(ContainerVerb::Run(args)) = Cli::try_parse_from(words).unwrap().verb
+        let Verb::OnContainers(ContainerVerb::Run(args)) =
+            Cli::read(words.map(OsString::from)).unwrap().verb
         else {
             panic!("not a run");
         };

@@ -40,7 +40,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(cli: Cli) -> Result<u8, Error> {
     let client = Arc::new(Client::new(cli.address, cli.namespace));
     match cli.verb {
-        Verb::Container(verb) | Verb::Containers(verb) => container(&client, verb).await,
+        Verb::OnContainers(verb) => container(&client, verb).await,
         Verb::Snapshot(verb) => snapshot::run(&client, verb).await,
         Verb::Events(args) => events::run(&client, args).await,
         Verb::Version(args) => version::run(&client, args).await,
@@ -70,7 +70,7 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
 /// How a verb's failures are told from the exit code of what it runs.
 pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
     match verb {
-        Verb::Container(verb) | Verb::Containers(verb) => match verb {
+        Verb::OnContainers(verb) => match verb {
             ContainerVerb::Run(_) | ContainerVerb::Create(_) => ExitCodes::OfRun,
             ContainerVerb::Exec(_) => ExitCodes::OfExec,
             ContainerVerb::Start(_)
