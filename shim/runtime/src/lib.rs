@@ -22,6 +22,7 @@
 //! | `rootfs` | every path inside a rootfs: the one way in |
 //! | `tree` | the container's mounts as a whole |
 //! | `mounts`, `overlay`, `cgroupfs` | single mounts, detached until they are complete |
+//! | `setattr` | mount attributes, also on kernels that can't change what is detached |
 //! | `hide` | masked and read-only paths |
 //! | `dev`, `stdio` | device nodes, the pty, descriptors 0 to 2 |
 //! | `parameters` | host name, kernel parameters |
@@ -53,6 +54,7 @@ mod parameters;
 mod process;
 mod procfs;
 mod rootfs;
+mod setattr;
 mod stdio;
 mod tree;
 mod user;

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         layers_without_an_upper_directory_are_a_view,
         the_hosts_own_tree_below_an_overlay,
         layers_with_odd_and_long_names,
+        kernels_that_can_not_change_detached_mounts,
         without_a_cgroup_namespace_only_its_own_groups_are_seen,
         network_is_handed_over,
         init_reaps_and_passes_signals_on,
@@ -354,6 +355,56 @@ fn the_hosts_own_tree_below_an_overlay() {
     assert_eq!(sandbox.run().stdout, "made\n");
     assert!(!std::path::Path::new("/bosun-test-made").exists());
     assert!(sandbox.path("upper/bosun-test-made").exists());
+}
+
+/// As before Linux 5.12: the call is not there, and mount(2) has to do.
+fn kernels_that_can_not_change_detached_mounts() {
+    let mut sandbox = Sandbox::script(
+        "stat -c %t:%T /proc/keys; cat /proc/keys | wc -c
+         echo 1 > /proc/sys/vm/swappiness && echo written
+         touch /proc/acpi/x /sys/fs/cgroup/x /bound/x /x && echo written
+         grep -c shared: /proc/self/mountinfo; grep ' /bound ' /proc/self/mountinfo
+         exit 0",
+    );
+    let source = sandbox.path("host").to_str().unwrap().to_owned();
+    sandbox.plan.mounts.push(shim_wire::plan::PlanMount {
+        destination: "/bound".to_owned(),
+        kind: "bind".to_owned(),
+        source,
+        flags: 0x5000 | 1 | 4,
+        ..Default::default()
+    });
+    sandbox.plan.rootfs.as_mut().unwrap().readonly = true;
+    let expected = sandbox.run().stdout;
+    let (before, _) = expected.split_once("0\n").unwrap();
+    assert!(before.ends_with("1:3\n") && expected.contains(" ro,nodev"), "{expected}");
+    refuse_system_call(442);
+    let found = sandbox.run().stdout;
+    let strip = |text: &str| -> Vec<String> {
+        // Of a mount, all but the numbers of itself, its parent and its device.
+        let skip = |line: &str| if line.contains(" - ") { 3 } else { 0 };
+        text.lines().map(|line| line.split(' ').skip(skip(line)).collect()).collect()
+    };
+    assert_eq!(strip(&found), strip(&expected), "{found}");
+    assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
+    assert!(sandbox.host_is_untouched());
+}
+
+/// Makes a system call of this process one that its kernel does not have.
+fn refuse_system_call(number: u32) {
+    let instruction = |code: u16, jt: u8, jf: u8, k: u32| {
+        let mut bytes = code.to_ne_bytes().to_vec();
+        bytes.extend([jt, jf]);
+        bytes.extend(k.to_ne_bytes());
+        bytes
+    };
+    let program = [
+        instruction(0x20, 0, 0, 0),
+        instruction(0x15, 0, 1, number),
+        instruction(0x06, 0, 0, 0x0005_0000 | 38),
+        instruction(0x06, 0, 0, 0x7fff_0000),
+    ];
+    shim_sys::seccomp::install_filter(&program.concat(), 0).unwrap();
 }
 
 fn layers_with_odd_and_long_names() {
