@@ -138,6 +138,8 @@ fn daemon_store() {
             live(&daemon);
             if daemon.ended_by_itself(Duration::from_millis(200)).is_none() {
                 assert!(commit > 3, "{point} is passed only {commit} times");
+                daemon.kill();
+                daemon.clear_environment();
                 break;
             }
             daemon.clear_environment();
