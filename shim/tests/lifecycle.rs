@@ -328,6 +328,29 @@ fn a_published_port_stays_taken_while_the_container_lives() {
 }
 
 #[test]
+fn a_container_dies_with_its_shim() {
+    if !may_run() {
+        return;
+    }
+    let mut shim = TestShim::start("killed");
+    let mut client = shim.connect();
+    let pid = shim.run_shell(&mut client, "sleep 1000 & exec sleep 1000");
+    client.exec("e1", &support::exec_of("exec sleep 1000")).unwrap();
+    let exec = client.start("e1").unwrap();
+    shim.kill();
+    for pid in [pid, exec] {
+        let began = Instant::now();
+        eventually("the process is dead", || {
+            // A zombie waits for whoever reaps it.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+        });
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+    assert!(!shim.container.exit().exists(), "nobody invents a status");
+}
+
+#[test]
 fn garbage_on_a_socket_ends_that_connection_alone() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;

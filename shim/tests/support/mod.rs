@@ -204,6 +204,12 @@ impl TestShim {
         fs::read_to_string(self.run.shim_log()).unwrap()
     }
 
+    /// Kills the shim itself.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
