@@ -6,12 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use shim_wire::plan::ExecOptions;
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(100, |rounds| rounds.parse().unwrap());
-    let mut steps: [Vec<Duration>; 4] = Default::default();
+    let mut steps: [Vec<Duration>; 5] = Default::default();
     // As on a machine in use: the groups above the container's are there already.
     let keeper = support::Sandbox::new();
     keeper.cgroup().create(&Default::default()).unwrap();
@@ -38,7 +40,16 @@ fn main() {
             step.push(value);
         }
     }
-    for (name, values) in ["create", "start", "exit", "remove"].iter().zip(&mut steps) {
+    let running = support::Sandbox::script("sleep 1000");
+    let created = running.start();
+    let options = ExecOptions { process: Some(support::process()), ..ExecOptions::default() };
+    for _ in 0..rounds {
+        let began = Instant::now();
+        let waiting = running.exec(&created, &options).unwrap();
+        assert_eq!(support::wait(&waiting.pidfd), 0);
+        steps[4].push(began.elapsed());
+    }
+    for (name, values) in ["create", "start", "exit", "remove", "exec"].iter().zip(&mut steps) {
         values.sort_unstable();
         let at = |part: usize| values[(values.len() - 1) * part / 100].as_secs_f64() * 1e3;
         println!("{name:8} best {:.2}  median {:.2}  p90 {:.2} ms", at(0), at(50), at(90));

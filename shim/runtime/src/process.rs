@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
@@ -124,9 +125,15 @@ impl Drop for Unfinished {
     }
 }
 
+/// How long a killed child may take to go: one that hangs in a disk is left behind, to be reaped by
+/// whoever reaps for the caller.
+const END: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 /// Kills and reaps a child.
 fn end(pidfd: &OwnedFd) {
     // It may have ended by itself, and is then only reaped.
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
-    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+    while let Err(Errno::INTR) = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&END)) {}
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), options) {}
 }

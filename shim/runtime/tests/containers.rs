@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         init_reaps_and_passes_signals_on,
         the_host_is_told_apart_by_names,
         kernel_parameters_of_its_own_namespaces,
+        mounts_travel_only_where_the_plan_says,
         resource_limits_umask_and_oom_score,
     ])
 }
@@ -520,6 +521,54 @@ fn kernel_parameters_of_its_own_namespaces() {
     {
         sandbox.plan.sysctls = vec![sysctl(path, value)];
         assert_eq!(sandbox.error().kind(), Kind::Refused, "{path}");
+    }
+}
+
+/// In a mount namespace of the test's own, so that nothing reaches the machine's.
+fn mounts_travel_only_where_the_plan_says() {
+    use rustix::mount::{MountFlags, MountPropagationFlags as Propagation, mount, mount_change};
+    const SHARED: u64 = 1 << 20;
+    const SLAVE: u64 = 1 << 19;
+    shim_sys::clone::unshare(0x0002_0000).unwrap();
+    mount_change("/", Propagation::PRIVATE | Propagation::REC).unwrap();
+    for (propagation, goes_out, comes_in) in
+        [(0, false, false), (SLAVE | 0x4000, false, true), (SHARED | 0x4000, true, true)]
+    {
+        let mut sandbox = Sandbox::script(
+            "mount -t tmpfs inner /bound/inside; echo up; read go; grep -c ' /bound/outside ' /proc/self/mountinfo",
+        );
+        let host = sandbox.path("host");
+        mount("outer", &host, "tmpfs", MountFlags::empty(), None).unwrap();
+        mount_change(&host, Propagation::SHARED).unwrap();
+        for name in ["inside", "outside"] {
+            std::fs::create_dir(host.join(name)).unwrap();
+        }
+        let capabilities = sandbox.process().capabilities.as_mut().unwrap();
+        for set in [&mut capabilities.bounding, &mut capabilities.permitted] {
+            *set |= 1 << 21;
+        }
+        capabilities.effective |= 1 << 21;
+        sandbox.options.stdin = true;
+        sandbox.plan.mounts.push(shim_wire::plan::PlanMount {
+            destination: "/bound".to_owned(),
+            kind: "bind".to_owned(),
+            source: host.to_str().unwrap().to_owned(),
+            flags: 0x5000,
+            propagation,
+            ..Default::default()
+        });
+        let created = sandbox.start();
+        let ProcessIo::Pipes { stdin: Some(stdin), stdout, stderr: _ } = created.process.io else {
+            panic!("no pipes");
+        };
+        rustix::io::read(&stdout, &mut [0; 16]).unwrap();
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(table.contains("/host/inside "), goes_out, "{propagation:#x}");
+        mount("late", host.join("outside"), "tmpfs", MountFlags::empty(), None).unwrap();
+        drop(stdin);
+        assert_eq!(read(stdout).trim() == "1", comes_in, "{propagation:#x}");
+        wait(&created.process.pidfd);
+        rustix::mount::unmount(&host, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }
 
