@@ -88,7 +88,7 @@ impl Io for Service {
         let tty = handle.record().map(|record| record.options.tty).unwrap_or(false);
         let opened = v1::Opened { id: handle.key().id.to_string(), exec_id: String::new(), tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
-        let input = Ends(tokio::spawn(forward_attach_input(messages, attached.writer)));
+        let input = Ends(tokio::spawn(forward_input(messages, attach_input, attached.writer)));
         tokio::spawn(async move {
             let _input = input;
             if forward_output(opened, attached.reader, &chunks).await {
@@ -119,7 +119,7 @@ impl Io for Service {
         let opened =
             v1::Opened { id: handle.key().id.to_string(), exec_id: exec_id.clone(), tty: open.tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
-        let input = Ends(tokio::spawn(forward_exec_input(messages, attached.writer)));
+        let input = Ends(tokio::spawn(forward_input(messages, exec_input, attached.writer)));
         let supervisor = Arc::clone(&self.supervisor);
         tokio::spawn(async move {
             let _input = input;
@@ -284,49 +284,49 @@ async fn finish(chunks: &Chunks, exit: CoreResult<v1::Exit>) {
     let _ = chunks.send(last).await;
 }
 
+/// What a client sends after its first message, whichever of the two calls it made.
 enum Input {
     Bytes(Vec<u8>),
     Resize(v1::WindowSize),
     Close,
 }
 
-async fn forward_attach_input(
-    mut messages: Streaming<v1::AttachRequest>,
-    mut writer: AttachWriter,
-) {
+fn attach_input(message: v1::AttachRequest) -> Option<Input> {
     use v1::attach_request::Message;
-    while let Some(message) = messages.next().await {
-        // A client that vanished did not end the input; the shim knows what that means for whom.
-        let Ok(message) = message else { return };
-        let input = match message.message {
-            Some(Message::Stdin(bytes)) => Input::Bytes(bytes),
-            Some(Message::Resize(window)) => Input::Resize(window),
-            Some(Message::CloseStdin(_)) => Input::Close,
-            Some(Message::Open(_)) | None => continue,
-        };
-        if forward(&mut writer, input).await.is_err() {
-            return;
-        }
+    match message.message? {
+        Message::Stdin(bytes) => Some(Input::Bytes(bytes)),
+        Message::Resize(window) => Some(Input::Resize(window)),
+        Message::CloseStdin(_) => Some(Input::Close),
+        Message::Open(_) => None,
     }
-    keep(writer).await;
 }
 
-async fn forward_exec_input(mut messages: Streaming<v1::ExecRequest>, mut writer: AttachWriter) {
+fn exec_input(message: v1::ExecRequest) -> Option<Input> {
     use v1::exec_request::Message;
-    while let Some(message) = messages.next().await {
-        // A client that vanished did not end the input; the shim knows what that means for whom.
-        let Ok(message) = message else { return };
-        let input = match message.message {
-            Some(Message::Stdin(bytes)) => Input::Bytes(bytes),
-            Some(Message::Resize(window)) => Input::Resize(window),
-            Some(Message::CloseStdin(_)) => Input::Close,
-            Some(Message::Open(_)) | None => continue,
-        };
+    match message.message? {
+        Message::Stdin(bytes) => Some(Input::Bytes(bytes)),
+        Message::Resize(window) => Some(Input::Resize(window)),
+        Message::CloseStdin(_) => Some(Input::Close),
+        Message::Open(_) => None,
+    }
+}
+
+/// Passes a client's input on. At its end the writing half is held until the output has ended too:
+/// its being dropped would read as the client's going.
+async fn forward_input<M>(
+    mut messages: Streaming<M>,
+    input: fn(M) -> Option<Input>,
+    mut writer: AttachWriter,
+) {
+    while let Some(Ok(message)) = messages.next().await {
+        let Some(input) = input(message) else { continue };
         if forward(&mut writer, input).await.is_err() {
             return;
         }
     }
-    keep(writer).await;
+    // A shim that is gone has no input to end.
+    let _ = writer.close_stdin().await;
+    std::future::pending::<()>().await;
 }
 
 async fn forward(writer: &mut AttachWriter, input: Input) -> std::io::Result<()> {
@@ -335,14 +335,6 @@ async fn forward(writer: &mut AttachWriter, input: Input) -> std::io::Result<()>
         Input::Resize(window) => writer.resize(window.width, window.height).await,
         Input::Close => writer.close_stdin().await,
     }
-}
-
-/// Ends the input and holds the writing half until the output has ended: its being dropped would
-/// read as the client's going.
-async fn keep(mut writer: AttachWriter) {
-    // A shim that is gone has no input to end.
-    let _ = writer.close_stdin().await;
-    std::future::pending::<()>().await;
 }
 
 /// A task that ends with the scope that holds this.
