@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use shim_wire::attach::Hello;
 use shim_wire::exit::{ExitRecord, ExitStatus};
 use shim_wire::lifecycle::{self, Evidence, Verdict};
@@ -14,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::Key;
+use super::adopted;
 use super::handle::{Handle, Phase, View};
 use super::record::{Exit, Record, Run};
 use super::registry::{Registry, label};
@@ -368,13 +368,8 @@ impl Actor {
         if let Some(record) = self.exit_record(running.attempt) {
             return Exit::recorded(&record);
         }
-        let processes = run::processes(&self.core, &self.key);
         run::kill_cgroup(&self.core, &self.key).await;
-        let own = i32::try_from(running.pid).unwrap_or(0);
-        let init = reap(own);
-        for pid in processes.into_iter().filter(|pid| *pid != own) {
-            reap(pid);
-        }
+        let init = adopted::reap(i32::try_from(running.pid).unwrap_or(0)).await;
         let evidence = Evidence { shim: None, record: None, launched: true, other_boot: false };
         let (status, reason) = match lifecycle::recover(evidence) {
             Verdict::Commit { status, reason } => (status, reason),
@@ -612,17 +607,6 @@ fn announced_exit(announced: shim::Exited) -> Exit {
         oom_killed: false,
         at: announced.at.into(),
     }
-}
-
-/// Reaps a process that the kernel handed to us because its shim died: we are the subreaper of our
-/// own shims. `None` when it is not ours.
-fn reap(pid: i32) -> Option<ExitStatus> {
-    let pid = Pid::from_raw(pid)?;
-    let status = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).ok()??;
-    if let Some(code) = status.exit_status() {
-        return u8::try_from(code).ok().map(ExitStatus::Code);
-    }
-    status.terminating_signal().and_then(|signal| u8::try_from(signal).ok()).map(ExitStatus::Signal)
 }
 
 /// Waits for the end of a run, or of its shim, and tells the actor.

@@ -22,6 +22,7 @@
 //! | `recover` | what a daemon that starts makes of what it finds |
 
 mod actor;
+mod adopted;
 mod handle;
 mod record;
 mod recover;

@@ -360,13 +360,6 @@ pub async fn remove_empty_cgroups(core: &Core) {
     }
 }
 
-/// The processes in a container's cgroup; none when it can't be read.
-pub(super) fn processes(core: &Core, key: &Key) -> Vec<i32> {
-    Cgroup::new(&core.cgroups, &container_cgroup(core, key))
-        .and_then(|cgroup| cgroup.procs())
-        .unwrap_or_default()
-}
-
 /// Kills everything in a container's cgroup.
 pub(super) async fn kill_cgroup(core: &Core, key: &Key) {
     let path = container_cgroup(core, key);
