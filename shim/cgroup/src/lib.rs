@@ -96,6 +96,25 @@ impl Cgroup {
         self.layout.unified().map(|mount| self.open(&mount.join(&self.path))).transpose()
     }
 
+    /// Opens the group below this one, in the unified hierarchy, that a process is in: where others
+    /// can join it when the container has divided its group and moved itself down.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `ENOENT` when the process is gone, or is in no group of this container.
+    pub fn open_unified_of(&self, pid: i32) -> Result<Option<OwnedFd>, Error> {
+        let Some(mount) = self.layout.unified() else { return Ok(None) };
+        let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = read(&file)?;
+        let group = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let rest = group.and_then(|group| group.strip_prefix(&self.path));
+        match group {
+            Some(group) if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => {
+                self.open(&mount.join(group)).map(Some)
+            }
+            Some(_) | None => Err(Error::io("find the group in", &file, Errno::NOENT)),
+        }
+    }
+
     fn open(&self, directory: &Path) -> Result<OwnedFd, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(directory, flags, Mode::empty())

@@ -1,7 +1,8 @@
 //! The parent's side of a further process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use shim_cgroup::{Cgroup, Layout};
 use shim_sys::clone::Cloned;
 use shim_wire::plan::ExecOptions;
@@ -38,8 +39,16 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let (pipes, child_io) = stdio::make(process.terminal, options.stdin)?;
     fail::fail_point!("shim.exec.before_clone");
     hide_from_others()?;
-    let group = born_into.as_ref().map(AsFd::as_fd);
-    let (pid, pidfd) = match clone_into(0, group, Some(PidNamespace::Of(target.init)))? {
+    let clone = |group: Option<&OwnedFd>| {
+        clone_into(0, group.map(AsFd::as_fd), Some(PidNamespace::Of(target.init)))
+    };
+    let mut cloned = clone(born_into.as_ref());
+    if matches!(&cloned, Err(Error::System { errno: Errno::BUSY, .. })) {
+        // The container has divided its group, so nothing can be in the group itself (cgroups(7),
+        // "no internal processes"): where its first process went, others can go.
+        cloned = clone(cgroup.open_unified_of(pid_of(target.init)?)?.as_ref());
+    }
+    let (pid, pidfd) = match cloned? {
         Cloned::Child => {
             drop(ours);
             child::joiner(options, process, target.init, &cgroup, child_io, theirs, pipes)
@@ -50,4 +59,15 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let unfinished = Unfinished::new(pid, pidfd, ours);
     fail::fail_point!("shim.exec.after_clone");
     unfinished.finish(pipes)
+}
+
+/// The number of the process that a pidfd means, not to be kept (proc_pid_fdinfo(5)).
+fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .filter(|pid| *pid > 0)
+        .ok_or(Errno::SRCH)
+        .at(Step::JoinCgroup, path)
 }

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use shim_runtime::{Created, Kind};
+use shim_runtime::{Created, Kind, ProcessIo};
 use shim_wire::plan::{ExecOptions, Process, User};
 
 #[path = "support/runner.rs"]
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         an_ended_container_refuses,
         later_children_of_the_caller_stay_outside,
         descriptors_are_never_seen_from_inside,
+        a_container_that_divides_its_group_can_be_joined,
     ])
 }
 
@@ -149,4 +150,28 @@ fn descriptors_are_never_seen_from_inside() {
     // What closes the last gap, between the last change of credentials and the exec, is inherited.
     let behavior = rustix::process::dumpable_behavior().unwrap();
     assert_eq!(behavior, rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// As systemd does inside: only on v2 is a group with controllers below it closed to processes.
+fn a_container_that_divides_its_group_can_be_joined() {
+    let mut sandbox = Sandbox::script(
+        "cd /sys/fs/cgroup; if test -e cgroup.subtree_control; then
+           mkdir init && echo 1 > init/cgroup.procs && echo +pids > cgroup.subtree_control
+         fi; echo $?; sleep 1000",
+    );
+    for mount in &mut sandbox.plan.mounts {
+        if mount.kind == "cgroup" {
+            mount.flags &= !1;
+        }
+    }
+    let created = sandbox.start();
+    let ProcessIo::Pipes { stdout, .. } = &created.process.io else { panic!("no pipes") };
+    let mut answer = [0; 2];
+    assert_eq!(rustix::io::read(stdout, &mut answer).unwrap(), 2);
+    assert_eq!(&answer, b"0\n");
+    let outcome = finish(sandbox.exec(&created, &options("cat /proc/self/cgroup")).unwrap());
+    assert_eq!(outcome.code, 0);
+    if sandbox.layout.is_v2() {
+        assert_eq!(outcome.stdout, "0::/init\n");
+    }
 }
