@@ -27,6 +27,9 @@ use crate::{clock, report, setup};
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// How long a shim waits for somebody to create a container.
 const ABANDONED_AFTER: u64 = 30 * SECOND;
+/// When the shim moves out of the cgroup of the service that started it: behind the start of the
+/// container, and never in the life of a short one.
+const LEAVE_SERVICE_AFTER: u64 = 2 * SECOND;
 /// How long after the last activity memory is given back.
 const QUIET_AFTER: u64 = SECOND;
 
@@ -46,8 +49,6 @@ pub(crate) struct Shim {
     last_serial: u64,
     /// Empty while nothing is read.
     pub(crate) buffer: Vec<u8>,
-    /// It has not moved out of the cgroup of the service that started it.
-    in_service: bool,
     pub(crate) timers: Timers,
 }
 
@@ -55,6 +56,8 @@ pub(crate) struct Shim {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     pub(crate) abandon: Option<u64>,
+    /// Move out of the cgroup of the service that started the shim.
+    pub(crate) service: Option<u64>,
     pub(crate) quiet: Option<u64>,
     /// Try again to empty the cgroup.
     pub(crate) kill: Option<u64>,
@@ -68,7 +71,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     fn next(&self) -> Option<u64> {
-        [self.abandon, self.quiet, self.kill, self.drained, self.record, self.leave]
+        [self.abandon, self.service, self.quiet, self.kill, self.drained, self.record, self.leave]
             .into_iter()
             .flatten()
             .min()
@@ -105,9 +108,9 @@ impl Shim {
             failed_create: None,
             last_serial: 0,
             buffer: Vec::new(),
-            in_service: true,
             timers: Timers {
                 abandon: Some(clock::monotonic_ns() + ABANDONED_AFTER),
+                service: Some(clock::monotonic_ns() + LEAVE_SERVICE_AFTER),
                 ..Timers::default()
             },
         }
@@ -357,6 +360,10 @@ impl Shim {
         if expired(&mut self.timers.abandon, now) {
             self.advance(ShimEvent::Abandoned);
         }
+        if expired(&mut self.timers.service, now) {
+            setup::leave_service_unified(&self.arguments.cgroup);
+            self.timers.quiet = Some(now + QUIET_AFTER);
+        }
         if expired(&mut self.timers.quiet, now) {
             self.quiet();
         }
@@ -372,7 +379,7 @@ impl Shim {
         let _ = expired(&mut self.timers.leave, now);
     }
 
-    /// Nothing has happened for a while: memory is given back, and what may take long is done.
+    /// Nothing has happened for a while: memory is given back.
     fn quiet(&mut self) {
         self.buffer = Vec::new();
         if let Some(log) = self.container.as_mut().and_then(|container| container.log.as_mut()) {
@@ -384,9 +391,6 @@ impl Shim {
         self.connections.shrink_to_fit();
         self.clients.shrink_to_fit();
         self.execs.shrink_to_fit();
-        if std::mem::take(&mut self.in_service) {
-            setup::leave_service_unified(&self.arguments.cgroup);
-        }
         shim_sys::memory::trim();
         shim_sys::memory::release_code();
     }

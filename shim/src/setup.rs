@@ -149,7 +149,7 @@ fn leave_service_named(cgroup: &str) {
 }
 
 /// The same in the unified hierarchy, where a move takes a lock over all forks of the machine and
-/// 5 to 15 ms for it: called when nothing else goes on. A shim that was born in its cgroup is there
+/// 5 to 15 ms for it: done later, beside the way of a start. A shim that was born in its cgroup is there
 /// already.
 pub(crate) fn leave_service_unified(cgroup: &str) {
     let Ok(layout) = Layout::detect() else { return };

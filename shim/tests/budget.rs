@@ -67,7 +67,7 @@ fn idle_shims_share_what_can_be_shared() {
         shim.run_shell(&mut client, "echo up; exec sleep 1000");
         clients.push(client);
     }
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(3_500));
     let total = |field| -> u64 {
         shims.iter().map(|shim| proc_kilobytes(shim.pid(), "smaps_rollup", field)).sum()
     };
@@ -92,7 +92,8 @@ fn an_idle_shim_is_small_and_sleeps() {
     let mut client = shim.connect();
     shim.run_shell(&mut client, "exec sleep 1000");
     assert_eq!(proc_kilobytes(shim.pid(), "status", "Threads:"), 1);
-    std::thread::sleep(Duration::from_millis(1_500));
+    // By then it has also left the service that started it, and come to rest again.
+    std::thread::sleep(Duration::from_millis(3_500));
     assert_small(&shim, "idle");
     let before = voluntary_switches(&shim);
     std::thread::sleep(Duration::from_secs(3));
@@ -141,7 +142,7 @@ os.write(1, block[:{BYTES} % len(block)])'; exec sleep 1000"
     println!("{format:?}: {rate} MB/s of output, {cpu} ms of the shim, {peak} kB resident at most");
     assert_eq!(size(), expected);
     assert!(peak <= 4_096, "{peak} kB resident under a flood");
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(3_500));
     assert_small(&shim, "after the flood");
     client.kill("", 9).unwrap();
     client.wait("").unwrap();

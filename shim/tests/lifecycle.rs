@@ -209,7 +209,8 @@ fn a_shim_leaves_the_service_that_started_it() {
     }
     let mut shim = TestShim::start("service");
     let mut client = shim.connect();
-    shim.run_shell(&mut client, "exec sleep 1000");
+    // One that never rests.
+    shim.run_shell(&mut client, "while :; do echo tick; sleep 0.1; done");
     let cgroups = || std::fs::read_to_string(format!("/proc/{}/cgroup", shim.pid())).unwrap();
     let by_services = |line: &&str| line.starts_with("0::") || line.contains(":name=systemd:");
     eventually("it is in a cgroup of its own", || {
