@@ -13,7 +13,7 @@ mod support;
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(100, |rounds| rounds.parse().unwrap());
-    let mut steps: [Vec<Duration>; 5] = Default::default();
+    let mut steps: [Vec<Duration>; 6] = Default::default();
     // As on a machine in use: the groups above the container's are there already.
     let keeper = support::Sandbox::new();
     keeper.cgroup().create(&Default::default()).unwrap();
@@ -29,13 +29,15 @@ fn main() {
         let after_exit = began.elapsed();
         assert_eq!(code, 0);
         drop(created);
+        let after_close = began.elapsed();
         sandbox.cgroup().remove(Instant::now() + Duration::from_secs(1)).unwrap();
         let after_remove = began.elapsed();
         for (step, value) in steps.iter_mut().zip([
             after_create,
             after_start - after_create,
             after_exit - after_start,
-            after_remove - after_exit,
+            after_close - after_exit,
+            after_remove - after_close,
         ]) {
             step.push(value);
         }
@@ -47,9 +49,11 @@ fn main() {
         let began = Instant::now();
         let waiting = running.exec(&created, &options).unwrap();
         assert_eq!(support::wait(&waiting.pidfd), 0);
-        steps[4].push(began.elapsed());
+        steps[5].push(began.elapsed());
     }
-    for (name, values) in ["create", "start", "exit", "remove", "exec"].iter().zip(&mut steps) {
+    for (name, values) in
+        ["create", "start", "exit", "unmount", "remove", "exec"].iter().zip(&mut steps)
+    {
         values.sort_unstable();
         let at = |part: usize| values[(values.len() - 1) * part / 100].as_secs_f64() * 1e3;
         println!("{name:8} best {:.2}  median {:.2}  p90 {:.2} ms", at(0), at(50), at(90));
