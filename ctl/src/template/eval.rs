@@ -105,7 +105,8 @@ impl State {
             | Value::Float(_)
             | Value::Text(_)
             | Value::Record(_)
-            | Value::Lookup(_)) => return Err(TemplateError::Range(value.kind())),
+            | Value::Lookup(_)
+            | Value::Hidden(_)) => return Err(TemplateError::Range(value.kind())),
         };
         if pairs.is_empty() {
             return self.walk(otherwise, dot);
@@ -234,12 +235,12 @@ impl State {
 fn walk_fields<'a>(value: &'a Value, fields: &[String]) -> Result<&'a Value, TemplateError> {
     fields.iter().try_fold(value, |value, field| match value {
         Value::Record(known) => {
-            known.iter().find(|(name, _)| name == field).map(|(_, value)| value).ok_or_else(|| {
-                TemplateError::Field {
+            known.iter().find(|(name, _)| name == field).map(|(_, value)| value.shown()).ok_or_else(
+                || TemplateError::Field {
                     field: field.clone(),
                     known: known.iter().map(|(name, _)| format!(".{name}")).collect(),
-                }
-            })
+                },
+            )
         }
         Value::Map(map) => Ok(map.get(field).unwrap_or(&Value::Null)),
         Value::Null
@@ -248,7 +249,8 @@ fn walk_fields<'a>(value: &'a Value, fields: &[String]) -> Result<&'a Value, Tem
         | Value::Float(_)
         | Value::Text(_)
         | Value::List(_)
-        | Value::Lookup(_) => {
+        | Value::Lookup(_)
+        | Value::Hidden(_) => {
             Err(TemplateError::NoFields { field: field.clone(), of: value.kind() })
         }
     })

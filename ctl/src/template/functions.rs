@@ -170,7 +170,12 @@ fn len(value: &Value) -> Result<Value, TemplateError> {
         Value::Text(text) => text.len(),
         Value::List(items) => items.len(),
         Value::Map(map) => map.len(),
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Record(_) | Value::Lookup(_) => {
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Record(_)
+        | Value::Lookup(_)
+        | Value::Hidden(_) => {
             return wrong("len", "a list, a map or a string");
         }
     };
@@ -195,7 +200,7 @@ fn index(value: Value, key: &Value) -> Result<Value, TemplateError> {
         }),
         (Value::Record(fields), Value::Text(key)) => {
             let found = fields.iter().find(|(name, _)| name == key);
-            Ok(found.map_or(Value::Null, |(_, value)| value.clone()))
+            Ok(found.map_or(Value::Null, |(_, value)| value.shown().clone()))
         }
         (Value::Text(text), Value::Int(at)) => {
             let byte = usize::try_from(*at).ok().and_then(|at| text.as_bytes().get(at));
@@ -220,7 +225,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, TemplateError> {
         | Value::Float(_)
         | Value::Map(_)
         | Value::Record(_)
-        | Value::Lookup(_) => return wrong("slice", "a list or a string, then bounds"),
+        | Value::Lookup(_)
+        | Value::Hidden(_) => return wrong("slice", "a list or a string, then bounds"),
     };
     let bound = |at: usize, default: usize| match bounds.get(at) {
         None => Ok(default),
@@ -248,7 +254,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, TemplateError> {
         | Value::Float(_)
         | Value::Map(_)
         | Value::Record(_)
-        | Value::Lookup(_) => wrong("slice", "a list or a string, then bounds"),
+        | Value::Lookup(_)
+        | Value::Hidden(_) => wrong("slice", "a list or a string, then bounds"),
     }
 }
 

@@ -14,7 +14,7 @@ mod lexer;
 mod parser;
 mod value;
 
-pub(crate) use value::{Lookup, Value, record};
+pub(crate) use value::{Lookup, Value, hidden, record};
 
 /// A template that can't be used, or can't be filled with what it was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

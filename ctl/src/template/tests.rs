@@ -24,6 +24,8 @@ fn container() -> Value {
         ("Empty", Value::List(Vec::new())),
         ("Nothing", Value::Null),
         ("Ratio", Value::Float(0.5)),
+        ("ID", hidden("0123")),
+        ("Health", hidden(Value::Null)),
         ("Label", Value::Lookup(Lookup::In([("tier".to_owned(), "front".to_owned())].into()))),
     ])
 }
@@ -94,6 +96,7 @@ fn templates_print_what_go_prints() {
         ("a{{/* comment */}}b {{- /* trimmed */ -}} c", "abc"),
         ("{{`raw \\n`}}{{\"tab\\t\\\"\"}}", "raw \\ntab\t\""),
         ("{{-3}} {{1.5}} {{true}}", "-3 1.5 true"),
+        ("{{.ID}} {{index $ \"ID\"}} {{if .Health}}x{{else}}none{{end}}", "0123 0123 none"),
         ("{{range 3}}{{.}}{{end}}", "012"),
         ("}} is text", "}} is text"),
     ] {
@@ -147,6 +150,7 @@ fn json_skips_methods_and_is_pretty_on_demand() {
     let value = record([
         ("A", 1_u32.into()),
         ("Label", Value::Lookup(Lookup::Heading)),
+        ("Hidden", hidden("not here")),
         ("B", Value::List(vec![])),
         ("C", vec!["<&>"].into()),
     ]);

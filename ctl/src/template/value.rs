@@ -19,6 +19,9 @@ pub(crate) enum Value {
     Record(Vec<(&'static str, Value)>),
     /// A method that takes a key, such as `.Label "x"`. Not part of JSON.
     Lookup(Lookup),
+    /// A field that templates can name and JSON does not have: docker's structs have other names
+    /// than its JSON here and there, and fields that JSON leaves out.
+    Hidden(Box<Value>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +49,22 @@ pub(crate) fn record<const N: usize>(fields: [(&'static str, Value); N]) -> Valu
     Value::Record(fields.into())
 }
 
+/// A field for templates only.
+pub(crate) fn hidden(value: impl Into<Value>) -> Value {
+    Value::Hidden(Box::new(value.into()))
+}
+
 impl Value {
+    /// The value of a field, whether JSON has it or not.
+    pub(super) fn shown(&self) -> &Self {
+        if let Self::Hidden(value) = self { value.shown() } else { self }
+    }
+
+    /// A field of JSON and of what a struct prints.
+    fn is_plain(&self) -> bool {
+        !matches!(self, Self::Hidden(_) | Self::Lookup(_))
+    }
+
     /// What Go calls it in an error.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -59,6 +77,7 @@ impl Value {
             Self::Map(_) => "a map",
             Self::Record(_) => "a struct",
             Self::Lookup(_) => "a method",
+            Self::Hidden(value) => value.kind(),
         }
     }
 
@@ -73,6 +92,7 @@ impl Value {
             Self::List(items) => !items.is_empty(),
             Self::Map(map) => !map.is_empty(),
             Self::Record(_) | Self::Lookup(_) => true,
+            Self::Hidden(value) => value.is_true(),
         }
     }
 
@@ -94,8 +114,12 @@ impl Value {
                 }
                 out.push(']');
             }
-            Self::Record(fields) => spaced(out, "{", fields.iter().map(|(_, value)| value), "}"),
+            Self::Record(fields) => {
+                let values = fields.iter().map(|(_, value)| value);
+                spaced(out, "{", values.filter(|value| value.is_plain()), "}");
+            }
             Self::Lookup(_) => out.push_str("<method>"),
+            Self::Hidden(value) => value.print(out),
         }
     }
 
@@ -135,6 +159,7 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Null | Self::Lookup(_) => serializer.serialize_unit(),
+            Self::Hidden(value) => value.serialize(serializer),
             Self::Bool(truth) => serializer.serialize_bool(*truth),
             Self::Int(number) => serializer.serialize_i64(*number),
             Self::Float(number) => serializer.serialize_f64(*number),
@@ -150,7 +175,7 @@ impl Serialize for Value {
             Self::Record(fields) => {
                 let mut map = serializer.serialize_map(None)?;
                 for (name, value) in fields {
-                    if !matches!(value, Self::Lookup(_)) {
+                    if value.is_plain() {
                         map.serialize_entry(name, value)?;
                     }
                 }

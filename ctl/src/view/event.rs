@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bosun_proto::v1::Event;
 
 use super::moment::local;
-use crate::template::{Value, record};
+use crate::template::{Value, hidden, record};
 
 /// `TIME TYPE ACTION ID (name=web, …)`.
 pub(crate) fn line(event: &Event) -> String {
@@ -18,7 +18,7 @@ pub(crate) fn line(event: &Event) -> String {
     format!("{at} {} {} {}{attributes}", event.r#type, event.action, event.id)
 }
 
-/// docker's JSON of an event; the number and the namespace stand under `Bosun`.
+/// docker's JSON of an event, and the names that its templates have for the same; the number and the namespace stand under `Bosun`.
 pub(crate) fn value(event: &Event) -> Value {
     let time = event.time.unwrap_or_default();
     let nanos = time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into());
@@ -36,6 +36,11 @@ pub(crate) fn value(event: &Event) -> Value {
         ("scope", "local".into()),
         ("time", time.seconds.into()),
         ("timeNano", nanos.into()),
+        ("Status", hidden(event.action.as_str())),
+        ("ID", hidden(event.id.as_str())),
+        ("Scope", hidden("local")),
+        ("Time", hidden(time.seconds)),
+        ("TimeNano", hidden(nanos)),
         (
             "Bosun",
             record([

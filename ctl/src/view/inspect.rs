@@ -10,7 +10,7 @@ use super::moment::utc;
 use super::ports::{self, bound};
 use super::row::{base, network_name};
 use super::status;
-use crate::template::{Value, record};
+use crate::template::{Value, hidden, record};
 
 pub(crate) fn inspection(container: &Container) -> Value {
     let options = container.options.clone().unwrap_or_default();
@@ -23,6 +23,7 @@ pub(crate) fn inspection(container: &Container) -> Value {
     };
     record([
         ("Id", container.id.as_str().into()),
+        ("ID", hidden(container.id.as_str())),
         ("Created", utc(container.created_at.as_ref()).into()),
         ("Path", container.args.first().cloned().unwrap_or_default().into()),
         ("Args", container.args.iter().skip(1).cloned().collect::<Vec<_>>().into()),
@@ -67,6 +68,8 @@ fn state_record(state: &State) -> Value {
         ("Error", error.into()),
         ("StartedAt", utc(state.started_at.as_ref()).into()),
         ("FinishedAt", utc(exit.exited_at.as_ref()).into()),
+        // Nothing is checked; templates ask `if .State.Health` first.
+        ("Health", hidden(Value::Null)),
     ])
 }
 
@@ -262,7 +265,8 @@ mod tests {
     #[test]
     fn fields_are_where_docker_has_them() {
         for (template, want) in [
-            ("{{.Name}}", "/job"),
+            ("{{.Name}} {{slice .ID 0 4}}", "/job 0123"),
+            ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
             ("{{.Created}}", "2026-01-02T15:04:05.000000005Z"),
             ("{{.Path}} {{.Args}}", "true [-x]"),
             ("{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}", "exited false 255"),

@@ -6,15 +6,16 @@ use bosun_proto::v1::{InfoResponse, VersionResponse};
 
 use super::moment::utc;
 use super::size::human_size;
-use crate::template::{Value, record};
+use crate::template::{Value, hidden, record};
 
-/// The API that this client speaks.
-const API_VERSION: &str = "v1";
+/// The version of `bosun.v1` that this client speaks.
+const API_VERSION: &str = "1";
 
 fn client() -> Value {
     record([
         ("Version", env!("CARGO_PKG_VERSION").into()),
         ("ApiVersion", API_VERSION.into()),
+        ("APIVersion", hidden(API_VERSION)),
         ("Os", std::env::consts::OS.into()),
         ("Arch", std::env::consts::ARCH.into()),
     ])
@@ -26,6 +27,7 @@ pub(crate) fn version(server: Option<&VersionResponse>) -> Value {
         record([
             ("Version", server.version.as_str().into()),
             ("ApiVersion", server.api_version.as_str().into()),
+            ("APIVersion", hidden(server.api_version.as_str())),
             ("GitCommit", server.revision.as_str().into()),
             ("Os", server.os.as_str().into()),
             ("Arch", server.arch.as_str().into()),
