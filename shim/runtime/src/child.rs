@@ -110,6 +110,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         join(*kind, namespace)?;
     }
     let image = process.init.then(init::image).transpose()?;
+    fail::fail_point!("shim.create.before_mounts");
     let mut tree = Tree::build(birth, &plan)?;
     if plan.loopback {
         shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;
@@ -132,6 +133,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     tree.hide(&plan)?;
     tree.enter_groups(birth, &plan)?;
     tree.make_cwd(&process.cwd)?;
+    fail::fail_point!("shim.create.before_pivot");
     tree.enter(&plan)?;
     let streams = Streams::new(&tree.root, io, terminal)?;
     finish(process, &tree.root, streams, procfs, image, birth.parent)
@@ -243,6 +245,7 @@ fn finish(
     close_on_exec_from(3).at(Step::Descriptors, "the process")?;
     shim_sys::signal::reset();
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK) & 0o777));
+    fail::fail_point!("shim.start.before_credentials");
     credentials::assume(process, &identity, procfs.as_ref(), parent)?;
     execute(command, path, arguments, &environment, image.as_ref())
 }

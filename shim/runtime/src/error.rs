@@ -25,7 +25,7 @@ pub enum Error {
     System { step: Step, object: String, errno: Errno },
     /// The child ended without saying why.
     Ended,
-    /// The child did not get on for [`SETUP_SECONDS`](crate::process::SETUP_SECONDS).
+    /// The child did not get on for 60 seconds.
     TimedOut,
 }
 

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         a_refused_limit_leaves_nothing,
         dropped_before_its_start_it_ends,
         the_mount_namespace_outlives_the_process,
+        a_container_dies_with_whoever_made_it,
         capabilities_are_as_given,
         a_read_only_root_refuses,
         a_directory_is_bound_as_root,
@@ -286,6 +287,35 @@ fn the_mount_namespace_outlives_the_process() {
     let own = rustix::fs::stat("/proc/self/ns/mnt").unwrap();
     let kept = rustix::fs::fstat(&created.mount_namespace).unwrap();
     assert_ne!(kept.st_ino, own.st_ino);
+}
+
+fn a_container_dies_with_whoever_made_it() {
+    for started in [false, true] {
+        let mut sandbox = Sandbox::script("sleep 1000");
+        sandbox.process().user = Some(User { uid: 1000, gid: 1000, ..User::default() });
+        let (read_end, write_end) = rustix::pipe::pipe().unwrap();
+        let shim_sys::clone::Cloned::Parent { pid: _, pidfd: maker } =
+            shim_sys::clone::clone3(0, None).unwrap()
+        else {
+            let mut created = sandbox.create().unwrap();
+            if started {
+                created.process.start().unwrap();
+            }
+            rustix::io::write(&write_end, &created.process.pid.to_ne_bytes()).unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(100));
+            shim_sys::exec::exit_now(0)
+        };
+        let mut pid = [0; 4];
+        assert_eq!(rustix::io::read(&read_end, &mut pid).unwrap(), 4);
+        let pid = rustix::process::Pid::from_raw(i32::from_ne_bytes(pid)).unwrap();
+        let container =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        kill(&maker);
+        wait(&maker);
+        let mut ended = [rustix::event::PollFd::new(&container, rustix::event::PollFlags::IN)];
+        let deadline = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ended, Some(&deadline)), Ok(1), "{started}");
+    }
 }
 
 fn capabilities_are_as_given() {
