@@ -156,13 +156,14 @@ pub(crate) fn why_lost(status: &Status) -> &str {
 }
 
 fn refusal(status: &Status) -> String {
-    if status.message().is_empty() {
-        return format!("bosund refused: {}", status.code().description());
+    match (status.code(), status.message()) {
+        // What a server says of a method that it has never heard of.
+        (tonic::Code::Unimplemented, "") => {
+            "bosund does not know how to do that: is it older than ctl?".to_owned()
+        }
+        (code, "") => format!("bosund refused: {}", code.description()),
+        (_, sentence) => sentence.to_owned(),
     }
-    if status.code() == tonic::Code::Unimplemented {
-        return format!("bosund can't do that: {}", status.message());
-    }
-    status.message().to_owned()
 }
 
 #[cfg(test)]
@@ -202,6 +203,14 @@ mod tests {
             let codes = [OfRun, OfExec, Plain].map(|codes| error.exit_code(codes));
             assert_eq!(codes, [of_run, of_exec, plain], "{error}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_in_the_daemons_words() {
+        let shown = |code, words| Error::Refused(Box::new(Status::new(code, words))).to_string();
+        assert_eq!(shown(Code::Unimplemented, "image \"x\": not yet"), "image \"x\": not yet");
+        assert!(shown(Code::Unimplemented, "").contains("is it older than ctl?"));
+        assert!(shown(Code::Internal, "").starts_with("bosund refused: "));
     }
 
     #[test]
