@@ -7,7 +7,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{Controller, Error};
 
@@ -44,11 +44,21 @@ impl Hierarchy {
 }
 
 impl Layout {
-    /// Looks at what is mounted.
+    /// Looks at what is mounted, once in the life of a process: a machine does not change its
+    /// hierarchies, and the mount table of a busy one is long.
     ///
     /// # Errors
     /// [`Error::NoHierarchy`] when no cgroup file system is mounted; [`Error::Io`].
     pub fn detect() -> Result<Self, Error> {
+        static FOUND: OnceLock<Layout> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found.clone());
+        }
+        let found = Self::look()?;
+        Ok(FOUND.get_or_init(|| found).clone())
+    }
+
+    fn look() -> Result<Self, Error> {
         // One call instead of the whole mount table on the machines that are becoming the rule.
         if rustix::fs::statfs(ROOT).is_ok_and(|found| found.f_type as u64 == CGROUP2_MAGIC) {
             return Ok(Self(Arc::new(Inner { v1: Vec::new(), unified: Some(ROOT.into()) })));
