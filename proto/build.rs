@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "bosun/v1/containers.proto",
     "bosun/v1/io.proto",
     "bosun/v1/snapshots.proto",
+    "bosun/v1/content.proto",
+    "bosun/v1/leases.proto",
     "bosun/v1/events.proto",
     "bosun/v1/system.proto",
 ];

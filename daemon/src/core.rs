@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use shim_cgroup::Layout as Cgroups;
 
 use crate::config::Config;
+use crate::content::Content;
 use crate::layout::Layout;
+use crate::leases::Leases;
 use crate::network::{self, Bridge};
 use crate::snapshots::Snapshots;
 use crate::spec::Machine;
@@ -21,6 +23,8 @@ pub struct Core {
     pub layout: Layout,
     pub store: Store,
     pub snapshots: Snapshots,
+    pub content: Content,
+    pub leases: Leases,
     pub cgroups: Cgroups,
     pub network: Network,
     pub machine: Machine,

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::store::ResourceKind;
 use crate::{network, shim, spec, store};
 
 /// An error of the core.
@@ -63,6 +64,30 @@ pub enum Error {
     SnapshotHasChild { key: String, child: String },
     #[error("snapshot {key} is {kind}, not {wanted}")]
     SnapshotKind { key: String, kind: &'static str, wanted: &'static str },
+    #[error("{kind} {resource} is held by lease {lease}: delete that lease first")]
+    Leased { kind: ResourceKind, resource: String, lease: String },
+    #[error("no such lease: {id}: `ctl lease ls` lists those that exist")]
+    NoSuchLease { id: String },
+    #[error("lease {id} exists already: choose another id")]
+    LeaseExists { id: String },
+    #[error("lease {lease} does not hold {kind} {resource}")]
+    NotLeased { lease: String, kind: ResourceKind, resource: String },
+    #[error("no such blob: {digest}: `ctl content ls` lists those that exist")]
+    NoSuchBlob { digest: String },
+    #[error("no such ingest: {reference}: it was never begun, or is committed already")]
+    NoSuchIngest { reference: String },
+    #[error("ingest {reference} has a writer already: wait for its end, or use another reference")]
+    IngestBusy { reference: String },
+    #[error("ingest {reference}: its stream broke off: ask for its status, and go on from there")]
+    IngestTorn { reference: String },
+    #[error("ingest {reference} has {received} bytes, so it can't go on at {offset}")]
+    IngestOffset { reference: String, received: u64, offset: u64 },
+    #[error(
+        "ingest {reference}: {what} {got} came, {wanted} was expected: nothing is kept of it, send it again"
+    )]
+    IngestMismatch { reference: String, what: &'static str, wanted: String, got: String },
+    #[error("blob {digest} has {size} bytes: there is nothing at {offset}")]
+    BeyondBlob { digest: String, size: u64, offset: u64 },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
     #[error(

@@ -54,7 +54,9 @@ impl Layout {
         make_directory(&self.root, 0o700)?;
         for path in [
             self.root.join("containers"),
-            self.root.join("content"),
+            self.content(),
+            self.content().join("blobs/sha256"),
+            self.content().join("ingest"),
             self.snapshots(),
             self.trash(),
             self.state.join("containers"),
@@ -105,6 +107,12 @@ impl Layout {
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.root.join("meta.db")
+    }
+
+    /// Blobs in OCI layout, and the ingests beside them.
+    #[must_use]
+    pub fn content(&self) -> PathBuf {
+        self.root.join("content")
     }
 
     #[must_use]

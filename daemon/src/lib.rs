@@ -4,6 +4,7 @@
 //!   api ──▶ container::Supervisor ──▶ actor per container ──▶ shim (a process of its own)
 //!    │             │                        │
 //!    └─▶ snapshots └─▶ registry, requests   ├─▶ spec, shim-plan   what to run
+//!        content, leases                    │
 //!              │                            ├─▶ network           bridge, ports
 //!              └────────▶ store ◀───────────┘   SQLite, group commit, events
 //! ```
@@ -13,6 +14,8 @@
 //! | `config`, `layout` | flags and file; directories and the lock on the root |
 //! | `store` | durable metadata and the numbered events |
 //! | `snapshots` | layers of files |
+//! | `content` | blobs by digest, ingests that resume |
+//! | `leases` | what holds snapshots and blobs |
 //! | `spec` | from a request to an OCI spec |
 //! | `network` | the bridge, published ports |
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
@@ -28,9 +31,11 @@
 pub mod api;
 pub mod config;
 pub mod container;
+pub mod content;
 pub mod core;
 pub mod error;
 pub mod layout;
+pub mod leases;
 pub mod logs;
 pub mod network;
 pub mod requests;
@@ -48,8 +53,10 @@ pub use config::{Config, Flags};
 pub use error::{Error, Result};
 
 use crate::container::{Phase, Supervisor};
+use crate::content::Content;
 use crate::core::{Core, Network};
 use crate::layout::Layout;
+use crate::leases::Leases;
 use crate::network::{Bridge, Settings};
 use crate::snapshots::Snapshots;
 use crate::store::Store;
@@ -114,6 +121,8 @@ pub async fn run(
     let listener = api::bind(&config.address, config.group.as_deref())?;
     let core = Arc::new(Core {
         snapshots: Snapshots::new(store.clone(), layout.snapshots(), layout.trash()),
+        content: Content::new(store.clone(), &layout.content()),
+        leases: Leases::new(store.clone()),
         network: Network::new(bridge),
         config,
         layout,

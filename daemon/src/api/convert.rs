@@ -120,6 +120,16 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::FailedPrecondition, Some("SNAPSHOT_IN_USE"))
         }
         Error::SnapshotKind { .. } => (Code::FailedPrecondition, None),
+        Error::Leased { .. } => (Code::FailedPrecondition, Some("LEASED")),
+        Error::NoSuchLease { .. }
+        | Error::NotLeased { .. }
+        | Error::NoSuchBlob { .. }
+        | Error::NoSuchIngest { .. } => (Code::NotFound, None),
+        Error::LeaseExists { .. } => (Code::AlreadyExists, None),
+        Error::IngestBusy { .. } => (Code::FailedPrecondition, Some("INGEST_BUSY")),
+        Error::IngestMismatch { .. } => (Code::FailedPrecondition, Some("INGEST_MISMATCH")),
+        Error::IngestTorn { .. } => (Code::Aborted, None),
+        Error::IngestOffset { .. } | Error::BeyondBlob { .. } => (Code::OutOfRange, None),
         Error::File { source, .. } => {
             use std::io::ErrorKind::{QuotaExceeded, StorageFull};
             let full = matches!(source.kind(), StorageFull | QuotaExceeded);

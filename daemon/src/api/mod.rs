@@ -4,11 +4,13 @@
 //! and the core's types, and from errors to statuses, are in `convert`, once.
 
 mod containers;
+mod content;
 mod convert;
 mod events;
 mod filter;
 mod io;
 mod layers;
+mod leases;
 mod snapshots;
 mod system;
 
@@ -19,13 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bosun_proto::v1::containers_server::ContainersServer;
+use bosun_proto::v1::content_server::ContentServer;
 use bosun_proto::v1::events_server::EventsServer;
 use bosun_proto::v1::io_server::IoServer;
+use bosun_proto::v1::leases_server::LeasesServer;
 use bosun_proto::v1::snapshots_server::SnapshotsServer;
 use bosun_proto::v1::system_server::SystemServer;
+use prost::Message;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 use tower::ServiceBuilder;
 
 pub use convert::sentence;
@@ -53,6 +59,27 @@ pub enum Error {
     Serve(#[from] tonic::transport::Error),
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A mutating call without an answer of its own: done once, however often it is made.
+async fn change<M: Message, F>(
+    supervisor: &Supervisor,
+    call: &Request<M>,
+    method: &str,
+    request_id: &str,
+    work: impl FnOnce(String) -> F,
+) -> Result<(), Status>
+where
+    F: Future<Output = crate::Result<()>>,
+{
+    let request = convert::request(call.metadata(), method, request_id, call.get_ref())?;
+    let work = work(request.namespace.to_string());
+    let done = async {
+        work.await?;
+        Ok::<String, crate::Error>(String::new())
+    };
+    supervisor.once(&request, done).await?;
+    Ok(())
 }
 
 /// Makes the socket: closed to everybody but root and the group before anybody can see it.
@@ -111,6 +138,8 @@ pub async fn serve(
     health.set_serving::<ContainersServer<containers::Service>>().await;
     health.set_serving::<IoServer<io::Service>>().await;
     health.set_serving::<SnapshotsServer<snapshots::Service>>().await;
+    health.set_serving::<ContentServer<content::Service>>().await;
+    health.set_serving::<LeasesServer<leases::Service>>().await;
     health.set_serving::<EventsServer<events::Service>>().await;
     health.set_serving::<SystemServer<system::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -120,6 +149,8 @@ pub async fn serve(
     let containers = containers::Service::new(Arc::clone(&supervisor));
     let io = io::Service::new(Arc::clone(&supervisor));
     let snapshots = snapshots::Service::new(Arc::clone(&supervisor));
+    let content = content::Service::new(Arc::clone(&supervisor));
+    let leases = leases::Service::new(Arc::clone(&supervisor));
     let events = events::Service::new(Arc::clone(&supervisor));
     let system = system::Service::new(supervisor, about);
     let layers = ServiceBuilder::new()
@@ -147,6 +178,8 @@ pub async fn serve(
         .add_service(ContainersServer::new(containers).max_decoding_message_size(MAX_MESSAGE))
         .add_service(IoServer::new(io).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SnapshotsServer::new(snapshots).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ContentServer::new(content).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(LeasesServer::new(leases).max_decoding_message_size(MAX_MESSAGE))
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SystemServer::new(system).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use bosun_proto::v1;
 use bosun_proto::v1::snapshots_server::Snapshots;
-use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::container::Supervisor;
-use crate::error::{Error, Result as CoreResult};
 use crate::snapshots::{Base, Mount, Snapshot};
 use crate::store::Kind;
 
@@ -49,27 +47,6 @@ impl Service {
         let mounts = snapshots.mounts(&namespace, &key).await?;
         Ok(mounts_response(mounts))
     }
-
-    /// A mutating call without an answer of its own.
-    async fn change<M: Message, F>(
-        &self,
-        call: &Request<M>,
-        method: &str,
-        request_id: &str,
-        work: impl FnOnce(String) -> F,
-    ) -> Result<(), Status>
-    where
-        F: Future<Output = CoreResult<()>>,
-    {
-        let request = convert::request(call.metadata(), method, request_id, call.get_ref())?;
-        let work = work(request.namespace.to_string());
-        let done = async {
-            work.await?;
-            Ok::<String, Error>(String::new())
-        };
-        self.supervisor.once(&request, done).await?;
-        Ok(())
-    }
 }
 
 #[tonic::async_trait]
@@ -94,10 +71,16 @@ impl Snapshots for Service {
     ) -> Result<Response<v1::CommitResponse>, Status> {
         let message = call.get_ref().clone();
         let snapshots = &self.supervisor.core().snapshots;
-        self.change(&call, "Commit", &message.request_id, |namespace| async move {
-            let labels = message.labels.into_iter().collect();
-            snapshots.commit(&namespace, &message.key, &message.name, labels).await
-        })
+        super::change(
+            &self.supervisor,
+            &call,
+            "Commit",
+            &message.request_id,
+            |namespace| async move {
+                let labels = message.labels.into_iter().collect();
+                snapshots.commit(&namespace, &message.key, &message.name, labels).await
+            },
+        )
         .await?;
         Ok(Response::new(v1::CommitResponse {}))
     }
@@ -148,9 +131,13 @@ impl Snapshots for Service {
     ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
         let message = call.get_ref().clone();
         let snapshots = &self.supervisor.core().snapshots;
-        self.change(&call, "RemoveSnapshot", &message.request_id, |namespace| async move {
-            snapshots.remove(&namespace, &message.key).await
-        })
+        super::change(
+            &self.supervisor,
+            &call,
+            "RemoveSnapshot",
+            &message.request_id,
+            |namespace| async move { snapshots.remove(&namespace, &message.key).await },
+        )
         .await?;
         Ok(Response::new(v1::RemoveSnapshotResponse {}))
     }

@@ -33,6 +33,7 @@ mod supervisor;
 pub use handle::{Handle, Phase, View};
 pub use record::{Exit, Lease, Reason, Record, Run, Status};
 pub use run::{Running, remove_empty_cgroups};
+pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
 
 use shim_wire::id::Id;

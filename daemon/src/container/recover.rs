@@ -54,6 +54,11 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
     if orphans > 0 {
         tracing::info!(orphans, "directories of snapshots without a record removed");
     }
+    core.leases.drop_expired().await?;
+    let orphans = core.content.remove_orphans().await?;
+    if orphans > 0 {
+        tracing::info!(orphans, "blobs without a record and broken ingests removed");
+    }
     Ok(())
 }
 

@@ -541,7 +541,7 @@ async fn signal_and_wait(handle: &Handle, signal: u32, timeout: Duration) -> Res
 
 /// 64 hex digits, as docker's ids are. Never only digits in the first twelve, which would read as a
 /// number.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     loop {
         let mut bytes = [0u8; 32];
         // The kernel's random source never fails once the system is up (getrandom(2)).

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::store::{Kind, NewEvent, SnapshotRow, Store, Transaction};
+use crate::leases;
+use crate::store::{Kind, NewEvent, ResourceKind, SnapshotRow, Store, Transaction};
 use crate::time::Time;
 
 use overlayfs::Overlayfs;
@@ -150,6 +151,7 @@ impl Snapshots {
                     return Err(Error::SnapshotExists { key: name });
                 }
                 tx.commit_snapshot(row.number, &name, &labels)?;
+                tx.rename_leased(&namespace, ResourceKind::Snapshot, &key, &name)?;
                 tx.event(event(&namespace, "commit", &name))?;
                 Ok(())
             })
@@ -193,7 +195,7 @@ impl Snapshots {
     /// Removes a snapshot that nobody needs.
     ///
     /// # Errors
-    /// A child or a container has it; the error names it.
+    /// A child, a container or a lease has it; the error names it.
     pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         let number = self
@@ -206,6 +208,7 @@ impl Snapshots {
                 if let Some(child) = tx.child_of(row.number)? {
                     return Err(Error::SnapshotHasChild { key, child });
                 }
+                leases::check_free(tx, &namespace, ResourceKind::Snapshot, &key)?;
                 tx.remove_snapshot(row.number)?;
                 tx.event(event(&namespace, "remove", &key))?;
                 Ok(row.number)

@@ -14,8 +14,10 @@
 //! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, so
 //! every later call gets [`Error::Failed`] and the daemon says so, rather than pretending.
 
+mod blobs;
 mod containers;
 mod events;
+mod leases;
 mod requests;
 mod schema;
 mod snapshots;
@@ -28,8 +30,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{broadcast, oneshot};
 
+pub use blobs::BlobRow;
 pub use containers::{Loaded, Removed};
 pub use events::{Event, NewEvent, Stored};
+pub use leases::{LeaseRow, Resource, ResourceKind};
 pub use requests::Repeated;
 pub use snapshots::{Kind, SnapshotRow};
 

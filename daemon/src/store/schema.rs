@@ -65,11 +65,14 @@ const MIGRATIONS: [&str; 1] = [r"
         labels TEXT NOT NULL DEFAULT '{}',
         PRIMARY KEY (namespace, digest)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX blobs_by_digest ON blobs (digest);
 
     CREATE TABLE leases (
         namespace TEXT NOT NULL,
         id TEXT NOT NULL,
         created_at TEXT NOT NULL,
+        -- Nanoseconds since the epoch; NULL: never.
+        expires_at INTEGER,
         labels TEXT NOT NULL DEFAULT '{}',
         PRIMARY KEY (namespace, id)
     ) STRICT, WITHOUT ROWID;
@@ -82,6 +85,7 @@ const MIGRATIONS: [&str; 1] = [r"
         PRIMARY KEY (namespace, lease, kind, resource),
         FOREIGN KEY (namespace, lease) REFERENCES leases (namespace, id) ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX lease_resources_by_resource ON lease_resources (namespace, kind, resource);
 
     CREATE TABLE requests (
         namespace TEXT NOT NULL,

@@ -1,0 +1,376 @@
+//! Content: containerd's model. Blobs by digest, ingests by reference that resume.
+//!
+//! ```text
+//!   open ─▶ write… ─▶ fdatasync ─▶ verify ─▶ rename ─▶ fsync directory ─▶ commit ─▶ acknowledge
+//!     ▲        │          └────────────┴─ not what was expected: nothing stays
+//!     └────────┘ the writer went away: its bytes wait for the next one
+//! ```
+//!
+//! A namespace has a blob by its row; the bytes are one file for all of them, in OCI layout. The rows
+//! are the truth: removal takes the row first, and the file when no namespace has it any more; a file
+//! without a row is an orphan of a crash and is removed at the next start. A namespace gets a blob by
+//! sending its bytes, never by knowing its digest.
+//!
+//! Deliberately absent: what is in a blob.
+
+mod digest;
+mod ingest;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use digest::Digest;
+pub use ingest::{Description, Ingest, Writer};
+
+use crate::error::{Error, Result};
+use crate::leases;
+use crate::store::{BlobRow, NewEvent, ResourceKind, Store, Transaction};
+use crate::time::Time;
+
+/// The most that one read of a [`Reader`] gives, in bytes.
+const CHUNK: u64 = 256 << 10;
+
+/// The content service; clones share it.
+#[derive(Clone, Debug)]
+pub struct Content {
+    store: Store,
+    blobs: Arc<PathBuf>,
+    ingests: Arc<PathBuf>,
+    writers: ingest::Writers,
+}
+
+/// What a writer says of the blob that is to come.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Bytes of the whole blob.
+    pub size: Option<u64>,
+    pub digest: Option<Digest>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A part of a blob, read in order.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<File>,
+    path: PathBuf,
+    position: u64,
+    end: u64,
+}
+
+impl Content {
+    /// The service over a directory in which `blobs/sha256` and `ingest` are there already.
+    #[must_use]
+    pub fn new(store: Store, directory: &Path) -> Self {
+        Self {
+            store,
+            blobs: Arc::new(directory.join("blobs/sha256")),
+            ingests: Arc::new(directory.join("ingest")),
+            writers: ingest::Writers::default(),
+        }
+    }
+
+    /// Opens an ingest for writing, or begins it. Its bytes are added at `offset`, or at its end.
+    ///
+    /// # Errors
+    /// It has a writer, was begun for another blob, or has less than `offset` bytes.
+    pub async fn writer(
+        &self,
+        namespace: &str,
+        reference: &str,
+        expected: Expected,
+        offset: Option<u64>,
+    ) -> Result<Writer> {
+        check_reference(reference)?;
+        let claim = self.writers.claim(namespace, reference)?;
+        let description = Description {
+            namespace: namespace.to_owned(),
+            reference: reference.to_owned(),
+            expected_size: expected.size,
+            expected_digest: expected.digest.map(|digest| digest.to_string()),
+            labels: expected.labels,
+            started_at: Time::now(),
+        };
+        let ingests = Arc::clone(&self.ingests);
+        off_the_loop(move || Writer::open(&ingests, claim, description, offset)).await
+    }
+
+    /// Adds bytes to an ingest.
+    ///
+    /// # Errors
+    /// More came than was expected, and nothing stays; or they can't be written.
+    pub async fn write(&self, mut writer: Writer, data: Vec<u8>) -> Result<Writer> {
+        off_the_loop(move || match writer.write(&data) {
+            Ok(()) => Ok(writer),
+            Err(error @ Error::IngestMismatch { .. }) => Err(give_up(writer, error)),
+            // On a full disk, say: what was written can be resumed.
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// Makes an ingest a blob. Answers once it is durable; goes on when nobody waits any more.
+    ///
+    /// # Errors
+    /// Its size or digest is another than expected, or the disk did not take it: nothing stays of it.
+    pub async fn commit(&self, writer: Writer) -> Result<(Digest, u64)> {
+        let this = self.clone();
+        let committed = tokio::spawn(async move { this.commit_now(writer).await });
+        committed.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn commit_now(&self, mut writer: Writer) -> Result<(Digest, u64)> {
+        let size = writer.received();
+        let (mut writer, digest) = off_the_loop(move || match writer.verify() {
+            Ok(digest) => Ok((writer, digest)),
+            Err(error) => Err(give_up(writer, error)),
+        })
+        .await?;
+        let path = self.path(&digest);
+        loop {
+            let (blob, directory) = (path.clone(), Arc::clone(&self.blobs));
+            writer = off_the_loop(move || {
+                writer.publish(&blob, &directory)?;
+                Ok(writer)
+            })
+            .await?;
+            if self.record(writer.description(), &digest, size).await? {
+                break;
+            }
+        }
+        fail::fail_point!("daemon.content.before_ingest_removal");
+        off_the_loop(move || writer.discard()).await?;
+        Ok((digest, size))
+    }
+
+    /// Commits the row of a blob whose file is in its place. False when a removal of the same blob
+    /// by another namespace has just taken the file away: files are unlinked in transactions too,
+    /// and those come one after the other.
+    async fn record(&self, description: &Description, digest: &Digest, size: u64) -> Result<bool> {
+        let namespace = description.namespace.clone();
+        let (path, digest) = (self.path(digest), digest.to_string());
+        let (created_at, labels) = (Time::now(), description.labels.clone());
+        self.store
+            .write(move |tx| -> Result<bool> {
+                if !path.exists() {
+                    return Ok(false);
+                }
+                let row = BlobRow { digest, size, created_at, labels };
+                if tx.insert_blob(&namespace, &row)? {
+                    tx.event(event(&namespace, "create", &row.digest))?;
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    /// # Errors
+    /// The namespace does not have it.
+    pub async fn stat(&self, namespace: &str, digest: &Digest) -> Result<BlobRow> {
+        let (namespace, digest) = (namespace.to_owned(), digest.clone());
+        self.store.write(move |tx| find(tx, &namespace, &digest)).await
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn list(&self, namespace: &str) -> Result<Vec<BlobRow>> {
+        let namespace = namespace.to_owned();
+        Ok(self.store.write(move |tx| tx.blobs(&namespace)).await?)
+    }
+
+    /// Opens a part of a blob: from `offset`, at most `size` bytes.
+    ///
+    /// # Errors
+    /// The namespace does not have it, or it ends before `offset`.
+    pub async fn reader(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        offset: u64,
+        size: Option<u64>,
+    ) -> Result<Reader> {
+        let row = self.stat(namespace, digest).await?;
+        if offset > row.size {
+            return Err(Error::BeyondBlob { digest: row.digest, size: row.size, offset });
+        }
+        let end = size.map_or(row.size, |size| offset.saturating_add(size).min(row.size));
+        let path = self.path(digest);
+        off_the_loop(move || {
+            let file = File::open(&path).map_err(Error::file("open blob", &path))?;
+            Ok(Reader { file: Arc::new(file), path, position: offset, end })
+        })
+        .await
+    }
+
+    /// Removes a blob from a namespace, and its bytes when no other one has it.
+    ///
+    /// # Errors
+    /// The namespace does not have it, or a lease holds it; the error names the lease.
+    pub async fn remove(&self, namespace: &str, digest: &Digest) -> Result<()> {
+        let (namespace, removed) = (namespace.to_owned(), digest.clone());
+        self.store
+            .write(move |tx| -> Result<()> {
+                find(tx, &namespace, &removed)?;
+                leases::check_free(tx, &namespace, ResourceKind::Content, removed.as_str())?;
+                tx.remove_blob(&namespace, removed.as_str())?;
+                tx.event(event(&namespace, "delete", removed.as_str()))?;
+                Ok(())
+            })
+            .await?;
+        fail::fail_point!("daemon.content.before_unlink");
+        let (path, digest) = (self.path(digest), digest.to_string());
+        self.store
+            .write(move |tx| -> Result<()> {
+                if tx.is_blob_needed(&digest)? {
+                    return Ok(());
+                }
+                unlink(&path)
+            })
+            .await
+    }
+
+    /// How far an ingest is.
+    ///
+    /// # Errors
+    /// There is none of that reference.
+    pub async fn status(&self, namespace: &str, reference: &str) -> Result<Ingest> {
+        let (namespace, reference) = (namespace.to_owned(), reference.to_owned());
+        let ingests = Arc::clone(&self.ingests);
+        off_the_loop(move || {
+            ingest::status(&ingests, &namespace, &reference)
+                .ok_or(Error::NoSuchIngest { reference })
+        })
+        .await
+    }
+
+    /// # Errors
+    /// The directory of ingests can't be read.
+    pub async fn ingests(&self, namespace: &str) -> Result<Vec<Ingest>> {
+        let (namespace, ingests) = (namespace.to_owned(), Arc::clone(&self.ingests));
+        off_the_loop(move || ingest::list(&ingests, &namespace)).await
+    }
+
+    /// Drops an ingest and its bytes.
+    ///
+    /// # Errors
+    /// There is none of that reference, or it has a writer.
+    pub async fn abort(&self, namespace: &str, reference: &str) -> Result<()> {
+        let claim = self.writers.claim(namespace, reference)?;
+        let (reference, ingests) = (reference.to_owned(), Arc::clone(&self.ingests));
+        off_the_loop(move || {
+            if ingest::abort(&ingests, &claim)? {
+                return Ok(());
+            }
+            Err(Error::NoSuchIngest { reference })
+        })
+        .await
+    }
+
+    /// Removes blobs that no row names and directories that are no ingests, left by a crash. Before
+    /// anybody is served.
+    ///
+    /// # Errors
+    /// The store's own, or a directory that can't be read.
+    pub async fn remove_orphans(&self) -> Result<usize> {
+        let known: HashSet<String> =
+            self.store.write(|tx| tx.blob_digests()).await.map(HashSet::from_iter)?;
+        let (blobs, ingests) = (Arc::clone(&self.blobs), Arc::clone(&self.ingests));
+        off_the_loop(move || {
+            let entries = std::fs::read_dir(&*blobs)
+                .map_err(Error::file("read directory of blobs", &blobs))?;
+            let mut removed = 0;
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let digest = format!("{}{}", Digest::PREFIX, name.to_string_lossy());
+                if !known.contains(&digest) {
+                    unlink(&entry.path())?;
+                    removed += 1;
+                }
+            }
+            Ok(removed + ingest::remove_orphans(&ingests)?)
+        })
+        .await
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+}
+
+impl Reader {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The file can't be read, or is shorter than its record says.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let count = CHUNK.min(self.end - self.position);
+        if count == 0 {
+            return Ok(None);
+        }
+        let (file, path, position) = (Arc::clone(&self.file), self.path.clone(), self.position);
+        let data = off_the_loop(move || {
+            let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
+            file.read_exact_at(&mut data, position).map_err(Error::file("read blob", &path))?;
+            Ok(data)
+        })
+        .await?;
+        self.position += count;
+        Ok(Some(data))
+    }
+}
+
+/// What was wrong with a writer's bytes is worse than what keeps them from being removed.
+fn give_up(writer: Writer, error: Error) -> Error {
+    if let Err(left) = writer.discard() {
+        tracing::warn!(error = %left, "an ingest that can't be used stays");
+    }
+    error
+}
+
+/// Runs what works on files where it blocks nobody.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
+}
+
+fn find(tx: &mut Transaction<'_>, namespace: &str, digest: &Digest) -> Result<BlobRow> {
+    let missing = || Error::NoSuchBlob { digest: digest.to_string() };
+    tx.blob(namespace, digest.as_str())?.ok_or_else(missing)
+}
+
+fn unlink(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove blob", path)(source))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn event(namespace: &str, action: &str, digest: &str) -> NewEvent {
+    NewEvent {
+        namespace: namespace.to_owned(),
+        kind: "content".to_owned(),
+        action: action.to_owned(),
+        id: digest.to_owned(),
+        attributes: Vec::new(),
+    }
+}
+
+fn check_reference(reference: &str) -> Result<()> {
+    let problem = if reference.is_empty() {
+        "it must not be empty"
+    } else if reference.len() > 256 {
+        "it has at most 256 bytes"
+    } else if reference.chars().any(char::is_control) {
+        "it must not hold control characters"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidArgument { what: "reference of the ingest", problem: problem.to_owned() })
+}
