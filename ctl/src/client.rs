@@ -14,8 +14,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bosun_proto::v1::containers_client::ContainersClient;
+use bosun_proto::v1::content_client::ContentClient;
 use bosun_proto::v1::events_client::EventsClient;
 use bosun_proto::v1::io_client::IoClient;
+use bosun_proto::v1::leases_client::LeasesClient;
 use bosun_proto::v1::snapshots_client::SnapshotsClient;
 use bosun_proto::v1::system_client::SystemClient;
 use bosun_proto::v1::{Container, GetRequest};
@@ -170,11 +172,28 @@ impl Client {
         F: FnOnce(Channel, Request<T>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
+        self.once(Deadline::Long, message, method).await
+    }
+
+    /// Sends a stream, however long it takes; the answer comes at its end. Once, as [`Self::stream`].
+    pub(crate) async fn upload<T, R, F, Fut>(&self, messages: T, method: F) -> Result<R, Error>
+    where
+        F: FnOnce(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.once(Deadline::Never, messages, method).await
+    }
+
+    async fn once<T, R, F, Fut>(&self, answer: Deadline, message: T, method: F) -> Result<R, Error>
+    where
+        F: FnOnce(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
         let channel = self.connect().await?;
         let request = self.request(message, Deadline::Never);
-        match self.within(Deadline::Long, method(channel, request)).await?.map_err(failure) {
+        match self.within(answer, method(channel, request)).await?.map_err(failure) {
             Ok(response) => Ok(response.into_inner()),
-            Err(Failure::Refused(status)) => Err(self.refused(status, Deadline::Long)),
+            Err(Failure::Refused(status)) => Err(self.refused(status, answer)),
             Err(Failure::Gone(status)) => {
                 self.forget();
                 Err(Error::Lost { address: self.address(), status: Box::new(status) })
@@ -302,6 +321,14 @@ pub(crate) fn io(channel: Channel) -> IoClient<Channel> {
 
 pub(crate) fn snapshots(channel: Channel) -> SnapshotsClient<Channel> {
     SnapshotsClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn content(channel: Channel) -> ContentClient<Channel> {
+    ContentClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn leases(channel: Channel) -> LeasesClient<Channel> {
+    LeasesClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
 }
 
 pub(crate) fn events(channel: Channel) -> EventsClient<Channel> {

@@ -7,8 +7,13 @@ use crate::error::Error;
 
 /// To stdout, at once.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
+    write(text.as_bytes())
+}
+
+/// The same of what need not be text.
+pub(crate) fn write(data: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)
+    stdout.write_all(data).and_then(|()| stdout.flush()).map_err(Error::Output)
 }
 
 /// `ctl: ` and one sentence, to stderr.

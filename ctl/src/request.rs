@@ -1,5 +1,6 @@
 //! The flags of `run` and `create` made into the message that the daemon takes.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use crate::flags::{FlagError, absolute, environment, parse_mount, publish};
 /// What the caller of `ctl` has that flags refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
-    pub(crate) variable: fn(&str) -> Option<String>,
+    pub(crate) variable: fn(&str) -> Option<OsString>,
     pub(crate) working_dir: fn() -> io::Result<PathBuf>,
 }
 
@@ -85,8 +86,6 @@ pub(crate) fn container_options(
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
     use crate::cli::container::ContainerVerb;
     use crate::cli::{Cli, Verb};
@@ -99,7 +98,7 @@ mod tests {
             panic!("not a run");
         };
         let caller = Caller {
-            variable: |name| (name == "HOME").then(|| "/root".to_owned()),
+            variable: |name| (name == "HOME").then(|| "/root".into()),
             working_dir: || Ok(PathBuf::from("/home/me")),
         };
         let window = Some(WindowSize { width: 80, height: 24 });

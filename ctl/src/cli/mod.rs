@@ -1,10 +1,13 @@
 //! The command line, declared: verbs, flags, help. No behaviour.
 //!
 //! Names, letters and defaults are docker's. `run` and `create` have most of them and live in
-//! [`create`], the other verbs on containers in [`container`], snapshots in [`snapshot`].
+//! [`create`], the other verbs on containers in [`container`], snapshots in [`snapshot`],
+//! blobs in [`content`], leases in [`lease`].
 
 pub(crate) mod container;
+pub(crate) mod content;
 pub(crate) mod create;
+pub(crate) mod lease;
 pub(crate) mod snapshot;
 
 use std::ffi::OsString;
@@ -15,6 +18,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::client::{Address, DEFAULT_ADDRESS, Namespace};
 use crate::flags::{Moment, parse_moment};
 use container::ContainerVerb;
+use content::ContentVerb;
+use lease::LeaseVerb;
 use snapshot::SnapshotVerb;
 
 /// A command line, read.
@@ -32,6 +37,12 @@ pub(crate) enum Verb {
     /// Look after snapshots: the trees that containers stand on
     #[command(subcommand, visible_alias = "snapshots", after_help = "Example:\n  ctl snapshot ls")]
     Snapshot(SnapshotVerb),
+    /// Look after content: blobs by digest
+    #[command(subcommand, after_help = "Example:\n  ctl content put layer.tar")]
+    Content(ContentVerb),
+    /// Look after leases: what keeps snapshots and blobs from being removed
+    #[command(subcommand, visible_alias = "leases", after_help = "Example:\n  ctl lease ls")]
+    Lease(LeaseVerb),
     Events(EventsArgs),
     Version(VersionArgs),
     Info(InfoArgs),

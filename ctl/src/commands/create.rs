@@ -31,7 +31,7 @@ pub(super) fn options(args: ContainerArgs, rm: bool) -> Result<ContainerOptions,
         return Err(FlagError::CidFileExists(path.display().to_string()).into());
     }
     let caller =
-        Caller { variable: |name| std::env::var(name).ok(), working_dir: std::env::current_dir };
+        Caller { variable: |name| std::env::var_os(name), working_dir: std::env::current_dir };
     let window = if args.tty { terminal::window_size() } else { None };
     Ok(container_options(args, rm, window, caller)?)
 }

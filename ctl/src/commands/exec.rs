@@ -22,7 +22,7 @@ pub(super) async fn run(client: &Client, args: ExecArgs) -> Result<u8, Error> {
         request_id: client::request_id()?,
         container: name.clone(),
         command: words.collect(),
-        env: environment(&args.env_file, &args.env, |name| std::env::var(name).ok())?,
+        env: environment(&args.env_file, &args.env, |name| std::env::var_os(name))?,
         working_dir: args.workdir.unwrap_or_default(),
         user: args.user.unwrap_or_default(),
         tty: args.tty,

@@ -2,12 +2,14 @@
 
 mod attach;
 mod completion;
+mod content;
 mod create;
 mod events;
 mod exec;
 mod info;
 mod inspect;
 mod kill;
+mod lease;
 mod logs;
 pub(crate) mod ps;
 mod restart;
@@ -42,6 +44,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Error> {
     match cli.verb {
         Verb::OnContainers(verb) => container(&client, verb).await,
         Verb::Snapshot(verb) => snapshot::run(&client, verb).await,
+        Verb::Content(verb) => content::run(&client, verb).await,
+        Verb::Lease(verb) => lease::run(&client, verb).await,
         Verb::Events(args) => events::run(&client, args).await,
         Verb::Version(args) => version::run(&client, args).await,
         Verb::Info(args) => info::run(&client, args).await,
@@ -85,6 +89,8 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Attach(_) => ExitCodes::Plain,
         },
         Verb::Snapshot(_)
+        | Verb::Content(_)
+        | Verb::Lease(_)
         | Verb::Events(_)
         | Verb::Version(_)
         | Verb::Info(_)

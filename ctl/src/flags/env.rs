@@ -1,5 +1,6 @@
 //! `--env`, `--env-file`, `--label` and other KEY=VALUE words.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::FlagError;
@@ -9,7 +10,7 @@ use super::FlagError;
 pub(crate) fn environment(
     files: &[impl AsRef<Path>],
     words: &[String],
-    caller: impl Fn(&str) -> Option<String>,
+    caller: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<String>, FlagError> {
     let mut all = Vec::new();
     for path in files {
@@ -18,48 +19,45 @@ pub(crate) fn environment(
             path: path.display().to_string(),
             reason: error.to_string(),
         })?;
-        let lines = file_lines(&text, &caller).map_err(|(line, text)| FlagError::EnvLine {
-            path: path.display().to_string(),
-            line,
-            text,
-        })?;
-        all.extend(lines);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let malformed = || FlagError::EnvLine {
+                path: path.display().to_string(),
+                line: index + 1,
+                text: line.to_owned(),
+            };
+            // Quotes are kept and `export` is not known (docker's rule).
+            let name = line.split('=').next().unwrap_or(line);
+            if name.contains(char::is_whitespace) {
+                return Err(malformed());
+            }
+            all.extend(variable(line, &caller)?.ok_or_else(malformed)?);
+        }
     }
     for word in words {
-        all.extend(variable(word, &caller).ok_or_else(|| FlagError::Env(word.clone()))?);
-    }
-    Ok(all)
-}
-
-/// The variables of an environment file: comments and empty lines are skipped, quotes are kept
-/// (docker's rule). Errors are line numbers, from 1, with the line.
-fn file_lines(
-    text: &str,
-    caller: &impl Fn(&str) -> Option<String>,
-) -> Result<Vec<String>, (usize, String)> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut all = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let name = line.split('=').next().unwrap_or(line);
-        if name.contains(char::is_whitespace) {
-            return Err((index + 1, line.to_owned()));
-        }
-        all.extend(variable(line, caller).ok_or_else(|| (index + 1, line.to_owned()))?);
+        all.extend(variable(word, &caller)?.ok_or_else(|| FlagError::Env(word.clone()))?);
     }
     Ok(all)
 }
 
 /// `None` when malformed, `Some(None)` when the caller has no such variable.
-fn variable(word: &str, caller: &impl Fn(&str) -> Option<String>) -> Option<Option<String>> {
+fn variable(
+    word: &str,
+    caller: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Option<String>>, FlagError> {
     match word.split_once('=') {
-        Some(("", _)) => None,
-        Some(_) => Some(Some(word.to_owned())),
-        None if word.is_empty() => None,
-        None => Some(caller(word).map(|value| format!("{word}={value}"))),
+        Some(("", _)) => Ok(None),
+        Some(_) => Ok(Some(Some(word.to_owned()))),
+        None if word.is_empty() => Ok(None),
+        None => {
+            let value = caller(word).map(OsString::into_string).transpose();
+            let value = value.map_err(|_| FlagError::EnvNotText(word.to_owned()))?;
+            Ok(Some(value.map(|value| format!("{word}={value}"))))
+        }
     }
 }
 
@@ -82,12 +80,24 @@ pub(crate) fn label(text: &str) -> Result<(String, String), FlagError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     const NO_FILES: &[&str] = &[];
 
-    fn caller(name: &str) -> Option<String> {
-        (name == "HOME").then(|| "/root".to_owned())
+    fn caller(name: &str) -> Option<OsString> {
+        match name {
+            "HOME" => Some("/root".into()),
+            "BYTES" => Some(OsString::from_vec(vec![0xff])),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_refused_rather_than_altered() {
+        let error = environment(NO_FILES, &["BYTES".to_owned()], caller);
+        assert_eq!(error, Err(FlagError::EnvNotText("BYTES".to_owned())));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Only form is judged here. Whether a path, a user or a limit exists is the daemon's to say.
 
+use std::path::PathBuf;
+
 mod detach;
 mod env;
 mod moment;
@@ -12,7 +14,7 @@ mod size;
 
 pub(crate) use detach::DetachKeys;
 pub(crate) use env::{environment, key_value, label};
-pub(crate) use moment::{Moment, parse_moment, timestamp};
+pub(crate) use moment::{Moment, parse_moment, parse_span, timestamp};
 pub(crate) use mount::{absolute, parse_mount};
 pub(crate) use network::parse_network;
 pub(crate) use port::publish;
@@ -63,6 +65,10 @@ pub(crate) enum FlagError {
     Network(String),
     #[error("environment variable \"{0}\": want NAME=VALUE, or NAME to take the value it has here")]
     Env(String),
+    #[error("environment variable {0}: its value here is not UTF-8, and can't be handed on")]
+    EnvNotText(String),
+    #[error("path {0:?} is not UTF-8, and can't be handed on: use another one")]
+    PathNotText(PathBuf),
     #[error("{path}, line {line}: environment variable \"{text}\": want NAME=VALUE or NAME")]
     EnvLine { path: String, line: usize, text: String },
     #[error("cannot read the environment file {path}: {reason}")]
@@ -79,6 +85,8 @@ pub(crate) enum FlagError {
         "time \"{0}\": want RFC 3339 (2026-01-02T15:04:05Z), Unix seconds, or how long ago (10m, 1h30m)"
     )]
     Moment(String),
+    #[error("duration \"{0}\": want a positive one, for example 90s, 10m or 1h30m")]
+    Span(String),
     #[error("restart policy \"{0}\" does not exist yet: leave --restart out, or say --restart no")]
     Restart(String),
     #[error("cannot tell the working directory, which \"{path}\" is relative to: {reason}")]

@@ -1,5 +1,7 @@
 //! Points in time as `--since` and `--until` take them.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -33,6 +35,12 @@ pub(crate) fn parse_moment(text: &str) -> Result<Moment, FlagError> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
         .map(Moment)
         .ok_or_else(|| FlagError::Moment(text.to_owned()))
+}
+
+/// A Go duration that is not nothing.
+pub(crate) fn parse_span(text: &str) -> Result<Duration, FlagError> {
+    let span = go_duration(text).and_then(|span| Duration::try_from(span).ok());
+    span.filter(|span| !span.is_zero()).ok_or_else(|| FlagError::Span(text.to_owned()))
 }
 
 fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
@@ -120,6 +128,15 @@ mod tests {
         for text in ["", "yesterday", "10", "1h30", "10 m", "1.2.3", "2026-13-01", "m", "-"] {
             let parsed = parse_at(text, now, &zone);
             assert_eq!(parsed.is_none(), text != "10", "{text}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_positive_durations() {
+        assert_eq!(parse_span("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_span("1.5s"), Ok(Duration::from_millis(1500)));
+        for text in ["", "0s", "-1h", "10", "soon"] {
+            assert!(parse_span(text).is_err(), "{text}");
         }
     }
 

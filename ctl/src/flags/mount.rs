@@ -36,7 +36,7 @@ pub(crate) fn parse_mount(
     }
     let mut mount = BindMount {
         source: absolute(source, working_dir)?,
-        destination: clean(Path::new(destination)),
+        destination: clean(Path::new(destination))?,
         ..BindMount::default()
     };
     for option in options.iter().flat_map(|options| options.split(',')) {
@@ -63,28 +63,30 @@ pub(crate) fn absolute(
     working_dir: impl FnOnce() -> std::io::Result<PathBuf>,
 ) -> Result<String, FlagError> {
     if path.starts_with('/') {
-        return Ok(clean(Path::new(path)));
+        return clean(Path::new(path));
     }
     let base = working_dir().map_err(|error| FlagError::WorkingDirectory {
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
-    Ok(clean(&base.join(path)))
+    clean(&base.join(path))
 }
 
 /// Without `.`, `..` and doubled slashes, by the words alone.
-fn clean(path: &Path) -> String {
+fn clean(path: &Path) -> Result<String, FlagError> {
     let mut words = Vec::new();
     for component in path.components() {
         match component {
-            Component::Normal(word) => words.push(word.to_string_lossy()),
+            Component::Normal(word) => {
+                words.push(word.to_str().ok_or_else(|| FlagError::PathNotText(path.into()))?);
+            }
             Component::ParentDir => {
                 words.pop();
             }
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    format!("/{}", words.join("/"))
+    Ok(format!("/{}", words.join("/")))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Pure functions from the API's messages to text and [`Value`](crate::template::Value)s; nothing
 //! here writes anywhere.
 
+pub(crate) mod content;
 mod duration;
 pub(crate) mod event;
 mod inspect;
