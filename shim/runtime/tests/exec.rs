@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         later_children_of_the_caller_stay_outside,
         descriptors_are_never_seen_from_inside,
         a_container_that_divides_its_group_can_be_joined,
+        the_caller_keeps_nothing,
     ])
 }
 
@@ -174,4 +175,31 @@ fn a_container_that_divides_its_group_can_be_joined() {
     if sandbox.layout.is_v2() {
         assert_eq!(outcome.stdout, "0::/init\n");
     }
+}
+
+/// Neither descriptors nor children, after what went well and after what did not.
+fn the_caller_keeps_nothing() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let (sandbox, created) = running();
+    let mut failing = Sandbox::script("exit 0");
+    finish(sandbox.exec(&created, &options("exit 0")).unwrap());
+    let before = descriptors();
+    for round in 0..20 {
+        finish(sandbox.exec(&created, &options("exit 0")).unwrap());
+        let mut wrong = options("exit 0");
+        wrong.process.as_mut().unwrap().cwd = "/nowhere".to_owned();
+        assert!(sandbox.exec(&created, &wrong).is_err());
+        failing.options.terminal = round % 2 == 0;
+        failing.process().args = vec!["nope".to_owned()];
+        assert_eq!(failing.error().kind(), Kind::CommandNotFound);
+        assert!(!failing.cgroup().exists());
+        failing.process().args = vec!["true".to_owned()];
+        assert_eq!(failing.run().code, 0);
+        failing.cgroup().remove(std::time::Instant::now()).unwrap();
+    }
+    assert_eq!(descriptors(), before);
+    kill(&created.process.pidfd);
+    wait(&created.process.pidfd);
+    let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert!(matches!(left, Err(rustix::io::Errno::CHILD)), "{left:?}");
 }
