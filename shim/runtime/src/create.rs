@@ -58,8 +58,8 @@ pub fn create(
     let process = clone(options, run_dir, network, &layout, &cgroup)?;
     let path = format!("/proc/{}/ns/mnt", process.pid);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mount_namespace =
-        rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path)?;
+    let opened = rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path);
+    let mount_namespace = opened.inspect_err(|_| process.end())?;
     undo.forget();
     Ok(Created { process, mount_namespace })
 }

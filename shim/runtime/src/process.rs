@@ -44,7 +44,12 @@ impl Waiting {
     /// them. The process is dead and reaped then.
     pub fn start(&mut self) -> Result<(), Error> {
         let Some(gate) = self.gate.take() else { return Ok(()) };
-        start(&gate).inspect_err(|_| end(&self.pidfd))
+        start(&gate).inspect_err(|_| self.end())
+    }
+
+    /// Kills and reaps it.
+    pub(crate) fn end(&self) {
+        end(&self.pidfd);
     }
 }
 
