@@ -125,8 +125,8 @@ impl Attached {
                 Err(error) => error,
             };
             match error.reason() {
-                // The start that was asked for before the connection broke has happened.
-                Some("ALREADY_RUNNING") if again && open.start => open.start = false,
+                // It was started before the connection broke, or by somebody else: what was asked for.
+                Some("ALREADY_RUNNING") if open.start => open.start = false,
                 // It ended while nobody was attached.
                 Some("NOT_RUNNING" | "NO_SUCH_CONTAINER") if again => {
                     return self.wait(client).await.map(Opening::Ended).map_err(|_| error);

@@ -8,7 +8,7 @@ use bosun_proto::v1::output_chunk::Message;
 use tonic::Code;
 
 use crate::ctl::{command, fed, finished, ran, signal};
-use crate::daemon::{Fake, ID, Process, exit, running, start};
+use crate::daemon::{Fake, ID, Process, exit, refusal, running, start};
 
 fn hello() -> Process {
     let out = Message::Stdout(b"hello\n".to_vec());
@@ -182,6 +182,17 @@ fn start_and_attach_stay_with_a_container() {
     let both = ran(command(&daemon.socket, "start -a web db"));
     assert_ne!(both.code, 0);
     assert!(both.err.contains("works on one container"), "{}", both.err);
+}
+
+#[test]
+fn starting_and_attaching_to_what_runs_attaches() {
+    let fake = Fake::acting(hello());
+    fake.book().containers.push(running("web"));
+    fake.book().start_failures =
+        [refusal(Code::FailedPrecondition, "ALREADY_RUNNING", "it runs")].into();
+    let (daemon, _dir) = start(&fake);
+    let ran = ran(command(&daemon.socket, "start -a web"));
+    assert_eq!((ran.code, ran.out.as_str()), (42, "hello\n"), "{}", ran.err);
 }
 
 #[test]

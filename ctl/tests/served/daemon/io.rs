@@ -119,7 +119,8 @@ impl Io for Fake {
         let verb = format!("attach stdin={} start={}", open.stdin, open.start);
         self.note(verb, &open.request_id);
         let options = self.find(&open.container)?.options.unwrap();
-        if let Some(status) = self.refused() {
+        let failure = if open.start { self.book().start_failures.pop_front() } else { None };
+        if let Some(status) = failure.or_else(|| self.refused()) {
             return Err(status);
         }
         let opened = Opened { id: ID.to_owned(), exec_id: String::new(), tty: options.tty };
