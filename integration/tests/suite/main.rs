@@ -9,6 +9,7 @@ mod architecture;
 mod attach;
 mod bad_input;
 mod budgets;
+mod content;
 mod daemon_process;
 mod events;
 mod exec;
