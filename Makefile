@@ -5,6 +5,8 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 # A `ctl` link beside `bosunctl`: CTL_LINK=no declines it.
 CTL_LINK ?= yes
+# Most of a test is waiting: more of them than there are processors.
+TEST_THREADS ?= 4
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -70,7 +72,7 @@ run: build
 test:
 	@$(MAKE) --no-print-directory build-test
 	@$(MAKE) --no-print-directory build
-	@integration/leak-check.sh $(CARGO) test --locked --release --workspace
+	@RUST_TEST_THREADS=$(TEST_THREADS) integration/leak-check.sh $(CARGO) test --locked --release --workspace
 
 unit: toolchain
 	$(CARGO) test --locked --release --workspace --exclude integration

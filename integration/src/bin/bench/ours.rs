@@ -10,18 +10,26 @@ use integration::process::Process;
 use integration::wait;
 use tonic::transport::Channel;
 
-use crate::measure::{Sample, time};
+use crate::measure::{Sample, footprint, time};
 
 /// A daemon of our own, in a network namespace of its own.
 #[derive(Debug)]
 pub(crate) struct Ours {
     daemon: Daemon,
     rootfs: PathBuf,
+    /// Kilobytes of the daemon before any container.
+    idle: f64,
 }
 
 impl Ours {
     pub(crate) fn start(rootfs: &Path) -> Self {
-        Self { daemon: Settings::new().log_level("info").start(), rootfs: rootfs.to_owned() }
+        let daemon = Settings::new().log_level("info").start();
+        let process = Process(daemon.pid().expect("the daemon runs"));
+        Self { idle: footprint(&[process])["Rss"], daemon, rootfs: rootfs.to_owned() }
+    }
+
+    pub(crate) fn idle(&self) -> f64 {
+        self.idle
     }
 
     pub(crate) fn rootfs(&self) -> &Path {

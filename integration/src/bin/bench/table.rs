@@ -127,6 +127,9 @@ impl Table {
             },
             "rows": self.0.iter().map(Row::json).collect::<Vec<_>>(),
         });
+        if let Some(directory) = std::path::Path::new(path).parent() {
+            std::fs::create_dir_all(directory)?;
+        }
         std::fs::write(path, format!("{document:#}\n"))
     }
 }
