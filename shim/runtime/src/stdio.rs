@@ -87,8 +87,7 @@ impl Streams {
             (&self.stderr, "standard error"),
         ] {
             let found = rustix::fs::fstat(fd).at(Step::Stdio, name)?;
-            let is_ours = !is_null(&found);
-            if is_ours && found.st_uid != uid.as_raw() {
+            if !is_null(&found) && found.st_uid != uid.as_raw() {
                 rustix::fs::fchown(fd, Some(uid), None::<Gid>).at(Step::Stdio, name)?;
             }
         }
@@ -109,10 +108,12 @@ impl Streams {
 /// The container's own /dev/null, proven to be it; where there is none, a pipe that is at its end.
 /// Never the host's node: a descriptor of it could change the node's mode.
 fn null(root: &Root) -> Result<OwnedFd, Error> {
-    let opened = root.open("/dev/null", OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY);
-    if let Ok(file) = opened
-        && rustix::fs::fstat(&file).is_ok_and(|found| is_null(&found))
-    {
+    let proven = |flags| {
+        let file = root.open("/dev/null", flags).ok()?;
+        rustix::fs::fstat(&file).is_ok_and(|found| is_null(&found)).then_some(file)
+    };
+    // Looked at before it is opened, for to open some other device may do something.
+    if let Some(file) = proven(OFlags::PATH).and_then(|_| proven(OFlags::RDWR | OFlags::NOCTTY)) {
         return Ok(file);
     }
     pipe_with(PipeFlags::CLOEXEC).map(|(read, _)| read).at(Step::Stdio, "standard input")

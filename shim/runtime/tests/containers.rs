@@ -83,10 +83,10 @@ fn namespaces_are_its_own() {
 }
 
 fn mounts_stay_out_of_the_hosts_table() {
+    support::leave_the_machines_mount_table();
     let table = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = table();
-    let sandbox = Sandbox::script("cat /proc/self/mountinfo; read wait");
-    let mut sandbox = sandbox;
+    let mut sandbox = Sandbox::script("cat /proc/self/mountinfo; read wait");
     sandbox.options.stdin = true;
     let created = sandbox.start();
     assert_eq!(table(), before);
@@ -472,8 +472,7 @@ fn without_a_cgroup_namespace_only_its_own_groups_are_seen() {
 }
 
 fn network_is_handed_over() {
-    let other = Sandbox::script("read wait");
-    let mut other = other;
+    let mut other = Sandbox::script("read wait");
     other.options.stdin = true;
     let holder = other.start();
     let path = format!("/proc/{}/ns/net", holder.process.pid);
@@ -559,8 +558,7 @@ fn mounts_travel_only_where_the_plan_says() {
     use rustix::mount::{MountFlags, MountPropagationFlags as Propagation, mount, mount_change};
     const SHARED: u64 = 1 << 20;
     const SLAVE: u64 = 1 << 19;
-    shim_sys::clone::unshare(0x0002_0000).unwrap();
-    mount_change("/", Propagation::PRIVATE | Propagation::REC).unwrap();
+    support::leave_the_machines_mount_table();
     for (propagation, goes_out, comes_in) in
         [(0, false, false), (SLAVE | 0x4000, false, true), (SHARED | 0x4000, true, true)]
     {

@@ -190,6 +190,7 @@ fn users_files_that_lead_out_are_read_inside() {
 /// Two containers share a volume; the one swaps a directory in it for a link to the host while the
 /// other is started with a mount below it, again and again.
 fn a_volume_that_is_swapped_during_starts() {
+    support::leave_the_machines_mount_table();
     let mut sandbox = Sandbox::script("exit 0");
     let volume = sandbox.path("volume");
     std::fs::create_dir_all(volume.join("directory")).unwrap();

@@ -196,6 +196,15 @@ pub(crate) fn kill(pidfd: &OwnedFd) {
     pidfd_send_signal(pidfd, Signal::KILL).unwrap();
 }
 
+/// Gives the test a mount table of its own, all shared as on a machine with systemd: whatever a
+/// container lets out shows in it, and what others mount meanwhile does not.
+pub(crate) fn leave_the_machines_mount_table() {
+    use rustix::mount::{MountPropagationFlags as Propagation, mount_change};
+    shim_sys::clone::unshare(0x0002_0000).unwrap();
+    mount_change("/", Propagation::PRIVATE | Propagation::REC).unwrap();
+    mount_change("/", Propagation::SHARED | Propagation::REC).unwrap();
+}
+
 /// A small rootfs.
 fn fill(root: &Path) {
     for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "usr/bin"] {
