@@ -12,12 +12,12 @@ use shim_wire::lifecycle::{self, Evidence, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::Key;
 use super::adopted;
 use super::handle::{Handle, Phase, View};
 use super::record::{Exit, Record, Run};
-use super::registry::{Registry, label};
+use super::registry::Registry;
 use super::run::{self, Peer, Prepared, Running, Start};
+use super::{Key, label};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;

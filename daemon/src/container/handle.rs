@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Key;
 use super::actor::Command;
 use super::record::{Exit, Record};
-use super::registry::label;
 use super::run::Running;
+use super::{Key, label};
 use crate::error::{Error, Result};
 
 /// What is volatile of a container.

@@ -50,3 +50,13 @@ impl std::fmt::Display for Key {
         write!(f, "{}/{}", self.namespace, self.id)
     }
 }
+
+/// A container as errors name it: what the user called it, and what it is.
+fn label(name: &str, id: &str) -> String {
+    format!("{name:?} ({})", short(id))
+}
+
+/// An id as people see it.
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shim_wire::id::Id;
 
 use super::handle::Handle;
+use super::{label, short};
 use crate::error::{Error, Result};
 
 /// Every container of every namespace.
@@ -101,14 +102,4 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Id, Names>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A container as errors name it: what the user called it, and what it is.
-pub(super) fn label(name: &str, id: &str) -> String {
-    format!("{name:?} ({})", short(id))
-}
-
-/// An id as people see it.
-pub(super) fn short(id: &str) -> String {
-    id.chars().take(12).collect()
 }

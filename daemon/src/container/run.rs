@@ -23,9 +23,8 @@ use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
 use shim_wire::plan::{CreateOptions, Plan};
 
-use super::Key;
 use super::record::{Lease, Record};
-use super::registry::label;
+use super::{Key, label};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
