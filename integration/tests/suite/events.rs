@@ -92,7 +92,7 @@ fn live_events_follow_the_stored_ones() {
 }
 
 #[test]
-fn a_number_of_the_future_is_said_to_be_one() {
+fn a_number_of_the_future_gives_nothing_yet() {
     let daemon = Daemon::start();
     let api = daemon.api();
     let info =

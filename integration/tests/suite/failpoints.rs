@@ -168,6 +168,32 @@ fn daemon_recover() {
     }
 }
 
+/// A blob that comes and goes while the daemon dies: it is whole or it is sent again, and nothing of it
+/// stays.
+#[test]
+fn daemon_content() {
+    const DIGEST: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    let put = format!("content put --ref blob --digest {DIGEST}");
+    for point in of_operation("daemon", "content") {
+        let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
+        let _ = daemon.client().feed(&put, "hello\n");
+        let _ = daemon.ctl(&format!("content rm {DIGEST}"));
+        assert!(daemon.ended_by_itself(wait::LIMIT).is_some(), "{point} is not passed");
+        daemon.clear_environment();
+        daemon.start_again();
+        for digest in daemon.ctl("content ls -q").text().lines() {
+            assert_eq!(daemon.ctl(&format!("content get {digest}")).stdout, "hello\n", "{point}");
+        }
+        assert_eq!(daemon.client().feed(&put, "hello\n").text(), DIGEST, "{point}");
+        assert_eq!(daemon.ctl(&format!("content get {DIGEST}")).stdout, "hello\n", "{point}");
+        daemon.ctl(&format!("content rm {DIGEST}")).ok();
+        for directory in ["blobs/sha256", "ingest"] {
+            let path = daemon.place().root.join("content").join(directory);
+            assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "{point}: {directory}");
+        }
+    }
+}
+
 #[test]
 fn shim_create() {
     kill_the_shim_at_each("create");
