@@ -13,6 +13,9 @@ use shim_wire::id::Id;
 
 use crate::config::hex;
 
+/// Members of the socket's group pass through the state directory; nobody reads it.
+const STATE_MODE: u32 = 0o711;
+
 /// The directories of one daemon.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -28,15 +31,15 @@ pub enum Error {
     #[error("lock {}: {source}", path.display())]
     Lock { path: PathBuf, source: std::io::Error },
     #[error(
-        "root {} is held by another bosund (pid {holder}): stop it, or give this one a root of its own with --root",
-        root.display()
+        "{what} {} is held by another bosund (pid {holder}): stop it, or give this one a directory of its own with --{what}",
+        path.display()
     )]
-    Held { root: PathBuf, holder: String },
+    Held { what: &'static str, path: PathBuf, holder: String },
 }
 
 /// Held as long as the daemon lives; the kernel lets go of it with the process.
 #[derive(Debug)]
-pub struct RootLock(#[expect(dead_code, reason = "holding the descriptor is its use")] File);
+pub struct Locks(#[expect(dead_code, reason = "holding the descriptors is their use")] [File; 2]);
 
 impl Layout {
     #[must_use]
@@ -49,8 +52,7 @@ impl Layout {
     /// # Errors
     /// Names the directory.
     pub fn make(&self) -> Result<(), Error> {
-        // The state directory itself must let members of the group reach the socket.
-        make_directory(&self.state, 0o711)?;
+        make_directory(&self.state, STATE_MODE)?;
         make_directory(&self.root, 0o700)?;
         for path in [
             self.root.join("containers"),
@@ -67,31 +69,15 @@ impl Layout {
         Ok(())
     }
 
-    /// Takes the root for this process.
+    /// Takes the root and the state directory for this process: a daemon that shared either would
+    /// take the other's containers for leftovers.
     ///
     /// # Errors
-    /// [`Error::Held`] names the daemon that has it.
-    pub fn lock(&self) -> Result<RootLock, Error> {
+    /// [`Error::Held`] names the daemon that has one of them.
+    pub fn lock(&self) -> Result<Locks, Error> {
         make_directory(&self.root, 0o700)?;
-        let path = self.root.join("lock");
-        let failed = |source| Error::Lock { path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(failed)?;
-            return Err(Error::Held { root: self.root.clone(), holder: holder.trim().to_owned() });
-        }
-        file.set_len(0).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(RootLock(file))
+        make_directory(&self.state, STATE_MODE)?;
+        Ok(Locks([lock_directory("root", &self.root)?, lock_directory("state", &self.state)?]))
     }
 
     #[must_use]
@@ -142,6 +128,29 @@ impl Layout {
     }
 }
 
+fn lock_directory(what: &'static str, directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let failed = |source| Error::Lock { path: path.clone(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).map_err(failed)?;
+        let holder = holder.trim().to_owned();
+        return Err(Error::Held { what, path: directory.to_owned(), holder });
+    }
+    file.set_len(0).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
 /// 32 hex digits of sha256 over root, namespace and id, which no two containers share.
 fn socket_hash(root: &Path, namespace: &Id, id: &Id) -> String {
     let mut digest = Sha256::new();
@@ -180,6 +189,16 @@ mod tests {
         assert_eq!(holder, std::process::id().to_string());
         drop(lock);
         layout.lock().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_with_another_root_may_not_share_the_state_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let lock = Layout::new(&directory.path().join("one"), &state).lock().unwrap();
+        let second = Layout::new(&directory.path().join("two"), &state).lock();
+        assert!(matches!(second, Err(Error::Held { what: "state", .. })), "{second:?}");
+        drop(lock);
     }
 
     #[test]
