@@ -35,6 +35,11 @@ pub enum Error {
         path.display()
     )]
     Held { what: &'static str, path: PathBuf, holder: String },
+    #[error(
+        "state directory {} belongs to the root {owner}, whose containers may still run: start bosund with --root {owner}, or with another --state",
+        state.display()
+    )]
+    OtherRoot { state: PathBuf, owner: String },
 }
 
 /// Held as long as the daemon lives; the kernel lets go of it with the process.
@@ -77,7 +82,24 @@ impl Layout {
     pub fn lock(&self) -> Result<Locks, Error> {
         make_directory(&self.root, 0o700)?;
         make_directory(&self.state, STATE_MODE)?;
-        Ok(Locks([lock_directory("root", &self.root)?, lock_directory("state", &self.state)?]))
+        let locks =
+            Locks([lock_directory("root", &self.root)?, lock_directory("state", &self.state)?]);
+        self.claim_state()?;
+        Ok(locks)
+    }
+
+    /// Notes in the state directory whose it is. One that belongs to another root is refused also
+    /// while that daemon is down: its containers may live.
+    fn claim_state(&self) -> Result<(), Error> {
+        let path = self.state.join("root");
+        let own = self.root.as_os_str().as_encoded_bytes();
+        let owner = std::fs::read(&path).unwrap_or_default();
+        let sockets = std::fs::read_dir(self.state.join("s")).into_iter().flatten().count();
+        if !owner.is_empty() && owner != own && sockets > 0 {
+            let owner = String::from_utf8_lossy(&owner).into_owned();
+            return Err(Error::OtherRoot { state: self.state.clone(), owner });
+        }
+        std::fs::write(&path, own).map_err(|source| Error::Lock { path, source })
     }
 
     #[must_use]
@@ -199,6 +221,10 @@ mod tests {
         let second = Layout::new(&directory.path().join("two"), &state).lock();
         assert!(matches!(second, Err(Error::Held { what: "state", .. })), "{second:?}");
         drop(lock);
+        std::fs::create_dir_all(state.join("s/of-a-living-shim")).unwrap();
+        let later = Layout::new(&directory.path().join("two"), &state).lock();
+        assert!(matches!(later, Err(Error::OtherRoot { .. })), "{later:?}");
+        Layout::new(&directory.path().join("one"), &state).lock().unwrap();
     }
 
     #[test]

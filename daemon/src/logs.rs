@@ -8,7 +8,7 @@
 //! Rotated files are `NAME.1` (the newest) and upwards. Deliberately absent: writing, which is the
 //! shim's alone.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -199,7 +199,8 @@ impl Reader {
 
 /// All files of a log that are there, oldest first.
 fn files(path: &Path) -> Result<Vec<File>> {
-    let mut files = Vec::new();
+    let mut files: Vec<File> = Vec::new();
+    let mut seen = HashSet::new();
     files.extend(open(path)?);
     for number in 1.. {
         let mut rotated = path.as_os_str().to_owned();
@@ -209,6 +210,8 @@ fn files(path: &Path) -> Result<Vec<File>> {
             None => break,
         }
     }
+    // A rotation while they were opened shows one file under two names.
+    files.retain(|file| file.metadata().is_ok_and(|found| seen.insert((found.dev(), found.ino()))));
     files.reverse();
     Ok(files)
 }

@@ -252,6 +252,8 @@ impl Actor {
         let mut next = record.clone();
         next.run =
             Run::Intent { attempt, boot_id: boot_id().to_owned(), lease: prepared.lease.clone() };
+        // Of this run it is not known yet.
+        next.started_at = None;
         let lease = prepared.lease.clone();
         let namespace = self.key.namespace.to_string();
         let stored = next.clone();
@@ -320,9 +322,11 @@ impl Actor {
             // It has ended meanwhile: its exit is on the way.
             Ok(()) | Err(shim::Error::Gone { .. }) => Ok(()),
             Err(shim::Error::Refused { code: shim_wire::ttrpc::Code::NotFound, .. }) => Ok(()),
-            // A shim that hangs does not stop a kill.
+            // A shim that hangs does not stop a kill: the container dies by its cgroup, and a shim
+            // that can't record that goes with it.
             Err(shim::Error::TimedOut { .. }) if signal == SIGKILL => {
                 run::kill_cgroup(&self.core, &self.key).await;
+                running.shim.process.kill();
                 Ok(())
             }
             Err(source) => Err(Error::Shim { id: self.label(), source: Arc::new(source) }),

@@ -117,14 +117,23 @@ async fn take_up_run(
             let running = Running {
                 attempt,
                 pid: status.pid,
-                started_at: status
+                started_at: record
                     .started_at
-                    .map_or_else(Time::now, |at| shim_wire::exit::Timestamp::from(at).into()),
+                    .or_else(|| started_at(&status))
+                    .unwrap_or_else(Time::now),
                 lease: lease.clone(),
                 shim,
             };
             let mut record = record;
-            record.started_at = Some(running.started_at);
+            if record.started_at.replace(running.started_at).is_none() {
+                // The fact was on its way to the store when the daemon before ended.
+                let start = container_event(&key, &record, "start", Vec::new());
+                let (namespace, stored) = (key.namespace.to_string(), record.clone());
+                core.store.write_soon(move |tx| {
+                    tx.update_container(&namespace, &stored)?;
+                    tx.event(start).map(|_| ())
+                });
+            }
             let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
             Actor::adopt(core, registry, key, record, running);
             endpoint.into_iter().collect()
@@ -184,6 +193,15 @@ async fn commit(
     exit: Exit,
     found: Found,
 ) {
+    let mut events = Vec::new();
+    if record.started_at.is_none() {
+        let status = found.living.as_ref().map(|living| &living.status);
+        record.started_at = status.and_then(started_at);
+        events.push(container_event(&key, &record, "start", Vec::new()));
+    }
+    if exit.oom_killed {
+        events.push(container_event(&key, &record, "oom", Vec::new()));
+    }
     let shim = match found.living {
         // Its record is durable, so it only waits for its release.
         Some(Living { shim, .. }) => Some(shim),
@@ -195,15 +213,18 @@ async fn commit(
     record.run = Run::Ended { attempt, exit: exit.clone() };
     let auto_remove = record.options.auto_remove;
     let code = vec![("exitCode", exit.status.number().to_string())];
-    let die = container_event(&key, &record, "die", code);
-    let destroy = container_event(&key, &record, "destroy", Vec::new());
+    events.push(container_event(&key, &record, "die", code));
+    if auto_remove {
+        events.push(container_event(&key, &record, "destroy", Vec::new()));
+    }
     let (namespace, stored) = (key.namespace.to_string(), record.clone());
     let committed: Result<()> = core
         .store
         .write(move |tx| {
-            tx.event(die)?;
+            for event in events {
+                tx.event(event)?;
+            }
             if auto_remove {
-                tx.event(destroy)?;
                 tx.remove_snapshot(stored.snapshot)?;
                 tx.remove_container(&namespace, &stored)?;
             } else {
@@ -226,6 +247,11 @@ async fn commit(
     if auto_remove {
         finish_removal(core, &key, record.snapshot).await;
     }
+}
+
+/// When the process was started, as its shim has it.
+fn started_at(status: &StatusResponse) -> Option<Time> {
+    status.started_at.map(|at| shim_wire::exit::Timestamp::from(at).into())
 }
 
 /// A container that does not run: nothing of an earlier run may be left.

@@ -98,16 +98,40 @@ impl Supervisor {
         request: Request,
         options: ContainerOptions,
     ) -> Result<Created> {
-        self.detached(request, move |this, request| async move {
-            let (handle, start) = this.make(&request, options, true).await?;
-            let begun = this.begin(&handle, start, None).await;
-            if let Err(error) = begun {
-                this.unmake(&handle, &request).await;
-                return Err(error);
+        let again = request.clone();
+        let created = self
+            .detached(request, move |this, request| async move {
+                let (handle, start) = this.make(&request, options, true).await?;
+                let begun = this.begin(&handle, start, None).await;
+                if let Err(error) = begun {
+                    this.unmake(&handle, &request).await;
+                    return Err(error);
+                }
+                Ok(handle.key.id.to_string())
+            })
+            .await?;
+        self.finish_interrupted(&again, &created.id).await?;
+        Ok(created)
+    }
+
+    /// A run that was asked for before, answered, and then undone because the daemon ended in the
+    /// middle of its start, is started when it is asked for again.
+    async fn finish_interrupted(&self, request: &Request, id: &str) -> Result<()> {
+        let Ok(handle) = self.registry.find(&request.namespace, id) else { return Ok(()) };
+        let undone = handle
+            .record()
+            .is_ok_and(|record| matches!(record.run, Run::Created { error: Some(_), .. }));
+        if !undone {
+            return Ok(());
+        }
+        match self.begin(&handle, None, None).await {
+            // The same request, made twice at once.
+            Ok(_) | Err(Error::AlreadyRunning { .. }) => Ok(()),
+            Err(error) => {
+                self.unmake(&handle, request).await;
+                Err(error)
             }
-            Ok(handle.key.id.to_string())
-        })
-        .await
+        }
     }
 
     /// Runs a creation in a task of its own, so that a client that goes away leaves nothing half
@@ -532,6 +556,8 @@ async fn signal_and_wait(handle: &Handle, signal: u32, timeout: Duration) -> Res
     match handle.ask(|answer| Command::Kill { signal, answer }).await {
         Ok(()) => {}
         Err(Error::NotRunning { .. } | Error::Removing { .. }) => return Ok(()),
+        // A shim that hangs has the time-out to wake up; then comes the KILL.
+        Err(Error::Shim { source, .. }) if matches!(*source, shim::Error::TimedOut { .. }) => {}
         Err(error) => return Err(error),
     }
     // Whether it ended is seen by the caller.
