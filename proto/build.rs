@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "bosun/v1/containers.proto",
     "bosun/v1/io.proto",
     "bosun/v1/snapshots.proto",
     "bosun/v1/content.proto",
     "bosun/v1/leases.proto",
+    "bosun/v1/images.proto",
+    "bosun/v1/files.proto",
     "bosun/v1/events.proto",
     "bosun/v1/system.proto",
 ];

@@ -81,6 +81,8 @@ pub(crate) fn container_options(
         }),
         window: if args.tty { window } else { None },
         restart_policy: args.restart.unwrap_or_default(),
+        platform: String::new(),
+        publish_all: false,
     })
 }
 

@@ -14,5 +14,8 @@ pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/de
 /// The metadata key of the namespace of a call.
 pub const NAMESPACE_KEY: &str = "bosun-namespace";
 
+/// The metadata key of the lease that is to hold what a call makes.
+pub const LEASE_KEY: &str = "bosun-lease";
+
 /// The metadata key of an error's reason, for clients that tell errors apart.
 pub const REASON_KEY: &str = "bosun-reason";

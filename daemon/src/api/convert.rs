@@ -375,6 +375,8 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         }),
         window: None,
         restart_policy: "no".to_owned(),
+        platform: String::new(),
+        publish_all: false,
     }
 }
 

@@ -89,6 +89,20 @@ impl System for Service {
             last_event,
         }))
     }
+
+    async fn disk_usage(
+        &self,
+        _: Request<v1::DiskUsageRequest>,
+    ) -> Result<Response<v1::DiskUsageResponse>, Status> {
+        Err(Status::unimplemented("disk usage"))
+    }
+
+    async fn prune(
+        &self,
+        _: Request<v1::PruneSystemRequest>,
+    ) -> Result<Response<v1::PruneReport>, Status> {
+        Err(Status::unimplemented("prune"))
+    }
 }
 
 fn kernel() -> String {

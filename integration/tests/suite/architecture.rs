@@ -6,16 +6,32 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
     ("shim-cgroup", &["shim-wire", "shim-sys"]),
     ("shim-plan", &["shim-wire"]),
-    ("shim-runtime", &["shim-wire", "shim-sys", "shim-cgroup"]),
+    ("shim-rootfs", &[]),
+    ("shim-runtime", &["shim-wire", "shim-sys", "shim-cgroup", "shim-rootfs"]),
     ("bosun-shim", &["shim-wire", "shim-sys", "shim-cgroup", "shim-runtime"]),
-    ("bosund", &["bosun-proto", "shim-wire", "shim-plan", "shim-cgroup"]),
-    ("bosun-ctl", &["bosun-proto"]),
+    ("bosun-image", &[]),
+    ("bosun-layer", &["bosun-image", "shim-rootfs"]),
+    ("bosun-registry", &["bosun-image"]),
+    (
+        "bosund",
+        &[
+            "bosun-proto",
+            "bosun-image",
+            "bosun-layer",
+            "bosun-registry",
+            "shim-wire",
+            "shim-plan",
+            "shim-cgroup",
+            "shim-rootfs",
+        ],
+    ),
+    ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),
     ("integration", &["bosun-proto", "shim-wire"]),
 ];
 

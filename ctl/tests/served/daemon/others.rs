@@ -130,4 +130,18 @@ impl System for Fake {
         };
         Ok(Response::new(info))
     }
+
+    async fn disk_usage(
+        &self,
+        _request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
+        Err(Status::unimplemented("disk usage"))
+    }
+
+    async fn prune(
+        &self,
+        _request: Request<PruneSystemRequest>,
+    ) -> Result<Response<PruneReport>, Status> {
+        Err(Status::unimplemented("prune"))
+    }
 }

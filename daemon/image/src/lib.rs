@@ -1,0 +1,2 @@
+//! What an image is: references, descriptors, manifests, configurations, platforms.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Layers of files.
+#![forbid(unsafe_code)]

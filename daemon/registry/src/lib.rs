@@ -1,0 +1,2 @@
+//! The client of OCI registries.
+#![forbid(unsafe_code)]

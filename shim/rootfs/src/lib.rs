@@ -1,0 +1,2 @@
+//! Paths inside a rootfs: the one way in.
+#![forbid(unsafe_code)]
