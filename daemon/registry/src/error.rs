@@ -42,7 +42,7 @@ impl fmt::Display for At {
 pub enum Error {
     #[error("{}: not found in {at}: check the name and the tag", at.what)]
     NotFound { at: At },
-    #[error("{}: {at} does not let you in{detail}: log in with `ctl login {}`", at.what, at.registry)]
+    #[error("{}: {at} does not let you in{detail}: check the name, or log in with `ctl login {}`", at.what, at.registry)]
     Unauthorized { at: At, detail: Detail },
     #[error("{}: {at} denies access{detail}: another user may have it", at.what)]
     Denied { at: At, detail: Detail },
@@ -59,7 +59,7 @@ pub enum Error {
     #[error("{}: {at} stalled at byte {received}: {stall}", at.what)]
     Stalled { at: At, received: u64, stall: Stall },
     #[error("{}: {at} sent other content: want {wanted}, got {got}", at.what)]
-    BadDigest { at: At, wanted: Digest, got: String },
+    BadDigest { at: At, wanted: Digest, got: Digest },
     #[error("{}: {at} sent another length: want {wanted} bytes, got {got}", at.what)]
     BadLength { at: At, wanted: u64, got: u64 },
     #[error("{}: {at} sent more than {limit} bytes: refused", at.what)]

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Identity, Url};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -59,7 +59,7 @@ impl Capabilities {
 pub(crate) async fn endpoints(directories: &[PathBuf], host: &str) -> Result<Vec<Endpoint>> {
     let (directories, host) = (directories.to_owned(), host.to_owned());
     let read = tokio::task::spawn_blocking(move || read(&directories, &host));
-    read.await.unwrap_or_else(|_| Ok(Vec::new()))
+    read.await.unwrap_or_else(|error| Err(problem(Path::new(FILE), &error.to_string())))
 }
 
 fn read(directories: &[PathBuf], host: &str) -> Result<Vec<Endpoint>> {
@@ -242,7 +242,16 @@ fn headers(table: BTreeMap<String, OneOrMany>, file: &Path) -> Result<HeaderMap>
 }
 
 fn pem(file: &Path, names: Vec<String>) -> Result<Vec<Vec<u8>>> {
-    names.iter().map(|name| contents(&beside(file, name))).collect()
+    names.iter().map(|name| certificates(&beside(file, name))).collect()
+}
+
+/// A file of certificates, and at least one.
+fn certificates(path: &Path) -> Result<Vec<u8>> {
+    let pem = contents(path)?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(pem),
+        Ok(_) | Err(_) => Err(problem(path, "holds no certificate: want PEM")),
+    }
 }
 
 /// Certificate and key in one text. The first pair is the one that is offered.
@@ -255,7 +264,25 @@ fn identity(file: &Path, clients: Option<Clients>) -> Result<Option<Vec<u8>>> {
             None => return Ok(None),
         },
     };
-    Ok(Some(pem(file, first.into_list())?.join(&b'\n')))
+    let paths: Vec<_> = first.into_list().iter().map(|name| beside(file, name)).collect();
+    let [certificate, .., key] = &paths[..] else {
+        let both = paths.first().ok_or_else(|| problem(file, "\"client\" names no file"))?;
+        return pair(both, both).map(Some);
+    };
+    pair(certificate, key).map(Some)
+}
+
+/// Certificate and key of a client, in one text.
+fn pair(certificate: &Path, key: &Path) -> Result<Vec<u8>> {
+    let mut pem = contents(certificate)?;
+    if key != certificate {
+        pem.push(b'\n');
+        pem.extend(contents(key)?);
+    }
+    match Identity::from_pem(&pem) {
+        Ok(_) => Ok(pem),
+        Err(_) => Err(problem(certificate, "is no certificate that fits with its key: want PEM")),
+    }
 }
 
 fn dockers_certificates(directory: &Path) -> Result<Tls> {
@@ -266,10 +293,9 @@ fn dockers_certificates(directory: &Path) -> Result<Tls> {
     let mut tls = Tls::default();
     for path in files {
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => tls.authorities.push(contents(&path)?),
+            Some("crt") => tls.authorities.push(certificates(&path)?),
             Some("cert") if tls.identity.is_none() => {
-                let pair = [contents(&path)?, contents(&path.with_extension("key"))?];
-                tls.identity = Some(pair.join(&b'\n'));
+                tls.identity = Some(pair(&path, &path.with_extension("key"))?);
             }
             Some(_) | None => {}
         }

@@ -18,6 +18,7 @@
 
 mod auth;
 mod blob;
+mod body;
 mod challenge;
 mod clients;
 mod error;
@@ -25,6 +26,8 @@ mod hosts;
 mod push;
 mod repository;
 mod retry;
+mod session;
+mod token;
 mod transport;
 
 use std::path::PathBuf;
@@ -53,7 +56,7 @@ pub struct Options {
     pub response_timeout: Duration,
     /// The longest pause in a body.
     pub idle_timeout: Duration,
-    /// Bytes per second that a body has to come or go with, in the mean of a window.
+    /// Bytes per second that a body has to come with, in the mean of a window.
     pub minimum_rate: u64,
     pub rate_window: Duration,
     /// How often something is tried in all, before its error stands.
@@ -124,6 +127,6 @@ impl Registry {
     pub async fn login(&self, credentials: Credentials) -> Result<Option<String>> {
         let host = credentials.host().to_owned();
         let endpoints = hosts::endpoints(&self.options.certs_dirs, &host).await?;
-        transport::login(self, &host, &endpoints, &credentials).await
+        token::login(self, &host, &endpoints, &credentials).await
     }
 }

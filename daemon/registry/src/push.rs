@@ -20,7 +20,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::hosts::Endpoint;
 use crate::repository::check_digest;
-use crate::transport::{Call, Target, Upload, check_hop, location};
+use crate::session::{Call, Target};
+use crate::transport::{Upload, check_hop, location};
 use crate::{At, Error, Repository, Result};
 
 /// How a blob came to the registry.

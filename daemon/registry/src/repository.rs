@@ -13,7 +13,7 @@ use crate::auth::Credentials;
 use crate::blob::{Blob, known_bytes};
 use crate::hosts::{Capabilities, Endpoint};
 use crate::retry::{Attempts, Listener};
-use crate::transport::{Call, Session, Target, image};
+use crate::session::{Call, Session, Target, image};
 use crate::{At, Error, Options, Registry, Result, Retry, Tried};
 
 /// The repository of an image, as one user sees it. Clones share connections and tokens.
@@ -289,7 +289,7 @@ pub(crate) fn check_digest(stated: Option<&str>, got: &Digest, at: &At) -> Resul
     // Another algorithm than ours says nothing that could be compared.
     match stated.and_then(|text| text.parse::<Digest>().ok()) {
         Some(wanted) if wanted != *got => {
-            Err(Error::BadDigest { at: at.clone(), wanted, got: got.to_string() })
+            Err(Error::BadDigest { at: at.clone(), wanted, got: got.clone() })
         }
         Some(_) | None => Ok(()),
     }

@@ -110,7 +110,7 @@ async fn identity_and_registry_tokens_are_shown_each_in_its_way() {
     let seen = fake.seen();
     assert_eq!(seen[1].method, "POST");
     let form = String::from_utf8_lossy(&seen[1].body).into_owned();
-    assert!(form.contains("grant_type=refresh_token&service=s+s&client_id=bosun"), "{form}");
+    assert!(form.contains("grant_type=refresh_token&service=s%20s&client_id=bosun"), "{form}");
 
     let direct = Credentials::new(&fake.host(), Secret::RegistryToken("pull-token".into()));
     repository_of(&registry, &fake.host(), Some(direct)).await.resolve().await.unwrap();

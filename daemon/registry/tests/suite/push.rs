@@ -192,3 +192,18 @@ async fn a_push_asks_for_its_own_scope() {
         ]
     );
 }
+
+#[tokio::test]
+async fn an_upload_without_an_answer_is_a_stall() {
+    let (bytes, descriptor) = blob(50_000);
+    let fake = Fake::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "POST" => Reply::new(202, "").with("Location", "/up/0"),
+        _ => Reply::dead(),
+    })
+    .await;
+    let repository = repository(&fake.host()).await;
+    let error = repository.push_blob(&descriptor, || pieces(&bytes), &[]).await.unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
+    assert_eq!(fake.seen().iter().filter(|request| request.method == "PUT").count(), 3);
+}
