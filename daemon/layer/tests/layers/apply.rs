@@ -34,10 +34,7 @@ fn refused(tar: Tar) -> Error {
 }
 
 fn rule(error: &Error) -> Option<Rule> {
-    match error {
-        Error::Refused { rule, .. } => Some(*rule),
-        _ => None,
-    }
+    if let Error::Refused { rule, .. } = error { Some(*rule) } else { None }
 }
 
 #[test]
