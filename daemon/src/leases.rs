@@ -44,10 +44,12 @@ impl Leases {
         check_id(id)?;
         let created_at = Time::now();
         let expires_at = match (expires_at, labels.get(EXPIRE_LABEL)) {
-            (None, Some(text)) => Some(Time::parse(text).ok_or_else(|| Error::InvalidArgument {
-                what: "expiry of the lease",
-                problem: format!("{text:?} is no moment, as in 2026-01-31T12:00:00Z"),
-            })?),
+            (None, Some(text)) => {
+                Some(Time::parse(text).ok_or_else(|| Error::InvalidArgument {
+                    what: "expiry of the lease",
+                    problem: format!("{text:?} is no moment, as in 2026-01-31T12:00:00Z"),
+                })?)
+            }
             (expires_at, _) => expires_at,
         };
         if expires_at.is_some_and(|at| at <= created_at) {

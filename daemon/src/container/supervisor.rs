@@ -222,7 +222,8 @@ impl Supervisor {
         let mut warnings = spec::merge_image(options, &base.name, execution)?;
         let platform = base.image.config.platform();
         if !Platform::host().matches(&platform) {
-            warnings.push(format!("image {}: it is for {platform}, not for this machine", base.name));
+            warnings
+                .push(format!("image {}: it is for {platform}, not for this machine", base.name));
         }
         options.image = Some(base.name);
         let from = FromImage {

@@ -74,10 +74,21 @@ impl Drop for Pin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A name that had expired.
-    Image { name: String },
-    Blob { digest: String, size: u64 },
-    Snapshot { key: String, size: u64 },
-    Ingest { reference: String, size: u64 },
+    Image {
+        name: String,
+    },
+    Blob {
+        digest: String,
+        size: u64,
+    },
+    Snapshot {
+        key: String,
+        size: u64,
+    },
+    Ingest {
+        reference: String,
+        size: u64,
+    },
 }
 
 /// How a collection is done.

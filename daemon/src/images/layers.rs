@@ -320,7 +320,12 @@ impl Images {
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
             // The layers below are there, so that nothing is left to do but for what they look like.
-            unpack.settled(bosun_layer::settle(unpack.open()?.as_fd(), &applied.deferred, root.as_ref()))
+            unpack
+                .settled(bosun_layer::settle(
+                    unpack.open()?.as_fd(),
+                    &applied.deferred,
+                    root.as_ref(),
+                ))
                 .map(drop)
         })
         .await?;
@@ -375,8 +380,7 @@ impl Unpack {
                 self.settled(bosun_layer::empty(tree.as_fd()))?;
                 let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
                 let applied = self.apply(Source::Whole(again), below)?;
-                let settled =
-                    bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref());
+                let settled = bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref());
                 self.settled(settled).map(drop)
             }
         }

@@ -57,7 +57,12 @@ impl Images {
     ///
     /// # Errors
     /// There is none; the beginning of an id is that of several; the text is no name.
-    pub async fn find(&self, namespace: &str, text: &str, choice: &Choice) -> Result<Vec<ImageRow>> {
+    pub async fn find(
+        &self,
+        namespace: &str,
+        text: &str,
+        choice: &Choice,
+    ) -> Result<Vec<ImageRow>> {
         let owner = namespace.to_owned();
         let rows = self.store.write(move |tx| tx.images(&owner)).await?;
         let reference = text.parse::<Reference>();
@@ -235,8 +240,7 @@ impl Images {
         self.untag(namespace, names.clone()).await?;
         drop(turn);
         fail::fail_point!("daemon.gc.after_untag");
-        let mut removed =
-            Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
+        let mut removed = Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
         if !prune {
             return Ok(removed);
         }
@@ -368,9 +372,8 @@ fn by_name<'a>(rows: &'a [ImageRow], reference: &Reference) -> Option<&'a ImageR
 
 fn no_such_image(rows: &[ImageRow], reference: &Reference) -> Error {
     let names = rows.iter().filter_map(|row| row.name.parse::<Reference>().ok());
-    let last = |reference: &Reference| {
-        reference.path().rsplit('/').next().unwrap_or_default().to_owned()
-    };
+    let last =
+        |reference: &Reference| reference.path().rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = last(reference);
     // The same repository with another tag, or the same name of another place.
     let similar = names.filter(|own| last(own) == wanted).map(|own| own.familiar()).next();

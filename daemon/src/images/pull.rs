@@ -102,9 +102,8 @@ impl Images {
             None => Vec::new(),
         };
         // What is no layer by its type is brought as it is: somebody may know what it is for.
-        let is_other = |blob: &&Descriptor| {
-            !layers.iter().any(|layer| layer.blob.digest == blob.digest)
-        };
+        let is_other =
+            |blob: &&Descriptor| !layers.iter().any(|layer| layer.blob.digest == blob.digest);
         let others = part.manifest.layers.iter().filter(is_other);
         let others: Vec<_> = others
             .map(|blob| {
@@ -204,7 +203,8 @@ impl Download<'_> {
             (None, Some(_)) => self.images.bytes(namespace, descriptor).await?.into(),
             (None, None) => self.repository.manifest(descriptor).await?,
         };
-        let document = Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad(digest))?;
+        let document =
+            Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad(digest))?;
         let mut labels: BTreeMap<_, _> = reference_labels(&document).into_iter().collect();
         labels.extend([self.source.clone()]);
         let expected = Expected { size: None, digest: Some(digest.clone()), labels, lease };
@@ -213,12 +213,7 @@ impl Download<'_> {
     }
 
     /// The configuration of an image. Of a part that is not to be unpacked it may be anything.
-    async fn config(
-        &self,
-        job: &Job,
-        manifest: &Manifest,
-        chosen: bool,
-    ) -> Result<Option<Config>> {
+    async fn config(&self, job: &Job, manifest: &Manifest, chosen: bool) -> Result<Option<Config>> {
         let descriptor = &manifest.config;
         if descriptor.size > bosun_image::MAX_DOCUMENT as u64 {
             return Err(bad(&descriptor.digest)(bosun_image::Error::TooLarge {

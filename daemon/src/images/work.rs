@@ -73,11 +73,7 @@ impl Images {
         let now = Time::now();
         let row = ImageRow {
             name: name.name(),
-            target: Descriptor {
-                platform: None,
-                annotations: BTreeMap::new(),
-                ..target.clone()
-            },
+            target: Descriptor { platform: None, annotations: BTreeMap::new(), ..target.clone() },
             created_at: now,
             updated_at: now,
             labels,
