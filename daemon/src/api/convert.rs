@@ -151,6 +151,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         },
         Error::Registry(source) => registry_code(source),
         Error::SnapshotTorn { .. } | Error::BlobDamaged { .. } => (Code::DataLoss, None),
+        Error::WrongContent { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Error::BlobTooLarge { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Error::ContainerPath { source, .. } => path_code(source),
         Error::Freeze { .. } => (Code::Internal, None),
@@ -254,6 +255,7 @@ fn store_code(error: &store::Error) -> Code {
         | store::Error::Newer { .. }
         | store::Error::Sql(_)
         | store::Error::Encode(_) => Code::Internal,
+        store::Error::Full => Code::ResourceExhausted,
         store::Error::Failed(_) | store::Error::Closed => Code::Unavailable,
     }
 }

@@ -229,6 +229,7 @@ impl Supervisor {
         let from = FromImage {
             id: base.image.manifest.config.digest.to_string(),
             manifest: base.image.descriptor.digest.to_string(),
+            target: base.target,
             snapshot: base.snapshot,
             exposed_ports: execution.exposed_ports.clone(),
         };

@@ -439,6 +439,27 @@ impl Content {
         .await
     }
 
+    /// Drops the ingests that were to become blobs of a lease, and that nobody writes to.
+    ///
+    /// # Errors
+    /// The directory of ingests can't be read, or one can't be removed.
+    pub async fn abort_of_lease(&self, namespace: &str, lease: &str) -> Result<()> {
+        let (ingests, writers) = (Arc::clone(&self.ingests), self.writers.clone());
+        let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
+        off_the_loop(move || {
+            for ingest in ingest::list(&ingests, &namespace)? {
+                let known = &ingest.description;
+                if known.lease.as_deref() == Some(lease.as_str())
+                    && let Ok(claim) = writers.claim(&namespace, &known.reference)
+                {
+                    ingest::abort(&ingests, &claim)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// How far an ingest is.
     ///
     /// # Errors

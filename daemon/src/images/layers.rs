@@ -222,11 +222,15 @@ impl Images {
                 drop(pin);
                 applied
             });
-            applied.await.map(Some)
+            // What can't be unpacked need not come.
+            job.part(applied).await.map(Some)
         };
         let (brought, applied) = join(bring, apply).await;
-        brought?;
-        let applied = applied?.ok_or(Error::Stopping)?;
+        let applied = match (brought, applied) {
+            // It was stopped because it can't be unpacked.
+            (Err(Error::Stopping) | Ok(()), Err(error)) | (Err(error), _) => return Err(error),
+            (Ok(()), Ok(applied)) => applied.ok_or(Error::Stopping)?,
+        };
         if applied.diff_id != layer.diff_id {
             return Err(Error::DiffId {
                 digest: layer.blob.digest.to_string(),

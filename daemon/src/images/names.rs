@@ -32,6 +32,8 @@ pub struct Found {
 pub struct Base {
     /// The image's name.
     pub name: String,
+    /// The digest that the name stands for.
+    pub target: String,
     pub image: Arc<Resolved>,
     /// The name of the snapshot of its layers; empty when it has none.
     pub snapshot: String,
@@ -129,7 +131,7 @@ impl Images {
         let row = row.ok_or(Error::NoSuchImage { reference: text.to_owned(), similar: None })?;
         let image = self.resolve(namespace, &row.name, &row.target, choice).await?;
         let snapshot = self.unpacked(namespace, &image).await?;
-        Ok(Base { name: row.name, image, snapshot })
+        Ok(Base { name: row.name, target: row.target.digest.to_string(), image, snapshot })
     }
 
     /// All names of a namespace.
@@ -324,7 +326,7 @@ impl Images {
             self.resolved.clear();
         }
         drop(turn);
-        let mode = Mode { dry_run, measure: true };
+        let mode = Mode { dry_run, by_hand: true };
         let without = Without { images: names.clone(), containers: BTreeSet::new() };
         let items = self.collector.collect_without(namespace, mode, without).await?;
         Ok(Pruned { names: names.into_iter().collect(), items })
@@ -348,7 +350,7 @@ impl Images {
                 }
             }
         }
-        let mode = Mode { dry_run: true, measure: true };
+        let mode = Mode { dry_run: true, by_hand: true };
         let without = Without { images: names.clone(), containers };
         let items = self.collector.collect_without(namespace, mode, without).await?;
         Ok(Pruned { names: names.into_iter().collect(), items })

@@ -252,11 +252,21 @@ impl Download<'_> {
             let _ = follow.send(Source::Growing(writer.follow()?));
         }
         fail::fail_point!("daemon.pull.before_download");
-        writer = self.receive(job, blob, writer).await?;
+        writer = self.receive(job, blob, writer).await.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.before_blob");
-        content.commit(writer).await?;
+        content.commit(writer).await.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.after_blob");
         Ok(())
+    }
+
+    /// An error of the store, in the words of who pulls.
+    fn named(&self, blob: &Descriptor, error: Error) -> Error {
+        if let Error::IngestMismatch { what, wanted, got, .. } = error {
+            let kind = word(blob.kind());
+            let (digest, name) = (blob.digest.to_string(), self.repository.reference().familiar());
+            return Error::WrongContent { kind, digest, name, what, wanted, got };
+        }
+        error
     }
 
     async fn receive(&self, job: &Job, blob: &Descriptor, mut writer: Writer) -> Result<Writer> {
@@ -319,12 +329,10 @@ impl Origin for Download<'_> {
         let known = content.adopt(&job.namespace, &blob.digest, labels, job.lease.clone()).await?;
         if let Some(size) = known {
             if size != blob.size {
-                return Err(Error::IngestMismatch {
-                    reference: blob.digest.to_string(),
-                    what: "size",
-                    wanted: blob.size.to_string(),
-                    got: size.to_string(),
-                });
+                let (wanted, got) = (blob.size.to_string(), size.to_string());
+                let reference = blob.digest.to_string();
+                let wrong = Error::IngestMismatch { reference, what: "size", wanted, got };
+                return Err(self.named(blob, wrong));
             }
             job.board.set(blob, Status::Exists, size);
             if let Some(follow) = follow {
