@@ -48,6 +48,7 @@ pub struct Settings {
     arguments: Vec<String>,
     netns: Option<Arc<NetNs>>,
     log_level: Option<&'static str>,
+    disk: Option<u32>,
 }
 
 impl Settings {
@@ -75,6 +76,20 @@ impl Settings {
     #[must_use]
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = Some(level);
+        self
+    }
+
+    /// A variable of bosund's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Its root on a disk of so many megabytes, in memory, that only it sees and that goes with it.
+    #[must_use]
+    pub fn disk(mut self, megabytes: u32) -> Self {
+        self.disk = Some(megabytes);
         self
     }
 
@@ -128,6 +143,7 @@ impl Settings {
             environment: self.environment,
             arguments: self.arguments,
             log_level: self.log_level.unwrap_or("debug"),
+            disk: self.disk,
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -156,6 +172,7 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     log_level: &'static str,
+    disk: Option<u32>,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -181,11 +198,22 @@ impl Daemon {
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = self.netns.command(&self.bosund);
+        let mut command = match self.disk {
+            None => self.netns.command(&self.bosund),
+            Some(megabytes) => {
+                // Programs that become each other: the daemon is the process that was started.
+                let script = "mkdir -p \"$2\"; mount -t tmpfs -o \"size=$1m,mode=0700\" disk \"$2\"; shift 2; exec \"$@\"";
+                let mut command = self.netns.command("unshare");
+                command.args(["-m", "--", "/bin/sh", "-ec", script, "sh"]);
+                command.arg(megabytes.to_string()).arg(&self.place.root).arg(&self.bosund);
+                command
+            }
+        };
         command.arg("--root").arg(&self.place.root).arg("--state").arg(&self.place.state);
         command.arg("--shim").arg(&self.shim).args(["--log-level", self.log_level]);
         command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
-        command.args(["--subnet", &self.place.subnet]).args(&self.arguments);
+        command.args(["--subnet", &self.place.subnet]).arg("--certs-dir").arg(self.certs_dir());
+        command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
@@ -330,6 +358,64 @@ impl Daemon {
         &self.netns
     }
 
+    /// The daemon's root as it sees it itself.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        let pid = self.pid().expect("the daemon runs");
+        let below = self.place.root.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(pid.to_string()).join("root").join(below)
+    }
+
+    /// Configures a registry: the `hosts.toml` for a host, as it is in an image's name. Read at each
+    /// pull and push.
+    ///
+    /// # Panics
+    /// When the file can't be written.
+    pub fn hosts_toml(&self, host: &str, text: &str) {
+        let directory = self.certs_dir().join(host);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join("hosts.toml"), text).expect("a file");
+    }
+
+    fn certs_dir(&self) -> PathBuf {
+        self.directory.path().join("certs.d")
+    }
+
+    /// What is stored of images: names, blobs, ingests, snapshots, as the API and the disk have it.
+    /// Two of these are the same when nothing has changed.
+    ///
+    /// # Panics
+    /// When the daemon can't say.
+    #[must_use]
+    pub fn stored(&self) -> Vec<String> {
+        let mut lines = self.api().image_names();
+        for (verb, format) in [
+            ("content ls", "blob {{.Digest}}"),
+            ("content ingests", "ingest {{.Reference}}"),
+            ("snapshot ls", "snapshot {{.Key}}"),
+        ] {
+            let listed = self.ctl(&format!("{verb} --format '{format}'")).text();
+            lines.extend(listed.lines().map(str::to_owned));
+        }
+        lines
+            .extend(leak::stored_files(&self.root()).iter().map(|path| path.display().to_string()));
+        lines.sort();
+        lines
+    }
+
+    /// The most memory that the daemon has had, in kilobytes.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let text = Process(self.pid().expect("the daemon runs")).status("VmHWM");
+        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).expect("a number of kB")
+    }
+
     /// A directory for a test's own files, removed with everything else.
     #[must_use]
     pub fn scratch(&self) -> &Path {
@@ -443,6 +529,9 @@ impl Daemon {
         let ids = self.ctl("ps -a -q --no-trunc").text().replace('\n', " ");
         if !ids.is_empty() {
             self.ctl(&format!("rm -f {ids}")).ok();
+        }
+        for name in self.api().image_names() {
+            self.ctl(&format!("rmi -f {name}")).ok();
         }
         self.expect_nothing_left();
         let status = self.terminate();
