@@ -171,6 +171,21 @@ pub fn check_free(
     }
 }
 
+/// Lets a lease hold what is being made, in the transaction that makes it.
+///
+/// # Errors
+/// There is no such lease.
+pub fn hold_new(
+    tx: &mut Transaction<'_>,
+    namespace: &str,
+    lease: Option<&str>,
+    resource: Resource,
+) -> Result<()> {
+    let Some(lease) = lease else { return Ok(()) };
+    find(tx, namespace, lease)?;
+    Ok(tx.hold(namespace, lease, &resource)?)
+}
+
 fn find(tx: &mut Transaction<'_>, namespace: &str, id: &str) -> Result<()> {
     tx.drop_expired_leases(Time::now())?;
     if tx.has_lease(namespace, id)? {

@@ -29,6 +29,22 @@ pub struct Record {
     /// What its maker was told.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What it was made from, when that is an image.
+    #[serde(default)]
+    pub image: Option<FromImage>,
+}
+
+/// The image that a container was made from. Its content stays as long as the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromImage {
+    /// The digest of the configuration, which docker calls the image's id.
+    pub id: String,
+    /// The digest of the manifest.
+    pub manifest: String,
+    /// The committed snapshot that it stands on.
+    pub snapshot: String,
+    /// `PORT/PROTOCOL`
+    pub exposed_ports: Vec<String>,
 }
 
 impl Record {

@@ -10,11 +10,13 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use bosun_image::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::Digest;
+use super::follow::{Follower, Growth};
 use crate::config::hex;
 use crate::error::{Error, Result};
 use crate::time::Time;
@@ -31,6 +33,9 @@ pub struct Description {
     pub expected_size: Option<u64>,
     pub expected_digest: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// The lease that is to hold the blob.
+    #[serde(default)]
+    pub lease: Option<String>,
     pub started_at: Time,
 }
 
@@ -40,6 +45,8 @@ pub struct Ingest {
     pub description: Description,
     /// Bytes received.
     pub received: u64,
+    /// When the last of them came.
+    pub touched_at: SystemTime,
 }
 
 /// The ingests that are being written to, by their directories' names.
@@ -82,7 +89,15 @@ pub struct Writer {
     file: File,
     hash: Sha256,
     received: u64,
+    /// Those who read along.
+    growth: Growth,
     _claim: Claim,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.growth.tear();
+    }
 }
 
 /// 32 hex digits that no two references of any two namespaces share.
@@ -127,7 +142,18 @@ impl Writer {
         }
         file.set_len(received).map_err(Error::file("cut off ingest", &path))?;
         let hash = hash_of(&mut file).map_err(Error::file("read ingest", &path))?;
-        Ok(Self { home, description, file, hash, received, _claim: claim })
+        let growth = Growth::new(received);
+        Ok(Self { home, description, file, hash, received, growth, _claim: claim })
+    }
+
+    /// Reads the bytes from the first one on, also those that are still to come.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn follow(&self) -> Result<Follower> {
+        let path = self.home.join(DATA);
+        let file = File::open(&path).map_err(Error::file("open ingest", &path))?;
+        Ok(Follower::new(file, self.growth.clone()))
     }
 
     /// Bytes received so far.
@@ -154,6 +180,7 @@ impl Writer {
         fail::fail_point!("daemon.content.after_write");
         self.hash.update(data);
         self.received = received;
+        self.growth.grow(received);
         Ok(())
     }
 
@@ -168,12 +195,15 @@ impl Writer {
         if let Some(wanted) = self.description.expected_size.filter(|size| *size != self.received) {
             return Err(self.mismatch("size", wanted.to_string(), self.received.to_string()));
         }
-        let digest = Digest::of_hash(&self.hash.clone().finalize());
+        let digest = Digest::of_hash(&self.hash.clone().finalize().into());
         match &self.description.expected_digest {
             Some(wanted) if wanted != digest.as_str() => {
                 Err(self.mismatch("digest", wanted.clone(), digest.to_string()))
             }
-            Some(_) | None => Ok(digest),
+            Some(_) | None => {
+                self.growth.finish();
+                Ok(digest)
+            }
         }
     }
 
@@ -261,8 +291,14 @@ pub(super) fn sync_directory(path: &Path) -> Result<()> {
 
 fn read(home: &Path) -> Option<Ingest> {
     let description = read_description(home)?;
-    let received = home.join(DATA).metadata().map_or(0, |metadata| metadata.len());
-    Some(Ingest { description, received })
+    let data = home.join(DATA).metadata().ok();
+    let begun = || home.metadata().and_then(|metadata| metadata.modified());
+    let touched = data.as_ref().and_then(|metadata| metadata.modified().ok());
+    Some(Ingest {
+        description,
+        received: data.map_or(0, |metadata| metadata.len()),
+        touched_at: touched.or_else(|| begun().ok()).unwrap_or(SystemTime::UNIX_EPOCH),
+    })
 }
 
 fn read_description(home: &Path) -> Option<Description> {
@@ -305,6 +341,7 @@ fn merge(known: Description, wanted: Description) -> Result<Description> {
     Ok(Description {
         expected_size: known.expected_size.or(wanted.expected_size),
         expected_digest: known.expected_digest.or(wanted.expected_digest),
+        lease: wanted.lease,
         labels,
         ..known
     })

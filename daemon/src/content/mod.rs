@@ -13,24 +13,36 @@
 //!
 //! Deliberately absent: what is in a blob.
 
-mod digest;
+mod follow;
 mod ingest;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-pub use digest::Digest;
+use bosun_image::Digest;
+use bytes::Bytes;
+
+pub use follow::Follower;
 pub use ingest::{Description, Ingest, Writer};
 
 use crate::error::{Error, Result};
 use crate::leases;
-use crate::store::{BlobRow, NewEvent, ResourceKind, Store, Transaction};
+use crate::store::{BlobRow, NewEvent, Resource, ResourceKind, Store, Transaction};
 use crate::time::Time;
+
+/// How many files of removed blobs are held open until they are out of the transaction.
+const HELD_OPEN: usize = 256;
+
+/// Tells the temporary files of one daemon apart.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 /// The most that one read of a [`Reader`] gives, in bytes.
 const CHUNK: u64 = 256 << 10;
@@ -51,6 +63,8 @@ pub struct Expected {
     pub size: Option<u64>,
     pub digest: Option<Digest>,
     pub labels: BTreeMap<String, String>,
+    /// The lease that is to hold the blob from its first moment on.
+    pub lease: Option<String>,
 }
 
 /// A part of a blob, read in order.
@@ -93,6 +107,7 @@ impl Content {
             expected_size: expected.size,
             expected_digest: expected.digest.map(|digest| digest.to_string()),
             labels: expected.labels,
+            lease: expected.lease,
             started_at: Time::now(),
         };
         let ingests = Arc::clone(&self.ingests);
@@ -103,14 +118,134 @@ impl Content {
     ///
     /// # Errors
     /// More came than was expected, and nothing stays; or they can't be written.
-    pub async fn write(&self, mut writer: Writer, data: Vec<u8>) -> Result<Writer> {
-        off_the_loop(move || match writer.write(&data) {
-            Ok(()) => Ok(writer),
-            Err(error @ Error::IngestMismatch { .. }) => Err(give_up(writer, error)),
-            // On a full disk, say: what was written can be resumed.
-            Err(error) => Err(error),
+    pub async fn write(&self, mut writer: Writer, data: Vec<Bytes>) -> Result<Writer> {
+        off_the_loop(move || {
+            for part in data {
+                match writer.write(&part) {
+                    Ok(()) => {}
+                    Err(error @ Error::IngestMismatch { .. }) => return Err(give_up(writer, error)),
+                    // On a full disk, say: what was written can be resumed.
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(writer)
         })
         .await
+    }
+
+    /// Makes a blob of bytes that are all here: documents, not layers. One that exists gets the
+    /// labels, and the lease.
+    ///
+    /// # Errors
+    /// They are not what the digest says; the disk does not take them; there is no such lease.
+    pub async fn put(&self, namespace: &str, data: Bytes, expected: Expected) -> Result<Digest> {
+        let digest = Digest::of(&data);
+        let size = data.len() as u64;
+        if let Some(wanted) = expected.digest.filter(|wanted| *wanted != digest) {
+            return Err(Error::IngestMismatch {
+                reference: wanted.to_string(),
+                what: "digest",
+                wanted: wanted.to_string(),
+                got: digest.to_string(),
+            });
+        }
+        let claim = Description {
+            namespace: namespace.to_owned(),
+            reference: digest.to_string(),
+            expected_size: Some(size),
+            expected_digest: Some(digest.to_string()),
+            labels: expected.labels,
+            lease: expected.lease,
+            started_at: Time::now(),
+        };
+        loop {
+            let (path, blobs, data) = (self.path(&digest), Arc::clone(&self.blobs), data.clone());
+            off_the_loop(move || match path.metadata() {
+                Ok(known) if known.len() == size => Ok(()),
+                Ok(_) | Err(_) => write_blob(&path, &blobs, &data),
+            })
+            .await?;
+            if self.record(&claim, &digest, size).await? {
+                return Ok(digest);
+            }
+        }
+    }
+
+    /// Gives a namespace a blob whose bytes are here already: its own gets the labels and the lease,
+    /// another namespace's becomes this one's as well. `None` when nobody has it.
+    ///
+    /// # Errors
+    /// The store's own; there is no such lease.
+    pub async fn adopt(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        labels: BTreeMap<String, String>,
+        lease: Option<String>,
+    ) -> Result<Option<u64>> {
+        let wanted = digest.to_string();
+        let known = self.store.write(move |tx| tx.blob_size(&wanted)).await?;
+        let Some(size) = known else { return Ok(None) };
+        let claim = Description {
+            namespace: namespace.to_owned(),
+            reference: digest.to_string(),
+            expected_size: None,
+            expected_digest: None,
+            labels,
+            lease,
+            started_at: Time::now(),
+        };
+        Ok(self.record(&claim, digest, size).await?.then_some(size))
+    }
+
+    /// Adds to the labels of a blob; an empty value takes a label away.
+    ///
+    /// # Errors
+    /// The namespace does not have it.
+    pub async fn label(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        labels: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let (namespace, digest) = (namespace.to_owned(), digest.to_string());
+        self.store
+            .write(move |tx| match tx.label_blob(&namespace, &digest, &labels)? {
+                true => Ok(()),
+                false => Err(Error::NoSuchBlob { digest }),
+            })
+            .await
+    }
+
+    /// The whole of a small blob.
+    ///
+    /// # Errors
+    /// The namespace does not have it, it is larger than `most`, or it can't be read.
+    pub async fn read(&self, namespace: &str, digest: &Digest, most: u64) -> Result<Vec<u8>> {
+        let row = self.stat(namespace, digest).await?;
+        if row.size > most {
+            return Err(Error::BlobTooLarge { digest: row.digest, size: row.size, most });
+        }
+        let path = self.path(digest);
+        let digest = digest.clone();
+        off_the_loop(move || {
+            let data = std::fs::read(&path).map_err(Error::file("read blob", &path))?;
+            match Digest::of(&data) == digest {
+                true => Ok(data),
+                false => Err(Error::BlobDamaged { digest: digest.to_string() }),
+            }
+        })
+        .await
+    }
+
+    /// Opens a blob's file.
+    ///
+    /// # Errors
+    /// The namespace does not have it, or it can't be opened.
+    pub async fn open(&self, namespace: &str, digest: &Digest) -> Result<File> {
+        self.stat(namespace, digest).await?;
+        let path = self.path(digest);
+        off_the_loop(move || File::open(&path).map_err(Error::file("open blob", &path))).await
     }
 
     /// Makes an ingest a blob. Answers once it is durable; goes on when nobody waits any more.
@@ -154,6 +289,7 @@ impl Content {
         let namespace = description.namespace.clone();
         let (path, digest) = (self.path(digest), digest.to_string());
         let (created_at, labels) = (Time::now(), description.labels.clone());
+        let lease = description.lease.clone();
         self.store
             .write(move |tx| -> Result<bool> {
                 if !path.exists() {
@@ -163,6 +299,12 @@ impl Content {
                 if tx.insert_blob(&namespace, &row)? {
                     tx.event(event(&namespace, "create", &row.digest))?;
                 }
+                leases::hold_new(
+                    tx,
+                    &namespace,
+                    lease.as_deref(),
+                    Resource { kind: ResourceKind::Content, id: row.digest },
+                )?;
                 Ok(true)
             })
             .await
@@ -221,16 +363,77 @@ impl Content {
                 Ok(())
             })
             .await?;
+        self.unlink_unneeded(vec![digest.to_string()]).await
+    }
+
+    /// Unlinks the files of blobs that no namespace has any more. The names go in a transaction, so
+    /// that nobody gives a namespace a blob whose file is just going; the bytes go afterwards.
+    ///
+    /// # Errors
+    /// A file that can't be removed.
+    pub async fn unlink_unneeded(&self, digests: Vec<String>) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
         fail::fail_point!("daemon.content.before_unlink");
-        let (path, digest) = (self.path(digest), digest.to_string());
-        self.store
-            .write(move |tx| -> Result<()> {
-                if tx.is_blob_needed(&digest)? {
-                    return Ok(());
+        let this = self.clone();
+        let open = self
+            .store
+            .write(move |tx| -> Result<Vec<File>> {
+                let mut open = Vec::new();
+                for digest in digests {
+                    if tx.is_blob_needed(&digest)? {
+                        continue;
+                    }
+                    let path = this.path(&digest.parse()?);
+                    // Freeing the blocks of a large file takes its time: that is left to the last
+                    // descriptor. There are not so many of those.
+                    if open.len() < HELD_OPEN {
+                        open.extend(File::open(&path));
+                    }
+                    unlink(&path)?;
                 }
-                unlink(&path)
+                Ok(open)
             })
-            .await
+            .await?;
+        off_the_loop(move || {
+            drop(open);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ingests that have no writer and that rested for `idle`; they are dropped, unless only asked
+    /// for.
+    ///
+    /// # Errors
+    /// The directory of ingests can't be read, or one can't be removed.
+    pub async fn idle_ingests(
+        &self,
+        namespace: &str,
+        idle: Duration,
+        only_asked: bool,
+    ) -> Result<Vec<Ingest>> {
+        let (ingests, writers) = (Arc::clone(&self.ingests), self.writers.clone());
+        let namespace = namespace.to_owned();
+        off_the_loop(move || {
+            let mut dropped = Vec::new();
+            for ingest in ingest::list(&ingests, &namespace)? {
+                let reference = &ingest.description.reference;
+                // One that is being written to is not idle.
+                let Ok(claim) = writers.claim(&namespace, reference) else { continue };
+                let rested = SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
+                if rested < idle {
+                    continue;
+                }
+                if !only_asked {
+                    ingest::abort(&ingests, &claim)?;
+                }
+                dropped.push(ingest);
+            }
+            Ok(dropped)
+        })
+        .await
     }
 
     /// How far an ingest is.
@@ -341,6 +544,31 @@ async fn off_the_loop<T: Send + 'static>(
 fn find(tx: &mut Transaction<'_>, namespace: &str, digest: &Digest) -> Result<BlobRow> {
     let missing = || Error::NoSuchBlob { digest: digest.to_string() };
     tx.blob(namespace, digest.as_str())?.ok_or_else(missing)
+}
+
+/// Makes a blob's file, durably. Until it has its name it is an orphan like any other.
+fn write_blob(path: &Path, directory: &Path, data: &[u8]) -> Result<()> {
+    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = directory.join(format!(".{}-{number}", std::process::id()));
+    let write = || {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(Error::file("make blob", &temporary))?;
+        file.write_all(data).map_err(Error::file("write blob", &temporary))?;
+        file.sync_data().map_err(Error::file("make durable", &temporary))?;
+        fail::fail_point!("daemon.content.before_put");
+        std::fs::rename(&temporary, path).map_err(Error::file("put in place", path))?;
+        ingest::sync_directory(directory)
+    };
+    let written = write();
+    if written.is_err() {
+        // What can't be written is most likely a full disk, which this helps.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }
 
 fn unlink(path: &Path) -> Result<()> {

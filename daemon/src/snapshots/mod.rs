@@ -7,16 +7,22 @@
 //!
 //! Nothing is mounted here: whoever runs the container does that, in its own mount namespace.
 
+mod durability;
+mod layer;
 mod overlayfs;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::gc::Pins;
 use crate::leases;
-use crate::store::{Kind, NewEvent, ResourceKind, SnapshotRow, Store, Transaction};
+use crate::shim::boot_id;
+use crate::store::{Kind, NewEvent, Resource, ResourceKind, SnapshotRow, Store, Transaction};
 use crate::time::Time;
 
+use durability::Durability;
+pub use layer::{LAYER_LABEL, Unpacking};
 use overlayfs::Overlayfs;
 pub use overlayfs::{Layers, Mount, Usage};
 
@@ -37,17 +43,38 @@ pub struct Snapshot {
     pub parent: Option<String>,
 }
 
-/// The snapshot service.
-#[derive(Debug)]
+/// What a snapshot is made with.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    pub labels: BTreeMap<String, String>,
+    /// The lease that is to hold it from its first moment on.
+    pub lease: Option<String>,
+}
+
+/// The snapshot service; clones share it.
+#[derive(Clone, Debug)]
 pub struct Snapshots {
     store: Store,
     driver: Overlayfs,
+    pins: Pins,
+    durability: Durability,
 }
 
 impl Snapshots {
     #[must_use]
     pub fn new(store: Store, directory: PathBuf, trash: PathBuf) -> Self {
-        Self { store, driver: Overlayfs::new(directory, trash) }
+        Self {
+            store,
+            durability: Durability::new(directory.clone()),
+            driver: Overlayfs::new(directory, trash),
+            pins: Pins::default(),
+        }
+    }
+
+    /// What is being made and must not be collected.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Makes an active snapshot or a view.
@@ -60,14 +87,18 @@ impl Snapshots {
         key: &str,
         base: Base,
         kind: Kind,
-        labels: BTreeMap<String, String>,
+        marks: Marks,
     ) -> Result<Layers> {
         check_key(key)?;
         let owner = namespace.to_owned();
         let wanted = key.to_owned();
         let number = self
             .store
-            .write(move |tx| insert(tx, &owner, &wanted, &base, kind, None, labels))
+            .write(move |tx| {
+                let number = insert(tx, &owner, &wanted, &base, kind, None, marks.labels)?;
+                hold(tx, &owner, marks.lease.as_deref(), wanted)?;
+                Ok::<_, Error>(number)
+            })
             .await?;
         self.layers_of_number(number).await
     }
@@ -102,6 +133,10 @@ impl Snapshots {
     /// The snapshot is gone, or the store's own.
     pub async fn layers_of_number(&self, number: i64) -> Result<Layers> {
         let chain = self.store.write(move |tx| chain(tx, number)).await?;
+        let torn = |row: &&SnapshotRow| row.written_in.as_deref().is_some_and(|boot| boot != boot_id());
+        if let Some(torn) = chain.iter().find(torn) {
+            return Err(Error::SnapshotTorn { key: torn.key.clone() });
+        }
         let own = &chain[0];
         let parents: Vec<i64> = chain[1..].iter().map(|row| row.number).collect();
         let directory = chain.last().and_then(|row| row.directory.clone());
@@ -134,10 +169,13 @@ impl Snapshots {
         namespace: &str,
         key: &str,
         name: &str,
-        labels: BTreeMap<String, String>,
+        marks: Marks,
     ) -> Result<()> {
         check_key(name)?;
         let (namespace, key, name) = (namespace.to_owned(), key.to_owned(), name.to_owned());
+        // There is no blob to make it again from: its files are on the disk before it is.
+        let directory = self.durability.clone();
+        off_the_loop(move || directory.sync_now()).await?;
         self.store
             .write(move |tx| -> Result<()> {
                 let row = find(tx, &namespace, &key)?;
@@ -150,7 +188,8 @@ impl Snapshots {
                 if tx.snapshot(&namespace, &name)?.is_some() {
                     return Err(Error::SnapshotExists { key: name });
                 }
-                tx.commit_snapshot(row.number, &name, &labels)?;
+                tx.commit_snapshot(row.number, &name, &marks.labels)?;
+                hold(tx, &namespace, marks.lease.as_deref(), name.clone())?;
                 tx.rename_leased(&namespace, ResourceKind::Snapshot, &key, &name)?;
                 tx.event(event(&namespace, "commit", &name))?;
                 Ok(())
@@ -187,7 +226,14 @@ impl Snapshots {
     /// # Errors
     /// It does not exist, or its directory can't be read.
     pub async fn usage(&self, namespace: &str, key: &str) -> Result<Usage> {
-        let number = self.stat(namespace, key).await?.row.number;
+        self.usage_of(self.stat(namespace, key).await?.row.number).await
+    }
+
+    /// As [`usage`](Self::usage), of a number; one whose directory is gone takes nothing.
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub async fn usage_of(&self, number: i64) -> Result<Usage> {
         let tree = self.driver.tree(number);
         off_the_loop(move || overlayfs::usage(&tree)).await
     }
@@ -245,6 +291,15 @@ async fn off_the_loop<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }
 
+fn hold(
+    tx: &mut Transaction<'_>,
+    namespace: &str,
+    lease: Option<&str>,
+    key: String,
+) -> Result<()> {
+    leases::hold_new(tx, namespace, lease, Resource { kind: ResourceKind::Snapshot, id: key })
+}
+
 fn insert(
     tx: &mut Transaction<'_>,
     namespace: &str,
@@ -279,6 +334,7 @@ fn insert(
         created_at: now,
         updated_at: now,
         labels,
+        written_in: None,
     };
     let number = tx.insert_snapshot(namespace, &row)?;
     tx.event(event(namespace, "prepare", key))?;

@@ -94,6 +94,39 @@ impl Transaction<'_> {
         Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// The size of a blob, whichever namespace has it.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn blob_size(&mut self, digest: &str) -> Result<Option<u64>, Error> {
+        let size: Option<i64> = self
+            .sql
+            .prepare_cached("SELECT size FROM blobs WHERE digest = ?1 LIMIT 1")?
+            .query_row([digest], |row| row.get(0))
+            .optional()?;
+        Ok(size.and_then(|size| u64::try_from(size).ok()))
+    }
+
+    /// Adds to the labels of a blob; an empty value takes a label away (containerd's rule). False
+    /// when the namespace does not have it.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn label_blob(
+        &mut self,
+        namespace: &str,
+        digest: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<bool, Error> {
+        let Some(mut row) = self.blob(namespace, digest)? else { return Ok(false) };
+        row.labels.extend(labels.clone());
+        row.labels.retain(|_, value| !value.is_empty());
+        self.sql
+            .prepare_cached("UPDATE blobs SET labels = ?3 WHERE namespace = ?1 AND digest = ?2")?
+            .execute([namespace, digest, &serde_json::to_string(&row.labels)?])?;
+        Ok(true)
+    }
+
     /// Whether any namespace has a blob.
     ///
     /// # Errors

@@ -22,6 +22,15 @@ pub struct Removed {
     pub record: Record,
 }
 
+/// A container that was made from an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfImage {
+    pub id: String,
+    pub name: String,
+    /// The digest of the image's manifest.
+    pub manifest: String,
+}
+
 /// How many removed containers are remembered.
 const HISTORY: i64 = 10_000;
 
@@ -42,15 +51,16 @@ impl Transaction<'_> {
             .execute([namespace])?;
         self.sql
             .prepare_cached(
-                "INSERT INTO containers (namespace, id, name, record, spec)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO containers (namespace, id, name, record, spec, image)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 namespace,
                 record.id.as_str(),
                 record.name,
                 serde_json::to_string(record)?,
-                spec
+                spec,
+                record.image.as_ref().map_or("", |image| image.manifest.as_str())
             ])?;
         Ok(())
     }
@@ -122,6 +132,21 @@ impl Transaction<'_> {
             .prepare_cached("SELECT spec FROM containers WHERE namespace = ?1 AND id = ?2")?
             .query_row(params![namespace, id], |row| row.get(0))
             .optional()?)
+    }
+
+    /// Which containers of a namespace were made from images: their ids and names, and the digests of
+    /// the manifests.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn containers_of_images(&mut self, namespace: &str) -> Result<Vec<OfImage>, Error> {
+        let mut statement = self.sql.prepare_cached(
+            "SELECT id, name, image FROM containers WHERE namespace = ?1 AND image <> '' ORDER BY id",
+        )?;
+        let rows = statement.query_map([namespace], |row| {
+            Ok(OfImage { id: row.get(0)?, name: row.get(1)?, manifest: row.get(2)? })
+        })?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// Every container of every namespace.

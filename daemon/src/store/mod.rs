@@ -17,6 +17,7 @@
 mod blobs;
 mod containers;
 mod events;
+mod images;
 mod leases;
 mod requests;
 mod schema;
@@ -31,8 +32,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{broadcast, oneshot};
 
 pub use blobs::BlobRow;
-pub use containers::{Loaded, Removed};
+pub use containers::{Loaded, OfImage, Removed};
 pub use events::{Event, NewEvent, Stored};
+pub use images::ImageRow;
 pub use leases::{LeaseRow, Resource, ResourceKind};
 pub use requests::Repeated;
 pub use snapshots::{Kind, SnapshotRow};

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 use super::Error;
 
 /// One step per version; the position is the version it leads to, counted from 1.
-const MIGRATIONS: [&str; 1] = [r"
+const MIGRATIONS: [&str; 2] = [
+    r"
     CREATE TABLE namespaces (
         name TEXT PRIMARY KEY,
         labels TEXT NOT NULL DEFAULT '{}'
@@ -107,7 +108,29 @@ const MIGRATIONS: [&str; 1] = [r"
         id TEXT NOT NULL,
         attributes TEXT NOT NULL
     ) STRICT;
-"];
+",
+    r"
+    CREATE TABLE images (
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        -- The descriptor, as JSON.
+        target TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        updated_at TEXT NOT NULL,
+        labels TEXT NOT NULL DEFAULT '{}',
+        PRIMARY KEY (namespace, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX images_by_digest ON images (namespace, digest);
+
+    -- The digest of the manifest that the container was made from; empty over a directory.
+    ALTER TABLE containers ADD COLUMN image TEXT NOT NULL DEFAULT '';
+    CREATE INDEX containers_by_image ON containers (namespace, image) WHERE image <> '';
+
+    -- Unpacked layers that may not be on the disk yet.
+    CREATE INDEX snapshots_not_durable ON snapshots (durable) WHERE durable = 0;
+",
+];
 
 /// Opens or creates the database and brings it to this version's schema.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {

@@ -52,10 +52,11 @@ pub struct SnapshotRow {
     pub created_at: Time,
     pub updated_at: Time,
     pub labels: BTreeMap<String, String>,
+    /// The boot in which its files were written, as long as they may not be on the disk yet.
+    pub written_in: Option<String>,
 }
 
-const COLUMNS: &str =
-    "number, key, kind, parent, directory, held_by, created_at, updated_at, labels";
+const COLUMNS: &str = "number, key, kind, parent, directory, held_by, created_at, updated_at, labels, durable, boot_id";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
     let time = |text: String| serde_json::from_str(&text).unwrap_or_default();
@@ -69,6 +70,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
         created_at: time(row.get(6)?),
         updated_at: time(row.get(7)?),
         labels: serde_json::from_str(&row.get::<_, String>(8)?).unwrap_or_default(),
+        written_in: match row.get::<_, i64>(9)? {
+            0 => Some(row.get(10)?),
+            _ => None,
+        },
     })
 }
 
@@ -84,8 +89,9 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached(
                 "INSERT INTO snapshots
-                 (namespace, key, kind, parent, directory, held_by, created_at, updated_at, labels)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (namespace, key, kind, parent, directory, held_by, created_at, updated_at, labels,
+                  durable, boot_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 namespace,
@@ -96,7 +102,9 @@ impl Transaction<'_> {
                 row.held_by,
                 serde_json::to_string(&row.created_at)?,
                 serde_json::to_string(&row.updated_at)?,
-                serde_json::to_string(&row.labels)?
+                serde_json::to_string(&row.labels)?,
+                row.written_in.is_none(),
+                row.written_in.as_deref().unwrap_or_default()
             ])?;
         Ok(self.sql.last_insert_rowid())
     }
@@ -179,6 +187,81 @@ impl Transaction<'_> {
             .execute(params![
                 number,
                 name,
+                serde_json::to_string(labels)?,
+                serde_json::to_string(&Time::now())?
+            ])?;
+        Ok(())
+    }
+
+    /// Makes an unpacked layer a committed snapshot on its parent. Its files may not be on the disk.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn commit_layer(
+        &mut self,
+        number: i64,
+        name: &str,
+        parent: Option<i64>,
+        labels: &BTreeMap<String, String>,
+        boot_id: &str,
+    ) -> Result<(), Error> {
+        self.sql
+            .prepare_cached(
+                "UPDATE snapshots SET key = ?2, kind = 'committed', parent = ?3, labels = ?4,
+                 updated_at = ?5, durable = 0, boot_id = ?6 WHERE number = ?1",
+            )?
+            .execute(params![
+                number,
+                name,
+                parent,
+                serde_json::to_string(labels)?,
+                serde_json::to_string(&Time::now())?,
+                boot_id
+            ])?;
+        Ok(())
+    }
+
+    /// Committed snapshots that may not be on the disk, with their namespaces, parents first.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn not_durable(&mut self) -> Result<Vec<(String, SnapshotRow)>, Error> {
+        let mut statement = self.sql.prepare_cached(&format!(
+            "SELECT {COLUMNS}, namespace FROM snapshots
+             WHERE durable = 0 AND kind = 'committed' ORDER BY number"
+        ))?;
+        let rows = statement.query_map([], |row| Ok((row.get(11)?, from_row(row)?)))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The files of a snapshot are on the disk; or they were written anew, in this boot.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn set_durability(
+        &mut self,
+        number: i64,
+        written_in: Option<&str>,
+    ) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("UPDATE snapshots SET durable = ?2, boot_id = ?3 WHERE number = ?1")?
+            .execute(params![number, written_in.is_none(), written_in.unwrap_or_default()])?;
+        Ok(())
+    }
+
+    /// Replaces the labels of a snapshot.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn set_snapshot_labels(
+        &mut self,
+        number: i64,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("UPDATE snapshots SET labels = ?2, updated_at = ?3 WHERE number = ?1")?
+            .execute(params![
+                number,
                 serde_json::to_string(labels)?,
                 serde_json::to_string(&Time::now())?
             ])?;

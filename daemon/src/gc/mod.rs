@@ -1,0 +1,234 @@
+//! Garbage collection: what nothing reaches goes, and nothing else.
+//!
+//! containerd's rules and label names. Roots are images, leases, containers, and whatever is
+//! labelled `containerd.io/gc.root`; arrows are the labels `containerd.io/gc.ref.*` of images, blobs
+//! and snapshots, a snapshot's parent, and, the other way round, `containerd.io/gc.bref.*`.
+//!
+//! ```text
+//!   image ──▶ index ──▶ manifest ──▶ config ──▶ snapshot (chain id) ──▶ parent …
+//!   container ────────────▲  └─────▶ layers         ▲
+//!   container's own snapshot ───────────────────────┘
+//! ```
+//!
+//! Marking is a pure function ([`unreachable`]) over what one transaction sees, and the rows go in
+//! that same transaction, so nothing can be collected that became reachable meanwhile. Files follow
+//! the rows. Blobs that a pull brings are leased by it; trees that are being unpacked are pinned in
+//! memory ([`Pins`]), because half a tree is of no use to the next daemon.
+
+mod mark;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::content::Content;
+use crate::error::Result;
+use crate::snapshots::Snapshots;
+use crate::store::{NewEvent, Store, Transaction};
+use crate::time::Time;
+
+pub use mark::{Graph, Unreachable, unreachable};
+
+/// How long a change waits for others before a collection.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// How often it is looked at without a change: leases expire by themselves.
+const PERIOD: Duration = Duration::from_secs(300);
+
+/// How long an ingest may rest before nobody is expected to resume it.
+pub const INGEST_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// Snapshots that are being made and that no row refers to yet.
+#[derive(Clone, Debug, Default)]
+pub struct Pins(Arc<Mutex<HashSet<i64>>>);
+
+/// Holds a snapshot until it is dropped.
+#[derive(Debug)]
+pub struct Pin {
+    pins: Pins,
+    number: i64,
+}
+
+impl Pins {
+    /// Keeps the snapshot of this number from being collected.
+    #[must_use]
+    pub fn hold(&self, number: i64) -> Pin {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        Pin { pins: self.clone(), number }
+    }
+
+    fn held(&self) -> HashSet<i64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.pins.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// Something that a collection removed, or would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A name that had expired.
+    Image { name: String },
+    Blob { digest: String, size: u64 },
+    Snapshot { key: String, size: u64 },
+    Ingest { reference: String, size: u64 },
+}
+
+/// How a collection is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Remove nothing, only say what would go.
+    pub dry_run: bool,
+    /// Measure the trees of snapshots, which takes a walk through each.
+    pub measure: bool,
+}
+
+/// The collector; clones share it.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    store: Store,
+    content: Content,
+    snapshots: Snapshots,
+    pins: Pins,
+    changed: Arc<Notify>,
+}
+
+impl Collector {
+    #[must_use]
+    pub fn new(store: Store, content: Content, snapshots: Snapshots) -> Self {
+        let pins = snapshots.pins().clone();
+        Self { store, content, snapshots, pins, changed: Arc::default() }
+    }
+
+    /// Something may be unreachable now.
+    pub fn nudge(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Collects whenever it was nudged, and from time to time. Never ends.
+    pub async fn serve(&self) {
+        loop {
+            let nudged = tokio::time::timeout(PERIOD, self.changed.notified()).await;
+            if nudged.is_ok() {
+                tokio::time::sleep(GATHER).await;
+            }
+            if let Err(error) = self.collect_all().await {
+                tracing::warn!(%error, "garbage not collected; tried again at the next change");
+            }
+        }
+    }
+
+    /// Collects in every namespace.
+    ///
+    /// # Errors
+    /// The store's own, or files that can't be removed.
+    pub async fn collect_all(&self) -> Result<usize> {
+        let namespaces = self.store.write(|tx| tx.namespaces()).await?;
+        let mut removed = 0;
+        for namespace in namespaces {
+            removed += self.collect(&namespace, Mode::default()).await?.len();
+        }
+        if removed > 0 {
+            tracing::debug!(removed, "garbage collected");
+        }
+        Ok(removed)
+    }
+
+    /// Collects in one namespace; answers what went, or with [`Mode::dry_run`] what would go.
+    ///
+    /// # Errors
+    /// The store's own, or files that can't be removed: their rows are gone, and the next start
+    /// removes them.
+    pub async fn collect(&self, namespace: &str, mode: Mode) -> Result<Vec<Item>> {
+        self.collect_without(namespace, mode, BTreeSet::new()).await
+    }
+
+    /// As [`collect`](Self::collect), as if these names were no images any more. For dry runs.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub async fn collect_without(
+        &self,
+        namespace: &str,
+        mode: Mode,
+        names: BTreeSet<String>,
+    ) -> Result<Vec<Item>> {
+        fail::fail_point!("daemon.gc.before_mark");
+        // Read within the transaction: a pin is taken within the one that makes the row.
+        let (owner, pins) = (namespace.to_owned(), self.pins.clone());
+        let gone = self
+            .store
+            .write(move |tx| -> Result<Unreachable> {
+                let mut graph = Graph::load(tx, &owner, pins.held())?;
+                graph.images.retain(|image| !names.contains(&image.name));
+                let gone = unreachable(&graph, Time::now());
+                if !mode.dry_run {
+                    sweep(tx, &owner, &gone)?;
+                }
+                Ok(gone)
+            })
+            .await?;
+        fail::fail_point!("daemon.gc.after_sweep");
+        let mut items: Vec<Item> =
+            gone.images.into_iter().map(|name| Item::Image { name }).collect();
+        let mut digests = Vec::with_capacity(gone.blobs.len());
+        for blob in gone.blobs {
+            digests.push(blob.digest.clone());
+            items.push(Item::Blob { digest: blob.digest, size: blob.size });
+        }
+        for snapshot in &gone.snapshots {
+            let size = match mode.measure {
+                true => self.snapshots.usage_of(snapshot.number).await?.size,
+                false => 0,
+            };
+            items.push(Item::Snapshot { key: snapshot.key.clone(), size });
+        }
+        let idle = self.content.idle_ingests(namespace, INGEST_IDLE, mode.dry_run).await?;
+        items.extend(idle.into_iter().map(|ingest| Item::Ingest {
+            reference: ingest.description.reference,
+            size: ingest.received,
+        }));
+        if mode.dry_run {
+            return Ok(items);
+        }
+        self.content.unlink_unneeded(digests).await?;
+        fail::fail_point!("daemon.gc.before_snapshots");
+        for snapshot in gone.snapshots {
+            self.snapshots.discard(snapshot.number).await?;
+        }
+        Ok(items)
+    }
+}
+
+/// Removes the rows. Children come before their parents, which they refer to.
+fn sweep(tx: &mut Transaction<'_>, namespace: &str, gone: &Unreachable) -> Result<()> {
+    for name in &gone.images {
+        tx.remove_image(namespace, name)?;
+        tx.event(event(namespace, "image", "delete", name))?;
+    }
+    for blob in &gone.blobs {
+        tx.remove_blob(namespace, &blob.digest)?;
+        tx.event(event(namespace, "content", "delete", &blob.digest))?;
+    }
+    for snapshot in &gone.snapshots {
+        tx.remove_snapshot(snapshot.number)?;
+        tx.event(event(namespace, "snapshot", "remove", &snapshot.key))?;
+    }
+    Ok(())
+}
+
+fn event(namespace: &str, kind: &str, action: &str, id: &str) -> NewEvent {
+    NewEvent {
+        namespace: namespace.to_owned(),
+        kind: kind.to_owned(),
+        action: action.to_owned(),
+        id: id.to_owned(),
+        attributes: Vec::new(),
+    }
+}

@@ -1,0 +1,198 @@
+//! A layer of an image as a snapshot: unpacked beside its parents, then put on top of them.
+//!
+//! Layers are written side by side, each into a tree of its own that knows nothing of those below.
+//! Only when its turn comes is it put on its parent, under its chain id (OCI image specification,
+//! "Layer ChainID"). Until then it is pinned in memory: half a tree is of no use to another daemon.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Kind, Snapshots, SnapshotRow, check_key, chain, event, find, hold, off_the_loop};
+use crate::container::random_id;
+use crate::error::{Error, Result};
+use crate::gc::Pin;
+use crate::shim::boot_id;
+use crate::snapshots::Marks;
+use crate::time::Time;
+
+/// The label of a committed layer that names the blob it was unpacked from, and can be again.
+pub const LAYER_LABEL: &str = "io.bosun/layer";
+
+/// A layer that is being unpacked. Dropped, its tree is garbage.
+#[derive(Debug)]
+pub struct Unpacking {
+    number: i64,
+    tree: PathBuf,
+    _pin: Arc<Pin>,
+}
+
+impl Unpacking {
+    /// Where its files go.
+    #[must_use]
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+}
+
+impl Snapshots {
+    /// Makes an empty tree for a layer.
+    ///
+    /// # Errors
+    /// The store's own, or directories that can't be made.
+    pub async fn begin_layer(&self, namespace: &str) -> Result<Unpacking> {
+        let (namespace, pins) = (namespace.to_owned(), self.pins.clone());
+        let now = Time::now();
+        let (number, pin) = self
+            .store
+            .write(move |tx| -> Result<_> {
+                let row = SnapshotRow {
+                    number: 0,
+                    key: format!("unpacking-{}", random_id()),
+                    kind: Kind::Active,
+                    parent: None,
+                    directory: None,
+                    held_by: None,
+                    created_at: now,
+                    updated_at: now,
+                    labels: std::collections::BTreeMap::new(),
+                    written_in: None,
+                };
+                let number = tx.insert_snapshot(&namespace, &row)?;
+                Ok((number, pins.hold(number)))
+            })
+            .await?;
+        fail::fail_point!("daemon.unpack.after_row");
+        let driver = self.driver.clone();
+        off_the_loop(move || driver.make(number, None)).await?;
+        Ok(Unpacking { number, tree: self.driver.tree(number), _pin: Arc::new(pin) })
+    }
+
+    /// Puts an unpacked layer on its parent, under its chain id. Its files come to the disk by and by.
+    ///
+    /// # Errors
+    /// The parent is missing; the name is taken, which [`has`](Self::has) tells before.
+    pub async fn commit_layer(
+        &self,
+        namespace: &str,
+        layer: Unpacking,
+        name: &str,
+        parent: Option<&str>,
+        marks: Marks,
+    ) -> Result<()> {
+        check_key(name)?;
+        let (owner, number) = (namespace.to_owned(), layer.number);
+        let (name, parent) = (name.to_owned(), parent.map(str::to_owned));
+        fail::fail_point!("daemon.unpack.before_commit");
+        self.store
+            .write(move |tx| -> Result<()> {
+                if tx.snapshot(&owner, &name)?.is_some() {
+                    return Err(Error::SnapshotExists { key: name });
+                }
+                let parent = match parent {
+                    None => None,
+                    Some(parent) => Some(find(tx, &owner, &parent)?.number),
+                };
+                tx.commit_layer(number, &name, parent, &marks.labels, boot_id())?;
+                tx.event(event(&owner, "commit", &name))?;
+                hold(tx, &owner, marks.lease.as_deref(), name)?;
+                drop(layer);
+                Ok(())
+            })
+            .await?;
+        fail::fail_point!("daemon.unpack.after_commit");
+        self.durability.nudge();
+        Ok(())
+    }
+
+    /// Removes the tree of a layer that could not be unpacked.
+    ///
+    /// # Errors
+    /// The store's own, or a directory that can't be removed.
+    pub async fn abandon_layer(&self, layer: Unpacking) -> Result<()> {
+        let number = layer.number;
+        self.store.write(move |tx| tx.remove_snapshot(number)).await?;
+        drop(layer);
+        self.discard(number).await
+    }
+
+    /// Whether there is a committed snapshot of this name; it is held by the lease from then on.
+    ///
+    /// # Errors
+    /// The store's own; there is no such lease.
+    pub async fn has(&self, namespace: &str, name: &str, lease: Option<String>) -> Result<bool> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        self.store
+            .write(move |tx| -> Result<bool> {
+                let known = tx.snapshot(&namespace, &name)?;
+                if !known.is_some_and(|row| row.kind == Kind::Committed) {
+                    return Ok(false);
+                }
+                hold(tx, &namespace, lease.as_deref(), name)?;
+                Ok(true)
+            })
+            .await
+    }
+
+    /// The trees of a committed snapshot and its parents, nearest first.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub async fn trees(&self, namespace: &str, name: &str) -> Result<Vec<PathBuf>> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let rows = self
+            .store
+            .write(move |tx| {
+                let row = find(tx, &namespace, &name)?;
+                chain(tx, row.number)
+            })
+            .await?;
+        Ok(rows.iter().map(|row| self.driver.tree(row.number)).collect())
+    }
+
+    /// Empties the tree of a committed layer whose files did not all come to the disk, so that it can
+    /// be unpacked anew, in its place.
+    ///
+    /// # Errors
+    /// Directories that can't be removed or made.
+    pub async fn empty_layer(&self, row: &SnapshotRow) -> Result<PathBuf> {
+        let (driver, number) = (self.driver.clone(), row.number);
+        off_the_loop(move || {
+            driver.discard(number)?;
+            driver.make(number, None)
+        })
+        .await?;
+        Ok(self.driver.tree(row.number))
+    }
+
+    /// A layer that was unpacked anew is as good as one of this boot.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn layer_mended(&self, row: &SnapshotRow) -> Result<()> {
+        let number = row.number;
+        self.store.write(move |tx| tx.set_durability(number, Some(boot_id()))).await?;
+        self.durability.nudge();
+        Ok(())
+    }
+}
+
+/// A view of trees, nearest first, as they look on top of each other: a mount that is nowhere.
+///
+/// # Errors
+/// Trees that can't be mounted.
+pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
+    let first = trees.first().map(PathBuf::as_path).unwrap_or(Path::new("/"));
+    let failed = |source: std::io::Error| Error::file("look at layers from", first)(source);
+    if let [only] = trees {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(only, flags, Mode::empty())
+            .map_err(|errno| failed(errno.into()))?;
+        return Ok(shim_rootfs::Root::new(directory));
+    }
+    let lower: Vec<String> = trees.iter().map(|tree| tree.to_string_lossy().into_owned()).collect();
+    shim_rootfs::overlay::detached(&lower, None).map(shim_rootfs::Root::new).map_err(|error| {
+        failed(std::io::Error::other(error))
+    })
+}
