@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::daemon::Daemon;
 use crate::image::{DOCKER_LIST, Image, OCI_INDEX};
 use crate::tar::{self, Entry};
 
@@ -52,6 +53,18 @@ pub fn write_layout(directory: &Path, images: &[(&str, &Image)]) {
 #[must_use]
 pub fn oci(images: &[(&str, &Image)]) -> Vec<u8> {
     tar::tar(&entries(layout(images)))
+}
+
+/// Has a daemon load images from a file, without any registry.
+///
+/// # Panics
+/// When it doesn't.
+#[track_caller]
+pub fn load(daemon: &Daemon, images: &[(&str, &Image)]) {
+    let file = daemon.scratch().join("images.tar");
+    std::fs::write(&file, oci(images)).expect("a file");
+    daemon.ctl(&format!("load -i {}", file.display())).ok();
+    std::fs::remove_file(file).expect("a file");
 }
 
 /// The entries of a docker archive: `HEX.json`, `N/layer.tar`, `manifest.json`.

@@ -280,6 +280,11 @@ impl Daemon {
         self.environment = vec![("FAILPOINTS".to_owned(), configuration.to_owned())];
     }
 
+    /// A variable of its environment, from the next start on.
+    pub fn add_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// From the next start on.
     pub fn clear_environment(&mut self) {
         self.environment.clear();

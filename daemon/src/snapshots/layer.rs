@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Kind, Snapshots, SnapshotRow, check_key, chain, event, find, hold, off_the_loop};
+use super::{Kind, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop};
 use crate::container::random_id;
 use crate::error::{Error, Result};
 use crate::gc::Pin;
@@ -187,12 +187,12 @@ pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
     let failed = |source: std::io::Error| Error::file("look at layers from", first)(source);
     if let [only] = trees {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(only, flags, Mode::empty())
-            .map_err(|errno| failed(errno.into()))?;
+        let directory =
+            rustix::fs::open(only, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         return Ok(shim_rootfs::Root::new(directory));
     }
     let lower: Vec<String> = trees.iter().map(|tree| tree.to_string_lossy().into_owned()).collect();
-    shim_rootfs::overlay::detached(&lower, None).map(shim_rootfs::Root::new).map_err(|error| {
-        failed(std::io::Error::other(error))
-    })
+    shim_rootfs::overlay::detached(&lower, None)
+        .map(shim_rootfs::Root::new)
+        .map_err(|error| failed(std::io::Error::other(error)))
 }
