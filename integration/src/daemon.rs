@@ -417,8 +417,7 @@ impl Daemon {
     /// When it doesn't run.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        let text = Process(self.pid().expect("the daemon runs")).status("VmHWM");
-        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).expect("a number of kB")
+        Process(self.pid().expect("the daemon runs")).peak_memory().expect("the daemon runs")
     }
 
     /// A directory for a test's own files, removed with everything else.

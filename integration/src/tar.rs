@@ -6,7 +6,12 @@
 //!
 //! Reading is for tars of ours and of the peers: it trusts them and panics on anything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{FileType, major, minor};
 
 const BLOCK: usize = 512;
 
@@ -201,6 +206,68 @@ impl Tar {
             header = header.device(major, minor);
         }
         self.raw(&header, entry.data());
+    }
+}
+
+/// Entries for what is at these paths below a root and beneath, in the order of their names.
+///
+/// # Panics
+/// When something can't be read, or is a socket.
+#[must_use]
+pub fn entries_of(root: &Path, paths: &[&str], without: &[&str]) -> Vec<Entry> {
+    let mut found = Found { entries: Vec::new(), inodes: HashMap::new() };
+    for path in paths {
+        found.add(root, path, without);
+    }
+    found.entries
+}
+
+struct Found {
+    entries: Vec<Entry>,
+    /// The first path of a file with several.
+    inodes: HashMap<u64, String>,
+}
+
+impl Found {
+    fn add(&mut self, root: &Path, path: &str, without: &[&str]) {
+        let file = root.join(path);
+        let data = fs::symlink_metadata(&file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let device = || (major(data.rdev()), minor(data.rdev()));
+        let first = self.inodes.get(&data.ino()).filter(|_| data.nlink() > 1 && !data.is_dir());
+        let kind = match (first, FileType::from_raw_mode(data.mode())) {
+            (Some(first), _) => Kind::HardLink(first.clone()),
+            (None, FileType::RegularFile) => Kind::File(fs::read(&file).expect("a file")),
+            (None, FileType::Directory) => Kind::Directory,
+            (None, FileType::Symlink) => {
+                let target = fs::read_link(&file).expect("a link");
+                Kind::Symlink(target.to_string_lossy().into_owned())
+            }
+            (None, FileType::CharacterDevice) => Kind::Character(device().0, device().1),
+            (None, FileType::BlockDevice) => Kind::Block(device().0, device().1),
+            (None, FileType::Fifo) => Kind::Fifo,
+            (None, FileType::Socket | FileType::Unknown) => {
+                panic!("{} is nothing for a tar", file.display())
+            }
+        };
+        let is_directory = kind == Kind::Directory;
+        self.inodes.entry(data.ino()).or_insert_with(|| path.to_owned());
+        let entry = Entry::new(path, kind).mode(data.mode() & 0o7777);
+        self.entries.push(entry.owner(data.uid(), data.gid()));
+        if !is_directory {
+            return;
+        }
+        let mut names: Vec<String> = fs::read_dir(&file)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        for name in names {
+            let below = if path == "." { name } else { format!("{path}/{name}") };
+            if !without.contains(&below.as_str()) {
+                self.add(root, &below, without);
+            }
+        }
     }
 }
 

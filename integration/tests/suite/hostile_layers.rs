@@ -112,7 +112,7 @@ impl Table {
             }
             Fate::Contained => assert!(fine, "{what}: {}", output.stderr),
             Fate::Harmless => {
-                assert!(matches!(output.code, Some(0 | 1)), "{what}: {}", output.stderr)
+                assert!(matches!(output.code, Some(0 | 1)), "{what}: {}", output.stderr);
             }
         }
         if fine {

@@ -67,6 +67,7 @@ fn rich() -> Image {
         Entry::file(".wh.whole", ""),
         Entry::file("opaque/.wh..wh..opq", ""),
         Entry::file("opaque/above", "a"),
+        Entry::directory("becomes-dir"),
         Entry::file("becomes-dir/inside", "now a directory"),
         Entry::file("becomes-file", "now a file"),
         Entry::symlink("becomes-link", "dir/file"),
@@ -84,20 +85,33 @@ fn rich() -> Image {
     ];
     Recipe::busybox()
         .layer(Layer::raw(bytes.finish(), Compression::Gzip))
-        .layer(Layer::of(&second).compressed(Compression::Zstd))
+        .layer(Layer::of(&second))
         .layer(Layer::of(&third).compressed(Compression::None))
         .image()
 }
 
-/// A file of a megabyte with two pieces of data, as old GNU tar writes it.
+/// A file of a megabyte with two pieces of data, as GNU tar writes it today: the map of PAX 1.0
+/// stands before the data.
 fn sparse(tar: &mut Tar) {
-    let mut header = Header::new("sparse", b'S', 1024).gnu().number(483, 12, 1 << 20);
-    for (at, (offset, size)) in
-        [(0_u64, 512_u64), (524_288, 512), (1 << 20, 0)].into_iter().enumerate()
-    {
+    let map = "3\n0\n512\n524288\n512\n1048576\n0\n";
+    let records = [("major", "1"), ("minor", "0"), ("name", "sparse"), ("realsize", "1048576")];
+    let records =
+        records.map(|(key, value)| (format!("GNU.sparse.{key}"), value.as_bytes().to_vec()));
+    tar.pax(&records);
+    let mut data = map.as_bytes().to_vec();
+    data.resize(512, 0);
+    data.extend([[b'a'; 512], [b'b'; 512]].concat());
+    tar.raw(&Header::new("GNUSparseFile.0/sparse", b'0', data.len() as u64), &data);
+}
+
+/// The same as GNU tar wrote it before PAX, with the map in the header.
+fn old_sparse(tar: &mut Tar) {
+    let mut header = Header::new("old-sparse", b'S', 1024).gnu().number(483, 12, 1 << 20);
+    let pieces = [(0_u64, 512_u64), (524_288, 512), (1 << 20, 0)];
+    for (at, (offset, size)) in pieces.into_iter().enumerate() {
         header = header.number(386 + at * 24, 12, offset).number(398 + at * 24, 12, size);
     }
-    tar.raw(&header, &[vec![b'a'; 512], vec![b'b'; 512]].concat());
+    tar.raw(&header, &[[b'a'; 512], [b'b'; 512]].concat());
 }
 
 #[test]
@@ -128,13 +142,24 @@ fn the_tree_is_the_one_that_umoci_makes() {
 }
 
 #[test]
-fn a_sparse_file_stays_sparse() {
+fn sparse_files_stay_sparse() {
     use std::os::unix::fs::MetadataExt;
     let daemon = Daemon::start();
-    archive::load(&daemon, &[(NAME, &rich())]);
+    let mut tar = Tar::new();
+    sparse(&mut tar);
+    old_sparse(&mut tar);
+    let layer = Layer::raw(tar.finish(), Compression::Gzip);
+    archive::load(&daemon, &[(NAME, &Recipe::new().layer(layer).image())]);
     let mounted = Mounted::view(&daemon, &daemon.api().image(NAME).content.unwrap().snapshot);
-    let blocks = mounted.path().join("sparse").metadata().unwrap().blocks();
-    assert!(blocks * 512 < 100_000, "{blocks} blocks");
+    let mut expected = vec![0; 1 << 20];
+    expected[..512].fill(b'a');
+    expected[524_288..524_288 + 512].fill(b'b');
+    for name in ["sparse", "old-sparse"] {
+        let file = mounted.path().join(name);
+        assert!(std::fs::read(&file).unwrap() == expected, "{name}");
+        let blocks = file.metadata().unwrap().blocks();
+        assert!(blocks * 512 < 100_000, "{name}: {blocks} blocks");
+    }
 }
 
 #[test]
