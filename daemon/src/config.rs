@@ -17,6 +17,7 @@ use crate::network::Subnet;
 const DEFAULT_ROOT: &str = "/var/lib/bosun";
 const DEFAULT_STATE: &str = "/run/bosun";
 const DEFAULT_CONFIG: &str = "/etc/bosun/config.toml";
+const DEFAULT_CERTS: &str = "/etc/bosun/certs.d";
 
 /// bosund, the daemon of bosun: keeps metadata and snapshots, starts a shim for each container and
 /// serves gRPC on a unix socket. Containers outlive it.
@@ -63,6 +64,10 @@ pub struct Flags {
     /// Seconds that a call without a deadline of its own may take [default: 120]
     #[arg(long, value_name = "SECONDS")]
     pub call_timeout: Option<u64>,
+    /// Directory of HOST/hosts.toml: mirrors, certificates and headers of registries, in containerd's
+    /// format [default: /etc/bosun/certs.d]
+    #[arg(long, value_name = "DIR")]
+    pub certs_dir: Option<PathBuf>,
 }
 
 /// The whole configuration, checked.
@@ -78,6 +83,7 @@ pub struct Config {
     pub group: Option<String>,
     pub log_level: String,
     pub call_timeout: std::time::Duration,
+    pub certs_dir: PathBuf,
 }
 
 /// A configuration that can't be used.
@@ -167,6 +173,10 @@ impl Config {
             call_timeout: std::time::Duration::from_secs(
                 flags.call_timeout.or(file.call_timeout).unwrap_or(120),
             ),
+            certs_dir: absolute(
+                "certs-dir",
+                flags.certs_dir.or(file.certs_dir).unwrap_or(DEFAULT_CERTS.into()),
+            )?,
         })
     }
 }

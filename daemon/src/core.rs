@@ -8,13 +8,17 @@ use std::sync::{Mutex, PoisonError};
 use shim_cgroup::Layout as Cgroups;
 
 use crate::config::Config;
+use crate::container::Key;
 use crate::content::Content;
+use crate::gc::Collector;
+use crate::images::Images;
 use crate::layout::Layout;
 use crate::leases::Leases;
 use crate::network::{self, Bridge};
 use crate::snapshots::Snapshots;
 use crate::spec::Machine;
 use crate::store::Store;
+use crate::turns::Turns;
 
 /// The shared ground of the daemon.
 #[derive(Debug)]
@@ -25,9 +29,13 @@ pub struct Core {
     pub snapshots: Snapshots,
     pub content: Content,
     pub leases: Leases,
+    pub images: Images,
+    pub collector: Collector,
     pub cgroups: Cgroups,
     pub network: Network,
     pub machine: Machine,
+    /// Who works on the files of a container that does not run, or starts it.
+    pub trees: Turns<Key>,
 }
 
 /// The bridge and the addresses given out on it.

@@ -90,10 +90,47 @@ pub enum Error {
     BeyondBlob { digest: String, size: u64, offset: u64 },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
+    #[error("blob {digest} has {size} bytes, at most {most} are read of such a one")]
+    BlobTooLarge { digest: String, size: u64, most: u64 },
+    #[error("blob {digest}: its bytes are damaged: remove it (`ctl content rm`) and pull the image again")]
+    BlobDamaged { digest: String },
+    #[error("snapshot {key} was not on the disk when the machine went down, and can't be unpacked again: remove what stands on it, and pull the image again")]
+    SnapshotTorn { key: String },
     #[error(
-        "image {image:?}: images do not exist yet in this version: run over a directory of this machine with --rootfs DIR (--rootfs / is the host's own tree)"
+        "no such image: {reference}{}: `ctl images` lists those that are here, `ctl pull` brings one",
+        similar.as_ref().map(|name| format!(" (but {name} is here)")).unwrap_or_default()
     )]
-    NoImages { image: String },
+    NoSuchImage { reference: String, similar: Option<String> },
+    #[error("image id {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
+    AmbiguousImage { prefix: String, matches: Vec<String> },
+    #[error("image {id} has several names ({}): name one of them, or remove all with force (-f)", names.join(", "))]
+    SeveralNames { id: String, names: Vec<String> },
+    #[error("image {name} is in use by container {container:?}: remove that one first, or only the name with force (-f)")]
+    ImageInUse { name: String, container: String },
+    #[error("image {name} is not there for platform {platform}, only for {}", if there.is_empty() { "none".to_owned() } else { there.join(", ") })]
+    NoPlatform { name: String, platform: String, there: Vec<String> },
+    #[error("image {name}: its indexes lie in each other deeper than {}", bosun_image::MAX_DEPTH)]
+    NestedTooDeep { name: String },
+    #[error("{digest}: {source}")]
+    BadImage { digest: String, source: Arc<bosun_image::Error> },
+    #[error("layer {digest}: it unpacks to {got}, the image's configuration says {wanted}: the image is broken")]
+    DiffId { digest: String, wanted: String, got: String },
+    #[error("layer {digest}: {source}")]
+    Layer { digest: String, source: Arc<bosun_layer::Error> },
+    #[error("archive: {source}")]
+    Archive { source: Arc<bosun_layer::Error> },
+    #[error("archive: {problem}")]
+    BadArchive { problem: String },
+    #[error(transparent)]
+    ImageName(Arc<bosun_image::Error>),
+    #[error(transparent)]
+    Registry(Arc<bosun_registry::Error>),
+    #[error("container {id}: its processes can't be held still: {source}: commit without a pause (--pause=false)")]
+    Freeze { id: String, source: Arc<shim_cgroup::Error> },
+    #[error("container {id} stands on a directory, not on an image, so nothing can be committed on top: use `ctl export` and `ctl import`")]
+    NoImageBelow { id: String },
+    #[error("container {container}: {path}: {source}")]
+    ContainerPath { container: String, path: String, source: Arc<std::io::Error> },
     #[error("bosund is stopping: try again when it has been started")]
     Stopping,
 }
@@ -119,7 +156,35 @@ impl From<network::Error> for Error {
     }
 }
 
+impl From<bosun_image::Error> for Error {
+    fn from(source: bosun_image::Error) -> Self {
+        Self::ImageName(Arc::new(source))
+    }
+}
+
+impl From<bosun_image::InvalidDigest> for Error {
+    fn from(source: bosun_image::InvalidDigest) -> Self {
+        Self::ImageName(Arc::new(source.into()))
+    }
+}
+
+impl From<bosun_registry::Error> for Error {
+    fn from(source: bosun_registry::Error) -> Self {
+        Self::Registry(Arc::new(source))
+    }
+}
+
 impl Error {
+    /// Whether another try may succeed with what came until now.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Registry(source) => source.is_passing(),
+            Self::Stopping => true,
+            _ => false,
+        }
+    }
+
     /// A closure for `map_err` over file operations.
     pub fn file(step: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -12,8 +12,14 @@ use crate::error::{Error, Result};
 use crate::store::{LeaseRow, NewEvent, Resource, ResourceKind, Store, Transaction};
 use crate::time::Time;
 
-/// The lease service.
-#[derive(Debug)]
+/// On leases of pulls and imports that this daemon does itself: none of them outlives it.
+pub const WORK_LABEL: &str = "io.bosun/work";
+
+/// containerd's clients say with a label when a lease expires.
+const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
+
+/// The lease service; clones share it.
+#[derive(Clone, Debug)]
 pub struct Leases {
     store: Store,
 }
@@ -37,6 +43,13 @@ impl Leases {
     ) -> Result<String> {
         check_id(id)?;
         let created_at = Time::now();
+        let expires_at = match (expires_at, labels.get(EXPIRE_LABEL)) {
+            (None, Some(text)) => Some(Time::parse(text).ok_or_else(|| Error::InvalidArgument {
+                what: "expiry of the lease",
+                problem: format!("{text:?} is no moment, as in 2026-01-31T12:00:00Z"),
+            })?),
+            (expires_at, _) => expires_at,
+        };
         if expires_at.is_some_and(|at| at <= created_at) {
             return Err(Error::InvalidArgument {
                 what: "expiry of the lease",
@@ -58,6 +71,40 @@ impl Leases {
             })
             .await?;
         Ok(id)
+    }
+
+    /// Lets a lease expire at `until`, unless it does before.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub async fn shorten(&self, namespace: &str, id: &str, until: Time) -> Result<()> {
+        let (namespace, id) = (namespace.to_owned(), id.to_owned());
+        self.store
+            .write(move |tx| -> Result<()> {
+                find(tx, &namespace, &id)?;
+                Ok(tx.shorten_lease(&namespace, &id, until)?)
+            })
+            .await
+    }
+
+    /// Work of an earlier daemon is not going on: what it brought is kept until `until`, for whoever
+    /// tries again.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn end_work(&self, until: Time) -> Result<()> {
+        self.store
+            .write(move |tx| -> Result<()> {
+                for namespace in tx.namespaces()? {
+                    for lease in tx.leases(&namespace)? {
+                        if lease.labels.contains_key(WORK_LABEL) {
+                            tx.shorten_lease(&namespace, &lease.id, until)?;
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Deletes a lease; what it held stays, and is free.
@@ -239,7 +286,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::snapshots::{Base, Snapshots};
+    use crate::snapshots::{Base, Marks, Snapshots};
     use crate::store::Kind;
 
     fn run(test: impl AsyncFnOnce(&Path, Store)) {
@@ -254,7 +301,7 @@ mod tests {
 
     async fn snapshots(place: &Path, store: &Store, key: &str) -> Snapshots {
         let snapshots = Snapshots::new(store.clone(), place.join("s"), place.join("trash"));
-        let labels = BTreeMap::new();
+        let labels = Marks::default();
         snapshots.prepare("default", key, Base::Nothing, Kind::Active, labels).await.unwrap();
         snapshots
     }
@@ -291,7 +338,7 @@ mod tests {
                 (snapshots(place, &store, "key").await, Leases::new(store.clone()));
             leases.create("default", "build", BTreeMap::new(), None).await.unwrap();
             leases.add_resource("default", "build", snapshot("key")).await.unwrap();
-            snapshots.commit("default", "key", "name", BTreeMap::new()).await.unwrap();
+            snapshots.commit("default", "key", "name", Marks::default()).await.unwrap();
             assert_eq!(
                 leases.list_resources("default", "build").await.unwrap(),
                 [snapshot("name")]

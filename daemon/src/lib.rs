@@ -16,11 +16,14 @@
 //! | `snapshots` | layers of files |
 //! | `content` | blobs by digest, ingests that resume |
 //! | `leases` | what holds snapshots and blobs |
+//! | `images` | names, pull, push, archives |
+//! | `gc` | what nothing reaches |
+//! | `files` | what is in a container's tree: diff, export, cp |
 //! | `spec` | from a request to an OCI spec |
 //! | `network` | the bridge, published ports |
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
 //! | `container` | records, states, runs, recovery |
-//! | `requests` | repeated calls |
+//! | `requests`, `turns` | repeated calls; one at a time |
 //! | `logs` | reading what shims write |
 //! | `api` | the gRPC faces |
 //!
@@ -34,16 +37,21 @@ pub mod container;
 pub mod content;
 pub mod core;
 pub mod error;
+pub mod files;
+pub mod gc;
+pub mod images;
 pub mod layout;
 pub mod leases;
 pub mod logs;
 pub mod network;
+pub mod pipe;
 pub mod requests;
 pub mod shim;
 pub mod snapshots;
 pub mod spec;
 pub mod store;
 pub mod time;
+pub mod turns;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -55,12 +63,15 @@ pub use error::{Error, Result};
 use crate::container::{Phase, Supervisor};
 use crate::content::Content;
 use crate::core::{Core, Network};
+use crate::gc::Collector;
+use crate::images::{Images, Parts};
 use crate::layout::Layout;
 use crate::leases::Leases;
 use crate::network::{Bridge, Settings};
 use crate::snapshots::Snapshots;
 use crate::store::Store;
 use crate::time::Time;
+use crate::turns::Turns;
 
 /// What keeps the daemon from serving.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +88,17 @@ pub enum Failure {
     Core(#[from] Error),
     #[error(transparent)]
     Api(#[from] api::Error),
+    #[error("registries: {0}")]
+    Registry(#[from] bosun_registry::Error),
     #[error("become the subreaper of shims: {0}")]
     Subreaper(std::io::Error),
 }
 
 /// Where the locks of bridges lie: the same for all daemons of a machine, and root's alone.
 const LOCKS: &str = "/run";
+
+/// How long a daemon that is asked to stop waits for the disk.
+const SYNC: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Takes the root, takes up what an earlier daemon left, serves until `stop` is done, and lets the
 /// calls under way come to their end. Containers go on.
@@ -119,10 +135,25 @@ pub async fn run(
         move || spec::warm_up(&machine)
     });
     let listener = api::bind(&config.address, config.group.as_deref())?;
+    let snapshots = Snapshots::new(store.clone(), layout.snapshots(), layout.trash());
+    let content = Content::new(store.clone(), &layout.content());
+    let leases = Leases::new(store.clone());
+    let collector = Collector::new(store.clone(), content.clone(), snapshots.clone());
+    let images = Images::new(Parts {
+        store: store.clone(),
+        content: content.clone(),
+        snapshots: snapshots.clone(),
+        leases: leases.clone(),
+        collector: collector.clone(),
+        registry: registry(&config)?,
+    });
     let core = Arc::new(Core {
-        snapshots: Snapshots::new(store.clone(), layout.snapshots(), layout.trash()),
-        content: Content::new(store.clone(), &layout.content()),
-        leases: Leases::new(store.clone()),
+        snapshots,
+        content,
+        leases,
+        images,
+        collector,
+        trees: Turns::default(),
         network: Network::new(bridge),
         config,
         layout,
@@ -131,19 +162,46 @@ pub async fn run(
         machine,
     });
     let supervisor = Supervisor::recover(Arc::clone(&core)).await?;
+    let mut background = keep_house(&core);
     tracing::info!(address = %core.config.address.display(), "serving");
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let about = api::About { started_at: Time::now(), warnings };
     api::serve(Arc::clone(&supervisor), about, listener, stop).await?;
     let _ = std::fs::remove_file(&core.config.address);
+    background.abort_all();
     leave(&core, &supervisor).await;
     Ok(())
+}
+
+/// The client of registries, as this daemon is configured.
+fn registry(config: &Config) -> std::result::Result<bosun_registry::Registry, Failure> {
+    Ok(bosun_registry::Registry::new(bosun_registry::Options {
+        certs_dirs: vec![config.certs_dir.clone()],
+        user_agent: concat!("bosun/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..bosun_registry::Options::default()
+    })?)
+}
+
+/// What goes on beside all calls: layers come to the disk, garbage goes.
+fn keep_house(core: &Arc<Core>) -> tokio::task::JoinSet<()> {
+    let mut background = tokio::task::JoinSet::new();
+    let snapshots = core.snapshots.clone();
+    background.spawn(async move { snapshots.serve().await });
+    let collector = core.collector.clone();
+    collector.nudge();
+    background.spawn(async move { collector.serve().await });
+    background
 }
 
 /// The last acts of a daemon that was asked to stop: what is not stored yet is stored, and when
 /// nothing runs the bridge and the empty cgroups go too. They are made again when they are needed.
 async fn leave(core: &Core, supervisor: &Supervisor) {
+    // Not for long: what is not on the disk is unpacked again, should the machine go down.
+    match tokio::time::timeout(SYNC, core.snapshots.make_durable()).await {
+        Ok(Err(error)) => tracing::error!(%error, "unpacked layers may not be on the disk"),
+        Ok(Ok(())) | Err(_) => {}
+    }
     let flushed: Result<()> = core.store.write(|_| Ok(())).await;
     if let Err(error) = flushed {
         tracing::error!(%error, "last facts not stored");

@@ -18,6 +18,24 @@ impl Time {
         SystemTime::now().into()
     }
 
+    /// Reads what RFC 3339 writes; `None` when it is nothing of the kind.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.trim().parse().ok()?;
+        let nanos = at.as_nanosecond().rem_euclid(1_000_000_000);
+        Some(Self {
+            seconds: i64::try_from(at.as_nanosecond().div_euclid(1_000_000_000)).ok()?,
+            nanos: u32::try_from(nanos).ok()?,
+        })
+    }
+
+    /// As RFC 3339 writes it, in UTC; what no calendar has is the epoch.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let nanos = i32::try_from(self.nanos).unwrap_or(0);
+        jiff::Timestamp::new(self.seconds, nanos).unwrap_or_default().to_string()
+    }
+
     /// Nanoseconds since the epoch, for comparisons of moments of one clock.
     #[must_use]
     pub fn as_nanos(self) -> i128 {
@@ -38,5 +56,21 @@ impl From<SystemTime> for Time {
 impl From<shim_wire::exit::Timestamp> for Time {
     fn from(time: shim_wire::exit::Timestamp) -> Self {
         Self { seconds: time.seconds, nanos: time.nanos }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_and_written_as_rfc_3339_has_them() {
+        let time = Time { seconds: 1_767_225_600, nanos: 500_000_000 };
+        assert_eq!(time.rfc3339(), "2026-01-01T00:00:00.5Z");
+        assert_eq!(Time::parse("2026-01-01T00:00:00.5Z"), Some(time));
+        assert_eq!(Time::parse("2026-01-01T02:00:00.5+02:00"), Some(time));
+        for text in ["", "yesterday", "2026-01-01"] {
+            assert_eq!(Time::parse(text), None, "{text}");
+        }
     }
 }

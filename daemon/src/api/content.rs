@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bosun_proto::v1;
 use bosun_proto::v1::content_server::Content;
 use bosun_proto::v1::write_request::Message;
+use bosun_image::Digest;
 use futures::Stream;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use crate::container::Supervisor;
-use crate::content::{self, Digest, Expected, Ingest};
+use crate::content::{self, Expected, Ingest};
 use crate::error::{Error, Result as CoreResult};
 use crate::store::BlobRow;
 
@@ -38,6 +39,7 @@ impl Service {
     async fn receive(
         &self,
         namespace: &str,
+        lease: Option<String>,
         open: v1::WriteOpen,
         mut messages: Streaming<v1::WriteRequest>,
     ) -> CoreResult<String> {
@@ -46,14 +48,14 @@ impl Service {
             text => Some(text.parse()?),
         };
         let labels = open.labels.into_iter().collect();
-        let expected = Expected { size: open.expected_size, digest, labels };
+        let expected = Expected { size: open.expected_size, digest, labels, lease };
         let content = self.content();
         let mut writer = content.writer(namespace, &open.reference, expected, open.offset).await?;
         while let Some(request) = messages.next().await {
             // The bytes stay, to be resumed; but this is no answer to be given again.
             let torn = |_| Error::IngestTorn { reference: open.reference.clone() };
             match request.map_err(torn)?.message {
-                Some(Message::Data(data)) => writer = content.write(writer, data).await?,
+                Some(Message::Data(data)) => writer = content.write(writer, vec![data.into()]).await?,
                 Some(Message::Commit(v1::WriteCommit {})) => {
                     let (digest, size) = content.commit(writer).await?;
                     return Ok(format!("{size} {digest}"));
@@ -86,7 +88,8 @@ impl Content for Service {
             }
         };
         let request = convert::request(&metadata, "WriteContent", &open.request_id, &open)?;
-        let work = self.receive(request.namespace.as_str(), open, messages);
+        let lease = convert::lease(&metadata)?;
+        let work = self.receive(request.namespace.as_str(), lease, open, messages);
         let answer = self.supervisor.once(&request, work).await?;
         let (size, digest) = answer.split_once(' ').unwrap_or_default();
         Ok(Response::new(v1::WriteResponse {

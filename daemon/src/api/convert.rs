@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::net::Ipv4Addr;
 
 use bosun_proto::v1;
-use bosun_proto::{NAMESPACE_KEY, REASON_KEY};
+use bosun_proto::{LEASE_KEY, NAMESPACE_KEY, REASON_KEY};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use shim_wire::id::Id;
@@ -36,6 +36,19 @@ pub(super) fn namespace(metadata: &MetadataMap) -> Result<Id> {
         Some(value) => value.to_str().unwrap_or("\u{fffd}"),
     };
     text.parse().map_err(|source| Error::InvalidNamespace { namespace: text.to_owned(), source })
+}
+
+/// The lease that is to hold what a call makes.
+///
+/// # Errors
+/// It is no text.
+pub(super) fn lease(metadata: &MetadataMap) -> Result<Option<String>> {
+    let Some(value) = metadata.get(LEASE_KEY) else { return Ok(None) };
+    let lease = value.to_str().map_err(|_| Error::InvalidArgument {
+        what: LEASE_KEY,
+        problem: "it is not made of letters that metadata may have".to_owned(),
+    })?;
+    Ok(Some(lease.to_owned()).filter(|lease| !lease.is_empty()))
 }
 
 /// A mutating call's identity: what makes two of them the same.
@@ -104,7 +117,6 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::RequestIdReused { .. }
         | Error::Spec(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
-        Error::NoImages { .. } => (Code::Unimplemented, None),
         Error::Network(error) => network_code(error),
         Error::Store(error) => (store_code(error), None),
         Error::Shim { source, .. } => shim_code(source),
@@ -121,6 +133,28 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         }
         Error::SnapshotKind { .. } => (Code::FailedPrecondition, None),
         Error::Leased { .. } => (Code::FailedPrecondition, Some("LEASED")),
+        Error::NoSuchImage { .. } | Error::NoPlatform { .. } => {
+            (Code::NotFound, Some("NO_SUCH_IMAGE"))
+        }
+        Error::AmbiguousImage { .. } => (Code::InvalidArgument, Some("AMBIGUOUS_PREFIX")),
+        Error::ImageInUse { .. } | Error::SeveralNames { .. } => {
+            (Code::FailedPrecondition, Some("IMAGE_IN_USE"))
+        }
+        Error::ImageName(_) | Error::BadArchive { .. } => (Code::InvalidArgument, None),
+        Error::NestedTooDeep { .. } | Error::BadImage { .. } | Error::DiffId { .. } => {
+            (Code::FailedPrecondition, Some("BAD_IMAGE"))
+        }
+        Error::Layer { source, .. } => layer_code(source),
+        Error::Archive { source } => match layer_code(source) {
+            (Code::FailedPrecondition, _) => (Code::InvalidArgument, None),
+            other => other,
+        },
+        Error::Registry(source) => registry_code(source),
+        Error::SnapshotTorn { .. } | Error::BlobDamaged { .. } => (Code::DataLoss, None),
+        Error::BlobTooLarge { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
+        Error::ContainerPath { source, .. } => path_code(source),
+        Error::Freeze { .. } => (Code::Internal, None),
+        Error::NoImageBelow { .. } => (Code::FailedPrecondition, None),
         Error::NoSuchLease { .. }
         | Error::NotLeased { .. }
         | Error::NoSuchBlob { .. }
@@ -130,11 +164,22 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::IngestMismatch { .. } => (Code::FailedPrecondition, Some("INGEST_MISMATCH")),
         Error::IngestTorn { .. } => (Code::Aborted, None),
         Error::IngestOffset { .. } | Error::BeyondBlob { .. } => (Code::OutOfRange, None),
-        Error::File { source, .. } => {
-            use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-            let full = matches!(source.kind(), StorageFull | QuotaExceeded);
-            (if full { Code::ResourceExhausted } else { Code::Internal }, None)
-        }
+        Error::File { source, .. } => (disk_code(source), None),
+    }
+}
+
+fn disk_code(source: &std::io::Error) -> Code {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let full = matches!(source.kind(), StorageFull | QuotaExceeded);
+    if full { Code::ResourceExhausted } else { Code::Internal }
+}
+
+fn path_code(source: &std::io::Error) -> (Code, Option<&'static str>) {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match source.kind() {
+        NotFound => (Code::NotFound, Some("NO_SUCH_PATH")),
+        NotADirectory => (Code::FailedPrecondition, Some("NOT_A_DIRECTORY")),
+        _ => (disk_code(source), None),
     }
 }
 
@@ -222,13 +267,14 @@ pub(super) fn exit(exit: &Exit) -> v1::Exit {
 /// Names the value and what would do.
 pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions> {
     use v1::container_options::Base;
-    let rootfs = match message.base {
-        Some(Base::Rootfs(path)) => Some(path.into()),
-        Some(Base::Image(image)) => return Err(Error::NoImages { image }),
+    let (rootfs, image) = match message.base {
+        Some(Base::Rootfs(path)) => (Some(path.into()), None),
+        Some(Base::Image(image)) => (None, Some(image)),
         None => {
             return Err(Error::InvalidArgument {
                 what: "rootfs",
-                problem: "neither a directory nor an image is named: give --rootfs DIR".to_owned(),
+                problem: "neither an image nor a directory is named: give an image, or --rootfs DIR"
+                    .to_owned(),
             });
         }
     };
@@ -238,6 +284,7 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
     Ok(ContainerOptions {
         name: message.name,
         rootfs,
+        image,
         entrypoint: message.entrypoint.map(|list| list.values),
         command: message.command,
         env: message.env,
@@ -256,12 +303,17 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         ports,
         network: network_mode(message.network.unwrap_or_default())?,
         limits: limits(message.limits.unwrap_or_default()),
-        stop_signal: message.stop_signal.parse()?,
+        stop_signal: match message.stop_signal.as_str() {
+            "" => None,
+            text => Some(text.parse()?),
+        },
         stop_timeout: message.stop_timeout_seconds,
         restart_policy: message.restart_policy.parse()?,
         labels: message.labels.into_iter().collect(),
         log: LogOptions::parse(&log.driver, &log.options.into_iter().collect())?,
         window: window(message.window),
+        platform: message.platform,
+        publish_all: message.publish_all,
         ..ContainerOptions::default()
     })
 }
@@ -344,7 +396,11 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
     let (log_driver, log_options) = options.log.to_docker();
     v1::ContainerOptions {
         name: options.name.clone(),
-        base: options.rootfs.as_ref().map(|path| Base::Rootfs(path.to_string_lossy().into_owned())),
+        base: match (&options.rootfs, &options.image) {
+            (Some(path), _) => Some(Base::Rootfs(path.to_string_lossy().into_owned())),
+            (None, Some(image)) => Some(Base::Image(image.clone())),
+            (None, None) => None,
+        },
         entrypoint: options
             .entrypoint
             .as_ref()
@@ -366,7 +422,7 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         ports: options.ports.iter().map(port_message).collect(),
         network: Some(v1::Network { mode: network.0.into(), container: network.1 }),
         limits: Some(limits_message(&options.limits)),
-        stop_signal: options.stop_signal.to_string(),
+        stop_signal: options.stop_signal.unwrap_or(spec::Signal::TERM).to_string(),
         stop_timeout_seconds: options.stop_timeout,
         labels: options.labels.clone().into_iter().collect(),
         log: Some(v1::LogOptions {
@@ -375,8 +431,8 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         }),
         window: None,
         restart_policy: "no".to_owned(),
-        platform: String::new(),
-        publish_all: false,
+        platform: options.platform.clone(),
+        publish_all: options.publish_all,
     }
 }
 
@@ -449,6 +505,18 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
         message.created_at = Some(time(record.created_at));
         message.options = Some(options_message(&record.options));
         message.args.clone_from(&record.args);
+        if let Some(image) = &record.image {
+            message.image_id.clone_from(&image.id);
+            message.exposed_ports.clone_from(&image.exposed_ports);
+        }
+        let volumes = record.options.volumes.iter();
+        message.volumes = volumes
+            .map(|volume| v1::BindMount {
+                source: volume.source(container_dir.path()).to_string_lossy().into_owned(),
+                destination: volume.destination.clone(),
+                ..v1::BindMount::default()
+            })
+            .collect();
         if let LogOptions::JsonFile { .. } = record.options.log {
             message.log_path =
                 container_dir.json_log(key.id.as_str()).to_string_lossy().into_owned();

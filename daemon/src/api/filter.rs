@@ -1,5 +1,6 @@
 //! `--filter KEY=VALUE`, as docker has it: the same key twice is "or", different keys are "and".
 
+use bosun_image::Reference;
 use bosun_proto::v1;
 use bosun_proto::v1::state::Status as Is;
 
@@ -163,7 +164,12 @@ fn matches_one(
             .and_then(|state| state.exit.as_ref())
             .is_some_and(|exit| value.parse() == Ok(exit.status)),
         ContainerKey::Ancestor => match &options.base {
-            Some(v1::container_options::Base::Image(image)) => image == value,
+            Some(v1::container_options::Base::Image(image)) => {
+                let hex = container.image_id.trim_start_matches("sha256:");
+                image == value
+                    || value.parse::<Reference>().is_ok_and(|name| name.name() == *image)
+                    || (value.len() >= 4 && hex.starts_with(value.trim_start_matches("sha256:")))
+            }
             Some(v1::container_options::Base::Rootfs(path)) => {
                 path == value || format!("rootfs:{path}") == value
             }

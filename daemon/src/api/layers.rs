@@ -15,7 +15,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tower::{Layer, Service};
 
 /// Paths of calls that end when something happens, not when work is done.
-const WAITING: [&str; 11] = [
+const WAITING: [&str; 19] = [
     "/bosun.v1.Containers/Wait",
     "/bosun.v1.Containers/Stop",
     "/bosun.v1.Containers/Restart",
@@ -24,6 +24,14 @@ const WAITING: [&str; 11] = [
     "/bosun.v1.Io/Logs",
     "/bosun.v1.Content/Write",
     "/bosun.v1.Content/Read",
+    "/bosun.v1.Images/Pull",
+    "/bosun.v1.Images/Push",
+    "/bosun.v1.Images/Import",
+    "/bosun.v1.Images/Export",
+    "/bosun.v1.Images/Commit",
+    "/bosun.v1.Files/Export",
+    "/bosun.v1.Files/CopyFrom",
+    "/bosun.v1.Files/CopyTo",
     "/bosun.v1.Events/Subscribe",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

@@ -6,13 +6,18 @@
 mod containers;
 mod content;
 mod convert;
+mod disk;
 mod events;
+mod files;
 mod filter;
+mod image_filter;
+mod images;
 mod io;
 mod layers;
 mod leases;
 mod snapshots;
 mod system;
+mod transfer;
 
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +28,8 @@ use std::time::Duration;
 use bosun_proto::v1::containers_server::ContainersServer;
 use bosun_proto::v1::content_server::ContentServer;
 use bosun_proto::v1::events_server::EventsServer;
+use bosun_proto::v1::files_server::FilesServer;
+use bosun_proto::v1::images_server::ImagesServer;
 use bosun_proto::v1::io_server::IoServer;
 use bosun_proto::v1::leases_server::LeasesServer;
 use bosun_proto::v1::snapshots_server::SnapshotsServer;
@@ -140,6 +147,8 @@ pub async fn serve(
     health.set_serving::<SnapshotsServer<snapshots::Service>>().await;
     health.set_serving::<ContentServer<content::Service>>().await;
     health.set_serving::<LeasesServer<leases::Service>>().await;
+    health.set_serving::<ImagesServer<images::Service>>().await;
+    health.set_serving::<FilesServer<files::Service>>().await;
     health.set_serving::<EventsServer<events::Service>>().await;
     health.set_serving::<SystemServer<system::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -151,6 +160,8 @@ pub async fn serve(
     let snapshots = snapshots::Service::new(Arc::clone(&supervisor));
     let content = content::Service::new(Arc::clone(&supervisor));
     let leases = leases::Service::new(Arc::clone(&supervisor));
+    let images = images::Service::new(Arc::clone(&supervisor));
+    let files = files::Service::new(Arc::clone(&supervisor));
     let events = events::Service::new(Arc::clone(&supervisor));
     let system = system::Service::new(supervisor, about);
     let layers = ServiceBuilder::new()
@@ -180,6 +191,8 @@ pub async fn serve(
         .add_service(SnapshotsServer::new(snapshots).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ContentServer::new(content).max_decoding_message_size(MAX_MESSAGE))
         .add_service(LeasesServer::new(leases).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(FilesServer::new(files).max_decoding_message_size(MAX_MESSAGE))
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SystemServer::new(system).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::container::Supervisor;
-use crate::snapshots::{Base, Mount, Snapshot};
+use crate::snapshots::{Base, Marks, Mount, Snapshot};
 use crate::store::Kind;
 
 /// The service over the core.
@@ -31,6 +31,7 @@ impl Service {
         let message = call.get_ref();
         let request = convert::request(call.metadata(), method, &message.request_id, message)?;
         let snapshots = &self.supervisor.core().snapshots;
+        let lease = convert::lease(call.metadata())?;
         let message = call.into_inner();
         let (key, namespace) = (message.key, request.namespace.to_string());
         let base = match message.base {
@@ -38,9 +39,9 @@ impl Service {
             Some(v1::prepare_request::Base::Parent(name)) => Base::Parent(name),
             Some(v1::prepare_request::Base::Directory(path)) => Base::Directory(path.into()),
         };
-        let labels = message.labels.into_iter().collect();
+        let marks = Marks { labels: message.labels.into_iter().collect(), lease };
         let work = async {
-            snapshots.prepare(&namespace, &key, base, kind, labels).await?;
+            snapshots.prepare(&namespace, &key, base, kind, marks).await?;
             Ok(String::new())
         };
         self.supervisor.once(&request, work).await?;
@@ -71,14 +72,15 @@ impl Snapshots for Service {
     ) -> Result<Response<v1::CommitResponse>, Status> {
         let message = call.get_ref().clone();
         let snapshots = &self.supervisor.core().snapshots;
+        let lease = convert::lease(call.metadata())?;
         super::change(
             &self.supervisor,
             &call,
             "Commit",
             &message.request_id,
             |namespace| async move {
-                let labels = message.labels.into_iter().collect();
-                snapshots.commit(&namespace, &message.key, &message.name, labels).await
+                let marks = Marks { labels: message.labels.into_iter().collect(), lease };
+                snapshots.commit(&namespace, &message.key, &message.name, marks).await
             },
         )
         .await?;

@@ -6,7 +6,7 @@ use bosun_proto::v1;
 use bosun_proto::v1::system_server::System;
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::{convert, disk};
 use crate::container::{Phase, Supervisor};
 use crate::time::Time;
 
@@ -92,16 +92,22 @@ impl System for Service {
 
     async fn disk_usage(
         &self,
-        _: Request<v1::DiskUsageRequest>,
+        call: Request<v1::DiskUsageRequest>,
     ) -> Result<Response<v1::DiskUsageResponse>, Status> {
-        Err(Status::unimplemented("disk usage"))
+        let namespace = convert::namespace(call.metadata())?;
+        let usage = disk::usage(&self.supervisor, &namespace).await?;
+        Ok(Response::new(usage))
     }
 
     async fn prune(
         &self,
-        _: Request<v1::PruneSystemRequest>,
+        call: Request<v1::PruneSystemRequest>,
     ) -> Result<Response<v1::PruneReport>, Status> {
-        Err(Status::unimplemented("prune"))
+        let namespace = convert::namespace(call.metadata())?;
+        let message = call.get_ref();
+        let report =
+            disk::prune(&self.supervisor, &namespace, message.all, message.dry_run).await?;
+        Ok(Response::new(report))
     }
 }
 

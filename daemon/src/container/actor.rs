@@ -46,6 +46,10 @@ pub(super) enum Command {
         signal: u32,
         answer: oneshot::Sender<Result<()>>,
     },
+    /// Answers once the last run has let go of its files.
+    Settle {
+        answer: oneshot::Sender<Result<()>>,
+    },
     Remove {
         force: bool,
         answer: oneshot::Sender<Result<()>>,
@@ -182,6 +186,9 @@ impl Actor {
                 Command::Kill { signal, answer } => {
                     let _ = answer.send(self.kill(signal).await);
                 }
+                Command::Settle { answer } => {
+                    let _ = answer.send(self.wait_until_free().await);
+                }
                 Command::Remove { force, answer } => {
                     let _ = answer.send(self.remove(force).await);
                 }
@@ -220,6 +227,8 @@ impl Actor {
             return Err(Error::AlreadyRunning { id: self.label() });
         }
         self.wait_until_free().await?;
+        // Somebody may be writing to its files.
+        let _turn = self.core.trees.wait(self.key.clone()).await;
         let Begin { committed, peer, hello, owners } = begin;
         let (attempt, start) = match committed {
             Some(start) => (record.run.attempts(), Start { peer, hello, ..start }),

@@ -109,6 +109,14 @@ impl Handle {
         }
     }
 
+    /// Waits until the last run has let go of the container's files.
+    ///
+    /// # Errors
+    /// It does not; or the container is being removed.
+    pub async fn settled(&self) -> Result<()> {
+        self.ask(|answer| Command::Settle { answer }).await
+    }
+
     pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,

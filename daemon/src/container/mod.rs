@@ -31,8 +31,8 @@ mod run;
 mod supervisor;
 
 pub use handle::{Handle, Phase, View};
-pub use record::{Exit, Lease, Reason, Record, Run, Status};
-pub use run::{Running, remove_empty_cgroups};
+pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
+pub use run::{Running, freeze, remove_empty_cgroups};
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
 

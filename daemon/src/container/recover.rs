@@ -7,7 +7,7 @@
 //! is served.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
 use shim_wire::files::{ProcessIdentity, SocketDir};
@@ -30,6 +30,9 @@ use crate::time::Time;
 /// How often a shim that lives is asked, and the pause between.
 const ASKED: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long what a pull had brought when its daemon ended is kept for another try.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// How many runs are judged at once.
 const AT_ONCE: usize = 64;
@@ -54,11 +57,13 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
     if orphans > 0 {
         tracing::info!(orphans, "directories of snapshots without a record removed");
     }
+    core.leases.end_work((SystemTime::now() + KEPT).into()).await?;
     core.leases.drop_expired().await?;
     let orphans = core.content.remove_orphans().await?;
     if orphans > 0 {
         tracing::info!(orphans, "blobs without a record and broken ingests removed");
     }
+    core.images.mend_torn().await?;
     Ok(())
 }
 
@@ -133,6 +138,10 @@ async fn take_up_run(
                     tx.update_container(&namespace, &stored)?;
                     tx.event(start).map(|_| ())
                 });
+            }
+            // A daemon that ended in the middle of a commit had them held still.
+            if let Err(error) = run::freeze(core, &key, false).await {
+                tracing::debug!(container = %key, %error, "not thawed");
             }
             let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
             Actor::adopt(core, registry, key, record, running);

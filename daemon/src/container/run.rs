@@ -27,6 +27,7 @@ use super::record::{Lease, Record};
 use super::{Key, label};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
 use crate::shim::{self, Attached, Client, Launch, ShimProcess};
 use crate::snapshots::Layers;
@@ -106,6 +107,7 @@ pub(super) async fn run(
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
     let sockets = core.layout.socket_dir(&key.namespace, &key.id);
     let layers = layers(core, record).await?;
+    files::fill_volumes(record, container_dir.path(), &layers.lower).await?;
     let cgroup = container_cgroup(core, key);
     let log = container_dir.json_log(&record.id);
     let context = spec::plan_context(
@@ -357,6 +359,19 @@ pub async fn remove_empty_cgroups(core: &Core) {
     for path in [prefix.clone(), format!("{prefix}-shims")] {
         remove_cgroup(core, path).await;
     }
+}
+
+/// Stops the processes of a container, or lets them go on.
+pub async fn freeze(core: &Core, key: &Key, frozen: bool) -> Result<()> {
+    let (layout, path) = (core.cgroups.clone(), container_cgroup(core, key));
+    let label = key.id.to_string();
+    tokio::task::spawn_blocking(move || {
+        Cgroup::new(&layout, &path)
+            .and_then(|cgroup| cgroup.freeze(frozen))
+            .map_err(|source| Error::Freeze { id: label, source: Arc::new(source) })
+    })
+    .await
+    .unwrap_or(Err(Error::Stopping))
 }
 
 /// Kills everything in a container's cgroup.

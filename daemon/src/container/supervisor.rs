@@ -7,17 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bosun_image::Platform;
 use shim_wire::attach::Hello;
 use shim_wire::id::Id;
 
 use super::actor::{Actor, Begin, Command, Started, container_event};
 use super::handle::Handle;
-use super::record::{Exit, Record, Run};
+use super::record::{Exit, FromImage, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Peer, Running, Start};
 use super::{Key, recover, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::images::Choice;
 use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
@@ -173,7 +175,9 @@ impl Supervisor {
             options.network = NetworkMode::Container(other.key.id.to_string());
         }
         let key = Key { namespace, id };
+        let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
         let mut generated = self.generate(&key, &options)?;
+        generated.warnings.extend(warnings);
         if options.rootfs.as_deref() == Some(Path::new("/")) {
             generated.warnings.push(HOST_TREE.to_owned());
         }
@@ -188,6 +192,7 @@ impl Supervisor {
             run: Run::Created { attempts: 0, error: None },
             options,
             warnings: generated.warnings,
+            image,
         };
         let made = self.commit_new(request, &key, record, generated.json, start).await;
         match made {
@@ -203,16 +208,44 @@ impl Supervisor {
         }
     }
 
+    /// What the image brings into a container, when it stands on one. Its layers are unpacked when
+    /// they are not yet.
+    async fn take_image(
+        &self,
+        namespace: &Id,
+        options: &mut ContainerOptions,
+    ) -> Result<(Option<FromImage>, Vec<String>)> {
+        let Some(name) = options.image.clone() else { return Ok((None, Vec::new())) };
+        let choice = Choice::parse(&options.platform)?;
+        let base = self.core.images.base(namespace.as_str(), &name, &choice).await?;
+        let execution = &base.image.config.config;
+        let mut warnings = spec::merge_image(options, &base.name, execution)?;
+        let platform = base.image.config.platform();
+        if !Platform::host().matches(&platform) {
+            warnings.push(format!("image {}: it is for {platform}, not for this machine", base.name));
+        }
+        options.image = Some(base.name);
+        let from = FromImage {
+            id: base.image.manifest.config.digest.to_string(),
+            manifest: base.image.descriptor.digest.to_string(),
+            snapshot: base.snapshot,
+            exposed_ports: execution.exposed_ports.clone(),
+        };
+        Ok((Some(from), warnings))
+    }
+
     fn generate(&self, key: &Key, options: &ContainerOptions) -> Result<spec::Generated> {
         let core = &self.core;
         let cgroup = run::container_cgroup(core, key);
         let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+        let container_dir = core.layout.container_dir(&key.namespace, &key.id);
         Ok(spec::generate(
             options,
             &spec::Surroundings {
                 id: key.id.as_str(),
                 cgroup: &cgroup,
                 etc: run_dir.path(),
+                container_dir: container_dir.path(),
                 own_directories: &[core.config.root.clone(), core.config.state.clone()],
                 machine: &core.machine,
             },
@@ -252,9 +285,12 @@ impl Supervisor {
             .write(move |tx| -> Result<i64> {
                 let mut stored = stored;
                 let namespace = request.namespace.as_str();
-                let base = match &stored.options.rootfs {
-                    Some(directory) => Base::Directory(directory.clone()),
-                    None => Base::Nothing,
+                let base = match (&stored.options.rootfs, &stored.image) {
+                    (Some(directory), _) => Base::Directory(directory.clone()),
+                    // An image without layers is an empty tree.
+                    (None, Some(image)) if image.snapshot.is_empty() => Base::Nothing,
+                    (None, Some(image)) => Base::Parent(image.snapshot.clone()),
+                    (None, None) => Base::Nothing,
                 };
                 stored.snapshot = Snapshots::prepare_held(tx, namespace, &stored.id, &base)?;
                 tx.insert_container(namespace, &stored, &spec)?;
@@ -358,7 +394,7 @@ impl Supervisor {
         let record = handle.record()?;
         let own = record.options.stop_timeout.map(|seconds| Duration::from_secs(seconds.into()));
         let timeout = timeout.or(own).unwrap_or(STOP_TIMEOUT);
-        let signal = record.options.stop_signal.number();
+        let signal = record.options.stop_signal.unwrap_or(spec::Signal::TERM).number();
         let stopping = handle.clone();
         let task = tokio::spawn(async move {
             signal_and_wait(&stopping, signal, timeout).await?;

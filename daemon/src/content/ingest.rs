@@ -195,7 +195,7 @@ impl Writer {
         if let Some(wanted) = self.description.expected_size.filter(|size| *size != self.received) {
             return Err(self.mismatch("size", wanted.to_string(), self.received.to_string()));
         }
-        let digest = Digest::of_hash(&self.hash.clone().finalize().into());
+        let digest = Digest::finish(self.hash.clone());
         match &self.description.expected_digest {
             Some(wanted) if wanted != digest.as_str() => {
                 Err(self.mismatch("digest", wanted.clone(), digest.to_string()))

@@ -1,6 +1,6 @@
 //! What is reachable: a pure function over what one transaction sees.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::error::Result;
 use crate::store::{
@@ -43,6 +43,15 @@ pub struct Unreachable {
     pub snapshots: Vec<SnapshotRow>,
 }
 
+/// What is to be thought away.
+#[derive(Clone, Debug, Default)]
+pub struct Without {
+    /// Names of images.
+    pub images: BTreeSet<String>,
+    /// Ids of containers; their snapshots go with them, and are not counted as collected.
+    pub containers: BTreeSet<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Node {
     Image(String),
@@ -76,6 +85,14 @@ impl Graph {
             containers: tx.containers_of_images(namespace)?,
             pinned,
         })
+    }
+
+    /// Thinks things away.
+    pub fn forget(&mut self, without: &Without) {
+        self.images.retain(|image| !without.images.contains(&image.name));
+        self.containers.retain(|container| !without.containers.contains(&container.id));
+        let holds = |holder: &String| without.containers.contains(holder);
+        self.snapshots.retain(|snapshot| !snapshot.held_by.as_ref().is_some_and(holds));
     }
 
     fn has_expired(image: &ImageRow, now: Time) -> bool {

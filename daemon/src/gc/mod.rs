@@ -17,7 +17,7 @@
 
 mod mark;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::snapshots::Snapshots;
 use crate::store::{NewEvent, Store, Transaction};
 use crate::time::Time;
 
-pub use mark::{Graph, Unreachable, unreachable};
+pub use mark::{Graph, Unreachable, Without, unreachable};
 
 /// How long a change waits for others before a collection.
 const GATHER: Duration = Duration::from_millis(100);
@@ -146,10 +146,10 @@ impl Collector {
     /// The store's own, or files that can't be removed: their rows are gone, and the next start
     /// removes them.
     pub async fn collect(&self, namespace: &str, mode: Mode) -> Result<Vec<Item>> {
-        self.collect_without(namespace, mode, BTreeSet::new()).await
+        self.collect_without(namespace, mode, Without::default()).await
     }
 
-    /// As [`collect`](Self::collect), as if these names were no images any more. For dry runs.
+    /// As [`collect`](Self::collect), as if some things were not there any more. For dry runs.
     ///
     /// # Errors
     /// As [`collect`](Self::collect).
@@ -157,7 +157,7 @@ impl Collector {
         &self,
         namespace: &str,
         mode: Mode,
-        names: BTreeSet<String>,
+        without: Without,
     ) -> Result<Vec<Item>> {
         fail::fail_point!("daemon.gc.before_mark");
         // Read within the transaction: a pin is taken within the one that makes the row.
@@ -166,7 +166,7 @@ impl Collector {
             .store
             .write(move |tx| -> Result<Unreachable> {
                 let mut graph = Graph::load(tx, &owner, pins.held())?;
-                graph.images.retain(|image| !names.contains(&image.name));
+                graph.forget(&without);
                 let gone = unreachable(&graph, Time::now());
                 if !mode.dry_run {
                     sweep(tx, &owner, &gone)?;

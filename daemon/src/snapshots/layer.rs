@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Kind, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop};
+use super::{Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop};
 use crate::container::random_id;
 use crate::error::{Error, Result};
 use crate::gc::Pin;
 use crate::shim::boot_id;
-use crate::snapshots::Marks;
 use crate::time::Time;
 
 /// The label of a committed layer that names the blob it was unpacked from, and can be again.
@@ -25,7 +24,7 @@ pub const LAYER_LABEL: &str = "io.bosun/layer";
 pub struct Unpacking {
     number: i64,
     tree: PathBuf,
-    _pin: Arc<Pin>,
+    pin: Arc<Pin>,
 }
 
 impl Unpacking {
@@ -33,6 +32,12 @@ impl Unpacking {
     #[must_use]
     pub fn tree(&self) -> &Path {
         &self.tree
+    }
+
+    /// Keeps the tree from being collected for as long as somebody writes to it.
+    #[must_use]
+    pub fn pin(&self) -> Arc<Pin> {
+        Arc::clone(&self.pin)
     }
 }
 
@@ -66,7 +71,7 @@ impl Snapshots {
         fail::fail_point!("daemon.unpack.after_row");
         let driver = self.driver.clone();
         off_the_loop(move || driver.make(number, None)).await?;
-        Ok(Unpacking { number, tree: self.driver.tree(number), _pin: Arc::new(pin) })
+        Ok(Unpacking { number, tree: self.driver.tree(number), pin: Arc::new(pin) })
     }
 
     /// Puts an unpacked layer on its parent, under its chain id. Its files come to the disk by and by.
@@ -141,13 +146,16 @@ impl Snapshots {
     /// It does not exist.
     pub async fn trees(&self, namespace: &str, name: &str) -> Result<Vec<PathBuf>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let rows = self
-            .store
-            .write(move |tx| {
-                let row = find(tx, &namespace, &name)?;
-                chain(tx, row.number)
-            })
-            .await?;
+        let number = self.store.write(move |tx| Ok::<_, Error>(find(tx, &namespace, &name)?.number));
+        self.trees_of_number(number.await?).await
+    }
+
+    /// As [`trees`](Self::trees), of a number.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub async fn trees_of_number(&self, number: i64) -> Result<Vec<PathBuf>> {
+        let rows = self.store.write(move |tx| chain(tx, number)).await?;
         Ok(rows.iter().map(|row| self.driver.tree(row.number)).collect())
     }
 
@@ -187,12 +195,13 @@ pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
     let failed = |source: std::io::Error| Error::file("look at layers from", first)(source);
     if let [only] = trees {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            rustix::fs::open(only, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        let directory = rustix::fs::open(only, flags, Mode::empty())
+            .map_err(|errno| failed(errno.into()))?;
         return Ok(shim_rootfs::Root::new(directory));
     }
     let lower: Vec<String> = trees.iter().map(|tree| tree.to_string_lossy().into_owned()).collect();
-    shim_rootfs::overlay::detached(&lower, None)
+    let layers = shim_rootfs::overlay::Layers { lower: &lower, upper: None };
+    shim_rootfs::overlay::detached(&layers)
         .map(shim_rootfs::Root::new)
         .map_err(|error| failed(std::io::Error::other(error)))
 }

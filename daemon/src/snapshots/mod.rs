@@ -23,6 +23,7 @@ use crate::time::Time;
 
 use durability::Durability;
 pub use layer::{LAYER_LABEL, Unpacking};
+pub(crate) use layer::merged;
 use overlayfs::Overlayfs;
 pub use overlayfs::{Layers, Mount, Usage};
 
@@ -231,6 +232,24 @@ impl Snapshots {
     pub async fn usage_of(&self, number: i64) -> Result<Usage> {
         let tree = self.driver.tree(number);
         off_the_loop(move || overlayfs::usage(&tree)).await
+    }
+
+    /// What a committed snapshot takes together with those below it.
+    ///
+    /// # Errors
+    /// It does not exist, or a directory can't be read.
+    pub async fn chain_usage(&self, namespace: &str, name: &str) -> Result<Usage> {
+        let trees = self.trees(namespace, name).await?;
+        off_the_loop(move || {
+            let mut sum = Usage::default();
+            for tree in trees {
+                let usage = overlayfs::usage(&tree)?;
+                sum.size += usage.size;
+                sum.inodes += usage.inodes;
+            }
+            Ok(sum)
+        })
+        .await
     }
 
     /// Removes a snapshot that nobody needs.

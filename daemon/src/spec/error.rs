@@ -6,9 +6,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "no command: a directory (--rootfs) brings none along: name a program, such as `ctl run --rootfs / /bin/sh`"
+        "no command: a directory (--rootfs) brings none along, and not every image does: name a program, such as `ctl run --rootfs / /bin/sh`"
     )]
     NoCommand,
+    #[error("image {image}: its {what} {value:?} can't be used: say otherwise in the request")]
+    InImage { image: String, what: &'static str, value: String },
     #[error("no command: name what shall run in the container, such as `ctl exec web ls`")]
     NoExecCommand,
     #[error("{what} {value:?} is not {expected}")]

@@ -29,6 +29,8 @@ pub struct Surroundings<'a> {
     pub cgroup: &'a str,
     /// The run directory, in which [`etc_files`](super::etc_files) will lie.
     pub etc: &'a Path,
+    /// The container's directory, in which its volumes will lie.
+    pub container_dir: &'a Path,
     /// bosun's own root and state directories.
     pub own_directories: &'a [PathBuf],
     pub machine: &'a Machine,
@@ -74,7 +76,7 @@ pub fn generate(
         oom_score_adj: oom_score(options.oom_score_adj, machine)?,
         capabilities: privileges::capabilities(options, machine)?,
         limits: limits::check(&options.limits, machine)?,
-        binds: mounts::check(options)?,
+        binds: mounts::check(options, surroundings.container_dir)?,
         covers: match &options.rootfs {
             Some(rootfs) => mounts::covers(rootfs, surroundings.own_directories)?,
             None => Vec::new(),

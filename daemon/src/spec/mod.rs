@@ -1,6 +1,8 @@
 //! From what a user asks for to an OCI runtime spec, once for all faces.
 //!
 //! ```text
+//!   Execution ─ merge_image()
+//!        ▼
 //!   ContainerOptions ──▶ generate() ──▶ config.json (Generated)      at create
 //!        │                 checked against Machine and the host
 //!        ├──▶ etc_files()                resolv.conf, hosts, hostname  at each start
@@ -11,6 +13,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `request`, `signal`, `log` | the request, as `options.json` has it |
+//! | `image` | an image's configuration, merged into the request |
 //! | `machine` | what must be known of the machine |
 //! | `generate` | the spec as a whole: process, namespaces |
 //! | `identity` | user, host name, working directory, environment |
@@ -22,14 +25,14 @@
 //! | `name` | names for containers that were given none |
 //! | `plan` | the part of a plan's context that the request decides |
 //!
-//! Deliberately absent: images, whose configuration will be merged into the request before it comes
-//! here; writing any file.
+//! Deliberately absent: finding images; writing any file.
 
 mod error;
 mod etc;
 mod exec;
 mod generate;
 mod identity;
+mod image;
 mod limits;
 mod log;
 mod machine;
@@ -46,6 +49,7 @@ pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
 pub use exec::{ExecRequest, exec_options};
 pub use generate::{Generated, Surroundings, generate};
+pub use image::merge_image;
 pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;
@@ -53,6 +57,6 @@ pub use plan::{PlanPlace, plan_context};
 pub use privileges::warm_up;
 pub use request::{
     BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,
-    WindowSize,
+    Volume, WindowSize,
 };
 pub use signal::Signal;

@@ -36,8 +36,11 @@ pub(super) struct CheckedBind {
     propagation: &'static str,
 }
 
-/// Looks at each bind and at its source on the host.
-pub(super) fn check(options: &ContainerOptions) -> Result<Vec<CheckedBind>, Error> {
+/// Looks at each bind and at its source on the host; volumes of the image come behind.
+pub(super) fn check(
+    options: &ContainerOptions,
+    container_dir: &Path,
+) -> Result<Vec<CheckedBind>, Error> {
     let mut checked: Vec<CheckedBind> = Vec::with_capacity(options.mounts.len());
     for mount in &options.mounts {
         let bind = check_one(mount, options.privileged)?;
@@ -49,15 +52,25 @@ pub(super) fn check(options: &ContainerOptions) -> Result<Vec<CheckedBind>, Erro
         }
         checked.push(bind);
     }
+    checked.extend(options.volumes.iter().map(|volume| CheckedBind {
+        destination: volume.destination.clone(),
+        source: volume.source(container_dir),
+        read_only: false,
+        propagation: "rprivate",
+    }));
     Ok(checked)
+}
+
+/// Whether a clean path is one of the kernel's own file systems.
+pub(super) fn is_of_the_kernel(destination: &str) -> bool {
+    ["/proc", "/sys"].iter().any(|top| {
+        destination.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 fn check_one(mount: &BindMount, privileged: bool) -> Result<CheckedBind, Error> {
     let destination = clean(&mount.destination)?;
-    let below = |top: &str| {
-        destination.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let controls = below("/proc") || below("/sys");
+    let controls = is_of_the_kernel(&destination);
     if controls && !privileged && !PROC_ALLOWED.contains(&destination.as_str()) {
         return Err(Error::MountDestination {
             path: destination,

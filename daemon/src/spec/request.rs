@@ -50,7 +50,8 @@ pub struct ContainerOptions {
     pub ports: Vec<Port>,
     pub network: NetworkMode,
     pub limits: Limits,
-    pub stop_signal: Signal,
+    /// Absent is TERM.
+    pub stop_signal: Option<Signal>,
     /// Seconds that a stop waits before KILL; absent is 10.
     pub stop_timeout: Option<u32>,
     pub restart_policy: RestartPolicy,
@@ -58,6 +59,21 @@ pub struct ContainerOptions {
     pub log: LogOptions,
     pub window: WindowSize,
     pub oom_score_adj: Option<i32>,
+    /// Which part of the image; empty is this machine's.
+    pub platform: String,
+    /// Every port that the image exposes is published.
+    pub publish_all: bool,
+    /// Of the image.
+    pub volumes: Vec<Volume>,
+}
+
+/// A directory that an image wants to be kept apart: made with the container, filled with what the
+/// image has there, removed with the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Of its directory, beside the container's other files.
+    pub name: String,
+    pub destination: String,
 }
 
 /// A path of the host, seen in the container.
@@ -271,7 +287,7 @@ mod tests {
         let stored = r#"{"name":"web","rootfs":"/","network":{"mode":"bridge"},"new":1}"#;
         let options: ContainerOptions = serde_json::from_str(stored).unwrap();
         assert_eq!(options.rootfs, Some(PathBuf::from("/")));
-        assert_eq!(options.stop_signal, Signal::TERM);
+        assert_eq!(options.stop_signal, None);
     }
 
     #[test]
@@ -279,7 +295,7 @@ mod tests {
         let options = ContainerOptions {
             network: NetworkMode::Container("abc".to_owned()),
             ports: vec![Port::parse("127.0.0.1", 0, 80, Protocol::Udp).unwrap()],
-            stop_signal: "QUIT".parse().unwrap(),
+            stop_signal: Some("QUIT".parse().unwrap()),
             oom_score_adj: Some(5),
             ..ContainerOptions::default()
         };

@@ -105,6 +105,20 @@ impl Transaction<'_> {
         Ok(removed > 0)
     }
 
+    /// Lets a lease expire at a moment, unless it does before.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn shorten_lease(&mut self, namespace: &str, id: &str, until: Time) -> Result<(), Error> {
+        self.sql
+            .prepare_cached(
+                "UPDATE leases SET expires_at = min(coalesce(expires_at, ?3), ?3)
+                 WHERE namespace = ?1 AND id = ?2",
+            )?
+            .execute(params![namespace, id, nanos(until)])?;
+        Ok(())
+    }
+
     /// Forgets the leases of all namespaces that have expired.
     ///
     /// # Errors

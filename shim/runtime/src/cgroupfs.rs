@@ -10,10 +10,10 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use shim_cgroup::Cgroup;
+use shim_rootfs::{Leaf, Root};
 use shim_wire::plan::PlanMount;
 
 use crate::error::At;
-use crate::rootfs::{Leaf, Root};
 use crate::{Error, Step, mounts};
 
 /// Mounts every hierarchy: v2 as it is, v1 and hybrid as a tmpfs with a directory each. The groups

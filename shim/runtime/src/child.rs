@@ -12,16 +12,17 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use shim_cgroup::Cgroup;
+use shim_rootfs::Root;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
 use shim_wire::files::RunDir;
 use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process};
 
 use crate::channel::{Channel, Message};
+use crate::command::c_string;
 use crate::create::{NEW_CGROUP, NEW_IPC, NEW_NET, NEW_UTS};
 use crate::error::At;
 use crate::process::ProcessIo;
 use crate::procfs::Procfs;
-use crate::rootfs::{Root, c_string};
 use crate::stdio::{ChildIo, Streams};
 use crate::tree::Tree;
 use crate::user::Identity;

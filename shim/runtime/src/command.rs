@@ -5,8 +5,7 @@ use std::ffi::CString;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::Error;
-use crate::rootfs::c_string;
+use crate::{Error, Rule};
 
 /// docker's, for a container whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,6 +40,11 @@ pub(crate) fn find(command: &str, environment: &[String]) -> Result<CString, Err
         }
     }
     Err(refused.map_or_else(not_found, not_executable))
+}
+
+/// A text of the plan as one of the kernel's.
+pub(crate) fn c_string(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::refused(format!("{text:?}"), Rule::NulByte))
 }
 
 /// Whether a path leads to a regular file that somebody may execute.

@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use shim_rootfs::{Leaf, Root};
 use shim_wire::plan::{Device, PlanMount};
 
 use crate::error::At;
-use crate::rootfs::{Leaf, Root};
 use crate::{Error, Rule, Step, mounts};
 
 /// DEVPTS_SUPER_MAGIC of statfs(2).

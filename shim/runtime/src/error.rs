@@ -188,6 +188,7 @@ texts! {
         NoProcess => "there is no command to run",
         NulByte => "it holds a NUL byte",
         InitImage => "the init's own program has changed meanwhile",
+        OldKernel => "the kernel can't assemble these layers without a place",
     }
 }
 
@@ -246,6 +247,44 @@ impl std::error::Error for Error {
 impl From<shim_cgroup::Error> for Error {
     fn from(error: shim_cgroup::Error) -> Self {
         Self::Cgroup(error)
+    }
+}
+
+impl From<shim_rootfs::Error> for Error {
+    fn from(error: shim_rootfs::Error) -> Self {
+        match error {
+            shim_rootfs::Error::Refused { object, rule } => {
+                Self::Refused { object, rule: rule.into() }
+            }
+            shim_rootfs::Error::Layer { path, errno } => {
+                Self::MountSource { source: path, destination: "/".to_owned(), errno }
+            }
+            shim_rootfs::Error::System { step, object, errno } => {
+                Self::System { step: step.into(), object, errno }
+            }
+        }
+    }
+}
+
+impl From<shim_rootfs::Rule> for Rule {
+    fn from(rule: shim_rootfs::Rule) -> Self {
+        match rule {
+            shim_rootfs::Rule::NotAPath => Self::NotAPath,
+            shim_rootfs::Rule::TooManyLinks => Self::TooManyLinks,
+            shim_rootfs::Rule::OptionTooLong => Self::OptionTooLong,
+            shim_rootfs::Rule::NulByte => Self::NulByte,
+            shim_rootfs::Rule::OldKernel => Self::OldKernel,
+        }
+    }
+}
+
+impl From<shim_rootfs::Step> for Step {
+    fn from(step: shim_rootfs::Step) -> Self {
+        match step {
+            shim_rootfs::Step::Resolve | shim_rootfs::Step::Look => Self::Resolve,
+            shim_rootfs::Step::MakeTarget => Self::MakeTarget,
+            shim_rootfs::Step::Overlay => Self::Overlay,
+        }
     }
 }
 

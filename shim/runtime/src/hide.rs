@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use shim_rootfs::Root;
 
 use crate::error::At;
-use crate::rootfs::Root;
 use crate::{Error, Step, mounts};
 
 /// Covers paths: a file by the null device, a directory by an empty, read-only one. What is not

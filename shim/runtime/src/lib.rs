@@ -19,7 +19,6 @@
 //! | [`create`](crate::create()), [`exec`](crate::exec()) | the parent's side |
 //! | `child` | the child's side, in order |
 //! | `channel` | the socket between them |
-//! | `rootfs` | every path inside a rootfs: the one way in |
 //! | `tree` | the container's mounts as a whole |
 //! | `mounts`, `overlay`, `cgroupfs` | single mounts, detached until they are complete |
 //! | `setattr` | mount attributes, also on kernels that can't change what is detached |
@@ -53,7 +52,6 @@ mod overlay;
 mod parameters;
 mod process;
 mod procfs;
-mod rootfs;
 mod setattr;
 mod stdio;
 mod tree;

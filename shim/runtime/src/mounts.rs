@@ -8,11 +8,11 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
+use shim_rootfs::{Leaf, Root};
 use shim_sys::mount::MountAttributes;
 use shim_wire::plan::PlanMount;
 
 use crate::error::At;
-use crate::rootfs::{Leaf, Root};
 use crate::setattr::mount_setattr;
 use crate::{Error, Rule, Step};
 

@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use shim_rootfs::Root;
 
 use crate::error::At;
 use crate::process::ProcessIo;
-use crate::rootfs::Root;
 use crate::{Error, Rule, Step};
 
 /// The child's ends.

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use shim_rootfs::overlay::Made;
+use shim_rootfs::{Leaf, Root};
 use shim_wire::plan::{Plan, PlanMount};
 
 use crate::child::Birth;
 use crate::error::At;
 use crate::hide::{Masks, protect};
-use crate::overlay::Made;
 use crate::procfs::Procfs;
-use crate::rootfs::{Leaf, Root};
 use crate::stdio::host_null;
 use crate::{Error, Rule, Step, cgroupfs, dev, mounts, overlay};
 

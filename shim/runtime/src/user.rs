@@ -16,10 +16,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use shim_rootfs::Root;
 use shim_wire::plan::User;
 
 use crate::error::At;
-use crate::rootfs::Root;
 use crate::{Error, Step, UserProblem};
 
 /// Larger files are refused: a link to an endless device is caught by its type, a huge file by this.

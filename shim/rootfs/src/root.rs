@@ -7,10 +7,11 @@
 //! what was found is used through its descriptor, never looked up again.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::At;
@@ -23,31 +24,41 @@ const MAX_RACES: u32 = 128;
 
 /// The root of a container's file system.
 #[derive(Debug)]
-pub(crate) struct Root(OwnedFd);
+pub struct Root(OwnedFd);
 
-/// What to make at the end of a path, when there is nothing.
+/// What to make at the end of a path, when there is nothing. Modes are 0755 and 0644, less the
+/// caller's umask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaf {
+pub enum Leaf {
     Directory,
     File,
 }
 
 impl Root {
-    pub(crate) fn new(directory: OwnedFd) -> Self {
+    /// The rootfs that begins at a directory.
+    #[must_use]
+    pub fn new(directory: OwnedFd) -> Self {
         Self(directory)
     }
 
-    /// Opens what a path leads to, through links that stay inside.
-    pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    /// Opens what a path leads to, through links that stay inside. With O_NOFOLLOW, the last
+    /// component may be a link (opened with O_PATH, it is the link itself).
+    ///
+    /// # Errors
+    /// As openat2(2) says.
+    pub fn open(&self, path: impl AsRef<OsStr>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.resolve(path.as_ref(), flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
     /// As [`open`](Self::open), but `ELOOP` when any component is a link.
-    pub(crate) fn open_plain(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+    ///
+    /// # Errors
+    /// As openat2(2) says.
+    pub fn open_plain(&self, path: impl AsRef<OsStr>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.resolve(path.as_ref(), flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
     }
 
-    fn resolve(&self, path: &str, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    fn resolve(&self, path: &OsStr, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
         let mut races = 0;
         loop {
             match rustix::fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
@@ -59,32 +70,64 @@ impl Root {
         }
     }
 
+    /// The directory that holds the last component of a path, as a place (O_PATH), and that
+    /// component, which is not looked at. Nothing is made.
+    ///
+    /// # Errors
+    /// The path names no entry of a directory, or what leads there is missing or no directory.
+    pub fn open_parent<'a>(
+        &self,
+        path: &'a (impl AsRef<OsStr> + ?Sized),
+    ) -> Result<(OwnedFd, &'a OsStr), Error> {
+        let path = path.as_ref();
+        let (parent, name) = split(path)?;
+        let directory = self.open(parent, OFlags::PATH | OFlags::DIRECTORY);
+        Ok((directory.at(Step::Resolve, parent)?, name))
+    }
+
+    /// What a path names: the link itself when its last component is one.
+    ///
+    /// # Errors
+    /// As openat2(2) says; `ENOENT` when nothing is there.
+    pub fn look(&self, path: impl AsRef<OsStr>) -> Result<(OwnedFd, Stat), Error> {
+        let path = path.as_ref();
+        let found = self.open(path, OFlags::PATH | OFlags::NOFOLLOW).at(Step::Resolve, path)?;
+        let stat = rustix::fs::fstat(&found).at(Step::Look, path)?;
+        Ok((found, stat))
+    }
+
     /// What a path leads to, as a place (O_PATH), made with all that leads there when it is missing.
     ///
     /// A link that leads to nothing is followed, inside, and what it names is made: images have
     /// `/etc/resolv.conf` as a link into `/run`.
-    pub(crate) fn make(&self, path: &str, leaf: Leaf) -> Result<OwnedFd, Error> {
+    ///
+    /// # Errors
+    /// Names the path; more links than path_resolution(7) allows are refused.
+    pub fn make(&self, path: impl AsRef<OsStr>, leaf: Leaf) -> Result<OwnedFd, Error> {
+        let path = path.as_ref();
         match self.open(path, OFlags::PATH) {
             Err(Errno::NOENT) => self.walk(path, leaf),
             other => other.at(Step::Resolve, path),
         }
     }
 
-    /// The directory that holds the last component of a path, and that component.
-    pub(crate) fn make_parent<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str), Error> {
-        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("/", path));
-        if matches!(name, "" | "." | "..") {
-            return Err(Error::refused(path, Rule::NotAPath));
-        }
-        let parent = if parent.is_empty() { "/" } else { parent };
+    /// As [`open_parent`](Self::open_parent), with all that leads there made when it is missing.
+    ///
+    /// # Errors
+    /// The path names no entry of a directory; else as [`make`](Self::make).
+    pub fn make_parent<'a>(
+        &self,
+        path: &'a (impl AsRef<OsStr> + ?Sized),
+    ) -> Result<(OwnedFd, &'a OsStr), Error> {
+        let (parent, name) = split(path.as_ref())?;
         Ok((self.make(parent, Leaf::Directory)?, name))
     }
 
-    fn walk(&self, path: &str, leaf: Leaf) -> Result<OwnedFd, Error> {
+    fn walk(&self, path: &OsStr, leaf: Leaf) -> Result<OwnedFd, Error> {
         let copy = rustix::io::fcntl_dupfd_cloexec(&self.0, 3).at(Step::Resolve, path)?;
         // The way from the root to here; `..` goes back on it and never asks the file system.
         let mut way: Vec<OwnedFd> = vec![copy];
-        let mut pending: VecDeque<String> = components(path);
+        let mut pending: VecDeque<OsString> = components(path);
         let mut links = 0;
         let mut races = 0;
         while let Some(name) = pending.pop_front() {
@@ -99,7 +142,7 @@ impl Root {
                     if links > MAX_LINKS {
                         return Err(Error::refused(path, Rule::TooManyLinks));
                     }
-                    if target.starts_with('/') {
+                    if target.as_bytes().starts_with(b"/") {
                         way.truncate(1);
                     }
                     for component in components(&target).into_iter().rev() {
@@ -128,12 +171,12 @@ impl AsFd for Root {
 }
 
 enum Found {
-    Link(String),
+    Link(OsString),
     Other(OwnedFd),
 }
 
 /// One component, never followed: what it is.
-fn look(directory: BorrowedFd<'_>, name: &str) -> Result<Found, Errno> {
+fn look(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Found, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let found = loop {
@@ -147,10 +190,10 @@ fn look(directory: BorrowedFd<'_>, name: &str) -> Result<Found, Errno> {
         return Ok(Found::Other(found));
     }
     let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
-    target.into_string().map(Found::Link).map_err(|_| Errno::ILSEQ)
+    Ok(Found::Link(OsString::from_vec(target.into_bytes())))
 }
 
-fn create(directory: BorrowedFd<'_>, name: &str, leaf: Leaf) -> Result<(), Errno> {
+fn create(directory: BorrowedFd<'_>, name: &OsStr, leaf: Leaf) -> Result<(), Errno> {
     let result = match leaf {
         Leaf::Directory => rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)),
         Leaf::File => rustix::fs::openat(
@@ -167,13 +210,27 @@ fn create(directory: BorrowedFd<'_>, name: &str, leaf: Leaf) -> Result<(), Errno
     }
 }
 
-fn components(path: &str) -> VecDeque<String> {
-    path.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect()
+/// The path of the directory, and the name in it.
+fn split(path: &OsStr) -> Result<(&OsStr, &OsStr), Error> {
+    let mut bytes = path.as_bytes();
+    while let Some(shorter) = bytes.strip_suffix(b"/") {
+        bytes = shorter;
+    }
+    let slash = bytes.iter().rposition(|byte| *byte == b'/');
+    let (parent, name) = slash.map_or((&b""[..], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(Error::refused(path, Rule::NotAPath));
+    }
+    let parent = if parent.is_empty() { b"/" } else { parent };
+    Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name)))
 }
 
-/// A path of the plan as one of the kernel's.
-pub(crate) fn c_string(text: &str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| Error::refused(format!("{text:?}"), Rule::NulByte))
+fn components(path: &OsStr) -> VecDeque<OsString> {
+    path.as_bytes()
+        .split(|byte| *byte == b'/')
+        .filter(|name| !matches!(*name, b"" | b"."))
+        .map(|name| OsStr::from_bytes(name).to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -226,7 +283,7 @@ mod tests {
         fixture.link("../host", "near");
         fixture.link("../../run/stub", "dangling");
         for name in ["absolute", "relative", "near", "dangling"] {
-            fixture.root.make(&format!("/{name}/made"), Leaf::File).unwrap();
+            fixture.root.make(format!("/{name}/made"), Leaf::File).unwrap();
         }
         assert!(fixture.host_is_untouched());
         let root = fixture.outside.path().join("root");
@@ -289,10 +346,50 @@ mod tests {
             });
             for round in 0..2000 {
                 // Whether it succeeds is the race's to say; where it lands is not.
-                let _ = fixture.root.make(&format!("/volume/{round}/made"), Leaf::File);
+                let _ = fixture.root.make(format!("/volume/{round}/made"), Leaf::File);
             }
             done.store(true, Ordering::Relaxed);
         });
         assert!(fixture.host_is_untouched());
+    }
+
+    #[test]
+    fn a_parent_is_found_through_links_and_never_made() {
+        let fixture = fixture();
+        let root = fixture.outside.path().join("root");
+        std::fs::create_dir(root.join("real")).unwrap();
+        fixture.link("/real", "link");
+        let (parent, name) = fixture.root.open_parent("/link/new/").unwrap();
+        assert_eq!(name, "new");
+        let same = |stat: rustix::fs::Stat, path| {
+            use std::os::unix::fs::MetadataExt;
+            stat.st_ino == std::fs::metadata(root.join(path)).unwrap().ino()
+        };
+        assert!(same(rustix::fs::fstat(&parent).unwrap(), "real"));
+        assert_eq!(fixture.root.open_parent("top").unwrap().1, "top");
+        assert_eq!(fixture.root.open_parent("no/x").unwrap_err().errno(), Some(Errno::NOENT));
+        for path in ["", "/", ".", "..", "a/..", "a/."] {
+            assert!(fixture.root.open_parent(path).is_err(), "{path:?}");
+        }
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_is_looked_at_and_not_followed() {
+        let fixture = fixture();
+        fixture.link("nowhere", "link");
+        let (link, stat) = fixture.root.look("/link").unwrap();
+        assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::Symlink);
+        assert_eq!(rustix::fs::readlinkat(link, "", Vec::new()).unwrap().as_bytes(), b"nowhere");
+        assert_eq!(fixture.root.look("/nowhere").unwrap_err().errno(), Some(Errno::NOENT));
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        let fixture = fixture();
+        let odd = OsStr::from_bytes(b"\xff\xfe");
+        std::os::unix::fs::symlink(odd, fixture.outside.path().join("root/link")).unwrap();
+        fixture.root.make("/link/made", Leaf::File).unwrap();
+        assert!(fixture.outside.path().join("root").join(odd).join("made").is_file());
     }
 }

@@ -1,0 +1,373 @@
+//! The files of a container, whether it runs or not: diff, export, copying in and out, and what a
+//! commit needs.
+//!
+//! ```text
+//!   runs          /proc/PID/root      its own view, mounts and all
+//!   does not run  a detached overlay  over its tree and its image's, in nobody's mount table
+//! ```
+//!
+//! A container is hostile: its processes may swap any path for a link at any moment. So nothing is
+//! ever found by a path of the host: each lookup starts at the root's descriptor and the kernel
+//! keeps it inside (`shim_rootfs::Root`).
+//!
+//! A tree that does not run is written to only while no start can begin; starts wait their turn.
+
+mod volumes;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bosun_image::Reference;
+use bosun_layer::{ArchiveOptions, Change, ExtractOptions};
+use rustix::fs::{Mode, OFlags};
+use shim_rootfs::{Root, overlay};
+
+use crate::container::{Handle, Phase, freeze};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::images::Commit;
+use crate::pipe;
+use crate::shim::{ShimProcess, read_identity};
+use crate::snapshots::{self, Layers};
+use crate::time::Time;
+use crate::turns::Turn;
+
+pub use volumes::fill as fill_volumes;
+
+/// What a path of a container leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStat {
+    /// The last component.
+    pub name: String,
+    pub size: u64,
+    /// Type and permissions (inode(7)).
+    pub mode: u32,
+    pub modified_at: Time,
+    /// Of a link.
+    pub link_target: String,
+}
+
+/// A container's tree, to be looked at or written to.
+#[derive(Debug)]
+struct Tree {
+    root: Root,
+    /// Keeps the container from being started meanwhile.
+    _turn: Option<Turn>,
+}
+
+/// What is to be done with a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Where an archive that comes is to go.
+#[derive(Clone, Debug)]
+pub struct CopyTo {
+    /// A directory.
+    pub path: String,
+    /// Directories stay directories, and others others.
+    pub keep_kinds: bool,
+    pub archive_owners: bool,
+}
+
+/// What differs from the image, by path.
+///
+/// # Errors
+/// The container's record can't be read, or its tree.
+pub async fn diff(core: &Core, handle: &Handle) -> Result<Vec<Change>> {
+    let (upper, lower) = layers(core, handle).await?;
+    let label = handle.label();
+    blocking(move || {
+        let below = below(&lower)?;
+        bosun_layer::changes(&upper, below.as_ref()).map_err(in_container(label))
+    })
+    .await
+}
+
+/// Writes the whole tree as a tar, without what is mounted in it.
+///
+/// # Errors
+/// Its tree can't be read; nobody reads the archive any more.
+pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()> {
+    // From the layers, also while it runs: so nothing that is mounted is in the way.
+    let (upper, lower) = layers(core, handle).await?;
+    let label = handle.label();
+    blocking(move || {
+        let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
+        let root = snapshots::merged(&trees)?;
+        let options = ArchiveOptions { one_file_system: false, name: None };
+        archive(&root, "/", to, &options, label)
+    })
+    .await
+}
+
+/// What a path leads to.
+///
+/// # Errors
+/// There is no such path.
+pub async fn stat(core: &Core, handle: &Handle, path: &str, follow: bool) -> Result<PathStat> {
+    let tree = open(core, handle, Access::Read).await?;
+    let (label, path) = (handle.label(), path.to_owned());
+    blocking(move || look(&tree.root, &path, follow, &label)).await
+}
+
+/// Says what a path leads to, and writes it as a tar whose entries begin with the path's last
+/// component.
+///
+/// # Errors
+/// There is no such path, or it can't be read.
+pub async fn copy_from(
+    core: &Core,
+    handle: &Handle,
+    path: &str,
+    follow: bool,
+    to: pipe::Writer,
+) -> Result<(PathStat, impl Future<Output = Result<()>> + use<>)> {
+    let tree = open(core, handle, Access::Read).await?;
+    let (label, path) = (handle.label(), path.to_owned());
+    let (wanted, container) = (path.clone(), label.clone());
+    let (stat, tree) =
+        blocking(move || Ok((look(&tree.root, &wanted, follow, &container)?, tree))).await?;
+    let name = stat.name.clone();
+    let archived = async move {
+        blocking(move || {
+            let options = ArchiveOptions { one_file_system: false, name: Some(name) };
+            // What is named with a slash at its end is what a link leads to.
+            let path = if follow { format!("{}/.", path.trim_end_matches('/')) } else { path };
+            archive(&tree.root, &path, to, &options, label)
+        })
+        .await
+    };
+    Ok((stat, archived))
+}
+
+/// Unpacks a tar in a directory of a container; answers how many entries it had.
+///
+/// # Errors
+/// There is no such directory; an entry that may not be, by its name; a full disk.
+pub async fn copy_to(
+    core: &Core,
+    handle: &Handle,
+    copy: CopyTo,
+    from: pipe::Reader,
+) -> Result<u64> {
+    let tree = open(core, handle, Access::Write).await?;
+    let label = handle.label();
+    blocking(move || {
+        let options = ExtractOptions { keep_kinds: copy.keep_kinds, owners: copy.archive_owners };
+        let extracted = bosun_layer::extract(from, &tree.root, &copy.path, &options);
+        extracted.map_err(|source| path_error(source, &label, &copy.path))
+    })
+    .await
+}
+
+/// What a new image is to be called and to say.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    pub reference: Option<Reference>,
+    pub author: String,
+    pub message: String,
+    pub changes: Vec<String>,
+    /// Hold the container's processes still meanwhile.
+    pub pause: bool,
+}
+
+/// Makes an image of what a container changed; answers its name.
+///
+/// # Errors
+/// It stands on no image; its processes can't be held still; its files can't be read.
+pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Result<String> {
+    let record = handle.record()?;
+    let image = record.image.clone();
+    let image = image.ok_or_else(|| Error::NoImageBelow { id: handle.label() })?;
+    let (upper, lower) = layers(core, handle).await?;
+    let pause = request.pause && handle.running().is_ok();
+    let commit = Commit {
+        container: handle.label(),
+        options: record.options.clone(),
+        image,
+        upper,
+        lower,
+        reference: request.reference,
+        author: request.author,
+        message: request.message,
+        changes: request.changes,
+    };
+    let key = handle.key();
+    if pause {
+        freeze(core, key, true).await?;
+    }
+    let committed = core.images.commit(key.namespace.as_str(), commit).await;
+    if pause {
+        // It has ended, at worst.
+        if let Err(error) = freeze(core, key, false).await
+            && handle.running().is_ok()
+        {
+            tracing::error!(container = %key, %error, "its processes are still held");
+        }
+    }
+    committed
+}
+
+/// The container's own tree, and those below it, nearest first.
+///
+/// # Errors
+/// Its record can't be read; its directories can't be made.
+pub async fn layers(core: &Core, handle: &Handle) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let record = handle.record()?;
+    let Layers { lower, upper } = core.snapshots.layers_of_number(record.snapshot).await?;
+    match upper {
+        Some((upper, _)) => Ok((upper, lower)),
+        None => Err(Error::NoSuchSnapshot { key: record.id.clone() }),
+    }
+}
+
+/// A container's root: what its processes see, or what they would.
+async fn open(core: &Core, handle: &Handle, access: Access) -> Result<Tree> {
+    loop {
+        handle.settled().await?;
+        let attempts = handle.record()?.run.attempts();
+        let turn = core.trees.wait(handle.key().clone()).await;
+        match handle.view().phase {
+            Phase::Running(running) => {
+                return Ok(Tree { root: of_process(core, handle, running.pid)?, _turn: None });
+            }
+            Phase::Removed(_) => return Err(Error::Removing { id: handle.label() }),
+            Phase::Created | Phase::Starting | Phase::Exited(_) | Phase::Quarantined(_) => {}
+        }
+        // It may have run, and ended, before the turn came.
+        if handle.record()?.run.attempts() == attempts {
+            let root = at_rest(core, handle, access).await?;
+            return Ok(Tree { root, _turn: Some(turn) });
+        }
+    }
+}
+
+/// The root of a running container. Whose pid it is is checked on both sides of its use.
+fn of_process(core: &Core, handle: &Handle, pid: u32) -> Result<Root> {
+    let gone = || Error::NotRunning { id: handle.label() };
+    let key = handle.key();
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let identity = read_identity(&run_dir.init_identity()).ok_or_else(gone)?;
+    if identity.pid != pid {
+        return Err(gone());
+    }
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&path, flags, Mode::empty())
+        .map_err(|errno| Error::file("open", Path::new(&path))(errno.into()))?;
+    // Still the same process: then it was when its root was opened.
+    ShimProcess::of_identity(&identity).ok_or_else(gone)?;
+    Ok(Root::new(root))
+}
+
+async fn at_rest(core: &Core, handle: &Handle, access: Access) -> Result<Root> {
+    let record = handle.record()?;
+    let Layers { lower, upper } = core.snapshots.layers_of_number(record.snapshot).await?;
+    let Some((upper, work)) = upper else {
+        return Err(Error::NoSuchSnapshot { key: record.id.clone() });
+    };
+    let label = handle.label();
+    blocking(move || {
+        if access == Access::Read {
+            let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
+            return snapshots::merged(&trees);
+        }
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let (directory, work) = (text(&upper), text(&work));
+        let lower: Vec<String> = match lower.as_slice() {
+            [] => return snapshots::merged(&[upper]),
+            trees => trees.iter().map(text).collect(),
+        };
+        let upper =
+            overlay::Upper { directory: &directory, work: &work, volatile: false };
+        let layers = overlay::Layers { lower: &lower, upper: Some(upper) };
+        let mount = overlay::detached(&layers).map_err(|error| Error::ContainerPath {
+            container: label,
+            path: "/".to_owned(),
+            source: Arc::new(std::io::Error::other(error)),
+        })?;
+        Ok(Root::new(mount))
+    })
+    .await
+}
+
+fn below(lower: &[PathBuf]) -> Result<Option<Root>> {
+    match lower {
+        [] => Ok(None),
+        trees => Ok(Some(snapshots::merged(trees)?)),
+    }
+}
+
+fn look(root: &Root, path: &str, follow: bool, container: &str) -> Result<PathStat> {
+    let failed = |source: std::io::Error| Error::ContainerPath {
+        container: container.to_owned(),
+        path: path.to_owned(),
+        source: Arc::new(source),
+    };
+    let link = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let found =
+        root.open(path, OFlags::PATH | link).map_err(|errno| failed(errno.into()))?;
+    let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
+    let is_link = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink;
+    let link_target = match is_link {
+        false => String::new(),
+        true => rustix::fs::readlinkat(&found, "", Vec::new())
+            .map_err(|errno| failed(errno.into()))?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    Ok(PathStat {
+        name: if name.is_empty() { "/".to_owned() } else { name.to_owned() },
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mode: stat.st_mode,
+        modified_at: Time {
+            seconds: stat.st_mtime,
+            nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        },
+        link_target,
+    })
+}
+
+fn archive(
+    root: &Root,
+    path: &str,
+    to: pipe::Writer,
+    options: &ArchiveOptions,
+    label: String,
+) -> Result<()> {
+    let mut to = bosun_layer::archive(root, path, to, options)
+        .map_err(|source| path_error(source, &label, path))?;
+    // The last part; nobody may be waiting for it any more.
+    to.flush().map_err(|source| Error::ContainerPath {
+        container: label,
+        path: path.to_owned(),
+        source: Arc::new(source),
+    })
+}
+
+fn in_container(label: String) -> impl FnOnce(bosun_layer::Error) -> Error {
+    move |source| path_error(source, &label, "/")
+}
+
+fn path_error(source: bosun_layer::Error, container: &str, path: &str) -> Error {
+    match source.io() {
+        Some(kind) => Error::ContainerPath {
+            container: container.to_owned(),
+            path: path.to_owned(),
+            source: Arc::new(std::io::Error::new(kind, source)),
+        },
+        None => Error::Archive { source: Arc::new(source) },
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
+}

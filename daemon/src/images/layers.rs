@@ -1,0 +1,356 @@
+//! The layers of an image: fetched, verified, decompressed and written side by side.
+//!
+//! ```text
+//!   layer n   registry ──▶ ingest ──▶ blob            (verified here)
+//!                            └─ read along ─▶ inflate ─▶ tree ─┐
+//!   layer n-1 … the same …                                    ├─▶ settled and committed, in order
+//! ```
+//!
+//! What is here already is taken as it is: a blob of any namespace, a chain id of this one. Whoever
+//! asks for the same blob or the same chain id meanwhile waits for its turn and finds it done. A
+//! layer waits only for those below it, so turns can't wait for each other in a circle.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bosun_image::{Descriptor, Digest};
+use bosun_layer::Limits;
+use futures::future::{join, join_all};
+use tokio::sync::{oneshot, watch};
+
+use super::Images;
+use super::progress::{Board, Status};
+use super::tree::{Resolved, bad};
+use crate::content::Follower;
+use crate::error::{Error, Result};
+use crate::snapshots::{self, LAYER_LABEL, Marks, Unpacking};
+
+/// One layer of an image.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub blob: Descriptor,
+    pub diff_id: Digest,
+    /// It and all below it.
+    pub chain_id: Digest,
+    /// The chain id of the layer below.
+    pub parent: Option<Digest>,
+}
+
+/// Where blobs come from that are not here.
+pub(super) trait Origin: Sync {
+    /// Brings a blob into the store. As soon as its first bytes are there, they may be read along.
+    fn bring(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        follow: Option<oneshot::Sender<Source>>,
+    ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What a piece of work on an image is done for.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub namespace: String,
+    /// Holds what is brought, until a name does.
+    pub lease: Option<String>,
+    pub board: Board,
+    /// True once a part of it has failed: the others need not go on.
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl Job {
+    pub(super) fn new(namespace: &str, lease: Option<String>, board: &Board) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self { namespace: namespace.to_owned(), lease, board: board.clone(), stop: Arc::new(stop) }
+    }
+
+    /// Runs one part of the work, unless another has failed; and when it fails itself, the others
+    /// are told. So all of them come to their end, and nothing goes on behind an error.
+    pub(super) async fn part<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let outcome = work.await;
+        if outcome.is_err() {
+            self.stop.send_replace(true);
+        }
+        outcome
+    }
+
+    /// Is done when another part has failed.
+    pub(super) async fn stopped(&self) {
+        // The sender is ours.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+}
+
+/// The first error that is the cause of others, or all is well.
+pub(super) fn first_error(outcomes: Vec<Result<()>>) -> Result<()> {
+    let mut stopping = Ok(());
+    for outcome in outcomes {
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Stopping) => stopping = Err(Error::Stopping),
+            Err(error) => return Err(error),
+        }
+    }
+    stopping
+}
+
+/// The bytes of a layer, as they are stored.
+#[derive(Debug)]
+pub(super) enum Source {
+    Whole(File),
+    Growing(Follower),
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Whole(file) => file.read(buffer),
+            Self::Growing(follower) => follower.read(buffer),
+        }
+    }
+}
+
+impl Layer {
+    /// The layers of an image, lowest first, from its descriptors beside their diff ids.
+    pub(super) fn all(layers: &[(&Descriptor, &Digest)]) -> Vec<Self> {
+        let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| (*diff_id).clone()).collect();
+        let chain = bosun_image::chain_ids(&diff_ids);
+        let parents = std::iter::once(None).chain(chain.iter().cloned().map(Some));
+        layers
+            .iter()
+            .zip(&chain)
+            .zip(parents)
+            .map(|(((blob, diff_id), chain_id), parent)| Self {
+                blob: (*blob).clone(),
+                diff_id: (*diff_id).clone(),
+                chain_id: chain_id.clone(),
+                parent,
+            })
+            .collect()
+    }
+}
+
+impl Images {
+    /// Brings the layers of an image and makes snapshots of them.
+    ///
+    /// # Errors
+    /// The first that comes; it names the layer.
+    pub(super) async fn unpack_layers(
+        &self,
+        job: &Job,
+        layers: &[Layer],
+        origin: &impl Origin,
+    ) -> Result<()> {
+        let (done, waiting): (Vec<_>, Vec<_>) =
+            layers.iter().map(|_| watch::channel(false)).unzip();
+        let below = std::iter::once(None).chain(waiting.into_iter().map(Some));
+        let mut works: Vec<_> = layers
+            .iter()
+            .zip(done)
+            .zip(below)
+            .map(|((layer, done), below)| {
+                let work = self.unpack_layer(job, layer, origin, done, below);
+                (layer.blob.size, job.part(work))
+            })
+            .collect();
+        // The longest work first, so that it does not come last and alone.
+        works.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        first_error(join_all(works.into_iter().map(|(_, work)| work)).await)
+    }
+
+    async fn unpack_layer(
+        &self,
+        job: &Job,
+        layer: &Layer,
+        origin: &impl Origin,
+        done: watch::Sender<bool>,
+        below: Option<watch::Receiver<bool>>,
+    ) -> Result<()> {
+        let (namespace, chain_id) = (job.namespace.as_str(), layer.chain_id.as_str());
+        let _turn = self.chains.wait((job.namespace.clone(), chain_id.to_owned())).await;
+        if self.snapshots.has(namespace, chain_id, job.lease.clone()).await? {
+            origin.bring(job, &layer.blob, None).await?;
+        } else {
+            let unpacking = self.snapshots.begin_layer(namespace).await?;
+            let outcome = self.fill_layer(job, layer, origin, &unpacking, below).await;
+            if let Err(error) = outcome {
+                // Its tree goes; should that fail, it is garbage that is collected later.
+                if let Err(left) = self.snapshots.abandon_layer(unpacking).await {
+                    tracing::warn!(%left, "half a layer stays until the next collection");
+                }
+                return Err(error);
+            }
+            let labels = [(LAYER_LABEL.to_owned(), layer.blob.digest.to_string())].into();
+            let marks = Marks { labels, lease: job.lease.clone() };
+            let parent = layer.parent.as_ref().map(Digest::as_str);
+            self.snapshots.commit_layer(namespace, unpacking, chain_id, parent, marks).await?;
+        }
+        job.board.set(&layer.blob, Status::Done, layer.blob.size);
+        done.send_replace(true);
+        Ok(())
+    }
+
+    /// Writes a layer's tree while its blob comes, and settles what depends on the layers below.
+    async fn fill_layer(
+        &self,
+        job: &Job,
+        layer: &Layer,
+        origin: &impl Origin,
+        unpacking: &Unpacking,
+        below: Option<watch::Receiver<bool>>,
+    ) -> Result<()> {
+        let (follow, followed) = oneshot::channel();
+        let bring = origin.bring(job, &layer.blob, Some(follow));
+        let apply = async {
+            // Without a source there is an error on the other side.
+            let Ok(source) = followed.await else { return Ok(None) };
+            let _permit = self.unpackers.acquire().await.map_err(|_| Error::Stopping)?;
+            job.board.set(&layer.blob, Status::Unpacking, 0);
+            let (tree, pin) = (unpacking.tree().to_owned(), unpacking.pin());
+            let (limits, digest) = (self.limits, layer.blob.digest.to_string());
+            let applied = blocking(move || {
+                let applied = bosun_layer::apply(source, &tree, &limits);
+                drop(pin);
+                applied.map_err(|source| Error::Layer { digest, source: Arc::new(source) })
+            });
+            applied.await.map(Some)
+        };
+        let (brought, applied) = join(bring, apply).await;
+        brought?;
+        let applied = applied?.ok_or(Error::Stopping)?;
+        if applied.diff_id != layer.diff_id {
+            return Err(Error::DiffId {
+                digest: layer.blob.digest.to_string(),
+                wanted: layer.diff_id.to_string(),
+                got: applied.diff_id.to_string(),
+            });
+        }
+        if let Some(mut below) = below {
+            // A layer below that fails ends this work as well.
+            below.wait_for(|done| *done).await.map_err(|_| Error::Stopping)?;
+        }
+        let trees = match &layer.parent {
+            Some(parent) => self.snapshots.trees(&job.namespace, parent.as_str()).await?,
+            None => Vec::new(),
+        };
+        settle(unpacking.tree().to_owned(), applied, trees, &layer.blob.digest).await
+    }
+
+    /// The name of the snapshot of an image whose blobs are here; its layers are unpacked when they
+    /// are not yet. Empty for an image without layers.
+    ///
+    /// # Errors
+    /// A layer is missing, or can't be unpacked.
+    pub(super) async fn unpacked(&self, namespace: &str, image: &Resolved) -> Result<String> {
+        let digest = &image.manifest.config.digest;
+        let pairs = image.config.check_layers(&image.manifest).map_err(bad(digest))?;
+        let layers = Layer::all(&pairs);
+        let Some(top) = layers.last() else { return Ok(String::new()) };
+        let name = top.chain_id.to_string();
+        if self.snapshots.has(namespace, &name, None).await? {
+            return Ok(name);
+        }
+        self.with_lease(namespace, &Board::default(), async |job: &Job| {
+            self.unpack_layers(job, &layers, &AtHome(self)).await?;
+            self.keep_unpacked(namespace, digest, &layers).await
+        })
+        .await?;
+        Ok(name)
+    }
+
+    /// Unpacks layers anew that were not on the disk when the machine went down. One that can't be
+    /// stays as it is, and what stands on it can't be started.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn mend_torn(&self) -> Result<()> {
+        let mut torn = self.snapshots.torn().await?;
+        while !torn.is_empty() {
+            let numbers: Vec<i64> = torn.iter().map(|(_, row)| row.number).collect();
+            // Those whose parents are whole come first.
+            let (now, later): (Vec<_>, Vec<_>) = torn
+                .into_iter()
+                .partition(|(_, row)| row.parent.is_none_or(|parent| !numbers.contains(&parent)));
+            torn = later;
+            for (namespace, row) in now {
+                match self.mend(&namespace, &row).await {
+                    Ok(()) => tracing::info!(snapshot = row.key, "unpacked again after a crash"),
+                    Err(error) => {
+                        tracing::error!(snapshot = row.key, %error, "layer lost in a crash can't be unpacked again");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn mend(&self, namespace: &str, row: &crate::store::SnapshotRow) -> Result<()> {
+        let missing = || Error::SnapshotTorn { key: row.key.clone() };
+        let digest: Digest = row.labels.get(LAYER_LABEL).ok_or_else(missing)?.parse()?;
+        let source = Source::Whole(self.content.open(namespace, &digest).await?);
+        let below = match row.parent {
+            Some(parent) => self.snapshots.trees_of_number(parent).await?,
+            None => Vec::new(),
+        };
+        let tree = self.snapshots.empty_layer(row).await?;
+        let (limits, into) = (self.limits, tree.clone());
+        let name = digest.to_string();
+        let applied = blocking(move || {
+            bosun_layer::apply(source, &into, &limits)
+                .map_err(|source| Error::Layer { digest: name, source: Arc::new(source) })
+        })
+        .await?;
+        settle(tree, applied, below, &digest).await?;
+        self.snapshots.layer_mended(row).await
+    }
+}
+
+/// The store as the place where blobs are: nothing has to be brought.
+pub(super) struct AtHome<'a>(pub &'a Images);
+
+impl Origin for AtHome<'_> {
+    async fn bring(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        follow: Option<oneshot::Sender<Source>>,
+    ) -> Result<()> {
+        let file = self.0.content.open(&job.namespace, &blob.digest).await?;
+        if let Some(follow) = follow {
+            // Who does not want it any more has an error of its own.
+            let _ = follow.send(Source::Whole(file));
+        }
+        Ok(())
+    }
+}
+
+/// Does what could not be done without the layers below.
+async fn settle(
+    tree: PathBuf,
+    applied: bosun_layer::Applied,
+    below: Vec<PathBuf>,
+    digest: &Digest,
+) -> Result<()> {
+    if applied.deferred.is_empty() {
+        return Ok(());
+    }
+    let digest = digest.to_string();
+    blocking(move || {
+        let below = match below.as_slice() {
+            [] => None,
+            trees => Some(snapshots::merged(trees)?),
+        };
+        bosun_layer::settle(&tree, &applied.deferred, below.as_ref())
+            .map_err(|source| Error::Layer { digest, source: Arc::new(source) })
+    })
+    .await
+}
+
+/// Runs what works on files where it blocks nobody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
+}

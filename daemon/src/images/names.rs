@@ -1,0 +1,378 @@
+//! Names of images: looking up, listing, tagging, removing, pruning.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bosun_image::{Digest, Reference};
+
+use super::Images;
+use super::tree::{Choice, Resolved};
+use super::work::image_event;
+use crate::error::{Error, Result};
+use crate::gc::{Item, Mode, Without};
+use crate::store::{ImageRow, OfImage, Transaction};
+
+/// The least characters of an image id.
+const SHORTEST_ID: usize = 4;
+
+/// A name with what is known of it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub row: ImageRow,
+    /// `None` when that part of the image is not here, or can't be read.
+    pub image: Option<Arc<Resolved>>,
+    /// Whether its layers are unpacked.
+    pub unpacked: bool,
+    /// Ids of containers made from it.
+    pub containers: Vec<String>,
+}
+
+/// What a container is made from.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The image's name.
+    pub name: String,
+    pub image: Arc<Resolved>,
+    /// The name of the snapshot of its layers; empty when it has none.
+    pub snapshot: String,
+}
+
+/// What a removal did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub untagged: Vec<String>,
+    pub deleted: Vec<String>,
+}
+
+/// What a prune did, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub names: Vec<String>,
+    pub items: Vec<Item>,
+}
+
+impl Images {
+    /// The rows that a text means: a name, a name with a digest, or the beginning of an image id,
+    /// which may have several names.
+    ///
+    /// # Errors
+    /// There is none; the beginning of an id is that of several; the text is no name.
+    pub async fn find(&self, namespace: &str, text: &str, choice: &Choice) -> Result<Vec<ImageRow>> {
+        let owner = namespace.to_owned();
+        let rows = self.store.write(move |tx| tx.images(&owner)).await?;
+        let reference = text.parse::<Reference>();
+        if let Ok(reference) = &reference
+            && let Some(row) = by_name(&rows, reference)
+        {
+            return Ok(vec![row.clone()]);
+        }
+        let hex = text.strip_prefix(Digest::PREFIX).unwrap_or(text);
+        if (SHORTEST_ID..=64).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let mut matches: BTreeMap<Digest, Vec<ImageRow>> = BTreeMap::new();
+            for row in &rows {
+                let mut ids = vec![row.target.digest.clone()];
+                if let Ok(image) = self.resolve(namespace, &row.name, &row.target, choice).await {
+                    ids.insert(0, image.manifest.config.digest.clone());
+                    ids.push(image.descriptor.digest.clone());
+                }
+                if let Some(id) = ids.iter().find(|id| id.hex().starts_with(hex)) {
+                    matches.entry(id.clone()).or_default().push(row.clone());
+                }
+            }
+            match matches.len() {
+                0 => {}
+                1 => return Ok(matches.into_values().flatten().collect()),
+                _ => {
+                    let matches = matches.into_keys().map(|id| id.to_string()).collect();
+                    return Err(Error::AmbiguousImage { prefix: text.to_owned(), matches });
+                }
+            }
+        }
+        match reference {
+            Ok(reference) => Err(no_such_image(&rows, &reference)),
+            Err(_) if hex.len() == 64 => {
+                Err(Error::NoSuchImage { reference: text.to_owned(), similar: None })
+            }
+            Err(source) => Err(source.into()),
+        }
+    }
+
+    /// One name with its image.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn get(&self, namespace: &str, text: &str, choice: &Choice) -> Result<Found> {
+        let rows = self.find(namespace, text, choice).await?;
+        let row = rows.into_iter().next();
+        let row = row.ok_or(Error::NoSuchImage { reference: text.to_owned(), similar: None })?;
+        let users = self.users(namespace).await?;
+        let found = self.look(namespace, row, choice, &users).await;
+        if choice.asked && found.image.is_none() {
+            self.resolve(namespace, &found.row.name, &found.row.target, choice).await?;
+        }
+        Ok(found)
+    }
+
+    /// What a container is made from: the image, and the snapshot that it stands on, unpacked now if
+    /// it is not yet.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); a layer that can't be unpacked.
+    pub async fn base(&self, namespace: &str, text: &str, choice: &Choice) -> Result<Base> {
+        let rows = self.find(namespace, text, choice).await?;
+        let row = rows.into_iter().next();
+        let row = row.ok_or(Error::NoSuchImage { reference: text.to_owned(), similar: None })?;
+        let image = self.resolve(namespace, &row.name, &row.target, choice).await?;
+        let snapshot = self.unpacked(namespace, &image).await?;
+        Ok(Base { name: row.name, image, snapshot })
+    }
+
+    /// All names of a namespace.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn list(&self, namespace: &str) -> Result<Vec<Found>> {
+        let owner = namespace.to_owned();
+        let rows = self.store.write(move |tx| tx.images(&owner)).await?;
+        let users = self.users(namespace).await?;
+        let choice = Choice::parse("")?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            found.push(self.look(namespace, row, &choice, &users).await);
+        }
+        Ok(found)
+    }
+
+    /// Which containers were made from which manifests.
+    pub(super) async fn users(&self, namespace: &str) -> Result<Vec<OfImage>> {
+        let namespace = namespace.to_owned();
+        Ok(self.store.write(move |tx| tx.containers_of_images(&namespace)).await?)
+    }
+
+    async fn look(
+        &self,
+        namespace: &str,
+        row: ImageRow,
+        choice: &Choice,
+        users: &[OfImage],
+    ) -> Found {
+        let image = self.resolve(namespace, &row.name, &row.target, choice).await.ok();
+        let chain_id = image.as_ref().and_then(|image| image.chain_id());
+        let unpacked = match chain_id {
+            Some(chain_id) => {
+                self.snapshots.has(namespace, chain_id.as_str(), None).await.unwrap_or(false)
+            }
+            None => false,
+        };
+        let manifests = self.manifests(namespace, &row).await;
+        let containers = users.iter().filter(|user| manifests.contains(&user.manifest));
+        let containers = containers.map(|user| user.id.clone()).collect();
+        Found { row, image, unpacked, containers }
+    }
+
+    /// The digests of all manifests that a name reaches.
+    async fn manifests(&self, namespace: &str, row: &ImageRow) -> BTreeSet<String> {
+        let reached = self.reach(namespace, &row.target).await.unwrap_or_default();
+        let mut manifests: BTreeSet<String> = reached
+            .iter()
+            .filter(|blob| blob.kind() == bosun_image::Kind::Manifest)
+            .map(|blob| blob.digest.to_string())
+            .collect();
+        manifests.insert(row.target.digest.to_string());
+        manifests
+    }
+
+    /// Gives an image another name; one that exists moves.
+    ///
+    /// # Errors
+    /// There is no such image, or the new name is none, or has a digest.
+    pub async fn tag(&self, namespace: &str, text: &str, name: &str) -> Result<()> {
+        let name: Reference = name.parse().map_err(Error::from)?;
+        if name.digest().is_some() {
+            return Err(Error::InvalidArgument {
+                what: "new name of the image",
+                problem: format!("{name} has a digest, which can't be chosen: give a tag"),
+            });
+        }
+        let choice = Choice::parse("")?;
+        let _turn = self.names.wait(namespace.to_owned()).await;
+        let row = self.get(namespace, text, &choice).await?.row;
+        self.name(namespace, &name, &row.target, row.labels, "tag").await?;
+        Ok(())
+    }
+
+    /// Removes a name, or all names of an id; with the last one what only it reached.
+    ///
+    /// # Errors
+    /// There is none; an id has several names; a container was made from it and no other name keeps
+    /// it. With `force`, the last two are no obstacle.
+    pub async fn remove(
+        &self,
+        namespace: &str,
+        text: &str,
+        force: bool,
+        prune: bool,
+    ) -> Result<Removed> {
+        let choice = Choice::parse("")?;
+        let turn = self.names.wait(namespace.to_owned()).await;
+        let rows = self.find(namespace, text, &choice).await?;
+        if rows.len() > 1 && !force {
+            let names = rows.into_iter().map(|row| row.name).collect();
+            return Err(Error::SeveralNames { id: text.to_owned(), names });
+        }
+        let names: BTreeSet<String> = rows.iter().map(|row| row.name.clone()).collect();
+        if !force {
+            for row in &rows {
+                self.check_unused(namespace, row, &names).await?;
+            }
+        }
+        let mut reached = BTreeSet::new();
+        for row in &rows {
+            for blob in self.reach(namespace, &row.target).await.unwrap_or_default() {
+                reached.insert(blob.digest.to_string());
+            }
+        }
+        self.untag(namespace, names.clone()).await?;
+        drop(turn);
+        fail::fail_point!("daemon.gc.after_untag");
+        let mut removed =
+            Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
+        if !prune {
+            return Ok(removed);
+        }
+        self.resolved.clear();
+        for item in self.collector.collect(namespace, Mode::default()).await? {
+            match item {
+                Item::Blob { digest, .. } if reached.contains(&digest) => {
+                    removed.deleted.push(digest);
+                }
+                Item::Blob { .. }
+                | Item::Image { .. }
+                | Item::Snapshot { .. }
+                | Item::Ingest { .. } => {}
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Says that no container needs this name: none was made from it, or another name keeps it.
+    async fn check_unused(
+        &self,
+        namespace: &str,
+        row: &ImageRow,
+        going: &BTreeSet<String>,
+    ) -> Result<()> {
+        let manifests = self.manifests(namespace, row).await;
+        let users = self.users(namespace).await?;
+        let Some(user) = users.into_iter().find(|user| manifests.contains(&user.manifest)) else {
+            return Ok(());
+        };
+        let owner = namespace.to_owned();
+        let others = self.store.write(move |tx| tx.images(&owner)).await?;
+        let keeps = |other: &ImageRow| {
+            !going.contains(&other.name) && other.target.digest == row.target.digest
+        };
+        if others.iter().any(keeps) {
+            return Ok(());
+        }
+        Err(Error::ImageInUse { name: row.name.clone(), container: user.name })
+    }
+
+    async fn untag(&self, namespace: &str, names: BTreeSet<String>) -> Result<()> {
+        let namespace = namespace.to_owned();
+        self.store
+            .write(move |tx: &mut Transaction<'_>| -> Result<()> {
+                for name in names {
+                    if tx.remove_image(&namespace, &name)? {
+                        tx.event(image_event(&namespace, "untag", &name, Vec::new()))?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Removes what nothing reaches; with `all` also the names that no container was made from and
+    /// that `keep` does not keep.
+    ///
+    /// # Errors
+    /// The store's own, or files that can't be removed.
+    pub async fn prune(
+        &self,
+        namespace: &str,
+        all: bool,
+        dry_run: bool,
+        keep: impl Fn(&ImageRow) -> bool,
+    ) -> Result<Pruned> {
+        let turn = self.names.wait(namespace.to_owned()).await;
+        let names: BTreeSet<String> = match all {
+            false => BTreeSet::new(),
+            true => self
+                .list(namespace)
+                .await?
+                .into_iter()
+                .filter(|found| found.containers.is_empty() && !keep(&found.row))
+                .map(|found| found.row.name)
+                .collect(),
+        };
+        if !dry_run {
+            self.untag(namespace, names.clone()).await?;
+            self.resolved.clear();
+        }
+        drop(turn);
+        let mode = Mode { dry_run, measure: true };
+        let without = Without { images: names.clone(), containers: BTreeSet::new() };
+        let items = self.collector.collect_without(namespace, mode, without).await?;
+        Ok(Pruned { names: names.into_iter().collect(), items })
+    }
+
+    /// What [`prune`](Self::prune) would do once these containers are gone.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn would_prune(
+        &self,
+        namespace: &str,
+        all: bool,
+        containers: BTreeSet<String>,
+    ) -> Result<Pruned> {
+        let mut names = BTreeSet::new();
+        if all {
+            for found in self.list(namespace).await? {
+                if found.containers.iter().all(|id| containers.contains(id)) {
+                    names.insert(found.row.name);
+                }
+            }
+        }
+        let mode = Mode { dry_run: true, measure: true };
+        let without = Without { images: names.clone(), containers };
+        let items = self.collector.collect_without(namespace, mode, without).await?;
+        Ok(Pruned { names: names.into_iter().collect(), items })
+    }
+}
+
+/// A name to the letter; with a tag and a digest, the tag's while it stands for that digest.
+fn by_name<'a>(rows: &'a [ImageRow], reference: &Reference) -> Option<&'a ImageRow> {
+    let name = reference.name();
+    if let Some(row) = rows.iter().find(|row| row.name == name) {
+        return Some(row);
+    }
+    let digest = reference.digest()?;
+    let repository = reference.repository();
+    let is_same = |row: &&ImageRow| {
+        row.target.digest == *digest
+            && row.name.parse::<Reference>().is_ok_and(|own| own.repository() == repository)
+    };
+    rows.iter().find(is_same)
+}
+
+fn no_such_image(rows: &[ImageRow], reference: &Reference) -> Error {
+    let names = rows.iter().filter_map(|row| row.name.parse::<Reference>().ok());
+    let last = |reference: &Reference| {
+        reference.path().rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    let wanted = last(reference);
+    // The same repository with another tag, or the same name of another place.
+    let similar = names.filter(|own| last(own) == wanted).map(|own| own.familiar()).next();
+    Error::NoSuchImage { reference: reference.familiar(), similar }
+}

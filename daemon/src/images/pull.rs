@@ -1,0 +1,372 @@
+//! Pulling: from a reference to a name, with everything that it reaches here and verified.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bosun_image::{Config, Descriptor, Digest, Document, Kind, MAX_DEPTH, Manifest, Reference};
+use bosun_registry::{Credentials, Repository};
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::layers::{Job, Layer, Origin, Source, first_error};
+use super::progress::{Board, Status};
+use super::tree::{Choice, bad, reference_labels};
+use super::{Images, TRANSFERS};
+use crate::content::{Expected, Writer};
+use crate::error::{Error, Result};
+
+/// Bytes that are gathered before they are written.
+const GATHER: usize = 1 << 20;
+
+/// How often a watcher is told of bytes that came.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// What is to be pulled.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    pub reference: Reference,
+    pub choice: Choice,
+    /// Every platform of an index; only the chosen one is unpacked.
+    pub all_platforms: bool,
+    pub credentials: Option<Credentials>,
+    /// Of the name.
+    pub labels: BTreeMap<String, String>,
+    pub unpack: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    pub name: String,
+    /// The name stood for the same image before.
+    pub up_to_date: bool,
+}
+
+/// One image of an index: its documents are here, its layers may not be.
+#[derive(Debug)]
+struct Part {
+    manifest: Manifest,
+    /// To be unpacked by.
+    config: Option<Config>,
+}
+
+/// The registry as the place that blobs come from.
+struct Download<'a> {
+    images: &'a Images,
+    repository: Repository,
+    /// Where the registry has it: for pushes that can take it from there.
+    source: (String, String),
+    transfers: Semaphore,
+}
+
+impl Images {
+    /// Resolves, downloads, verifies, unpacks and names an image.
+    ///
+    /// # Errors
+    /// The registry's; what it has is no image, or not what its digest says; the disk is full.
+    pub async fn pull(&self, namespace: &str, pull: Pull, board: &Board) -> Result<Pulled> {
+        self.with_lease(namespace, board, async |job: &Job| self.pull_held(job, pull).await).await
+    }
+
+    async fn pull_held(&self, job: &Job, pull: Pull) -> Result<Pulled> {
+        let repository =
+            self.registry.repository(&pull.reference, pull.credentials.clone()).await?;
+        let resolved = repository.resolve().await?;
+        let target = resolved.descriptor.clone();
+        let name = pull.reference.name();
+        tracing::debug!(name, digest = %target.digest, "resolved");
+        job.board.resolved(&name, &target);
+        let domain = pull.reference.domain();
+        let download = Download {
+            images: self,
+            repository,
+            source: (
+                format!("containerd.io/distribution.source.{domain}"),
+                pull.reference.path().to_owned(),
+            ),
+            transfers: Semaphore::new(TRANSFERS),
+        };
+        let parts = download.documents(job, &pull, target.clone(), resolved.body).await?;
+        let works = parts.iter().map(|part| job.part(self.bring_layers(job, part, &download)));
+        first_error(join_all(works).await)?;
+        let up_to_date =
+            self.name(&job.namespace, &pull.reference, &target, pull.labels, "pull").await?;
+        Ok(Pulled { name, up_to_date })
+    }
+
+    async fn bring_layers(&self, job: &Job, part: &Part, download: &Download<'_>) -> Result<()> {
+        let digest = &part.manifest.config.digest;
+        let layers = match &part.config {
+            Some(config) => Layer::all(&config.check_layers(&part.manifest).map_err(bad(digest))?),
+            None => Vec::new(),
+        };
+        // What is no layer by its type is brought as it is: somebody may know what it is for.
+        let is_other = |blob: &&Descriptor| {
+            !layers.iter().any(|layer| layer.blob.digest == blob.digest)
+        };
+        let others = part.manifest.layers.iter().filter(is_other);
+        let others: Vec<_> = others
+            .map(|blob| {
+                job.part(async {
+                    download.bring(job, blob, None).await?;
+                    job.board.set(blob, Status::Done, blob.size);
+                    Ok(())
+                })
+            })
+            .collect();
+        let unpacked = async {
+            self.unpack_layers(job, &layers, download).await?;
+            self.keep_unpacked(&job.namespace, digest, &layers).await
+        };
+        let (mut outcomes, unpacked) = futures::future::join(join_all(others), unpacked).await;
+        outcomes.push(unpacked);
+        first_error(outcomes)
+    }
+
+    /// Lets the configuration of an image keep the snapshot of its layers.
+    pub(super) async fn keep_unpacked(
+        &self,
+        namespace: &str,
+        config: &Digest,
+        layers: &[Layer],
+    ) -> Result<()> {
+        let Some(top) = layers.last() else { return Ok(()) };
+        let key = "containerd.io/gc.ref.snapshot.overlayfs".to_owned();
+        let labels = BTreeMap::from([(key, top.chain_id.to_string())]);
+        self.content.label(namespace, config, labels).await
+    }
+}
+
+impl Download<'_> {
+    /// Brings the documents below a descriptor, and the configurations.
+    async fn documents(
+        &self,
+        job: &Job,
+        pull: &Pull,
+        target: Descriptor,
+        body: Bytes,
+    ) -> Result<Vec<Part>> {
+        let name = pull.reference.name();
+        let mut parts = Vec::new();
+        let mut waiting = vec![(target, Some(body), 0, true)];
+        while let Some((descriptor, body, depth, chosen)) = waiting.pop() {
+            if depth > MAX_DEPTH {
+                return Err(Error::NestedTooDeep { name });
+            }
+            let (document, exists) = self.document(job, &descriptor, body).await?;
+            match document {
+                Document::Index(index) => {
+                    let best = match pull.choice.of(&name, &index) {
+                        Ok(best) => Some(best.digest.clone()),
+                        // Of an index below another one: its sister may have it.
+                        Err(_) if pull.all_platforms => None,
+                        Err(error) => return Err(error),
+                    };
+                    let wanted = index.manifests.iter().filter(|entry| {
+                        best.as_ref() == Some(&entry.digest)
+                            || (pull.all_platforms
+                                && matches!(entry.kind(), Kind::Index | Kind::Manifest))
+                    });
+                    for entry in wanted {
+                        let chosen = chosen && best.as_ref() == Some(&entry.digest);
+                        waiting.push((entry.clone(), None, depth + 1, chosen));
+                    }
+                }
+                Document::Manifest(manifest) => {
+                    let mut config = self.config(job, &manifest, chosen).await?;
+                    if let Some(config) = config.as_ref().filter(|_| depth == 0) {
+                        check_platform(pull, &name, config)?;
+                    }
+                    config = config.filter(|_| chosen && pull.unpack);
+                    parts.push(Part { manifest, config });
+                }
+            }
+            let status = if exists { Status::Exists } else { Status::Done };
+            job.board.set(&descriptor, status, descriptor.size);
+        }
+        Ok(parts)
+    }
+
+    /// A document, from the store or the registry; and whether it was in the store.
+    async fn document(
+        &self,
+        job: &Job,
+        descriptor: &Descriptor,
+        body: Option<Bytes>,
+    ) -> Result<(Document, bool)> {
+        let content = &self.images.content;
+        let (namespace, digest) = (job.namespace.as_str(), &descriptor.digest);
+        let lease = job.lease.clone();
+        let known = content.adopt(namespace, digest, BTreeMap::new(), lease.clone()).await?;
+        let bytes = match (body, known) {
+            (Some(body), _) => body,
+            (None, Some(_)) => self.images.bytes(namespace, descriptor).await?.into(),
+            (None, None) => self.repository.manifest(descriptor).await?,
+        };
+        let document = Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad(digest))?;
+        let mut labels: BTreeMap<_, _> = reference_labels(&document).into_iter().collect();
+        labels.extend([self.source.clone()]);
+        let expected = Expected { size: None, digest: Some(digest.clone()), labels, lease };
+        content.put(namespace, bytes, expected).await?;
+        Ok((document, known.is_some()))
+    }
+
+    /// The configuration of an image. Of a part that is not to be unpacked it may be anything.
+    async fn config(
+        &self,
+        job: &Job,
+        manifest: &Manifest,
+        chosen: bool,
+    ) -> Result<Option<Config>> {
+        let descriptor = &manifest.config;
+        if descriptor.size > bosun_image::MAX_DOCUMENT as u64 {
+            return Err(bad(&descriptor.digest)(bosun_image::Error::TooLarge {
+                what: "configuration",
+                size: usize::try_from(descriptor.size).unwrap_or(usize::MAX),
+            }));
+        }
+        self.bring(job, descriptor, None).await?;
+        let bytes = self.images.bytes(&job.namespace, descriptor).await?;
+        job.board.set(descriptor, Status::Done, descriptor.size);
+        match Config::parse(&bytes) {
+            Ok(config) => Ok(Some(config)),
+            Err(error) if chosen => Err(bad(&descriptor.digest)(error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Downloads into an ingest, from where an earlier attempt left it.
+    async fn download(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        follow: Option<oneshot::Sender<Source>>,
+    ) -> Result<()> {
+        let content = &self.images.content;
+        let expected = Expected {
+            size: Some(blob.size),
+            digest: Some(blob.digest.clone()),
+            labels: BTreeMap::from([self.source.clone()]),
+            lease: job.lease.clone(),
+        };
+        let reference = format!("{}-{}", word(blob.kind()), blob.digest);
+        let mut writer = content.writer(&job.namespace, &reference, expected, None).await?;
+        if let Some(follow) = follow {
+            // Who does not want to follow any more has an error of its own.
+            let _ = follow.send(Source::Growing(writer.follow()?));
+        }
+        fail::fail_point!("daemon.pull.before_download");
+        writer = self.receive(job, blob, writer).await?;
+        fail::fail_point!("daemon.pull.before_blob");
+        content.commit(writer).await?;
+        fail::fail_point!("daemon.pull.after_blob");
+        Ok(())
+    }
+
+    async fn receive(&self, job: &Job, blob: &Descriptor, mut writer: Writer) -> Result<Writer> {
+        job.board.set(blob, Status::Downloading, writer.received());
+        if writer.received() >= blob.size {
+            return Ok(writer);
+        }
+        let content = &self.images.content;
+        let board = job.board.clone();
+        let (told, offset) = (blob.clone(), writer.received());
+        let retrying = move |received: u64, why: &str| {
+            board.set(&told, Status::Retrying(why.to_owned()), received);
+        };
+        let mut bytes = self.repository.blob(blob, offset, retrying).await?;
+        let mut told = tokio::time::Instant::now();
+        loop {
+            let mut gathered = Vec::new();
+            let mut length = 0;
+            while length < GATHER {
+                let next = tokio::select! {
+                    next = bytes.next() => next,
+                    () = job.stopped() => return Err(Error::Stopping),
+                };
+                let Some(part) = next else { break };
+                let part = match part {
+                    Ok(part) => part,
+                    Err(error) => {
+                        // What came stays, to go on from there.
+                        content.write(writer, gathered).await?;
+                        return Err(error.into());
+                    }
+                };
+                length += part.len();
+                gathered.push(part);
+            }
+            if gathered.is_empty() {
+                return Ok(writer);
+            }
+            writer = content.write(writer, gathered).await?;
+            fail::fail_point!("daemon.pull.after_write");
+            if told.elapsed() >= TOLD {
+                told = tokio::time::Instant::now();
+                job.board.set(blob, Status::Downloading, writer.received());
+            }
+        }
+    }
+}
+
+impl Origin for Download<'_> {
+    async fn bring(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        follow: Option<oneshot::Sender<Source>>,
+    ) -> Result<()> {
+        let content = &self.images.content;
+        job.board.set(blob, Status::Waiting, 0);
+        let _turn = self.images.blobs.wait(blob.digest.clone()).await;
+        let labels = BTreeMap::from([self.source.clone()]);
+        let known = content.adopt(&job.namespace, &blob.digest, labels, job.lease.clone()).await?;
+        if let Some(size) = known {
+            if size != blob.size {
+                return Err(Error::IngestMismatch {
+                    reference: blob.digest.to_string(),
+                    what: "size",
+                    wanted: blob.size.to_string(),
+                    got: size.to_string(),
+                });
+            }
+            job.board.set(blob, Status::Exists, size);
+            if let Some(follow) = follow {
+                let file = content.open(&job.namespace, &blob.digest).await?;
+                let _ = follow.send(Source::Whole(file));
+            }
+            return Ok(());
+        }
+        let permit = self.transfers.acquire().await.map_err(|_| Error::Stopping)?;
+        let outcome = self.download(job, blob, follow).await;
+        drop(permit);
+        outcome?;
+        job.board.set(blob, Status::Downloaded, blob.size);
+        Ok(())
+    }
+}
+
+/// A reference that stands for one manifest leaves no choice; what was asked for must be it.
+fn check_platform(pull: &Pull, name: &str, config: &Config) -> Result<()> {
+    let there = config.platform();
+    if !pull.choice.asked || pull.choice.platform.matches(&there) {
+        return Ok(());
+    }
+    Err(Error::NoPlatform {
+        name: name.to_owned(),
+        platform: pull.choice.platform.to_string(),
+        there: vec![there.to_string()],
+    })
+}
+
+/// How ingests are named, as containerd's clients do.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Index => "index",
+        Kind::Manifest => "manifest",
+        Kind::Config => "config",
+        Kind::Layer(_) => "layer",
+        Kind::Other => "unknown",
+    }
+}
