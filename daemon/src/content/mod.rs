@@ -123,9 +123,7 @@ impl Content {
             for part in data {
                 match writer.write(&part) {
                     Ok(()) => {}
-                    Err(error @ Error::IngestMismatch { .. }) => {
-                        return Err(give_up(writer, error));
-                    }
+                    Err(error @ Error::IngestMismatch { .. }) => return Err(give_up(writer, error)),
                     // On a full disk, say: what was written can be resumed.
                     Err(error) => return Err(error),
                 }
@@ -424,8 +422,7 @@ impl Content {
                 let reference = &ingest.description.reference;
                 // One that is being written to is not idle.
                 let Ok(claim) = writers.claim(&namespace, reference) else { continue };
-                let rested =
-                    SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
+                let rested = SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
                 if rested < idle {
                     continue;
                 }
