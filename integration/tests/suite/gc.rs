@@ -103,36 +103,28 @@ fn leases_hold_what_nothing_else_reaches() {
     until_empty(&daemon);
 }
 
-/// Puts a blob with labels straight into the store.
-fn put(daemon: &Daemon, data: &[u8], labels: &[(&str, &str)]) -> String {
-    let flags: String =
-        labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
-    let file = daemon.scratch().join("blob");
-    std::fs::write(&file, data).unwrap();
-    daemon.ctl(&format!("content put{flags} {}", file.display())).text()
-}
-
 #[test]
 fn labels_hold_and_point_as_containerds_do() {
     let daemon = Daemon::start();
     let lease = daemon.ctl("lease create").text();
-    let leased = |data: &[u8], labels: &[(&str, &str)]| {
-        let digest = put(&daemon, data, labels);
-        daemon.ctl(&format!("lease add {lease} content {digest}")).ok();
-        digest
+    // Straight into the store, and with no label but these.
+    let leased = |data: &str, labels: &[(&str, &str)]| {
+        let flags = labels.iter().map(|(key, value)| format!(" --label {key}={value}"));
+        let words = format!("--lease {lease} content put{}", flags.collect::<String>());
+        daemon.client().feed(&words, data).text()
     };
     // Held by the lease until all of them are there, as a client does it.
-    let far = leased(b"far", &[]);
-    let near = leased(b"near", &[("containerd.io/gc.ref.content.0", &far)]);
+    let far = leased("far", &[]);
+    let near = leased("near", &[("containerd.io/gc.ref.content.0", &far)]);
     let root = leased(
-        b"root",
+        "root",
         &[
             ("containerd.io/gc.root", "2026-01-01T00:00:00Z"),
             ("containerd.io/gc.ref.content", &near),
         ],
     );
-    let back = leased(b"back", &[("containerd.io/gc.bref.content.x", &root)]);
-    let loose = leased(b"loose", &[("containerd.io/gc.ref.content", &root)]);
+    let back = leased("back", &[("containerd.io/gc.bref.content.x", &root)]);
+    let loose = leased("loose", &[("containerd.io/gc.ref.content", &root)]);
     daemon.ctl(&format!("lease rm {lease}")).ok();
     wait::until_true("what nothing reaches to go", || {
         !daemon.ctl("content ls -q").text().contains(&loose)

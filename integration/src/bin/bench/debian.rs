@@ -68,7 +68,7 @@ fn tree() -> Option<PathBuf> {
     eprintln!("bench: debootstrap makes a tree in {} (once)", tree.display());
     let mut command = Command::new("debootstrap");
     command.args(["--variant=minbase", "--include=python3-minimal,python3,procps,iproute2"]);
-    command.arg("stable").arg(&half).args(mirror());
+    command.arg(release()).arg(&half).args(mirror());
     let log = fs::File::create(directory.join("debootstrap.log")).ok()?;
     command.stdin(Stdio::null()).stderr(log.try_clone().ok()?).stdout(log);
     if !command.status().is_ok_and(|status| status.success()) {
@@ -83,8 +83,16 @@ fn tree() -> Option<PathBuf> {
 fn mirror() -> Option<String> {
     let sources = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
     let text: String = sources.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
-    let words = text.split_whitespace();
-    words.map(str::to_owned).find(|word| word.starts_with("http") && word.contains("debian"))
+    let lines = text.lines().filter(|line| line.starts_with("URIs:") || line.starts_with("deb "));
+    let mut words = lines.flat_map(str::split_whitespace);
+    words.find(|word| word.starts_with("http")).map(str::to_owned)
+}
+
+/// This machine's own release.
+fn release() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.unwrap_or("stable").to_owned()
 }
 
 /// Six layers of words in lines, some noise between them.
