@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use bosun_proto::v1;
+use integration::api::reason;
 use integration::daemon::{Daemon, Settings};
 use integration::fake_registry::{Answer, Auth, FakeRegistry};
 use integration::image::{Blob, Dialect, Image, OCI_INDEX, OCI_MANIFEST, Recipe, digest, noise};
 use integration::tar::Entry;
 use integration::wait;
 use serde_json::{Value, json};
+use tonic::Code;
 
 /// How much the daemon may grow over what it has at rest, in kilobytes, whatever it is fed.
 const ROOM: u64 = 64 * 1024;
@@ -47,7 +50,8 @@ fn fails_and_recovers(daemon: &Daemon, registry: &FakeRegistry, name: &str, said
 #[test]
 fn statuses_of_a_manifest() {
     let (daemon, registry, name, _) = prepared();
-    for (status, said) in [(401, "unauthorized"), (403, "denied"), (404, "not found"), (418, "418")]
+    for (status, said) in
+        [(401, "ctl login"), (403, "denies access"), (404, "not found"), (418, "418")]
     {
         registry.always("/manifests/", Answer::Status(status));
         fails_and_recovers(&daemon, &registry, &name, &[&name, said]);
@@ -93,7 +97,7 @@ fn too_many_requests_are_waited_for_as_told() {
     daemon.ctl(&format!("rmi {name}")).ok();
     // Nobody waits for an hour without saying so.
     registry.always("/manifests/", Answer::too_many(3600));
-    fails_and_recovers(&daemon, &registry, &name, &["429"]);
+    fails_and_recovers(&daemon, &registry, &name, &["too many requests"]);
 }
 
 #[test]
@@ -378,6 +382,39 @@ fn absurd_configurations_are_refused() {
     }
     daemon.ctl("image prune -f").ok();
     assert_eq!(daemon.stored(), [""; 0]);
+}
+
+/// Clients tell errors apart by their reasons, never by their texts.
+#[test]
+fn errors_have_reasons() {
+    let (daemon, registry, name, image) = prepared();
+    let api = daemon.api();
+    let pull = |reference: &str| {
+        let request =
+            v1::PullRequest { reference: reference.to_owned(), ..v1::PullRequest::default() };
+        api.wait(async {
+            let mut stream = api.images().pull(request).await?.into_inner();
+            while stream.message().await?.is_some() {}
+            Ok(())
+        })
+    };
+    let reason_of = |reference: &str| {
+        let status: tonic::Status = pull(reference).expect_err("it fails");
+        (status.code(), reason(&status))
+    };
+    let of = |code, text: &str| (code, text.to_owned());
+    let missing = format!("{}/no/such:1", registry.host());
+    assert_eq!(reason_of(&missing), of(Code::NotFound, "NOT_IN_REGISTRY"));
+    assert_eq!(reason_of("127.0.0.1:1/a:1"), of(Code::Unavailable, "REGISTRY_UNAVAILABLE"));
+    assert_eq!(reason_of("UPPER/case").0, Code::InvalidArgument);
+    registry.require(Auth::Basic { user: "a".to_owned(), password: "b".to_owned() });
+    assert_eq!(reason_of(&name).1, "UNAUTHORIZED");
+    registry.require(Auth::Everybody);
+    registry.always(&image.layers()[0].digest, Answer::bytes(b"another"));
+    assert_eq!(reason_of(&name).1, "BAD_IMAGE");
+    let request = v1::GetImageRequest { image: "no/such".to_owned(), platform: String::new() };
+    let status = api.wait(async { api.images().get(request).await }).unwrap_err();
+    assert_eq!((status.code(), reason(&status)), of(Code::NotFound, "NO_SUCH_IMAGE"));
 }
 
 #[test]

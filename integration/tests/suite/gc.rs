@@ -300,3 +300,25 @@ fn disk_usage_adds_up() {
     }
     assert!(daemon.ctl("system df -v").text().contains("test/two"), "each image");
 }
+
+/// A removal that is made again, because its answer was lost, is not another one.
+#[test]
+fn a_removal_with_the_same_request_id_is_done_once() {
+    let daemon = Daemon::start();
+    load(&daemon, &[("test/one:1", &on(&base(), "one"))]);
+    let api = daemon.api();
+    let remove = || {
+        let request = v1::RemoveImageRequest {
+            request_id: "once".to_owned(),
+            image: "test/one:1".to_owned(),
+            ..v1::RemoveImageRequest::default()
+        };
+        api.wait(async { api.images().remove(request).await }).map(tonic::Response::into_inner)
+    };
+    let first = remove().unwrap();
+    assert_eq!(first.untagged, ["docker.io/test/one:1"]);
+    assert!(!first.deleted.is_empty());
+    load(&daemon, &[("test/one:1", &on(&base(), "another"))]);
+    assert_eq!(remove().unwrap(), first);
+    assert_eq!(daemon.api().image_names().len(), 1, "the other one stays");
+}

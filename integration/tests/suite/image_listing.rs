@@ -102,3 +102,17 @@ fn history_tells_the_steps_the_last_one_first() {
     assert_eq!(text, "COPY more|\nENV A=1|remark\nADD base|");
     assert!(daemon.ctl("history test/steps:1").text().starts_with("IMAGE"));
 }
+
+#[test]
+fn what_becomes_of_images_is_told_as_events() {
+    let daemon = prepared();
+    daemon.ctl("tag test/one:1 test/other:1").ok();
+    daemon.ctl("rmi test/other:1").ok();
+    let format = "{{.Type}} {{.Action}} {{.Actor.ID}}";
+    let events = daemon.ctl(&format!("events --since 1m --until 0s --format '{format}'")).text();
+    let of_images: Vec<&str> = events.lines().filter(|line| line.starts_with("image ")).collect();
+    for action in ["load", "tag", "untag"] {
+        let line = of_images.iter().find(|line| line.split(' ').nth(1) == Some(action));
+        assert!(line.is_some_and(|line| line.contains("test/")), "{action} in {of_images:?}");
+    }
+}
