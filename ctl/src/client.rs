@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use bosun_proto::v1::containers_client::ContainersClient;
 use bosun_proto::v1::content_client::ContentClient;
 use bosun_proto::v1::events_client::EventsClient;
+use bosun_proto::v1::files_client::FilesClient;
+use bosun_proto::v1::images_client::ImagesClient;
 use bosun_proto::v1::io_client::IoClient;
 use bosun_proto::v1::leases_client::LeasesClient;
 use bosun_proto::v1::snapshots_client::SnapshotsClient;
@@ -25,9 +27,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::flags::FlagError;
 
 /// Where bosund listens when nothing else is said.
@@ -115,11 +117,36 @@ impl FromStr for Namespace {
     }
 }
 
+/// A lease's id that can travel as metadata.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseId(MetadataValue<Ascii>);
+
+impl LeaseId {
+    pub(crate) fn as_str(&self) -> &str {
+        // Made of a str.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let bad = || FlagError::Lease(text.to_owned());
+        if text.is_empty() {
+            return Err(bad());
+        }
+        text.parse().map(Self).map_err(|_| bad())
+    }
+}
+
 /// The daemon, connected to when first asked.
 #[derive(Debug)]
 pub(crate) struct Client {
     address: Address,
     namespace: Namespace,
+    /// Holds what the calls make.
+    lease: Option<LeaseId>,
     channel: Mutex<Option<Channel>>,
 }
 
@@ -131,8 +158,13 @@ enum Failure {
 }
 
 impl Client {
-    pub(crate) fn new(address: Address, namespace: Namespace) -> Self {
-        Self { address, namespace, channel: Mutex::new(None) }
+    pub(crate) fn new(address: Address, namespace: Namespace, lease: Option<LeaseId>) -> Self {
+        Self { address, namespace, lease, channel: Mutex::new(None) }
+    }
+
+    /// Whether a lease holds what the calls make.
+    pub(crate) fn has_lease(&self) -> bool {
+        self.lease.is_some()
     }
 
     pub(crate) fn address(&self) -> String {
@@ -175,13 +207,50 @@ impl Client {
         self.once(Deadline::Long, message, method).await
     }
 
-    /// Sends a stream, however long it takes; the answer comes at its end. Once, as [`Self::stream`].
-    pub(crate) async fn upload<T, R, F, Fut>(&self, messages: T, method: F) -> Result<R, Error>
+    /// Moves bytes in or out, however long it takes. Once, as [`Self::stream`].
+    pub(crate) async fn transfer<T, R, F, Fut>(&self, messages: T, method: F) -> Result<R, Error>
     where
         F: FnOnce(Channel, Request<T>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         self.once(Deadline::Never, messages, method).await
+    }
+
+    /// Reads a stream to the message that `done` takes as its last. When it breaks it is opened
+    /// again with the same message, and so with the same `request_id`: the daemon goes on without us
+    /// and lets us join. No deadline.
+    pub(crate) async fn joined<T, M, D, F, Fut>(
+        &self,
+        message: T,
+        method: F,
+        mut done: impl FnMut(M) -> Result<Option<D>, Error>,
+    ) -> Result<D, Error>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<Streaming<M>>, Status>>,
+    {
+        let mut broken: Option<Instant> = None;
+        loop {
+            let status = match self.transfer(message.clone(), &method).await {
+                Err(Error::Lost { status, .. }) => *status,
+                Err(error) => return Err(error),
+                Ok(mut stream) => loop {
+                    match stream.message().await {
+                        Ok(Some(message)) => {
+                            broken = None;
+                            if let Some(last) = done(message)? {
+                                return Ok(last);
+                            }
+                        }
+                        Ok(None) => return Err(self.bad_answer("saying what came of it")),
+                        Err(status) => break self.stream_broke(status)?,
+                    }
+                },
+            };
+            let since = *broken.get_or_insert_with(Instant::now);
+            self.reconnect(since, status).await?;
+        }
     }
 
     async fn once<T, R, F, Fut>(&self, answer: Deadline, message: T, method: F) -> Result<R, Error>
@@ -226,6 +295,14 @@ impl Client {
         }
     }
 
+    /// The error of a stream that can't be resumed.
+    pub(crate) fn stream_failed(&self, what: &str, status: Status) -> Error {
+        match self.stream_broke(status) {
+            Ok(status) => Error::StreamLost { what: what.to_owned(), status: Box::new(status) },
+            Err(refused) => refused,
+        }
+    }
+
     /// Connects again, until [`RETRY_FOR`] after `since`.
     pub(crate) async fn reconnect(&self, since: Instant, status: Status) -> Result<Channel, Error> {
         self.forget();
@@ -257,6 +334,9 @@ impl Client {
     fn request<T>(&self, message: T, deadline: Deadline) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(bosun_proto::NAMESPACE_KEY, self.namespace.0.clone());
+        if let Some(lease) = &self.lease {
+            request.metadata_mut().insert(bosun_proto::LEASE_KEY, lease.0.clone());
+        }
         if let Some(duration) = deadline.duration() {
             request.set_timeout(duration);
         }
@@ -287,11 +367,12 @@ impl Client {
     }
 }
 
-/// A status that has a source was made on this side: the daemon did not say it.
+/// A status that has a source was made on this side: the daemon did not say it. With a reason it is
+/// something else that is unavailable, a registry for example.
 fn failure(status: Status) -> Failure {
     let ours = status.source().is_some();
     let torn = ours && matches!(status.code(), Code::Unknown | Code::Internal);
-    if torn || status.code() == Code::Unavailable {
+    if torn || (status.code() == Code::Unavailable && reason(&status).is_none()) {
         Failure::Gone(status)
     } else {
         Failure::Refused(status)
@@ -317,6 +398,14 @@ pub(crate) fn containers(channel: Channel) -> ContainersClient<Channel> {
 
 pub(crate) fn io(channel: Channel) -> IoClient<Channel> {
     IoClient::new(channel)
+}
+
+pub(crate) fn images(channel: Channel) -> ImagesClient<Channel> {
+    ImagesClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn files(channel: Channel) -> FilesClient<Channel> {
+    FilesClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
 }
 
 pub(crate) fn snapshots(channel: Channel) -> SnapshotsClient<Channel> {
@@ -377,6 +466,11 @@ mod tests {
             status.set_source(std::sync::Arc::new(io::Error::other("torn")));
             status
         };
+        let with_reason = |reason: &'static str| {
+            let mut status = Status::unavailable("the registry is down");
+            status.metadata_mut().insert(bosun_proto::REASON_KEY, reason.parse().unwrap());
+            status
+        };
         for (status, gone) in [
             (Status::new(Code::Unavailable, "draining"), true),
             (Status::new(Code::Internal, "disk full"), false),
@@ -384,6 +478,7 @@ mod tests {
             (own(Code::Unknown, "broken pipe"), true),
             (own(Code::Internal, "h2"), true),
             (own(Code::Cancelled, "timeout"), false),
+            (with_reason("REGISTRY_UNAVAILABLE"), false),
         ] {
             let text = status.to_string();
             assert_eq!(matches!(failure(status), Failure::Gone(_)), gone, "{text}");

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use crate::copy::CopyError;
+use crate::credentials::CredentialError;
 use crate::flags::FlagError;
 use crate::template::TemplateError;
 
@@ -49,6 +51,20 @@ pub(crate) enum Error {
     Flag(#[from] FlagError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    #[error("no such container or image: {0}: see \"ctl ps -a\" and \"ctl images\"")]
+    NoSuchObject(String),
+    #[error("an archive does not go to a terminal: name a file with -o, or redirect stdout")]
+    OutputIsTerminal,
+    #[error("an archive does not come from a terminal: name a file{0}, or redirect stdin")]
+    InputIsTerminal(&'static str),
+    #[error("cannot ask for {what}: stdin is not a terminal: give it with {flag}")]
+    CannotAsk { what: &'static str, flag: &'static str },
+    #[error("the configuration of image {0} can't be read: pull or import it again")]
+    ImageConfig(String),
     #[error("the input device is not a TTY: leave out -t, or run ctl in a terminal")]
     InputNotTerminal,
     #[error("cannot {step} {}: {source}", .path.display())]
@@ -102,6 +118,13 @@ impl Error {
             | Self::NoAnswer { .. }
             | Self::BadAnswer { .. }
             | Self::Template(_)
+            | Self::Credential(_)
+            | Self::Copy(_)
+            | Self::NoSuchObject(_)
+            | Self::OutputIsTerminal
+            | Self::InputIsTerminal(_)
+            | Self::CannotAsk { .. }
+            | Self::ImageConfig(_)
             | Self::InputNotTerminal
             | Self::File { .. }
             | Self::Output(_)

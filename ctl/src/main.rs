@@ -3,8 +3,9 @@
 //! ```text
 //! main ──▶ cli (clap) ──▶ commands/VERB ──▶ client ──▶ bosund
 //!                           │    │
-//!                           │    └─ session, terminal: whoever is attached
-//!                           └─ flags, request: what the user meant
+//!                           │    ├─ session, terminal: whoever is attached
+//!                           │    └─ transfer, copy, progress: files and layers on their way
+//!                           └─ flags, request, credentials: what the user meant and has
 //!                              view, template, output: what the user sees
 //! ```
 //!
@@ -17,15 +18,20 @@
 mod cli;
 mod client;
 mod commands;
+mod copy;
+mod credentials;
 mod error;
 mod flags;
 mod output;
+mod progress;
 mod request;
 mod session;
 mod signals;
 mod template;
 mod terminal;
+mod transfer;
 mod view;
+mod whole_file;
 
 use std::process::ExitCode;
 

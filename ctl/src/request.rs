@@ -81,8 +81,8 @@ pub(crate) fn container_options(
         }),
         window: if args.tty { window } else { None },
         restart_policy: args.restart.unwrap_or_default(),
-        platform: String::new(),
-        publish_all: false,
+        platform: args.platform,
+        publish_all: args.publish_all,
     })
 }
 
@@ -142,7 +142,7 @@ mod tests {
              --net none -m 64m --memory-swap -1 --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0-1 \
              --pids-limit -1 --cap-add NET_ADMIN --cap-drop ALL --privileged --stop-signal INT \
              --stop-timeout 3 --restart no -l a=b -l c --log-driver none --log-opt max-file=2 \
-             --entrypoint /bin/echo --rootfs /",
+             --platform linux/arm64 -P --entrypoint /bin/echo --rootfs /",
         )
         .unwrap();
         assert_eq!(options.env, ["A=1", "HOME=/root"]);
@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(options.log.unwrap().options["max-file"], "2");
         assert_eq!(options.entrypoint.unwrap().values, ["/bin/echo"]);
         assert_eq!(options.window, None);
+        assert_eq!((options.platform.as_str(), options.publish_all), ("linux/arm64", true));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The terminal that `ctl` stands on: raw mode with a guard, and its size.
+//! The terminal that `ctl` stands on: its modes with their guards, and its size.
 
 use std::io::{self, IsTerminal};
 
 use bosun_proto::v1::WindowSize;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::Error;
 
@@ -26,6 +26,31 @@ impl RawMode {
 }
 
 impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that went away needs no mode.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// What is typed is not shown, until dropped.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    pub(crate) fn enter() -> Result<Self, Error> {
+        let failed =
+            |step| move |error: rustix::io::Errno| Error::Terminal { step, source: error.into() };
+        let before = tcgetattr(io::stdin()).map_err(failed("read the mode of"))?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden).map_err(failed("set the mode of"))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hidden {
     fn drop(&mut self) {
         // A terminal that went away needs no mode.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);

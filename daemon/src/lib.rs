@@ -88,8 +88,6 @@ pub enum Failure {
     Core(#[from] Error),
     #[error(transparent)]
     Api(#[from] api::Error),
-    #[error("registries: {0}")]
-    Registry(#[from] bosun_registry::Error),
     #[error("become the subreaper of shims: {0}")]
     Subreaper(std::io::Error),
 }
@@ -145,7 +143,7 @@ pub async fn run(
         snapshots: snapshots.clone(),
         leases: leases.clone(),
         collector: collector.clone(),
-        registry: registry(&config)?,
+        registry: registry(&config),
     });
     let core = Arc::new(Core {
         snapshots,
@@ -175,12 +173,12 @@ pub async fn run(
 }
 
 /// The client of registries, as this daemon is configured.
-fn registry(config: &Config) -> std::result::Result<bosun_registry::Registry, Failure> {
-    Ok(bosun_registry::Registry::new(bosun_registry::Options {
+fn registry(config: &Config) -> bosun_registry::Registry {
+    bosun_registry::Registry::new(bosun_registry::Options {
         certs_dirs: vec![config.certs_dir.clone()],
         user_agent: concat!("bosun/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..bosun_registry::Options::default()
-    })?)
+    })
 }
 
 /// What goes on beside all calls: layers come to the disk, garbage goes.

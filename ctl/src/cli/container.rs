@@ -1,8 +1,9 @@
 //! The verbs on containers, but for the flags that make one.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::create::{CreateArgs, RunArgs, SessionKeys};
+use super::files::{CommitArgs, DiffArgs, ExportArgs};
 use crate::flags::{DetachKeys, Moment, parse_moment};
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,9 @@ pub(crate) enum ContainerVerb {
     Logs(LogsArgs),
     Attach(AttachArgs),
     Exec(ExecArgs),
+    Diff(DiffArgs),
+    Export(ExportArgs),
+    Commit(CommitArgs),
 }
 
 /// Start containers that were created or have ended
@@ -82,12 +86,15 @@ pub(crate) struct RmArgs {
     /// Kill it first when it runs
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Accepted, as docker does: the volumes of its image always go with it
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
     /// Ids, unique beginnings of ids, or names
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) containers: Vec<String>,
 }
 
-/// Wait until containers have ended, print their exit codes, and exit with the last one
+/// Wait until containers have ended, print their exit codes, and take the last one
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  ctl wait job; echo $?")]
 pub(crate) struct WaitArgs {
@@ -129,21 +136,28 @@ pub(crate) struct PsArgs {
     pub(crate) format: Option<String>,
 }
 
-/// Show everything about containers, in docker's JSON
+/// Show everything about containers or images, in docker's JSON
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ctl inspect web\n  ctl inspect -f '{{.State.Pid}}' web\n  ctl inspect -f '{{json .NetworkSettings.Ports}}' web"
+    after_help = "Examples:\n  ctl inspect web\n  ctl inspect --type image debian:12\n  ctl inspect -f '{{.State.Pid}}' web\n  ctl inspect -f '{{json .NetworkSettings.Ports}}' web"
 )]
 pub(crate) struct InspectArgs {
     /// A Go template, or json
     #[arg(short, long, value_name = "TEMPLATE")]
     pub(crate) format: Option<String>,
-    /// What it is; only containers exist
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["container"], hide = true)]
-    pub(crate) kind: Option<String>,
+    /// What it is [default: a container, or else an image]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<Kind>,
     /// Ids, unique beginnings of ids, or names
-    #[arg(value_name = "CONTAINER", required = true)]
-    pub(crate) containers: Vec<String>,
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// What a name can stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Container,
+    Image,
 }
 
 /// Show what a container has written

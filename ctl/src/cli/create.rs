@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bosun_proto::v1::Network;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::flags::{
     DetachKeys, key_value, label, parse_cpus, parse_network, parse_size, parse_swap,
@@ -14,8 +14,8 @@ use crate::flags::{
 #[command(
     disable_help_flag = true,
     after_help = "Examples:\n  \
-        ctl run --rm -it --rootfs / bash\n  \
-        ctl run -d --name web -p 8000:8000 --rootfs / /usr/bin/python3 -m http.server\n  \
+        ctl run --rm -it debian:12 bash\n  \
+        ctl run -d --name web -p 8000:8000 python:3 python3 -m http.server\n  \
         ctl run --rm -m 64m --cpus 0.5 -v ./data:/data:ro --rootfs / ls /data"
 )]
 pub(crate) struct RunArgs {
@@ -35,7 +35,7 @@ pub(crate) struct RunArgs {
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
-    after_help = "Example:\n  ctl create --name web -p 8000:8000 --rootfs / /usr/bin/python3 -m http.server"
+    after_help = "Example:\n  ctl create --name web -p 8000:8000 python:3 python3 -m http.server"
 )]
 pub(crate) struct CreateArgs {
     /// Remove the container when it has ended
@@ -64,6 +64,14 @@ pub(crate) struct SessionKeys {
     pub(crate) sig_proxy: bool,
 }
 
+/// When `run` and `create` pull the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    Missing,
+    Always,
+    Never,
+}
+
 /// What a container is.
 #[derive(Args, Debug)]
 pub(crate) struct ContainerArgs {
@@ -79,9 +87,21 @@ pub(crate) struct ContainerArgs {
     /// Stand on this directory of the host, copy on write, in place of an image
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<String>,
+    /// When to download the image
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PullWhen::Missing)]
+    pub(crate) pull: PullWhen,
+    /// Say nothing while it is downloaded
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Which part of the image: OS/ARCHITECTURE[/VARIANT] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: String,
     /// Publish ports: [[HOST_IP:]HOST_PORT:]CONTAINER_PORT[/tcp|/udp]
     #[arg(short, long, value_name = "PORTS")]
     pub(crate) publish: Vec<String>,
+    /// Publish every port that the image exposes, on free ports
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
     /// bridge, host, none or container:NAME
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = parse_network)]
     pub(crate) network: Option<Network>,

@@ -87,12 +87,12 @@ async fn put(client: &Client, args: PutArgs) -> Result<u8, Error> {
         expected_size: input.size,
         expected_digest: args.digest.unwrap_or_default(),
         offset: Some(offset),
-        labels: args.label.into_iter().collect(),
+        labels: super::rooted(client, args.label),
     };
     let (messages, receiver) = mpsc::channel(IN_FLIGHT);
     let reading = tokio::task::spawn_blocking(move || input.send(open, &messages));
     let written = client
-        .upload(ReceiverStream::new(receiver), |channel, request| async move {
+        .transfer(ReceiverStream::new(receiver), |channel, request| async move {
             client::content(channel).write(request).await
         })
         .await;

@@ -1,6 +1,7 @@
-//! `ctl inspect`: shows those that exist, then complains about those that don't.
+//! `ctl inspect`: containers, or else images. Shows those that exist, then complains about those that don't.
 
-use crate::cli::container::InspectArgs;
+use super::image;
+use crate::cli::container::{InspectArgs, Kind};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output;
@@ -11,16 +12,33 @@ pub(super) async fn run(client: &Client, args: InspectArgs) -> Result<u8, Error>
     let shape = Shape::new(args.format.as_deref())?;
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    for name in &args.containers {
-        match client.get(name).await {
-            Ok(container) => found.push(inspection(&container)),
-            Err(error @ Error::Refused(_)) => missing.push(error),
+    for name in &args.names {
+        match one(client, name, args.kind).await {
+            Ok(value) => found.push(value),
+            Err(error @ (Error::Refused(_) | Error::NoSuchObject(_) | Error::ImageConfig(_))) => {
+                missing.push(error);
+            }
             Err(error) => return Err(error),
         }
     }
     output::print(&shape.render(found)?)?;
     missing.iter().for_each(|error| output::complain(error));
     Ok(u8::from(!missing.is_empty()))
+}
+
+/// A container, or the image of this name when no container has it.
+async fn one(client: &Client, name: &str, kind: Option<Kind>) -> Result<Value, Error> {
+    if kind != Some(Kind::Image) {
+        match client.get(name).await {
+            Ok(container) => return Ok(inspection(&container)),
+            Err(error) if kind == Some(Kind::Container) || !error.is_not_found() => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+    }
+    let image = image::inspect::named(client, name).await?;
+    image.ok_or_else(|| Error::NoSuchObject(name.to_owned()))
 }
 
 /// The form of an inspection: `--format`, docker's way.

@@ -1,15 +1,21 @@
 //! One verb per file. A verb returns the exit code of `ctl`.
 
+mod archive;
 mod attach;
+mod commit;
 mod completion;
 mod content;
 mod create;
+mod diff;
 mod events;
 mod exec;
+mod export;
+pub(crate) mod image;
 mod info;
 mod inspect;
 mod kill;
 mod lease;
+mod login;
 mod logs;
 pub(crate) mod ps;
 mod restart;
@@ -18,14 +24,17 @@ mod run;
 mod snapshot;
 mod start;
 mod stop;
+pub(crate) mod system;
 mod version;
 mod wait;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 
 use crate::cli::container::ContainerVerb;
 use crate::cli::{Cli, Verb};
@@ -39,10 +48,17 @@ const AT_ONCE: usize = 16;
 /// What docker waits for when nobody says anything else.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// containerd's label of what is never collected; its value is the moment it was set.
+const GC_ROOT: &str = "containerd.io/gc.root";
+
 pub(crate) async fn run(cli: Cli) -> Result<u8, Error> {
-    let client = Arc::new(Client::new(cli.address, cli.namespace));
+    let client = Arc::new(Client::new(cli.address, cli.namespace, cli.lease));
     match cli.verb {
         Verb::OnContainers(verb) => container(&client, verb).await,
+        Verb::OnImages(verb) => image::run(&client, verb).await,
+        Verb::Login(args) => login::run(&client, args).await,
+        Verb::Logout(args) => login::logout(args).await,
+        Verb::System(verb) => system::run(&client, verb).await,
         Verb::Snapshot(verb) => snapshot::run(&client, verb).await,
         Verb::Content(verb) => content::run(&client, verb).await,
         Verb::Lease(verb) => lease::run(&client, verb).await,
@@ -68,6 +84,9 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
         ContainerVerb::Logs(args) => logs::run(client, args).await,
         ContainerVerb::Attach(args) => attach::run(client, args).await,
         ContainerVerb::Exec(args) => exec::run(client, args).await,
+        ContainerVerb::Diff(args) => diff::run(client, args).await,
+        ContainerVerb::Export(args) => export::run(client, args).await,
+        ContainerVerb::Commit(args) => commit::run(client, args).await,
     }
 }
 
@@ -86,9 +105,16 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Ps(_)
             | ContainerVerb::Inspect(_)
             | ContainerVerb::Logs(_)
-            | ContainerVerb::Attach(_) => ExitCodes::Plain,
+            | ContainerVerb::Attach(_)
+            | ContainerVerb::Diff(_)
+            | ContainerVerb::Export(_)
+            | ContainerVerb::Commit(_) => ExitCodes::Plain,
         },
-        Verb::Snapshot(_)
+        Verb::OnImages(_)
+        | Verb::Login(_)
+        | Verb::Logout(_)
+        | Verb::System(_)
+        | Verb::Snapshot(_)
         | Verb::Content(_)
         | Verb::Lease(_)
         | Verb::Events(_)
@@ -118,6 +144,17 @@ where
         }
     }
     Ok(code)
+}
+
+/// The labels of what nothing else reaches: it is to stay until it is removed by hand. A lease that
+/// holds it says how long by itself.
+fn rooted(client: &Client, labels: Vec<(String, String)>) -> HashMap<String, String> {
+    let mut labels: HashMap<_, _> = labels.into_iter().collect();
+    if !client.has_lease() {
+        let now = || format!("{:.0}", Timestamp::now());
+        labels.entry(GC_ROOT.to_owned()).or_insert_with(now);
+    }
+    labels
 }
 
 /// How long a stop may take: what its caller says, else what the container was made with.

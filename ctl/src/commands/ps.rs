@@ -15,6 +15,9 @@ use crate::view::{COLUMNS, Listing, container_row};
 pub(crate) const TABLE: &str =
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
+/// docker's, too, unless it is told to add them up.
+const NO_SIZE: &str = "0B";
+
 pub(super) async fn run(client: &Client, args: PsArgs) -> Result<u8, Error> {
     let format = match (args.quiet, args.format.as_deref()) {
         (true, None | Some("table")) => Some("{{.ID}}"),
@@ -34,7 +37,7 @@ pub(super) async fn run(client: &Client, args: PsArgs) -> Result<u8, Error> {
     let rows: Vec<_> = containers
         .iter()
         .take(count)
-        .map(|container| container_row(container, now, args.no_trunc))
+        .map(|container| container_row(container, NO_SIZE, now, args.no_trunc))
         .collect();
     output::print(&listing.render(&rows)?)?;
     Ok(0)

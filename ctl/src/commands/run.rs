@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
+use bosun_proto::v1::RemoveRequest;
 use bosun_proto::v1::state::Status;
-use bosun_proto::v1::{CreateRequest, RemoveRequest};
 
-use super::create::{create, options, write_id};
+use super::create::{Pulling, create, options, with_image, write_id};
 use crate::cli::create::RunArgs;
 use crate::client::{self, Client, Deadline};
 use crate::error::Error;
@@ -17,14 +17,13 @@ use crate::session::attached::{Attached, check_terminal};
 pub(super) async fn run(client: &Arc<Client>, args: RunArgs) -> Result<u8, Error> {
     let RunArgs { detach, rm, keys, container } = args;
     let id_file = container.cidfile.clone();
+    let pulling = Pulling::of(&container);
     let options = options(container, rm)?;
     let (stdin, tty) = (options.stdin, options.tty);
     if detach {
-        let request = CreateRequest { request_id: client::request_id()?, options: Some(options) };
-        let answer = client.call(Deadline::Long, request, |channel, request| async move {
-            client::containers(channel).run(request).await
-        });
-        let answer = answer.await?;
+        let method =
+            |channel, request| async move { client::containers(channel).run(request).await };
+        let answer = with_image(client, options, pulling, method).await?;
         answer.warnings.iter().for_each(|warning| output::warn(warning));
         write_id(id_file.as_deref(), &answer.id)?;
         output::print(&format!("{}\n", answer.id))?;
@@ -32,7 +31,7 @@ pub(super) async fn run(client: &Arc<Client>, args: RunArgs) -> Result<u8, Error
     }
     check_terminal(stdin, tty)?;
     let name = options.name.clone();
-    let id = create(client, options, id_file.as_deref()).await?;
+    let id = create(client, options, pulling, id_file.as_deref()).await?;
     let name = if name.is_empty() { id.chars().take(12).collect() } else { name };
     let attached = Attached { container: id.clone(), name, stdin, start: true, keys };
     let outcome = attached.run(client).await;

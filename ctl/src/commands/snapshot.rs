@@ -116,7 +116,7 @@ async fn prepare(client: &Client, args: PrepareArgs, view: bool) -> Result<u8, E
         request_id: client::request_id()?,
         key: args.key,
         base,
-        labels: args.label.into_iter().collect(),
+        labels: super::rooted(client, args.label),
     };
     let answer = client.call(Deadline::Long, request, |channel, request| async move {
         let mut snapshots = client::snapshots(channel);
@@ -130,7 +130,7 @@ async fn commit(client: &Client, args: CommitArgs) -> Result<u8, Error> {
         request_id: client::request_id()?,
         key: args.key,
         name: args.name,
-        labels: args.label.into_iter().collect(),
+        labels: super::rooted(client, args.label),
     };
     let answer = client.call(Deadline::Long, request, |channel, request| async move {
         client::snapshots(channel).commit(request).await

@@ -30,6 +30,14 @@ pub(crate) enum FlagError {
     #[error("namespace \"{0}\": want letters, digits and dashes")]
     Namespace(String),
     #[error(
+        "registry \"{0}\": want a host as an image's name has it, for example registry.example:5000"
+    )]
+    Registry(String),
+    #[error("the password is empty: put it on stdin")]
+    NoPassword,
+    #[error("lease \"{0}\": want an id that \"ctl lease ls\" shows")]
+    Lease(String),
+    #[error(
         "port \"{0}\": want [[HOST_IP:]HOST_PORT:]CONTAINER_PORT[/tcp|/udp], for example 8080:80"
     )]
     Port(String),

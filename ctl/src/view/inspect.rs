@@ -1,9 +1,12 @@
 //! A container as `docker inspect` shows it, for the fields that docker has; what is bosun's alone
 //! stands under `Bosun`.
 
+use std::collections::BTreeMap;
+
 use bosun_proto::v1::state::Status;
 use bosun_proto::v1::{
-    Container, ContainerOptions, Limits, LogOptions, NetworkStatus, Port, State, StringList,
+    BindMount, Container, ContainerOptions, Limits, LogOptions, NetworkStatus, Port, State,
+    StringList,
 };
 
 use super::moment::utc;
@@ -28,7 +31,7 @@ pub(crate) fn inspection(container: &Container) -> Value {
         ("Path", container.args.first().cloned().unwrap_or_default().into()),
         ("Args", container.args.iter().skip(1).cloned().collect::<Vec<_>>().into()),
         ("State", state_record(&state)),
-        ("Image", base(&options).into()),
+        ("Image", image(container, &options).into()),
         ("ResolvConfPath", inside("resolv.conf")),
         ("HostnamePath", inside("hostname")),
         ("HostsPath", inside("hosts")),
@@ -42,7 +45,7 @@ pub(crate) fn inspection(container: &Container) -> Value {
         ("AppArmorProfile", "".into()),
         ("ExecIDs", Value::Null),
         ("HostConfig", host_config(&options)),
-        ("Mounts", mounts(&options)),
+        ("Mounts", mounts(container, &options)),
         ("Config", config(container, &options)),
         ("NetworkSettings", network_settings(container, &options)),
         ("Bosun", own(container, &state)),
@@ -87,6 +90,7 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("ContainerIDFile", "".into()),
         ("LogConfig", record([("Type", driver.into()), ("Config", (&log_options).into())])),
         ("NetworkMode", network_name(options).into()),
+        ("PublishAllPorts", options.publish_all.into()),
         ("PortBindings", ports::map(&options.ports, |port| &port.host_ip)),
         ("RestartPolicy", record([("Name", restart.into()), ("MaximumRetryCount", 0_u32.into())])),
         ("AutoRemove", options.auto_remove.into()),
@@ -106,7 +110,7 @@ fn host_config(options: &ContainerOptions) -> Value {
 }
 
 /// As `--volume` would be given again.
-fn bind(mount: &bosun_proto::v1::BindMount) -> String {
+fn bind(mount: &BindMount) -> String {
     let access = if mount.read_only { "ro" } else { "rw" };
     let propagation = match mount.propagation.as_str() {
         "" => String::new(),
@@ -119,14 +123,23 @@ fn or_null(items: Vec<String>) -> Value {
     if items.is_empty() { Value::Null } else { items.into() }
 }
 
-fn mounts(options: &ContainerOptions) -> Value {
-    let one = |mount: &bosun_proto::v1::BindMount| {
+/// The image's id; over a directory, the directory.
+fn image(container: &Container, options: &ContainerOptions) -> String {
+    match container.image_id.as_str() {
+        "" => base(options),
+        id => id.to_owned(),
+    }
+}
+
+/// What was asked for, then the volumes of the image.
+fn mounts(container: &Container, options: &ContainerOptions) -> Value {
+    let one = |kind: &'static str, mount: &BindMount| {
         let propagation = match mount.propagation.as_str() {
             "" => "rprivate",
             mode => mode,
         };
         record([
-            ("Type", "bind".into()),
+            ("Type", kind.into()),
             ("Source", mount.source.as_str().into()),
             ("Destination", mount.destination.as_str().into()),
             ("Mode", if mount.read_only { "ro" } else { "" }.into()),
@@ -134,7 +147,9 @@ fn mounts(options: &ContainerOptions) -> Value {
             ("Propagation", propagation.into()),
         ])
     };
-    Value::List(options.mounts.iter().map(one).collect())
+    let binds = options.mounts.iter().map(|mount| one("bind", mount));
+    let volumes = container.volumes.iter().map(|mount| one("volume", mount));
+    Value::List(binds.chain(volumes).collect())
 }
 
 fn config(container: &Container, options: &ContainerOptions) -> Value {
@@ -142,9 +157,14 @@ fn config(container: &Container, options: &ContainerOptions) -> Value {
         "" => container.id.chars().take(12).collect(),
         name => name.to_owned(),
     };
-    let exposed = options.ports.iter().map(|port: &Port| {
-        (format!("{}/{}", port.container_port, ports::protocol(port)), Value::Record(Vec::new()))
-    });
+    let published = options.ports.iter();
+    let published =
+        published.map(|port: &Port| format!("{}/{}", port.container_port, ports::protocol(port)));
+    let exposed = published.chain(container.exposed_ports.iter().cloned());
+    let exposed = exposed.map(|port| (port, Value::Record(Vec::new())));
+    let volumes = container.volumes.iter();
+    let volumes = volumes.map(|mount| (mount.destination.clone(), Value::Record(Vec::new())));
+    let volumes: BTreeMap<_, _> = volumes.collect();
     let entrypoint = options.entrypoint.clone().map(|StringList { values }| values);
     let stop_signal = match options.stop_signal.as_str() {
         "" => "SIGTERM",
@@ -164,7 +184,7 @@ fn config(container: &Container, options: &ContainerOptions) -> Value {
         ("Env", options.env.clone().into()),
         ("Cmd", or_null(options.command.clone())),
         ("Image", base(options).into()),
-        ("Volumes", Value::Null),
+        ("Volumes", if volumes.is_empty() { Value::Null } else { Value::Map(volumes) }),
         ("WorkingDir", options.working_dir.as_str().into()),
         ("Entrypoint", entrypoint.into()),
         ("Labels", (&options.labels).into()),
@@ -223,8 +243,8 @@ fn own(container: &Container, state: &State) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use bosun_proto::v1::Exit;
     use bosun_proto::v1::container_options::Base;
-    use bosun_proto::v1::{BindMount, Exit};
 
     use super::*;
     use crate::template::Template;
@@ -258,8 +278,23 @@ mod tests {
             }),
             args: vec!["true".to_owned(), "-x".to_owned()],
             container_dir: "/var/lib/x".to_owned(),
+            exposed_ports: vec!["53/udp".to_owned()],
+            volumes: vec![BindMount {
+                source: "/var/lib/x/volumes/1".to_owned(),
+                destination: "/data".to_owned(),
+                ..BindMount::default()
+            }],
             ..Container::default()
         }
+    }
+
+    #[test]
+    fn a_container_of_an_image_has_its_id_and_its_name() {
+        let base = Some(Base::Image("docker.io/library/debian:12".to_owned()));
+        let options = Some(ContainerOptions { base, ..ContainerOptions::default() });
+        let container = Container { image_id: "sha256:c".to_owned(), options, ..job() };
+        let template = Template::parse("{{.Image}} {{.Config.Image}}").unwrap();
+        assert_eq!(template.render(&inspection(&container)).unwrap(), "sha256:c debian:12");
     }
 
     #[test]
@@ -278,7 +313,9 @@ mod tests {
             ("{{json .NetworkSettings.Ports}}", "{}"),
             ("{{range $k, $v := .NetworkSettings.Networks}}{{$k}}{{end}}", "bridge"),
             ("{{.Config.Image}} {{.Config.Hostname}}", "rootfs:/srv 0123456789ab"),
-            ("{{json .Config.ExposedPorts}}", r#"{"80/tcp":{}}"#),
+            ("{{json .Config.ExposedPorts}}", r#"{"53/udp":{},"80/tcp":{}}"#),
+            ("{{json .Config.Volumes}} {{.Image}}", r#"{"/data":{}} rootfs:/srv"#),
+            ("{{range .Mounts}}{{.Type}} {{.Destination}};{{end}}", "bind /b;volume /data;"),
             ("{{(index .Mounts 0).RW}} {{(index .Mounts 0).Propagation}}", "false rprivate"),
             ("{{.ResolvConfPath}}", "/var/lib/x/resolv.conf"),
             ("{{json .HostConfig.CapAdd}} {{json .HostConfig.PidsLimit}}", "null null"),

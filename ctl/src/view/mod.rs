@@ -4,12 +4,16 @@
 //! here writes anywhere.
 
 pub(crate) mod content;
+pub(crate) mod disk;
 mod duration;
 pub(crate) mod event;
+pub(crate) mod history;
+pub(crate) mod image;
 mod inspect;
 mod listing;
 mod moment;
 mod ports;
+pub(crate) mod prune;
 mod row;
 mod size;
 pub(crate) mod snapshot;
@@ -21,4 +25,4 @@ pub(crate) use inspect::inspection;
 pub(crate) use listing::Listing;
 pub(crate) use moment::utc_fixed;
 pub(crate) use row::{COLUMNS, container_row};
-pub(crate) use size::human_size;
+pub(crate) use size::{decimal_size, human_size};

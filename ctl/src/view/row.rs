@@ -9,6 +9,7 @@ use bosun_proto::v1::{Container, ContainerOptions};
 use jiff::Timestamp;
 
 use super::duration::human_duration;
+use super::image::familiar;
 use super::listing::Column;
 use super::moment::{local_words, seconds_since};
 use super::{ports, status};
@@ -36,8 +37,13 @@ pub(crate) const COLUMNS: [Column; 15] = [
 const ID_LEN: usize = 12;
 const COMMAND_LEN: usize = 20;
 
-/// One row. `whole` keeps what docker cuts short otherwise.
-pub(crate) fn container_row(container: &Container, now: Timestamp, whole: bool) -> Value {
+/// One row. `size` is what its own files take; `whole` keeps what docker cuts short otherwise.
+pub(crate) fn container_row(
+    container: &Container,
+    size: &str,
+    now: Timestamp,
+    whole: bool,
+) -> Value {
     let none = ContainerOptions::default();
     let options = container.options.as_ref().unwrap_or(&none);
     let command = container.args.join(" ");
@@ -62,13 +68,13 @@ pub(crate) fn container_row(container: &Container, now: Timestamp, whole: bool) 
         ("Image", base(options).into()),
         ("Label", Value::Lookup(Lookup::In(labels))),
         ("Labels", all_labels.join(",").into()),
-        ("LocalVolumes", "0".into()),
+        ("LocalVolumes", container.volumes.len().to_string().into()),
         ("Mounts", mounts.join(",").into()),
         ("Names", container.name.as_str().into()),
         ("Networks", network_name(options).into()),
         ("Ports", ports::sentence(bound).into()),
         ("RunningFor", format!("{age} ago").into()),
-        ("Size", "0B".into()),
+        ("Size", size.into()),
         ("State", status::word(state).into()),
         ("Status", status::sentence(container, now).into()),
     ])
@@ -78,7 +84,7 @@ pub(crate) fn container_row(container: &Container, now: Timestamp, whole: bool) 
 pub(super) fn base(options: &ContainerOptions) -> String {
     match &options.base {
         Some(Base::Rootfs(directory)) => format!("rootfs:{directory}"),
-        Some(Base::Image(image)) => image.clone(),
+        Some(Base::Image(image)) => familiar(image),
         None => String::new(),
     }
 }
@@ -95,7 +101,7 @@ pub(super) fn network_name(options: &ContainerOptions) -> String {
 }
 
 /// At most `len` characters, the last one an ellipsis when something is missing.
-fn cut(text: &str, len: usize) -> String {
+pub(super) fn cut(text: &str, len: usize) -> String {
     if text.chars().count() <= len {
         return text.to_owned();
     }
@@ -144,7 +150,7 @@ mod tests {
     fn shown(format: &str, whole: bool) -> String {
         let now = Timestamp::from_second(NOW).unwrap();
         let listing = Listing::new(Some(format), "", &COLUMNS).unwrap();
-        listing.render(&[container_row(&web(), now, whole)]).unwrap()
+        listing.render(&[container_row(&web(), "0B", now, whole)]).unwrap()
     }
 
     #[test]
@@ -182,7 +188,7 @@ CONTAINER ID   IMAGE      COMMAND                  CREATED         STATUS       
     #[test]
     fn every_field_has_a_heading() {
         let now = Timestamp::from_second(NOW).unwrap();
-        let Value::Record(fields) = container_row(&web(), now, false) else { panic!() };
+        let Value::Record(fields) = container_row(&web(), "0B", now, false) else { panic!() };
         let fields: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
         assert_eq!(fields, COLUMNS.map(|column| column.field));
     }

@@ -4,8 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 mod address;
+mod archives;
 mod ctl;
 mod daemon;
+mod images;
+mod login;
 mod restart;
 mod sessions;
 mod terminal;

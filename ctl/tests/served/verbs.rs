@@ -48,7 +48,8 @@ fn inspect_shows_what_exists_and_complains_about_the_rest() {
     let fake = with_web();
     let (daemon, _dir) = start(&fake);
     let both = ran(command(&daemon.socket, "inspect web none"));
-    assert_eq!((both.code, both.err.as_str()), (1, "ctl: no such container: none\n"));
+    let sentence = "ctl: no such container or image: none: see \"ctl ps -a\" and \"ctl images\"\n";
+    assert_eq!((both.code, both.err.as_str()), (1, sentence));
     assert!(
         both.out.starts_with(&format!("[\n    {{\n        \"Id\": \"{ID}\",\n")),
         "{}",

@@ -101,7 +101,7 @@ impl Content for Service {
     async fn read(&self, call: Request<v1::ReadRequest>) -> Result<Response<ChunkStream>, Status> {
         let namespace = convert::namespace(call.metadata())?;
         let message = call.into_inner();
-        let digest: Digest = message.digest.parse()?;
+        let digest = digest(&message.digest)?;
         let mut reader = self
             .content()
             .reader(namespace.as_str(), &digest, message.offset, message.size)
@@ -115,7 +115,7 @@ impl Content for Service {
 
     async fn stat(&self, call: Request<v1::BlobRequest>) -> Result<Response<v1::Blob>, Status> {
         let namespace = convert::namespace(call.metadata())?;
-        let digest: Digest = call.get_ref().digest.parse()?;
+        let digest = digest(&call.get_ref().digest)?;
         let blob = self.content().stat(namespace.as_str(), &digest).await?;
         Ok(Response::new(blob_message(blob)))
     }
@@ -176,6 +176,10 @@ impl Content for Service {
     }
 }
 
+fn digest(text: &str) -> CoreResult<Digest> {
+    Ok(text.parse()?)
+}
+
 fn blob_message(blob: BlobRow) -> v1::Blob {
     v1::Blob {
         digest: blob.digest,
@@ -186,7 +190,7 @@ fn blob_message(blob: BlobRow) -> v1::Blob {
 }
 
 fn ingest_message(ingest: Ingest) -> v1::Ingest {
-    let Ingest { description, received } = ingest;
+    let Ingest { description, received, .. } = ingest;
     v1::Ingest {
         reference: description.reference,
         offset: received,

@@ -174,6 +174,50 @@ fn disk_code(source: &std::io::Error) -> Code {
     if full { Code::ResourceExhausted } else { Code::Internal }
 }
 
+fn layer_code(error: &bosun_layer::Error) -> (Code, Option<&'static str>) {
+    use bosun_layer::Error as Is;
+    match error {
+        Is::NotTar
+        | Is::Compression(_)
+        | Is::Truncated { .. }
+        | Is::Malformed { .. }
+        | Is::Refused { .. }
+        | Is::Limit { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
+        Is::Read(source) | Is::Write(source) => match disk_code(source) {
+            Code::Internal => (Code::FailedPrecondition, Some("BAD_IMAGE")),
+            code => (code, None),
+        },
+        Is::File { source, .. } => path_code(source),
+        Is::Rootfs(_) => (Code::Internal, None),
+    }
+}
+
+fn registry_code(error: &bosun_registry::Error) -> (Code, Option<&'static str>) {
+    use bosun_registry::Error as Is;
+    match error {
+        Is::NotFound { .. } => (Code::NotFound, Some("NOT_IN_REGISTRY")),
+        Is::Unauthorized { .. } | Is::Denied { .. } | Is::Token { .. } => {
+            (Code::PermissionDenied, Some("UNAUTHORIZED"))
+        }
+        Is::TooManyRequests { .. }
+        | Is::Unavailable { .. }
+        | Is::Unreachable { .. }
+        | Is::Broken { .. }
+        | Is::Stalled { .. } => (Code::Unavailable, Some("REGISTRY_UNAVAILABLE")),
+        Is::Status { .. }
+        | Is::BadAnswer { .. }
+        | Is::RedirectLoop { .. }
+        | Is::BadRedirect { .. } => (Code::FailedPrecondition, Some("REGISTRY_UNAVAILABLE")),
+        Is::BadDigest { .. }
+        | Is::BadLength { .. }
+        | Is::TooLarge { .. }
+        | Is::BadDocument { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
+        Is::ForeignCredentials { .. } => (Code::InvalidArgument, None),
+        Is::Hosts { .. } => (Code::FailedPrecondition, None),
+        Is::Client { .. } | Is::Upload { .. } => (Code::Internal, None),
+    }
+}
+
 fn path_code(source: &std::io::Error) -> (Code, Option<&'static str>) {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match source.kind() {

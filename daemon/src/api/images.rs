@@ -7,7 +7,7 @@ use std::time::Duration;
 use bosun_image::{Descriptor, Reference};
 use bosun_proto::v1;
 use bosun_proto::v1::images_server::Images;
-use bosun_registry::Credentials;
+use bosun_registry::{Credentials, Secret};
 use futures::Stream;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -366,15 +366,16 @@ fn credentials(auth: v1::RegistryAuth) -> CoreResult<Option<Credentials>> {
             problem: "they name no host: say which registry they are for".to_owned(),
         });
     }
-    Ok(if !registry_token.is_empty() {
-        Some(Credentials::registry_token(host, registry_token))
+    let secret = if !registry_token.is_empty() {
+        Secret::RegistryToken(registry_token)
     } else if !identity_token.is_empty() {
-        Some(Credentials::identity_token(host, identity_token))
+        Secret::IdentityToken(identity_token)
     } else if !username.is_empty() {
-        Some(Credentials::password(host, username, password))
+        Secret::Password { username, password }
     } else {
-        None
-    })
+        return Ok(None);
+    };
+    Ok(Some(Credentials::new(&host, secret)))
 }
 
 fn import(open: v1::ImportOpen) -> CoreResult<Import> {

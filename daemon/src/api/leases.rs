@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use bosun_image::Digest;
 use bosun_proto::v1;
 use bosun_proto::v1::leases_server::Leases;
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::container::Supervisor;
-use crate::content::Digest;
 use crate::error::{Error, Result as CoreResult};
 use crate::leases;
 use crate::store::{LeaseRow, Resource, ResourceKind};

@@ -45,7 +45,7 @@ pub struct Follower {
 /// The writer went away before the end; why is its own to say.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the download broke off")]
-pub struct Torn;
+pub(super) struct Torn;
 
 impl Growth {
     pub(super) fn new(received: u64) -> Self {

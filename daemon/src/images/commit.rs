@@ -92,14 +92,16 @@ impl Images {
                 [] => None,
                 trees => Some(snapshots::merged(trees)?),
             };
-            let hashing = Hashing { to: bosun_layer::Encoder::gzip(sink), hash: Sha256::new() };
+            let hashing = Hashing { to: bosun_layer::compress::Encoder::new(sink), hash: Sha256::new() };
             let diffed = bosun_layer::diff(&upper, below.as_ref(), hashing);
-            let hashing = diffed.map_err(|source| Error::Layer {
+            let failed = |source| Error::Layer {
                 digest: format!("of container {container}"),
                 source: std::sync::Arc::new(source),
-            })?;
+            };
+            let hashing = diffed.map_err(failed)?;
             let diff_id = Digest::finish(hashing.hash);
-            let sink = hashing.to.finish().map_err(Error::file("write layer", &upper))?;
+            let written = hashing.to.finish();
+            let sink = written.map_err(failed)?;
             Ok((sink.finish()?, diff_id))
         })
         .await;

@@ -6,13 +6,14 @@
 //! memory until the end, and are bounded. Only then is anything named.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use bosun_image::{
     Config, Descriptor, Digest, Document, Draft, History, Index, Manifest, Platform, Reference,
     media_type,
 };
-use bosun_layer::tar::{Entry, Kind as FileKind, Reader as Tar};
+use bosun_layer::compress::Decoder;
+use bosun_layer::tar::{Chunk, Entry, Kind as FileKind, Reader as Tar};
 use bytes::Bytes;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +34,9 @@ const DOCUMENTS: usize = 4 * bosun_image::MAX_DOCUMENT;
 
 /// Bytes that are looked at to tell what an archive is.
 const PEEK: usize = 512 << 10;
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
 
 /// The most images of one archive.
 const MOST_IMAGES: usize = 1000;
@@ -371,7 +375,7 @@ impl Files {
         let store = Store::new(images, job);
         let limits = images.limits;
         blocking(move || {
-            let source = bosun_layer::Decoder::new(source).map_err(archive)?;
+            let source = buffered(source)?;
             let mut tar = Tar::new(source, limits.entries);
             let mut files = Self::default();
             let mut kept = 0;
@@ -383,7 +387,7 @@ impl Files {
         .await
     }
 
-    fn take<R: Read>(
+    fn take<R: BufRead>(
         &mut self,
         store: &Store,
         tar: &mut Tar<R>,
@@ -404,13 +408,13 @@ impl Files {
         };
         if let Some(hex) = path.strip_prefix("blobs/sha256/") {
             let digest: Digest = format!("{}{hex}", Digest::PREFIX).parse()?;
-            let blob = store.take(Body(tar), &path, Some((digest, size)))?;
+            let blob = store.take(Body::of(tar), &path, Some((digest, size)))?;
             self.blobs.insert(path, blob);
             return Ok(());
         }
         if !path.ends_with(".json") && !matches!(path.as_str(), "oci-layout" | "repositories") {
             // A layer, or a file of old that says nothing.
-            let blob = store.take(Body(tar), &path, None)?;
+            let blob = store.take(Body::of(tar), &path, None)?;
             self.blobs.insert(path, blob);
             return Ok(());
         }
@@ -424,7 +428,7 @@ impl Files {
             });
         }
         let mut bytes = Vec::new();
-        Body(tar).read_to_end(&mut bytes).map_err(reading)?;
+        Body::of(tar).read_to_end(&mut bytes).map_err(reading)?;
         let bytes = Bytes::from(bytes);
         match path.as_str() {
             "index.json" => self.index = Some(bytes),
@@ -542,12 +546,48 @@ fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The bytes of an archive's present file.
-struct Body<'a, R: Read>(&'a mut Tar<R>);
+struct Body<'a, R> {
+    tar: &'a mut Tar<R>,
+    /// What was lent and is not taken yet.
+    rest: Vec<u8>,
+    taken: usize,
+    zeros: u64,
+}
 
-impl<R: Read> Read for Body<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_data(buffer)
+impl<'a, R: BufRead> Body<'a, R> {
+    fn of(tar: &'a mut Tar<R>) -> Self {
+        Self { tar, rest: Vec::new(), taken: 0, zeros: 0 }
     }
+}
+
+impl<R: BufRead> Read for Body<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.taken == self.rest.len() && self.zeros == 0 {
+            self.rest.clear();
+            self.taken = 0;
+            match self.tar.chunk().map_err(io::Error::other)? {
+                None => return Ok(0),
+                Some(Chunk::Data(bytes)) => self.rest.extend_from_slice(bytes),
+                Some(Chunk::Hole(length)) => self.zeros = length,
+            }
+        }
+        if self.zeros > 0 {
+            let count = buffer.len().min(usize::try_from(self.zeros).unwrap_or(usize::MAX));
+            buffer[..count].fill(0);
+            self.zeros -= count as u64;
+            return Ok(count);
+        }
+        let count = buffer.len().min(self.rest.len() - self.taken);
+        buffer[..count].copy_from_slice(&self.rest[self.taken..self.taken + count]);
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+/// An archive's uncompressed bytes.
+fn buffered<R: Read>(source: R) -> Result<io::BufReader<Decoder<io::BufReader<R>>>> {
+    let decoder = Decoder::new(io::BufReader::with_capacity(BUFFER, source)).map_err(archive)?;
+    Ok(io::BufReader::with_capacity(BUFFER, decoder))
 }
 
 /// The type of a layer, by its first bytes.
@@ -556,7 +596,7 @@ fn layer_type(file: &mut std::fs::File) -> Result<&'static str> {
     let mut first = [0; 8];
     let count = read_full(file, &mut first).map_err(reading)?;
     file.rewind().map_err(reading)?;
-    Ok(match bosun_layer::detect(&first[..count]) {
+    Ok(match bosun_layer::compress::detect(&first[..count]) {
         bosun_image::Compression::None => media_type::OCI_LAYER,
         bosun_image::Compression::Gzip => media_type::OCI_LAYER_GZIP,
         bosun_image::Compression::Zstd => media_type::OCI_LAYER_ZSTD,
@@ -565,8 +605,9 @@ fn layer_type(file: &mut std::fs::File) -> Result<&'static str> {
 
 /// The digest of a layer's uncompressed bytes, every one of which is read as a tar's.
 fn diff_id(file: std::fs::File) -> Result<Digest> {
-    let source = bosun_layer::Decoder::new(file).map_err(archive)?;
-    let mut tar = Tar::new(Hashing { source, hash: Sha256::new() }, u64::MAX);
+    let decoder = Decoder::new(io::BufReader::with_capacity(BUFFER, file)).map_err(archive)?;
+    let hashing = Hashing { source: decoder, hash: Sha256::new() };
+    let mut tar = Tar::new(io::BufReader::with_capacity(BUFFER, hashing), u64::MAX);
     let mut entries = 0u64;
     while tar.next().map_err(archive)?.is_some() {
         entries += 1;
@@ -576,7 +617,7 @@ fn diff_id(file: std::fs::File) -> Result<Digest> {
     }
     let mut rest = tar.into_inner();
     io::copy(&mut rest, &mut io::sink()).map_err(reading)?;
-    Ok(Digest::finish(rest.hash))
+    Ok(Digest::finish(rest.into_inner().hash))
 }
 
 struct Hashing<R> {
@@ -625,9 +666,7 @@ impl Peeked {
     /// Whether its first file is one that only archives of images have. What can't be told is a root
     /// file system, whose reader says what is wrong with it.
     fn is_image_archive(&self) -> bool {
-        let Ok(source) = bosun_layer::Decoder::new(self.head.get_ref().as_slice()) else {
-            return false;
-        };
+        let Ok(source) = buffered(self.head.get_ref().as_slice()) else { return false };
         let mut tar = Tar::new(source, 64);
         while let Ok(Some(entry)) = tar.next() {
             let path = clean(&entry.path);

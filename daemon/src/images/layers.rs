@@ -12,12 +12,14 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bosun_image::{Descriptor, Digest};
-use bosun_layer::Limits;
+use bosun_layer::{Applied, Below, Limits, Settled};
 use futures::future::{join, join_all};
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::{oneshot, watch};
 
 use super::Images;
@@ -208,12 +210,17 @@ impl Images {
             let Ok(source) = followed.await else { return Ok(None) };
             let _permit = self.unpackers.acquire().await.map_err(|_| Error::Stopping)?;
             job.board.set(&layer.blob, Status::Unpacking, 0);
-            let (tree, pin) = (unpacking.tree().to_owned(), unpacking.pin());
-            let (limits, digest) = (self.limits, layer.blob.digest.to_string());
+            let unpack = Unpack {
+                tree: unpacking.tree().to_owned(),
+                limits: self.limits,
+                digest: layer.blob.digest.clone(),
+            };
+            let (pin, is_first) = (unpacking.pin(), layer.parent.is_none());
             let applied = blocking(move || {
-                let applied = bosun_layer::apply(source, &tree, &limits);
+                let below = if is_first { Below::Nothing } else { Below::Pending };
+                let applied = unpack.apply(source, below);
                 drop(pin);
-                applied.map_err(|source| Error::Layer { digest, source: Arc::new(source) })
+                applied
             });
             applied.await.map(Some)
         };
@@ -235,7 +242,19 @@ impl Images {
             Some(parent) => self.snapshots.trees(&job.namespace, parent.as_str()).await?,
             None => Vec::new(),
         };
-        settle(unpacking.tree().to_owned(), applied, trees, &layer.blob.digest).await
+        let unpack = Unpack {
+            tree: unpacking.tree().to_owned(),
+            limits: self.limits,
+            digest: layer.blob.digest.clone(),
+        };
+        let again = self.content.open(&job.namespace, &layer.blob.digest).await?;
+        let pin = unpacking.pin();
+        blocking(move || {
+            let settled = unpack.settle(&applied, &trees, again);
+            drop(pin);
+            settled
+        })
+        .await
     }
 
     /// The name of the snapshot of an image whose blobs are here; its layers are unpacked when they
@@ -290,19 +309,21 @@ impl Images {
         let missing = || Error::SnapshotTorn { key: row.key.clone() };
         let digest: Digest = row.labels.get(LAYER_LABEL).ok_or_else(missing)?.parse()?;
         let source = Source::Whole(self.content.open(namespace, &digest).await?);
-        let below = match row.parent {
+        let trees = match row.parent {
             Some(parent) => self.snapshots.trees_of_number(parent).await?,
             None => Vec::new(),
         };
         let tree = self.snapshots.empty_layer(row).await?;
-        let (limits, into) = (self.limits, tree.clone());
-        let name = digest.to_string();
-        let applied = blocking(move || {
-            bosun_layer::apply(source, &into, &limits)
-                .map_err(|source| Error::Layer { digest: name, source: Arc::new(source) })
+        let unpack = Unpack { tree, limits: self.limits, digest };
+        blocking(move || {
+            let root = below(&trees)?;
+            let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
+            let applied = unpack.apply(source, below)?;
+            // The layers below are there, so that nothing is left to do but for what they look like.
+            unpack.settled(bosun_layer::settle(unpack.open()?.as_fd(), &applied.deferred, root.as_ref()))
+                .map(drop)
         })
         .await?;
-        settle(tree, applied, below, &digest).await?;
         self.snapshots.layer_mended(row).await
     }
 }
@@ -326,26 +347,61 @@ impl Origin for AtHome<'_> {
     }
 }
 
-/// Does what could not be done without the layers below.
-async fn settle(
+/// One layer's way into its tree, for a thread.
+struct Unpack {
     tree: PathBuf,
-    applied: bosun_layer::Applied,
-    below: Vec<PathBuf>,
-    digest: &Digest,
-) -> Result<()> {
-    if applied.deferred.is_empty() {
-        return Ok(());
+    limits: Limits,
+    /// Of its blob.
+    digest: Digest,
+}
+
+impl Unpack {
+    fn apply(&self, source: Source, below: Below<'_>) -> Result<Applied> {
+        self.settled(bosun_layer::apply(source, self.open()?.as_fd(), below, &self.limits))
     }
-    let digest = digest.to_string();
-    blocking(move || {
-        let below = match below.as_slice() {
-            [] => None,
-            trees => Some(snapshots::merged(trees)?),
-        };
-        bosun_layer::settle(&tree, &applied.deferred, below.as_ref())
-            .map_err(|source| Error::Layer { digest, source: Arc::new(source) })
-    })
-    .await
+
+    /// Does what could not be done without the layers below: most often nothing. A layer whose
+    /// entries go where a link below leads is read once more.
+    fn settle(&self, applied: &Applied, trees: &[PathBuf], again: File) -> Result<()> {
+        if applied.deferred.is_empty() {
+            return Ok(());
+        }
+        let root = below(trees)?;
+        let tree = self.open()?;
+        match self.settled(bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref()))? {
+            Settled::Done => Ok(()),
+            Settled::Again { entry } => {
+                tracing::debug!(layer = %self.digest, entry, "depends on the layers below: again");
+                self.settled(bosun_layer::empty(tree.as_fd()))?;
+                let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
+                let applied = self.apply(Source::Whole(again), below)?;
+                let settled =
+                    bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref());
+                self.settled(settled).map(drop)
+            }
+        }
+    }
+
+    fn open(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.tree, flags, Mode::empty())
+            .map_err(|errno| Error::file("open tree of layer", &self.tree)(errno.into()))
+    }
+
+    fn settled<T>(&self, outcome: bosun_layer::Result<T>) -> Result<T> {
+        outcome.map_err(|source| Error::Layer {
+            digest: self.digest.to_string(),
+            source: Arc::new(source),
+        })
+    }
+}
+
+/// The layers below as one tree, when there are any.
+fn below(trees: &[PathBuf]) -> Result<Option<shim_rootfs::Root>> {
+    match trees {
+        [] => Ok(None),
+        trees => Ok(Some(snapshots::merged(trees)?)),
+    }
 }
 
 /// Runs what works on files where it blocks nobody.

@@ -272,10 +272,10 @@ impl Download<'_> {
         let content = &self.images.content;
         let board = job.board.clone();
         let (told, offset) = (blob.clone(), writer.received());
-        let retrying = move |received: u64, why: &str| {
-            board.set(&told, Status::Retrying(why.to_owned()), received);
-        };
-        let mut bytes = self.repository.blob(blob, offset, retrying).await?;
+        let repository = self.repository.clone().on_retry(move |retry| {
+            board.set(&told, Status::Retrying(retry.reason.to_string()), offset);
+        });
+        let mut bytes = repository.blob(blob, offset).await?;
         let mut told = tokio::time::Instant::now();
         loop {
             let mut gathered = Vec::new();

@@ -1,9 +1,12 @@
 //! Pushing: what the registry does not have, parts before what names them.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use bosun_image::{Descriptor, Document, Kind, Reference};
 use bosun_registry::{Credentials, Repository};
+use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
 use super::progress::{Board, Status};
@@ -50,9 +53,10 @@ impl Images {
         let is_document = |blob: &&Descriptor| matches!(blob.kind(), Kind::Index | Kind::Manifest);
         let (documents, blobs): (Vec<_>, Vec<_>) = reached.iter().partition(is_document);
         self.check_whole(namespace, &documents).await?;
-        let uploads = blobs
-            .into_iter()
-            .map(|blob| self.push_blob(namespace, &repository, &reference, blob, board));
+        let mut uploads = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            uploads.push(self.push_blob(namespace, &repository, &reference, blob, board).boxed());
+        }
         let mut uploads = stream::iter(uploads).buffer_unordered(TRANSFERS);
         while let Some(done) = uploads.next().await {
             done?;
@@ -100,18 +104,19 @@ impl Images {
             .filter(|path| *path != reference.path())
             .map(str::to_owned)
             .collect();
-        let open = async |offset: u64| {
-            let reader = self.content.reader(namespace, &blob.digest, offset, None).await?;
-            let (board, blob) = (board.clone(), blob.clone());
-            Ok::<_, Error>(stream::unfold((reader, offset), move |(mut reader, sent)| {
-                let (board, blob) = (board.clone(), blob.clone());
-                async move {
-                    let data = reader.next().await.transpose()?;
-                    let sent = sent + data.as_ref().map_or(0, |data| data.len() as u64);
+        let open = || {
+            let (content, board) = (self.content.clone(), board.clone());
+            let (namespace, blob) = (namespace.to_owned(), blob.clone());
+            async_stream::try_stream! {
+                let opened = content.reader(&namespace, &blob.digest, 0, None).await;
+                let mut reader = opened.map_err(io::Error::other)?;
+                let mut sent = 0;
+                while let Some(data) = reader.next().await.map_err(io::Error::other)? {
+                    sent += data.len() as u64;
                     board.set(&blob, Status::Uploading, sent);
-                    Some((data.map(bytes::Bytes::from).map_err(std::io::Error::other), (reader, sent)))
+                    yield Bytes::from(data);
                 }
-            }))
+            }
         };
         let pushed = repository.push_blob(blob, open, &elsewhere).await?;
         let status = match pushed {

@@ -15,6 +15,9 @@ impl Containers for Fake {
         let request = request.into_inner();
         let options = request.options.unwrap();
         self.note(format!("create {}", options.name), &request.request_id);
+        if let Some(container_options::Base::Image(image)) = &options.base {
+            self.find_image(image)?;
+        }
         let mut container = running(&options.name);
         container.options = Some(options.clone());
         let mut book = self.book();

@@ -4,16 +4,20 @@
 //! daemon does. What it was asked for is kept, across such deaths.
 
 mod containers;
+pub(crate) mod files;
+pub(crate) mod images;
 mod io;
 mod others;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bosun_proto::v1::containers_server::ContainersServer;
 use bosun_proto::v1::events_server::EventsServer;
+use bosun_proto::v1::files_server::FilesServer;
+use bosun_proto::v1::images_server::ImagesServer;
 use bosun_proto::v1::io_server::IoServer;
 use bosun_proto::v1::snapshots_server::SnapshotsServer;
 use bosun_proto::v1::state::Status as State;
@@ -74,6 +78,22 @@ pub(crate) struct Book {
     pub(crate) subscriptions: Vec<SubscribeRequest>,
     pub(crate) log_requests: Vec<LogsRequest>,
     pub(crate) signals: VecDeque<String>,
+    pub(crate) images: Vec<Image>,
+    /// What each pull or push shows; all but the last break off after it.
+    pub(crate) progress: VecDeque<Vec<Progress>>,
+    pub(crate) pull_failures: VecDeque<Status>,
+    pub(crate) auths: Vec<Option<RegistryAuth>>,
+    /// What a login is answered with.
+    pub(crate) identity_token: String,
+    /// What came in, and what goes out, breaking off at its end or not.
+    pub(crate) archives: Vec<Vec<u8>>,
+    pub(crate) refuses_archives: bool,
+    pub(crate) exported: Vec<Vec<u8>>,
+    pub(crate) export_breaks: bool,
+    /// The files of every container, by absolute path.
+    pub(crate) inside: BTreeMap<String, files::Inside>,
+    pub(crate) leases: Vec<String>,
+    pub(crate) labels: Vec<std::collections::HashMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -167,12 +187,17 @@ impl Daemon {
             let namespace = request.metadata().get(bosun_proto::NAMESPACE_KEY);
             let namespace = namespace.and_then(|value| value.to_str().ok()).unwrap_or("absent");
             namespaces.book().namespaces.push(namespace.to_owned());
+            if let Some(lease) = request.metadata().get(bosun_proto::LEASE_KEY) {
+                namespaces.book().leases.push(lease.to_str().unwrap().to_owned());
+            }
             Ok(request)
         };
         let server = tonic::transport::Server::builder()
             .layer(tonic::service::InterceptorLayer::new(record))
             .add_service(ContainersServer::new(fake.clone()))
             .add_service(IoServer::new(fake.clone()))
+            .add_service(ImagesServer::new(fake.clone()))
+            .add_service(FilesServer::new(fake.clone()))
             .add_service(SnapshotsServer::new(fake.clone()))
             .add_service(EventsServer::new(fake.clone()))
             .add_service(SystemServer::new(fake.clone()))

@@ -33,6 +33,7 @@ impl Snapshots for Fake {
     ) -> Result<Response<MountsResponse>, Status> {
         let request = request.into_inner();
         self.note(format!("prepare {} {:?}", request.key, request.base), &request.request_id);
+        self.book().labels.push(request.labels);
         Ok(Response::new(mounts()))
     }
 
@@ -42,6 +43,7 @@ impl Snapshots for Fake {
     ) -> Result<Response<MountsResponse>, Status> {
         let request = request.into_inner();
         self.note(format!("view {} {:?}", request.key, request.base), &request.request_id);
+        self.book().labels.push(request.labels);
         Ok(Response::new(mounts()))
     }
 
@@ -51,6 +53,7 @@ impl Snapshots for Fake {
     ) -> Result<Response<CommitResponse>, Status> {
         let request = request.into_inner();
         self.note(format!("commit {} {}", request.key, request.name), &request.request_id);
+        self.book().labels.push(request.labels);
         Ok(Response::new(CommitResponse {}))
     }
 
@@ -135,13 +138,16 @@ impl System for Fake {
         &self,
         _request: Request<DiskUsageRequest>,
     ) -> Result<Response<DiskUsageResponse>, Status> {
-        Err(Status::unimplemented("disk usage"))
+        let images = DiskUsage { count: 2, active: 1, size: 2_000_000, reclaimable: 500_000 };
+        Ok(Response::new(DiskUsageResponse { images: Some(images), ..Default::default() }))
     }
 
     async fn prune(
         &self,
-        _request: Request<PruneSystemRequest>,
+        request: Request<PruneSystemRequest>,
     ) -> Result<Response<PruneReport>, Status> {
-        Err(Status::unimplemented("prune"))
+        let request = request.into_inner();
+        self.note(format!("prune {} {}", request.all, request.dry_run), &request.request_id);
+        Ok(Response::new(super::images::report()))
     }
 }

@@ -448,18 +448,10 @@ fn fill<R: BufRead>(source: &mut R) -> Result<&[u8]> {
         match source.fill_buf() {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(read_error(error)),
+            Err(error) => return Err(Error::Read(error)),
         }
     }
-    source.fill_buf().map_err(read_error)
-}
-
-/// A source may have an error of ours inside its own.
-fn read_error(error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(error) => Error::Read(error),
-    }
+    source.fill_buf().map_err(Error::Read)
 }
 
 fn plain_path(header: Header<'_>) -> Vec<u8> {

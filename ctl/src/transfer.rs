@@ -1,0 +1,139 @@
+//! Bytes between a thread that blocks on them and a call that does not.
+//!
+//! An end is said, never assumed: a producer that fails must not look like one that is done, or a
+//! torn archive would be taken for a whole one. Threads are our own, not the runtime's, so that one
+//! that waits for its input does not keep `ctl` from ending.
+
+use std::io::{self, Read, Write};
+
+use futures::{Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::client::Client;
+use crate::error::Error;
+
+/// Bytes of one message, and how many may be on their way.
+const CHUNK: usize = 512 << 10;
+const IN_FLIGHT: usize = 4;
+
+#[derive(Debug)]
+enum Piece {
+    Data(Vec<u8>),
+    End,
+}
+
+/// Takes what a thread writes. What is written after the call was answered is an error of kind
+/// [`io::ErrorKind::BrokenPipe`].
+#[derive(Debug)]
+pub(crate) struct Sink {
+    pieces: mpsc::Sender<Piece>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = data.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&data[..count]);
+        if self.buffer.len() == CHUNK {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.send(Piece::Data(full))
+    }
+}
+
+impl Sink {
+    fn send(&self, piece: Piece) -> io::Result<()> {
+        self.pieces.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Copies all of an input, whose failures are `failed`.
+pub(crate) fn copy(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count]).map_err(Error::Output)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Sends `open`, then what `produce` writes, and returns the answer. An answer that comes early is
+/// a refusal, and the cause of whatever became of the producer; a producer's failure cancels the
+/// call.
+pub(crate) async fn send<T, R, F, Fut>(
+    client: &Client,
+    open: T,
+    message: fn(Vec<u8>) -> T,
+    produce: impl FnOnce(&mut Sink) -> Result<(), Error> + Send + 'static,
+    method: F,
+) -> Result<R, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(Channel, Request<std::pin::Pin<Box<dyn Stream<Item = T> + Send>>>) -> Fut,
+    Fut: Future<Output = Result<Response<R>, Status>>,
+{
+    let (sender, pieces) = mpsc::channel(IN_FLIGHT);
+    let data = futures::stream::unfold(pieces, move |mut pieces| async move {
+        match pieces.recv().await {
+            Some(Piece::Data(data)) => Some((message(data), pieces)),
+            Some(Piece::End) => None,
+            // The producer failed: its failure ends the call.
+            None => std::future::pending().await,
+        }
+    });
+    let messages = futures::stream::once(async { open }).chain(data).boxed();
+    let produced = thread(move || {
+        let mut sink = Sink { pieces: sender, buffer: Vec::with_capacity(CHUNK) };
+        let done = produce(&mut sink).and_then(|()| {
+            sink.flush().and_then(|()| sink.send(Piece::End)).map_err(Error::Output)
+        });
+        // When nobody takes it any more the answer says why.
+        if sink.pieces.is_closed() { Ok(()) } else { done }
+    });
+    let call = client.transfer(messages, method);
+    tokio::pin!(call, produced);
+    tokio::select! {
+        answer = &mut call => answer,
+        produced = &mut produced => match produced {
+            Ok(()) => call.await,
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Runs on a thread of its own from now on; what comes of it is the future's.
+fn thread<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Error> + Send + 'static,
+) -> impl Future<Output = Result<R, Error>> {
+    let (sender, result) = oneshot::channel();
+    let started = std::thread::Builder::new().spawn(move || {
+        // Nobody waits for it when the call failed.
+        let _ = sender.send(work());
+    });
+    async move {
+        started.map_err(|source| Error::System { step: "start a thread", source })?;
+        match result.await {
+            Ok(outcome) => outcome,
+            Err(died) => {
+                Err(Error::System { step: "move the data", source: io::Error::other(died) })
+            }
+        }
+    }
+}
