@@ -53,7 +53,7 @@ impl Files for Service {
                     ChangeKind::Deleted => Kind::Deleted,
                 }
                 .into(),
-                path: change.path.to_string_lossy().into_owned(),
+                path: String::from_utf8_lossy(&change.path).into_owned(),
             })
             .collect();
         Ok(Response::new(v1::DiffResponse { changes }))

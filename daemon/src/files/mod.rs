@@ -14,12 +14,15 @@
 
 mod volumes;
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bosun_image::Reference;
-use bosun_layer::{ArchiveOptions, Change, ExtractOptions};
+use bosun_layer::{ArchiveOptions, Change, ExtractOptions, Limits};
 use rustix::fs::{Mode, OFlags};
 use shim_rootfs::{Root, overlay};
 
@@ -34,6 +37,9 @@ use crate::time::Time;
 use crate::turns::Turn;
 
 pub use volumes::fill as fill_volumes;
+
+/// As the kernel has it (MAXSYMLINKS of path_resolution(7)).
+const MAX_LINKS: u32 = 40;
 
 /// What a path of a container leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +87,9 @@ pub async fn diff(core: &Core, handle: &Handle) -> Result<Vec<Change>> {
     let (upper, lower) = layers(core, handle).await?;
     let label = handle.label();
     blocking(move || {
-        let below = below(&lower)?;
-        bosun_layer::changes(&upper, below.as_ref()).map_err(in_container(label))
+        let (upper, below) = (directory(&upper)?, snapshots::merged_or_none(&lower)?);
+        bosun_layer::changes(upper.as_fd(), below.as_ref())
+            .map_err(|source| path_error(source, &label, "/"))
     })
     .await
 }
@@ -98,8 +105,9 @@ pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()
     blocking(move || {
         let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
         let root = snapshots::merged(&trees)?;
-        let options = ArchiveOptions { one_file_system: false, name: None };
-        archive(&root, "/", to, &options, label)
+        let options = ArchiveOptions { one_mount: false };
+        let written = bosun_layer::archive_content(root.as_fd(), to, options);
+        finish(written, &label, "/")
     })
     .await
 }
@@ -131,13 +139,18 @@ pub async fn copy_from(
     let (wanted, container) = (path.clone(), label.clone());
     let (stat, tree) =
         blocking(move || Ok((look(&tree.root, &wanted, follow, &container)?, tree))).await?;
-    let name = stat.name.clone();
+    let as_name = match stat.name.as_str() {
+        "/" | ".." => ".".to_owned(),
+        name => name.to_owned(),
+    };
     let archived = async move {
         blocking(move || {
-            let options = ArchiveOptions { one_file_system: false, name: Some(name) };
-            // What is named with a slash at its end is what a link leads to.
-            let path = if follow { format!("{}/.", path.trim_end_matches('/')) } else { path };
-            archive(&tree.root, &path, to, &options, label)
+            let (directory, name) = place(&tree.root, &path, follow)
+                .map_err(|source| at_path(source, &label, &path))?;
+            let options = ArchiveOptions { one_mount: false };
+            let as_name = OsStr::new(&as_name);
+            let written = bosun_layer::archive(directory.as_fd(), &name, as_name, to, options);
+            finish(written, &label, &path)
         })
         .await
     };
@@ -158,8 +171,9 @@ pub async fn copy_to(
     let label = handle.label();
     blocking(move || {
         let options = ExtractOptions { keep_kinds: copy.keep_kinds, owners: copy.archive_owners };
-        let extracted = bosun_layer::extract(from, &tree.root, &copy.path, &options);
-        extracted.map_err(|source| path_error(source, &label, &copy.path))
+        let path = OsStr::new(&copy.path);
+        bosun_layer::extract(from, &tree.root, path, options, &Limits::default())
+            .map_err(|source| path_error(source, &label, &copy.path))
     })
     .await
 }
@@ -295,13 +309,6 @@ async fn at_rest(core: &Core, handle: &Handle, access: Access) -> Result<Root> {
     .await
 }
 
-fn below(lower: &[PathBuf]) -> Result<Option<Root>> {
-    match lower {
-        [] => Ok(None),
-        trees => Ok(Some(snapshots::merged(trees)?)),
-    }
-}
-
 fn look(root: &Root, path: &str, follow: bool, container: &str) -> Result<PathStat> {
     let failed = |source: std::io::Error| Error::ContainerPath {
         container: container.to_owned(),
@@ -333,35 +340,69 @@ fn look(root: &Root, path: &str, follow: bool, container: &str) -> Result<PathSt
     })
 }
 
-fn archive(
-    root: &Root,
+/// Where a path leads: the directory, and the name in it; with `follow`, of what a link leads to.
+fn place(root: &Root, path: &str, follow: bool) -> std::io::Result<(OwnedFd, OsString)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let mut path = OsString::from(path);
+    for _ in 0..MAX_LINKS {
+        let bytes = path.as_bytes();
+        let trimmed = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let (above, name) = match bytes[..trimmed].iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&bytes[..slash], &bytes[slash + 1..trimmed]),
+            None => (&bytes[..0], &bytes[..trimmed]),
+        };
+        if matches!(name, b"" | b"." | b"..") || trimmed < bytes.len() {
+            // A directory by its own word, whatever leads there.
+            return Ok((root.open(&path, flags)?, ".".into()));
+        }
+        let above = [b"/", above].concat();
+        let directory = root.open(OsStr::from_bytes(&above), flags)?;
+        let name = OsStr::from_bytes(name);
+        if follow && let Ok(target) = rustix::fs::readlinkat(&directory, name, Vec::new()) {
+            let target = target.into_bytes();
+            path = match target.first() {
+                Some(b'/') => OsString::from_vec(target),
+                Some(_) | None => OsString::from_vec([&above, &b"/"[..], &target].concat()),
+            };
+            continue;
+        }
+        return Ok((directory, name.to_owned()));
+    }
+    Err(rustix::io::Errno::LOOP.into())
+}
+
+fn directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| Error::file("open", path)(errno.into()))
+}
+
+/// Sends the last part of an archive.
+fn finish(
+    written: bosun_layer::Result<pipe::Writer>,
+    container: &str,
     path: &str,
-    to: pipe::Writer,
-    options: &ArchiveOptions,
-    label: String,
 ) -> Result<()> {
-    let mut to = bosun_layer::archive(root, path, to, options)
-        .map_err(|source| path_error(source, &label, path))?;
-    // The last part; nobody may be waiting for it any more.
-    to.flush().map_err(|source| Error::ContainerPath {
-        container: label,
+    let mut to = written.map_err(|source| path_error(source, container, path))?;
+    to.flush().map_err(|source| at_path(source, container, path))
+}
+
+fn at_path(source: std::io::Error, container: &str, path: &str) -> Error {
+    Error::ContainerPath {
+        container: container.to_owned(),
         path: path.to_owned(),
         source: Arc::new(source),
-    })
+    }
 }
 
-fn in_container(label: String) -> impl FnOnce(bosun_layer::Error) -> Error {
-    move |source| path_error(source, &label, "/")
-}
-
+/// An error of the file system keeps its kind, so that a face can tell what it was.
 fn path_error(source: bosun_layer::Error, container: &str, path: &str) -> Error {
-    match source.io() {
-        Some(kind) => Error::ContainerPath {
-            container: container.to_owned(),
-            path: path.to_owned(),
-            source: Arc::new(std::io::Error::new(kind, source)),
-        },
-        None => Error::Archive { source: Arc::new(source) },
+    match source {
+        bosun_layer::Error::File { step, path: inside, source } => {
+            let what = format!("{step} {inside}: {source}");
+            at_path(std::io::Error::new(source.kind(), what), container, path)
+        }
+        other => Error::Archive { source: Arc::new(other) },
     }
 }
 

@@ -4,10 +4,12 @@
 //! leads to nothing of the host (CVE-2022-23648). A volume that is half filled has another name
 //! until it is whole.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use bosun_layer::{ArchiveOptions, ExtractOptions};
+use bosun_layer::{ArchiveOptions, ExtractOptions, Limits};
 use rustix::fs::{Mode, OFlags};
 use shim_rootfs::Root;
 
@@ -54,9 +56,7 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
 /// Copies what a path of an image leads to, when that is a directory.
 fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if image.open(path, flags).is_err() {
-        return Ok(());
-    }
+    let Ok(source) = image.open(path, flags) else { return Ok(()) };
     let target = rustix::fs::open(to, flags, Mode::empty())
         .map_err(|errno| Error::file("open volume", to)(errno.into()))?;
     let target = Root::new(target);
@@ -64,9 +64,10 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
     let (given, reader) = pipe::into();
     std::thread::scope(|scope| {
         let written = scope.spawn(|| {
-            let options = ArchiveOptions { one_file_system: false, name: Some(".".to_owned()) };
-            let path = format!("{}/.", path.trim_end_matches('/'));
-            let mut parts = bosun_layer::archive(image, &path, parts, &options)?;
+            let options = ArchiveOptions { one_mount: false };
+            let (name, as_name) = (OsStr::new("."), OsStr::new("."));
+            let mut parts =
+                bosun_layer::archive(source.as_fd(), name, as_name, parts, options)?;
             parts.flush().map_err(bosun_layer::Error::Write)
         });
         scope.spawn(move || {
@@ -78,7 +79,13 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
             given.finish_blocking();
         });
         let options = ExtractOptions { keep_kinds: false, owners: true };
-        let read = bosun_layer::extract(reader, &target, "/", &options);
+        let read = bosun_layer::extract(
+            reader,
+            &target,
+            OsStr::new("/"),
+            options,
+            &Limits::default(),
+        );
         let written = written.join().unwrap_or(Ok(()));
         written.and(read.map(drop)).map_err(|source| path_error(source, label, path))
     })

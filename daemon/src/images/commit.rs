@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use bosun_image::{Descriptor, Digest, Draft, Execution, History, Reference, media_type};
@@ -88,12 +89,10 @@ impl Images {
         let (upper, lower) = (commit.upper.clone(), commit.lower.clone());
         let container = commit.container.clone();
         let written = blocking(move || {
-            let below = match lower.as_slice() {
-                [] => None,
-                trees => Some(snapshots::merged(trees)?),
-            };
+            let below = snapshots::merged_or_none(&lower)?;
+            let upper = std::fs::File::open(&upper).map_err(Error::file("open", &upper))?;
             let hashing = Hashing { to: bosun_layer::compress::Encoder::new(sink), hash: Sha256::new() };
-            let diffed = bosun_layer::diff(&upper, below.as_ref(), hashing);
+            let diffed = bosun_layer::diff(upper.as_fd(), below.as_ref(), hashing);
             let failed = |source| Error::Layer {
                 digest: format!("of container {container}"),
                 source: std::sync::Arc::new(source),

@@ -316,7 +316,7 @@ impl Images {
         let tree = self.snapshots.empty_layer(row).await?;
         let unpack = Unpack { tree, limits: self.limits, digest };
         blocking(move || {
-            let root = below(&trees)?;
+            let root = snapshots::merged_or_none(&trees)?;
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
             // The layers below are there, so that nothing is left to do but for what they look like.
@@ -366,7 +366,7 @@ impl Unpack {
         if applied.deferred.is_empty() {
             return Ok(());
         }
-        let root = below(trees)?;
+        let root = snapshots::merged_or_none(trees)?;
         let tree = self.open()?;
         match self.settled(bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref()))? {
             Settled::Done => Ok(()),
@@ -393,14 +393,6 @@ impl Unpack {
             digest: self.digest.to_string(),
             source: Arc::new(source),
         })
-    }
-}
-
-/// The layers below as one tree, when there are any.
-fn below(trees: &[PathBuf]) -> Result<Option<shim_rootfs::Root>> {
-    match trees {
-        [] => Ok(None),
-        trees => Ok(Some(snapshots::merged(trees)?)),
     }
 }
 

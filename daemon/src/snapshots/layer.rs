@@ -205,3 +205,11 @@ pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
         .map(shim_rootfs::Root::new)
         .map_err(|error| failed(std::io::Error::other(error)))
 }
+
+/// As [`merged`], of what may be no trees at all.
+///
+/// # Errors
+/// Trees that can't be mounted.
+pub(crate) fn merged_or_none(trees: &[PathBuf]) -> Result<Option<shim_rootfs::Root>> {
+    if trees.is_empty() { Ok(None) } else { merged(trees).map(Some) }
+}

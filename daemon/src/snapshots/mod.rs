@@ -23,7 +23,7 @@ use crate::time::Time;
 
 use durability::Durability;
 pub use layer::{LAYER_LABEL, Unpacking};
-pub(crate) use layer::merged;
+pub(crate) use layer::{merged, merged_or_none};
 use overlayfs::Overlayfs;
 pub use overlayfs::{Layers, Mount, Usage};
 
