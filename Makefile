@@ -13,7 +13,9 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # Debian's names of what is needed to build, to run and to test.
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
-BENCH_PACKAGES := containerd runc podman conmon busybox-static
+# Peers of the tests: a registry, what reads and writes its images, and a system that fits in one file.
+TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl
+BENCH_PACKAGES := containerd runc podman conmon debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
 # is static, has a profile of its own (`panic` can't be set per package) and so its own directory.
@@ -27,7 +29,7 @@ define put
 	@cp $(1) $(2).new && mv -f $(2).new $(2)
 endef
 
-.PHONY: help build build-test run test unit bench lint deps bench-deps toolchain install uninstall clean
+.PHONY: help build build-test run test unit bench lint deps test-deps bench-deps toolchain install uninstall clean
 
 help:
 	@echo 'make run      the main job, shown on this machine as a transcript (root)'
@@ -46,8 +48,11 @@ toolchain:
 deps:
 	@integration/deps.sh $(PACKAGES)
 
+test-deps:
+	@integration/deps.sh $(TEST_PACKAGES)
+
 bench-deps:
-	@integration/deps.sh $(BENCH_PACKAGES)
+	@integration/deps.sh $(TEST_PACKAGES) $(BENCH_PACKAGES)
 
 build: toolchain deps
 	$(BUILD) -p bosund -p bosun-ctl
@@ -58,7 +63,7 @@ build: toolchain deps
 	$(call put,$(SHIM_BUILT),bin/bosun-shim)
 
 # The same two with failpoints compiled in: only tests run them.
-build-test: toolchain deps
+build-test: toolchain deps test-deps
 	$(BUILD) -p bosund --features bosund/failpoints
 	$(BUILD_SHIM) --features bosun-shim/failpoints
 	@mkdir -p bin/failpoints

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bosun_proto::v1;
 use bosun_proto::v1::containers_client::ContainersClient;
+use bosun_proto::v1::content_client::ContentClient;
 use bosun_proto::v1::events_client::EventsClient;
+use bosun_proto::v1::files_client::FilesClient;
+use bosun_proto::v1::images_client::ImagesClient;
 use bosun_proto::v1::io_client::IoClient;
 use bosun_proto::v1::snapshots_client::SnapshotsClient;
 use bosun_proto::v1::system_client::SystemClient;
@@ -69,6 +72,21 @@ impl Api {
     }
 
     #[must_use]
+    pub fn content(&self) -> ContentClient<Channel> {
+        ContentClient::new(self.channel())
+    }
+
+    #[must_use]
+    pub fn images(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel())
+    }
+
+    #[must_use]
+    pub fn files(&self) -> FilesClient<Channel> {
+        FilesClient::new(self.channel())
+    }
+
+    #[must_use]
     pub fn events(&self) -> EventsClient<Channel> {
         EventsClient::new(self.channel())
     }
@@ -111,6 +129,32 @@ impl Api {
             .unwrap_or_else(|status| panic!("List: {status}"))
             .into_inner()
             .containers
+    }
+
+    /// An image's record by its name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    #[must_use]
+    pub fn image(&self, name: &str) -> v1::Image {
+        let request = v1::GetImageRequest { image: name.to_owned(), platform: String::new() };
+        self.wait(async { self.images().get(request).await })
+            .unwrap_or_else(|status| panic!("Get {name}: {status}"))
+            .into_inner()
+    }
+
+    /// Names of all images.
+    ///
+    /// # Panics
+    /// When the daemon can't say.
+    #[track_caller]
+    #[must_use]
+    pub fn image_names(&self) -> Vec<String> {
+        let request = v1::ListImagesRequest { filters: Vec::new() };
+        let answer = self.wait(async { self.images().list(request).await });
+        let images = answer.unwrap_or_else(|status| panic!("List: {status}")).into_inner().images;
+        images.into_iter().map(|image| image.name).collect()
     }
 
     /// Creates a container.

@@ -3,6 +3,8 @@
 //! Going out of scope is part of every test: what containers are left are removed the way a user
 //! does it, the daemon is asked to stop, and whatever remains on the machine fails the test.
 
+mod images;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -48,6 +50,7 @@ pub struct Settings {
     arguments: Vec<String>,
     netns: Option<Arc<NetNs>>,
     log_level: Option<&'static str>,
+    disk: Option<u32>,
 }
 
 impl Settings {
@@ -75,6 +78,20 @@ impl Settings {
     #[must_use]
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = Some(level);
+        self
+    }
+
+    /// A variable of bosund's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Its root on a disk of so many megabytes, in memory, that only it sees and that goes with it.
+    #[must_use]
+    pub fn disk(mut self, megabytes: u32) -> Self {
+        self.disk = Some(megabytes);
         self
     }
 
@@ -128,6 +145,7 @@ impl Settings {
             environment: self.environment,
             arguments: self.arguments,
             log_level: self.log_level.unwrap_or("debug"),
+            disk: self.disk,
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -156,6 +174,7 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     log_level: &'static str,
+    disk: Option<u32>,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -181,11 +200,22 @@ impl Daemon {
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = self.netns.command(&self.bosund);
+        let mut command = match self.disk {
+            None => self.netns.command(&self.bosund),
+            Some(megabytes) => {
+                // Programs that become each other: the daemon is the process that was started.
+                let script = "mkdir -p \"$2\"; mount -t tmpfs -o \"size=$1m,mode=0700\" disk \"$2\"; shift 2; exec \"$@\"";
+                let mut command = self.netns.command("unshare");
+                command.args(["-m", "--", "/bin/sh", "-ec", script, "sh"]);
+                command.arg(megabytes.to_string()).arg(&self.place.root).arg(&self.bosund);
+                command
+            }
+        };
         command.arg("--root").arg(&self.place.root).arg("--state").arg(&self.place.state);
         command.arg("--shim").arg(&self.shim).args(["--log-level", self.log_level]);
         command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
-        command.args(["--subnet", &self.place.subnet]).args(&self.arguments);
+        command.args(["--subnet", &self.place.subnet]).arg("--certs-dir").arg(self.certs_dir());
+        command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
@@ -250,6 +280,11 @@ impl Daemon {
     /// The failpoint that shall strike from the next start on.
     pub fn set_failpoint(&mut self, configuration: &str) {
         self.environment = vec![("FAILPOINTS".to_owned(), configuration.to_owned())];
+    }
+
+    /// A variable of its environment, from the next start on.
+    pub fn add_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// From the next start on.
@@ -443,6 +478,9 @@ impl Daemon {
         let ids = self.ctl("ps -a -q --no-trunc").text().replace('\n', " ");
         if !ids.is_empty() {
             self.ctl(&format!("rm -f {ids}")).ok();
+        }
+        for name in self.api().image_names() {
+            self.ctl(&format!("rmi -f {name}")).ok();
         }
         self.expect_nothing_left();
         let status = self.terminate();

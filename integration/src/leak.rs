@@ -151,6 +151,14 @@ fn files(place: &Place) -> Vec<PathBuf> {
     left
 }
 
+/// Blobs, ingests, snapshots and what waits for its removal, in a daemon's root.
+#[must_use]
+pub fn stored_files(root: &Path) -> Vec<PathBuf> {
+    let places = ["content/blobs/sha256", "content/ingest", "snapshots/overlayfs", "trash"];
+    let found = places.iter().flat_map(|place| entries(&root.join(place)));
+    found.map(|path| path.strip_prefix(root).map(Path::to_owned).unwrap_or(path)).collect()
+}
+
 fn entries(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     entries.flatten().map(|entry| entry.path()).collect()

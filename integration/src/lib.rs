@@ -7,7 +7,14 @@
 //! | [`terminal`] | the same on a pseudo terminal, as a person has it |
 //! | [`api`] | the gRPC API over the daemon's socket |
 //! | [`netns`] | network namespaces, and running code inside one |
-//! | [`http`] | one GET, from inside a network namespace |
+//! | [`http`] | one request, from inside a network namespace |
+//! | [`http_server`] | a server there whose every byte a test decides |
+//! | [`tar`] | tars as data, also those that no tool would write |
+//! | [`image`] | images as data |
+//! | [`archive`] | images in files: OCI layouts, OCI and docker archives |
+//! | [`registry`] | Debian's docker-registry: plain, with TLS, with passwords, with tokens |
+//! | [`fake_registry`] | one that misbehaves as it is told |
+//! | [`tree`] | whole trees of files, compared |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
 //! | [`wait`] | conditions with deadlines; nothing here sleeps blindly |
@@ -16,11 +23,18 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod archive;
 pub mod ctl;
 pub mod daemon;
+pub mod fake_registry;
 pub mod http;
+pub mod http_server;
+pub mod image;
 pub mod leak;
 pub mod netns;
 pub mod process;
+pub mod registry;
+pub mod tar;
 pub mod terminal;
+pub mod tree;
 pub mod wait;

@@ -131,6 +131,20 @@ impl Process {
         })
     }
 
+    /// The most memory that it has had, in kilobytes.
+    #[must_use]
+    pub fn peak_memory(self) -> Option<u64> {
+        self.status("VmHWM")?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// From now on the peak counts anew (proc(5), clear_refs).
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn forget_peak_memory(self) {
+        fs::write(self.path("clear_refs"), "5").expect("a process of ours");
+    }
+
     /// Ends it, and leaves it to its parent to reap.
     pub fn kill(self) {
         if let Some(pid) = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw) {

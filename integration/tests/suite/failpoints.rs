@@ -28,7 +28,7 @@ fn names(directory: &str) -> BTreeSet<String> {
     found
 }
 
-fn of_operation(directory: &str, operation: &str) -> Vec<String> {
+pub(crate) fn of_operation(directory: &str, operation: &str) -> Vec<String> {
     let side = if directory == "shim" { "shim" } else { "daemon" };
     let start = format!("{side}.{operation}.");
     let found: Vec<_> =

@@ -62,13 +62,6 @@ fn a_missing_one_is_named() {
 }
 
 #[test]
-fn an_image_is_refused_until_images_exist() {
-    let daemon = Daemon::start();
-    let output = daemon.ctl("run --rm alpine /bin/true");
-    output.fails(125, &["alpine", "--rootfs"]);
-}
-
-#[test]
 fn the_hosts_tree_comes_with_a_word_of_warning() {
     let daemon = Daemon::start();
     let output = daemon.ctl("run -d --net none --rootfs / /bin/true");

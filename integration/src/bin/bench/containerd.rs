@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use integration::netns::NetNs;
 use integration::process::Process;
 use integration::wait;
 use tempfile::TempDir;
@@ -106,6 +107,25 @@ impl Containerd {
             )));
         }
         begin.elapsed().as_secs_f64()
+    }
+
+    /// A pull of an image with its unpacking; the client, which downloads, is in the namespace.
+    pub(crate) fn pull(&self, netns: &NetNs, name: &str) -> Duration {
+        let ctr = self.ctr(&format!("images pull --plain-http {name}"));
+        let mut inside = netns.command(ctr.get_program());
+        time(inside.args(ctr.get_args()))
+    }
+
+    pub(crate) fn import(&self, file: &Path) -> Duration {
+        time(&mut self.ctr(&format!("images import {}", file.display())))
+    }
+
+    /// Images and all that they had.
+    pub(crate) fn remove_images(&self) {
+        let output = self.ctr("images ls -q").output().expect("ctr is installed");
+        for name in String::from_utf8_lossy(&output.stdout).lines() {
+            time(&mut self.ctr(&format!("images rm --sync {name}")));
+        }
     }
 
     /// Names of the tasks that run; none when it doesn't answer.

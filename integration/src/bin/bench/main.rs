@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 mod containerd;
+mod debian;
+mod images;
 mod measure;
 mod ours;
 mod podman;
@@ -93,7 +95,7 @@ fn main() {
 
 type Measure = fn(&mut Bench);
 
-const ROWS: [(&str, Measure); 9] = [
+const ROWS: [(&str, Measure); 11] = [
     ("run", run_from_the_command_line),
     ("publish", run_with_a_published_port),
     ("api", over_the_api),
@@ -103,6 +105,8 @@ const ROWS: [(&str, Measure); 9] = [
     ("log", log_throughput),
     ("memory", memory_of_idle_shims),
     ("restart", restart_of_the_daemon),
+    ("pull", images::pull_and_unpack),
+    ("import", images::import_and_unpack),
 ];
 
 fn run_from_the_command_line(bench: &mut Bench) {

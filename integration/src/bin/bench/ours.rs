@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bosun_proto::v1;
 use bosun_proto::v1::containers_client::ContainersClient;
 use integration::daemon::{Daemon, Settings};
+use integration::netns::NetNs;
 use integration::process::Process;
 use integration::wait;
 use tonic::transport::Channel;
@@ -123,6 +124,25 @@ impl Ours {
         assert_eq!(u64::try_from(written).ok(), Some(lines), "lines in the log file");
         self.daemon.ctl("rm -f log").ok();
         (seconds, u32::try_from(most).map_or(f64::MAX, f64::from))
+    }
+
+    pub(crate) fn netns(&self) -> &NetNs {
+        self.daemon.netns()
+    }
+
+    pub(crate) fn pull(&self, name: &str) -> Duration {
+        time(&mut self.daemon.client().command(&format!("pull -q {name}")))
+    }
+
+    pub(crate) fn import(&self, file: &Path) -> Duration {
+        time(&mut self.daemon.client().command(&format!("load -q -i {}", file.display())))
+    }
+
+    /// Images and all that they had.
+    pub(crate) fn remove_images(&self) {
+        for name in self.daemon.api().image_names() {
+            self.daemon.ctl(&format!("rmi {name}")).ok();
+        }
     }
 
     pub(crate) fn daemon_process(&self) -> Process {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use integration::netns::NetNs;
 use integration::process::Process;
 use tempfile::TempDir;
 
@@ -27,13 +28,28 @@ impl Podman {
     }
 
     fn podman(&self, words: &str) -> Command {
+        self.with_driver("vfs", words)
+    }
+
+    /// A pull of an image with its unpacking.
+    pub(crate) fn pull(&self, netns: &NetNs, name: &str) -> Duration {
+        let podman = self.with_driver("overlay", &format!("pull --tls-verify=false -q {name}"));
+        let mut inside = netns.command(podman.get_program());
+        time(inside.args(podman.get_args()))
+    }
+
+    pub(crate) fn remove_images(&self) {
+        time(&mut self.with_driver("overlay", "rmi --all --force"));
+    }
+
+    fn with_driver(&self, driver: &str, words: &str) -> Command {
         let at = |name: &str| self.directory.path().join(name);
         let mut command = Command::new("podman");
         command
             .arg("--root")
-            .arg(at("root"))
+            .arg(at(&format!("root-{driver}")))
             .arg("--runroot")
-            .arg(at("run"))
+            .arg(at(&format!("run-{driver}")))
             .arg("--tmpdir")
             .arg(at("tmp"));
         command.args([
@@ -44,7 +60,7 @@ impl Podman {
             "--events-backend",
             "none",
         ]);
-        command.args(["--storage-driver", "vfs"]).args(integration::ctl::split(words));
+        command.args(["--storage-driver", driver]).args(integration::ctl::split(words));
         command
     }
 
