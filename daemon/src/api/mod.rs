@@ -77,7 +77,7 @@ async fn change<M: Message, F>(
     work: impl FnOnce(String) -> F,
 ) -> Result<(), Status>
 where
-    F: Future<Output = crate::Result<()>>,
+    F: Future<Output = crate::Result<()>> + Send,
 {
     let request = convert::request(call.metadata(), method, request_id, call.get_ref())?;
     let work = work(request.namespace.to_string());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bosun_image::Platform;
+use futures::future::BoxFuture;
 use shim_wire::attach::Hello;
 use shim_wire::id::Id;
 
@@ -71,8 +72,11 @@ impl Supervisor {
     pub async fn once(
         &self,
         request: &Request,
-        work: impl Future<Output = Result<String>>,
+        work: impl Future<Output = Result<String>> + Send,
     ) -> Result<String> {
+        // Boxed: what callers have in there would be part of their own types otherwise, and those
+        // of calls within calls take the compiler minutes.
+        let work: BoxFuture<'_, Result<String>> = Box::pin(work);
         self.requests.once(&self.core.store, request, work).await
     }
 

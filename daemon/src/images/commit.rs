@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use bosun_image::{Descriptor, Digest, Draft, Execution, History, Reference, media_type};
+use futures::FutureExt;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
@@ -44,24 +45,24 @@ impl Images {
     /// # Errors
     /// A file that can't be read, a change that is none, a full disk.
     pub async fn commit(&self, namespace: &str, commit: Commit) -> Result<String> {
-        self.with_lease(namespace, &Board::default(), async |job: &Job| {
+        let work = |job: Job| async move {
             let digest: Digest = commit.image.id.parse()?;
             let below = self.content.read(namespace, &digest, bosun_image::MAX_DOCUMENT as u64);
             let below = below.await?;
             let manifest: Digest = commit.image.manifest.parse()?;
             let mut layers = self.layers_of(namespace, &manifest).await?;
-            let (layer, diff_id) = self.write_layer(job, &commit).await?;
+            let (layer, diff_id) = self.write_layer(&job, &commit).await?;
             layers.push(layer);
             let config = describe(&below, &commit, diff_id, &digest)?;
-            let target = self.put_image(job, config, layers).await?;
+            let target = self.put_image(&job, config, layers).await?;
             let name = match &commit.reference {
                 Some(reference) => reference.clone(),
                 None => unnamed(&target.digest)?,
             };
             self.name(namespace, &name, &target, BTreeMap::new(), "commit").await?;
             Ok(name.name())
-        })
-        .await
+        };
+        self.with_lease(namespace, &Board::default(), |job| work(job).boxed()).await
     }
 
     async fn layers_of(&self, namespace: &str, manifest: &Digest) -> Result<Vec<Descriptor>> {

@@ -15,6 +15,7 @@ use bosun_image::{
 use bosun_layer::compress::Decoder;
 use bosun_layer::tar::{Chunk, Entry, Kind as FileKind, Reader as Tar};
 use bytes::Bytes;
+use futures::FutureExt;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -94,7 +95,7 @@ impl Images {
         bytes: pipe::Reader,
     ) -> Result<Imported> {
         let board = Board::default();
-        self.with_lease(namespace, &board, async |job: &Job| {
+        let work = |job: Job| async move {
             let source = Peeked::of(bytes).await?;
             let is_of_images = match import.kind {
                 ImportKind::Auto => source.is_image_archive(),
@@ -102,11 +103,11 @@ impl Images {
                 ImportKind::Rootfs => false,
             };
             match is_of_images {
-                true => self.import_images(job, &import, source).await,
-                false => self.import_rootfs(job, &import, source).await,
+                true => self.import_images(&job, &import, source).await,
+                false => self.import_rootfs(&job, &import, source).await,
             }
-        })
-        .await
+        };
+        self.with_lease(namespace, &board, |job| work(job).boxed()).await
     }
 
     async fn import_images(&self, job: &Job, import: &Import, source: Peeked) -> Result<Imported> {

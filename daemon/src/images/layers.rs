@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use bosun_image::{Descriptor, Digest};
 use bosun_layer::{Applied, Below, Limits, Settled};
-use futures::future::{join, join_all};
+use futures::FutureExt;
+use futures::future::{BoxFuture, join, join_all};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::{oneshot, watch};
 
@@ -43,12 +44,12 @@ pub(super) struct Layer {
 /// Where blobs come from that are not here.
 pub(super) trait Origin: Sync {
     /// Brings a blob into the store. As soon as its first bytes are there, they may be read along.
-    fn bring(
-        &self,
-        job: &Job,
-        blob: &Descriptor,
+    fn bring<'a>(
+        &'a self,
+        job: &'a Job,
+        blob: &'a Descriptor,
         follow: Option<oneshot::Sender<Source>>,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> BoxFuture<'a, Result<()>>;
 }
 
 /// What a piece of work on an image is done for.
@@ -154,7 +155,7 @@ impl Images {
             .zip(below)
             .map(|((layer, done), below)| {
                 let work = self.unpack_layer(job, layer, origin, done, below);
-                (layer.blob.size, job.part(work))
+                (layer.blob.size, job.part(work).boxed())
             })
             .collect();
         // The longest work first, so that it does not come last and alone.
@@ -275,11 +276,11 @@ impl Images {
         if self.snapshots.has(namespace, &name, None).await? {
             return Ok(name);
         }
-        self.with_lease(namespace, &Board::default(), async |job: &Job| {
-            self.unpack_layers(job, &layers, &AtHome(self)).await?;
+        let work = async |job: Job| {
+            self.unpack_layers(&job, &layers, &AtHome(self)).await?;
             self.keep_unpacked(namespace, digest, &layers).await
-        })
-        .await?;
+        };
+        self.with_lease(namespace, &Board::default(), |job| work(job).boxed()).await?;
         Ok(name)
     }
 
@@ -341,18 +342,21 @@ impl Images {
 pub(super) struct AtHome<'a>(pub &'a Images);
 
 impl Origin for AtHome<'_> {
-    async fn bring(
-        &self,
-        job: &Job,
-        blob: &Descriptor,
+    fn bring<'a>(
+        &'a self,
+        job: &'a Job,
+        blob: &'a Descriptor,
         follow: Option<oneshot::Sender<Source>>,
-    ) -> Result<()> {
-        let file = self.0.content.open(&job.namespace, &blob.digest).await?;
-        if let Some(follow) = follow {
-            // Who does not want it any more has an error of its own.
-            let _ = follow.send(Source::Whole(file));
-        }
-        Ok(())
+    ) -> BoxFuture<'a, Result<()>> {
+        let bring = async move {
+            let file = self.0.content.open(&job.namespace, &blob.digest).await?;
+            if let Some(follow) = follow {
+                // Who does not want it any more has an error of its own.
+                let _ = follow.send(Source::Whole(file));
+            }
+            Ok(())
+        };
+        bring.boxed()
     }
 }
 

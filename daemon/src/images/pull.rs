@@ -6,7 +6,8 @@ use std::time::Duration;
 use bosun_image::{Config, Descriptor, Digest, Document, Kind, MAX_DEPTH, Manifest, Reference};
 use bosun_registry::{Credentials, Repository};
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::layers::{Job, Layer, Origin, Source, first_error};
@@ -66,7 +67,8 @@ impl Images {
     /// # Errors
     /// The registry's; what it has is no image, or not what its digest says; the disk is full.
     pub async fn pull(&self, namespace: &str, pull: Pull, board: &Board) -> Result<Pulled> {
-        self.with_lease(namespace, board, async |job: &Job| self.pull_held(job, pull).await).await
+        let work = |job: Job| async move { self.pull_held(&job, pull).await };
+        self.with_lease(namespace, board, |job| work(job).boxed()).await
     }
 
     async fn pull_held(&self, job: &Job, pull: Pull) -> Result<Pulled> {
@@ -107,7 +109,7 @@ impl Images {
         let others = part.manifest.layers.iter().filter(is_other);
         let others: Vec<_> = others
             .map(|blob| {
-                job.part(async {
+                job.part(async move {
                     download.bring(job, blob, None).await?;
                     job.board.done(blob);
                     Ok(())
@@ -231,6 +233,40 @@ impl Download<'_> {
         }
     }
 
+    /// Takes a blob that somebody has, or downloads it; one at a time for each.
+    async fn bring_one(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        follow: Option<oneshot::Sender<Source>>,
+    ) -> Result<()> {
+        let content = &self.images.content;
+        job.board.set(blob, Status::Waiting, 0);
+        let _turn = self.images.blobs.wait(blob.digest.clone()).await;
+        let labels = BTreeMap::from([self.source.clone()]);
+        let known = content.adopt(&job.namespace, &blob.digest, labels, job.lease.clone()).await?;
+        if let Some(size) = known {
+            if size != blob.size {
+                let (wanted, got) = (blob.size.to_string(), size.to_string());
+                let reference = blob.digest.to_string();
+                let wrong = Error::IngestMismatch { reference, what: "size", wanted, got };
+                return Err(self.named(blob, wrong));
+            }
+            job.board.set(blob, Status::Exists, size);
+            if let Some(follow) = follow {
+                let file = content.open(&job.namespace, &blob.digest).await?;
+                let _ = follow.send(Source::Whole(file));
+            }
+            return Ok(());
+        }
+        let permit = self.transfers.acquire().await.map_err(|_| Error::Stopping)?;
+        let outcome = self.download(job, blob, follow).await;
+        drop(permit);
+        outcome?;
+        job.board.set(blob, Status::Downloaded, blob.size);
+        Ok(())
+    }
+
     /// Downloads into an ingest, from where an earlier attempt left it.
     async fn download(
         &self,
@@ -316,37 +352,13 @@ impl Download<'_> {
 }
 
 impl Origin for Download<'_> {
-    async fn bring(
-        &self,
-        job: &Job,
-        blob: &Descriptor,
+    fn bring<'a>(
+        &'a self,
+        job: &'a Job,
+        blob: &'a Descriptor,
         follow: Option<oneshot::Sender<Source>>,
-    ) -> Result<()> {
-        let content = &self.images.content;
-        job.board.set(blob, Status::Waiting, 0);
-        let _turn = self.images.blobs.wait(blob.digest.clone()).await;
-        let labels = BTreeMap::from([self.source.clone()]);
-        let known = content.adopt(&job.namespace, &blob.digest, labels, job.lease.clone()).await?;
-        if let Some(size) = known {
-            if size != blob.size {
-                let (wanted, got) = (blob.size.to_string(), size.to_string());
-                let reference = blob.digest.to_string();
-                let wrong = Error::IngestMismatch { reference, what: "size", wanted, got };
-                return Err(self.named(blob, wrong));
-            }
-            job.board.set(blob, Status::Exists, size);
-            if let Some(follow) = follow {
-                let file = content.open(&job.namespace, &blob.digest).await?;
-                let _ = follow.send(Source::Whole(file));
-            }
-            return Ok(());
-        }
-        let permit = self.transfers.acquire().await.map_err(|_| Error::Stopping)?;
-        let outcome = self.download(job, blob, follow).await;
-        drop(permit);
-        outcome?;
-        job.board.set(blob, Status::Downloaded, blob.size);
-        Ok(())
+    ) -> BoxFuture<'a, Result<()>> {
+        self.bring_one(job, blob, follow).boxed()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use bosun_image::{Descriptor, Reference};
+use futures::future::BoxFuture;
 
 use super::Images;
 use super::layers::Job;
@@ -29,18 +30,17 @@ impl Images {
     ///
     /// # Errors
     /// The work's own.
-    pub(super) async fn with_lease<T>(
+    pub(super) async fn with_lease<'w, T>(
         &self,
         namespace: &str,
         board: &Board,
-        work: impl AsyncFnOnce(&Job) -> Result<T>,
+        work: impl FnOnce(Job) -> BoxFuture<'w, Result<T>>,
     ) -> Result<T> {
         let id = format!("work-{}", &random_id()[..16]);
         let labels = BTreeMap::from([(WORK_LABEL.to_owned(), String::new())]);
         let expires_at = (SystemTime::now() + LONGEST).into();
         let lease = self.leases.create(namespace, &id, labels, Some(expires_at)).await?;
-        let job = Job::new(namespace, Some(lease.clone()), board);
-        let outcome = work(&job).await;
+        let outcome = work(Job::new(namespace, Some(lease.clone()), board)).await;
         match &outcome {
             Err(error) if error.is_passing() => {
                 let until = (SystemTime::now() + RETRY).into();
