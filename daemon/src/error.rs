@@ -128,6 +128,8 @@ pub enum Error {
     NoPlatform { name: String, platform: String, there: Vec<String> },
     #[error("image {name}: its indexes lie in each other deeper than {}", bosun_image::MAX_DEPTH)]
     NestedTooDeep { name: String },
+    #[error("image {name}: its indexes lead to more than {limit} manifests")]
+    TooManyDocuments { name: String, limit: usize },
     #[error("{digest}: {source}")]
     BadImage { digest: String, source: Arc<bosun_image::Error> },
     #[error(

@@ -24,6 +24,7 @@
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
 //! | `container` | records, states, runs, recovery |
 //! | `requests`, `turns` | repeated calls; one at a time |
+//! | `trees`, `pipe` | files that containers made; archives on their way |
 //! | `logs` | reading what shims write |
 //! | `api` | the gRPC faces |
 //!
@@ -51,6 +52,7 @@ pub mod snapshots;
 pub mod spec;
 pub mod store;
 pub mod time;
+pub mod trees;
 pub mod turns;
 
 use std::future::Future;

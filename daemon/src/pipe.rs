@@ -47,8 +47,13 @@ pub fn into() -> (Sender, Reader) {
 }
 
 impl Sender {
-    /// Gives a part; false when nobody reads any more.
-    pub async fn send(&self, part: Bytes) -> bool {
+    /// Gives a part, however large; false when nobody reads any more.
+    pub async fn send(&self, mut part: Bytes) -> bool {
+        while part.len() > PART {
+            if self.0.send(Some(part.split_to(PART))).await.is_err() {
+                return false;
+            }
+        }
         self.0.send(Some(part)).await.is_ok()
     }
 

@@ -141,9 +141,10 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::FailedPrecondition, Some("IMAGE_IN_USE"))
         }
         Error::ImageName(_) | Error::BadArchive { .. } => (Code::InvalidArgument, None),
-        Error::NestedTooDeep { .. } | Error::BadImage { .. } | Error::DiffId { .. } => {
-            (Code::FailedPrecondition, Some("BAD_IMAGE"))
-        }
+        Error::NestedTooDeep { .. }
+        | Error::TooManyDocuments { .. }
+        | Error::BadImage { .. }
+        | Error::DiffId { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Error::Layer { source, .. } => layer_code(source),
         Error::Archive { source } => match layer_code(source) {
             (Code::FailedPrecondition, _) => (Code::InvalidArgument, None),

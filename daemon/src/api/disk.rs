@@ -1,7 +1,7 @@
 //! What takes how much of the disk, and how to get it back.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bosun_proto::v1;
@@ -12,6 +12,7 @@ use crate::container::{Phase, Supervisor};
 use crate::error::{Error, Result};
 use crate::gc::{Item, Mode, Without};
 use crate::store::Kind;
+use crate::trees;
 
 /// Adds up what there is, by kind.
 ///
@@ -38,7 +39,7 @@ pub(super) async fn usage(
     let snapshots = trees(supervisor, name, &garbage).await?;
     images.size = content.size + snapshots.size;
     images.reclaimable = free.blobs + free.snapshots;
-    let ingests = core.content.idle_ingests(name, Duration::ZERO, true).await?;
+    let ingests = core.content.idle_ingests(name, Duration::ZERO, &[], true).await?;
     let open = core.content.ingests(name).await?;
     let ingests = v1::DiskUsage {
         count: open.len() as u64,
@@ -168,18 +169,7 @@ async fn container_size(supervisor: &Supervisor, namespace: &Id, id: &str) -> Re
     };
     let Ok(id) = id.parse::<Id>() else { return Ok(own) };
     let directory: PathBuf = core.layout.container_dir(namespace, &id).path().to_owned();
-    let files = tokio::task::spawn_blocking(move || size_of(&directory)).await;
-    Ok(own + files.unwrap_or(0))
-}
-
-/// Bytes on disk below a directory; what can't be seen takes nothing.
-fn size_of(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    let own = metadata.blocks() * 512;
-    if !metadata.is_dir() {
-        return own;
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    own + entries.map(|entry| size_of(&entry.path())).sum::<u64>()
+    let files = tokio::task::spawn_blocking(move || trees::usage(&directory)).await;
+    // What can't be seen takes nothing.
+    Ok(own + files.ok().and_then(std::result::Result::ok).map_or(0, |usage| usage.size))
 }

@@ -466,7 +466,8 @@ async fn image_message(core: &Core, namespace: &str, found: &Found) -> CoreResul
     if let Some(image) = &found.image {
         let chain_id = image.chain_id().filter(|_| found.unpacked).map(|id| id.to_string());
         let unpacked_size = match &chain_id {
-            Some(name) => core.snapshots.chain_usage(namespace, name).await?.size,
+            // It may have gone since.
+            Some(name) => core.snapshots.chain_size(namespace, name).await.unwrap_or(0),
             None => 0,
         };
         content = Some(v1::ImageContent {

@@ -228,7 +228,9 @@ impl Actor {
         }
         self.wait_until_free().await?;
         // Somebody may be writing to its files.
-        let _turn = self.core.trees.wait(self.key.clone()).await;
+        let turn = tokio::time::timeout(LET_GO, self.core.trees.wait(self.key.clone())).await;
+        let _turn =
+            turn.map_err(|_| Error::StillHeld { id: self.label(), seconds: LET_GO.as_secs() })?;
         let Begin { committed, peer, hello, owners } = begin;
         let (attempt, start) = match committed {
             Some(start) => (record.run.attempts(), Start { peer, hello, ..start }),

@@ -33,6 +33,7 @@ use crate::shim::{self, Attached, Client, Launch, ShimProcess};
 use crate::snapshots::Layers;
 use crate::spec::{self, NetworkMode, PlanPlace};
 use crate::time::Time;
+use crate::trees;
 
 /// How long a released shim has to let go of the mount namespace: tearing an overlay down writes its
 /// upper layer back.
@@ -409,11 +410,8 @@ async fn in_cgroup(
 }
 
 fn remove_tree(path: &Path) {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "not removed");
-        }
-        Ok(()) | Err(_) => {}
+    if let Err(error) = trees::remove(path) {
+        tracing::warn!(path = %path.display(), %error, "not removed");
     }
 }
 

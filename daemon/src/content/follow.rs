@@ -47,6 +47,20 @@ pub struct Follower {
 #[error("the download broke off")]
 pub(super) struct Torn;
 
+/// Whether an error comes from a writer that went away.
+#[must_use]
+pub fn is_torn(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<Torn>() || inner.is_some_and(|inner| is_torn(inner)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 impl Growth {
     pub(super) fn new(received: u64) -> Self {
         let state = Mutex::new(State { received, end: End::Open });
@@ -150,6 +164,7 @@ mod tests {
         let mut follower = reader(&file, &growth);
         let mut text = Vec::new();
         let error = follower.read_to_end(&mut text).unwrap_err();
+        assert!(is_torn(&error) && !is_torn(&io::Error::other(error.to_string())));
         assert_eq!(
             (text.as_slice(), error.to_string().as_str()),
             (&b"half"[..], "the download broke off")

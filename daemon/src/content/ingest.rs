@@ -122,7 +122,13 @@ impl Writer {
     ) -> Result<Self> {
         let home = ingests.join(&claim.name);
         let description = match read_description(&home) {
-            Some(known) => merge(known, wanted)?,
+            Some(known) => {
+                let merged = merge(known.clone(), wanted)?;
+                if merged != known {
+                    describe(&home, &merged)?;
+                }
+                merged
+            }
             None => begin(&home, wanted)?,
         };
         let path = home.join(DATA);
@@ -311,10 +317,16 @@ fn begin(home: &Path, description: Description) -> Result<Description> {
     let made = DirBuilder::new().mode(0o700).create(home);
     made.map_err(Error::file("make directory of ingest", home))?;
     fail::fail_point!("daemon.content.after_ingest_directory");
-    let path = home.join(DESCRIPTION);
-    let text = serde_json::to_vec(&description).map_err(crate::store::Error::from)?;
-    std::fs::write(&path, text).map_err(Error::file("describe ingest", &path))?;
+    describe(home, &description)?;
     Ok(description)
+}
+
+/// Writes what an ingest is to become, whole or not at all.
+fn describe(home: &Path, description: &Description) -> Result<()> {
+    let (path, new) = (home.join(DESCRIPTION), home.join("ingest.new"));
+    let text = serde_json::to_vec(description).map_err(crate::store::Error::from)?;
+    std::fs::write(&new, text).map_err(Error::file("describe ingest", &new))?;
+    std::fs::rename(&new, &path).map_err(Error::file("describe ingest", &path))
 }
 
 /// What was known, and what this writer adds to it.

@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 use bosun_image::Digest;
 use bytes::Bytes;
 
-pub use follow::Follower;
+pub use follow::{Follower, is_torn};
 pub use ingest::{Description, Ingest, Writer};
 
 use crate::error::{Error, Result};
@@ -167,8 +167,13 @@ impl Content {
                 Ok(_) | Err(_) => write_blob(&path, &blobs, &data),
             })
             .await?;
-            if self.record(&claim, &digest, size).await? {
-                return Ok(digest);
+            match self.record(&claim, &digest, size).await {
+                Ok(true) => return Ok(digest),
+                Ok(false) => {}
+                Err(error) => {
+                    self.forget(&digest).await;
+                    return Err(error);
+                }
             }
         }
     }
@@ -275,13 +280,25 @@ impl Content {
                 Ok(writer)
             })
             .await?;
-            if self.record(writer.description(), &digest, size).await? {
-                break;
+            match self.record(writer.description(), &digest, size).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    self.forget(&digest).await;
+                    return Err(error);
+                }
             }
         }
         fail::fail_point!("daemon.content.before_ingest_removal");
         off_the_loop(move || writer.discard()).await?;
         Ok((digest, size))
+    }
+
+    /// A file whose row could not be committed, on a full disk say, is nobody's.
+    async fn forget(&self, digest: &Digest) {
+        if let Err(error) = self.unlink_unneeded(vec![digest.to_string()]).await {
+            tracing::warn!(%digest, %error, "a blob without a record stays until the next start");
+        }
     }
 
     /// Commits the row of a blob whose file is in its place. False when a removal of the same blob
@@ -294,7 +311,7 @@ impl Content {
         let lease = description.lease.clone();
         self.store
             .write(move |tx| -> Result<bool> {
-                if !path.exists() {
+                if !path.metadata().is_ok_and(|file| file.len() == size) {
                     return Ok(false);
                 }
                 let row = BlobRow { digest, size, created_at, labels };
@@ -405,8 +422,8 @@ impl Content {
         .await
     }
 
-    /// Ingests that have no writer and that rested for `idle`; they are dropped, unless only asked
-    /// for.
+    /// Ingests that have no writer and that rested for `idle`, or that were to be held by a lease that
+    /// is none of `leases`; they are dropped, unless only asked for.
     ///
     /// # Errors
     /// The directory of ingests can't be read, or one can't be removed.
@@ -414,8 +431,10 @@ impl Content {
         &self,
         namespace: &str,
         idle: Duration,
+        leases: &[String],
         only_asked: bool,
     ) -> Result<Vec<Ingest>> {
+        let leases = leases.to_vec();
         let (ingests, writers) = (Arc::clone(&self.ingests), self.writers.clone());
         let namespace = namespace.to_owned();
         off_the_loop(move || {
@@ -426,7 +445,9 @@ impl Content {
                 let Ok(claim) = writers.claim(&namespace, reference) else { continue };
                 let rested =
                     SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
-                if rested < idle {
+                let lease = ingest.description.lease.as_ref();
+                let is_lost = lease.is_some_and(|lease| !leases.contains(lease));
+                if rested < idle && !is_lost {
                     continue;
                 }
                 if !only_asked {

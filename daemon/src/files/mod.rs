@@ -109,7 +109,16 @@ pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()
         let written = bosun_layer::archive_content(root.as_fd(), to, options);
         finish(written, &label, "/")
     })
-    .await
+    .await?;
+    // Of a container that was removed meanwhile, only half may have been there.
+    match handle.view().phase {
+        Phase::Removed(_) => Err(Error::Removing { id: handle.label() }),
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running(_)
+        | Phase::Exited(_)
+        | Phase::Quarantined(_) => Ok(()),
+    }
 }
 
 /// What a path leads to.
@@ -171,7 +180,7 @@ pub async fn copy_to(
     let label = handle.label();
     blocking(move || {
         let options = ExtractOptions { keep_kinds: copy.keep_kinds, owners: copy.archive_owners };
-        let path = OsStr::new(&copy.path);
+        let path = OsStr::new(copy.path.trim_start_matches('/'));
         bosun_layer::extract(from, &tree.root, path, options, &Limits::default())
             .map_err(|source| path_error(source, &label, &copy.path))
     })
@@ -199,7 +208,11 @@ pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Res
     let image = image.ok_or_else(|| Error::NoImageBelow { id: handle.label() })?;
     let (upper, lower) = layers(core, handle).await?;
     let pause = request.pause && handle.running().is_ok();
+    // One that does not run must not be started in the middle.
+    let at_rest = handle.running().is_err();
+    let _turn = if at_rest { Some(core.trees.wait(handle.key().clone()).await) } else { None };
     let commit = Commit {
+        id: record.id.clone(),
         container: handle.label(),
         options: record.options.clone(),
         image,
@@ -255,7 +268,9 @@ async fn open(core: &Core, handle: &Handle, access: Access) -> Result<Tree> {
         // It may have run, and ended, before the turn came.
         if handle.record()?.run.attempts() == attempts {
             let root = at_rest(core, handle, access).await?;
-            return Ok(Tree { root, _turn: Some(turn) });
+            // Who only reads keeps nobody from starting it.
+            let turn = Some(turn).filter(|_| access == Access::Write);
+            return Ok(Tree { root, _turn: turn });
         }
     }
 }

@@ -5,11 +5,12 @@
 //! until it is whole.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use bosun_layer::{ArchiveOptions, ExtractOptions, Limits};
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use shim_rootfs::Root;
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::layout::make_directory;
 use crate::pipe;
 use crate::snapshots;
+use crate::trees;
 
 /// Makes the volumes of a container that are not there yet.
 ///
@@ -34,12 +36,7 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
         let label = record.name.clone();
         blocking(move || {
             let half = source.with_extension("filling");
-            match std::fs::remove_dir_all(&half) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", &half)(error));
-                }
-                Ok(()) | Err(_) => {}
-            }
+            trees::remove(&half).map_err(Error::file("remove", &half))?;
             make_directory(&half, 0o755)
                 .map_err(|error| Error::file("make volume", &half)(std::io::Error::other(error)))?;
             if !trees.is_empty() {
@@ -59,27 +56,44 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
     let target = rustix::fs::open(to, flags, Mode::empty())
         .map_err(|errno| Error::file("open volume", to)(errno.into()))?;
     let target = Root::new(target);
-    let (parts, mut taken) = pipe::out();
     let (given, reader) = pipe::into();
     std::thread::scope(|scope| {
-        let written = scope.spawn(|| {
+        let written = scope.spawn(move || {
             let options = ArchiveOptions { one_mount: false };
             let (name, as_name) = (OsStr::new("."), OsStr::new("."));
-            let mut parts = bosun_layer::archive(source.as_fd(), name, as_name, parts, options)?;
-            parts.flush().map_err(bosun_layer::Error::Write)
-        });
-        scope.spawn(move || {
-            while let Some(part) = taken.blocking_recv() {
-                if !given.send_blocking(part) {
-                    return;
-                }
-            }
-            given.finish_blocking();
+            let to = BufWriter::with_capacity(PART, Given(given));
+            let to = bosun_layer::archive(source.as_fd(), name, as_name, to, options)?;
+            let failed = |error: IntoInnerError<_>| bosun_layer::Error::Write(error.into_error());
+            // Only a whole archive has an end.
+            to.into_inner().map_err(failed)?.0.finish_blocking();
+            Ok(())
         });
         let options = ExtractOptions { keep_kinds: false, owners: true };
-        let read =
-            bosun_layer::extract(reader, &target, OsStr::new("/"), options, &Limits::default());
-        let written = written.join().unwrap_or(Ok(()));
+        let limits = Limits::default();
+        let read = bosun_layer::extract(reader, &target, OsStr::new("/"), options, &limits);
+        let written = written.join().map_err(|_| Error::Stopping)?;
         written.and(read.map(drop)).map_err(|source| path_error(source, label, path))
-    })
+    })?;
+    // A volume is filled once: it must not come back empty after a power cut.
+    let synced = std::fs::File::open(to).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
+    synced.map_err(Error::file("make durable", to))
+}
+
+/// Bytes of one part.
+const PART: usize = 256 << 10;
+
+/// The giving end of a pipe, to be written to.
+struct Given(pipe::Sender);
+
+impl Write for Given {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self.0.send_blocking(Bytes::copy_from_slice(data)) {
+            true => Ok(data.len()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

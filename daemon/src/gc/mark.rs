@@ -151,6 +151,8 @@ pub fn unreachable(graph: &Graph, now: Time) -> Unreachable {
 /// What was reached, and the arrows that lead on.
 struct Marks<'a> {
     reached: HashSet<Node>,
+    /// Kept without what they lead to. Something else may still reach them.
+    kept: HashSet<Node>,
     waiting: Vec<Node>,
     images: HashMap<&'a str, &'a ImageRow>,
     blobs: HashMap<&'a str, &'a BlobRow>,
@@ -180,6 +182,7 @@ impl<'a> Marks<'a> {
         }
         Self {
             reached: HashSet::new(),
+            kept: HashSet::new(),
             waiting: Vec::new(),
             images: graph.images.iter().map(|row| (row.name.as_str(), row)).collect(),
             blobs: graph.blobs.iter().map(|row| (row.digest.as_str(), row)).collect(),
@@ -205,7 +208,7 @@ impl<'a> Marks<'a> {
                 self.keep(Node::Snapshot(parent.key.clone()));
             }
         }
-        self.reached.insert(node);
+        self.kept.insert(node);
     }
 
     fn follow(&mut self) {
@@ -254,7 +257,7 @@ impl<'a> Marks<'a> {
     }
 
     fn has(&self, node: &Node) -> bool {
-        self.reached.contains(node)
+        self.reached.contains(node) || self.kept.contains(node)
     }
 
     /// How many parents a snapshot has.
@@ -430,6 +433,13 @@ mod tests {
         assert_eq!(names(&unreachable(&graph, Time::default())), (0, vec![]));
         graph.leases = vec![lease("l", &[(FLAT, "")], ResourceKind::Content, &manifest)];
         assert_eq!(names(&unreachable(&graph, Time::default())), (2, vec!["top", "base"]));
+        graph.images = vec![image("a", "manifest", &[])];
+        assert_eq!(
+            names(&unreachable(&graph, Time::default())),
+            (0, vec![]),
+            "the name reaches on"
+        );
+        graph.images.clear();
         graph.leases = vec![lease("l", &[(FLAT, "")], ResourceKind::Snapshot, "top")];
         assert_eq!(names(&unreachable(&graph, Time::default())), (3, vec![]));
     }

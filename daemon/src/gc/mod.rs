@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::content::Content;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::snapshots::Snapshots;
 use crate::store::{NewEvent, Store, Transaction};
 use crate::time::Time;
@@ -143,13 +143,17 @@ impl Collector {
     pub async fn collect_all(&self) -> Result<usize> {
         let namespaces = self.store.write(|tx| tx.namespaces()).await?;
         let mut removed = 0;
+        let mut outcome = Ok(());
         for namespace in namespaces {
-            removed += self.collect(&namespace, Mode::default()).await?.len();
+            match self.collect(&namespace, Mode::default()).await {
+                Ok(items) => removed += items.len(),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         if removed > 0 {
             tracing::debug!(removed, "garbage collected");
         }
-        Ok(removed)
+        outcome.map(|()| removed)
     }
 
     /// Collects in one namespace; answers what went, or with [`Mode::dry_run`] what would go.
@@ -171,19 +175,34 @@ impl Collector {
         mode: Mode,
         without: Without,
     ) -> Result<Vec<Item>> {
+        // To its end, also when nobody waits any more: the files of rows that went are found by
+        // nobody but the next start.
+        let (this, namespace) = (self.clone(), namespace.to_owned());
+        let task = tokio::spawn(async move { this.collect_now(&namespace, mode, without).await });
+        task.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn collect_now(
+        &self,
+        namespace: &str,
+        mode: Mode,
+        without: Without,
+    ) -> Result<Vec<Item>> {
         fail::fail_point!("daemon.gc.before_mark");
         // Read within the transaction: a pin is taken within the one that makes the row.
         let (owner, pins) = (namespace.to_owned(), self.pins.clone());
-        let gone = self
+        let (gone, leases) = self
             .store
-            .write(move |tx| -> Result<Unreachable> {
+            .write(move |tx| -> Result<_> {
                 let mut graph = Graph::load(tx, &owner, pins.held())?;
                 graph.forget(&without);
                 let gone = unreachable(&graph, Time::now());
+                let leases: Vec<String> =
+                    graph.leases.iter().map(|(lease, _)| lease.id.clone()).collect();
                 if !mode.dry_run {
                     sweep(tx, &owner, &gone)?;
                 }
-                Ok(gone)
+                Ok((gone, leases))
             })
             .await?;
         fail::fail_point!("daemon.gc.after_sweep");
@@ -196,26 +215,32 @@ impl Collector {
         }
         for snapshot in &gone.snapshots {
             let size = match mode.by_hand {
-                true => self.snapshots.usage_of(snapshot.number).await?.size,
+                true => {
+                    let usage = self.snapshots.usage_of(snapshot.number).await;
+                    usage.map_or(0, |usage| usage.size)
+                }
                 false => 0,
             };
             items.push(Item::Snapshot { key: snapshot.key.clone(), size });
         }
         let idle = if mode.by_hand { Duration::ZERO } else { INGEST_IDLE };
-        let idle = self.content.idle_ingests(namespace, idle, mode.dry_run).await?;
-        items.extend(idle.into_iter().map(|ingest| Item::Ingest {
+        let idle = self.content.idle_ingests(namespace, idle, &leases, mode.dry_run).await;
+        if let Err(error) = &idle {
+            tracing::warn!(%error, "ingests not looked at");
+        }
+        items.extend(idle.unwrap_or_default().into_iter().map(|ingest| Item::Ingest {
             reference: ingest.description.reference,
             size: ingest.received,
         }));
         if mode.dry_run {
             return Ok(items);
         }
-        self.content.unlink_unneeded(digests).await?;
+        let mut outcome = self.content.unlink_unneeded(digests).await;
         fail::fail_point!("daemon.gc.before_snapshots");
         for snapshot in gone.snapshots {
-            self.snapshots.discard(snapshot.number).await?;
+            outcome = outcome.and(self.snapshots.discard(snapshot.number).await);
         }
-        Ok(items)
+        outcome.map(|()| items)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::time::Time;
 /// What is to be committed.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    pub id: String,
     /// The container, as errors name it.
     pub container: String,
     pub options: ContainerOptions,
@@ -47,11 +48,13 @@ impl Images {
     pub async fn commit(&self, namespace: &str, commit: Commit) -> Result<String> {
         let work = |job: Job| async move {
             let digest: Digest = commit.image.id.parse()?;
+            self.hold_base(&job, &commit).await?;
             let below = self.content.read(namespace, &digest, bosun_image::MAX_DOCUMENT as u64);
             let below = below.await?;
             let manifest: Digest = commit.image.manifest.parse()?;
             let mut layers = self.layers_of(namespace, &manifest).await?;
             let (layer, diff_id) = self.write_layer(&job, &commit).await?;
+            self.check_there(namespace, &commit).await?;
             layers.push(layer);
             let config = describe(&below, &commit, diff_id, &digest)?;
             let target = self.put_image(&job, config, layers).await?;
@@ -63,6 +66,28 @@ impl Images {
             Ok(name.name())
         };
         self.with_lease(namespace, &Board::default(), |job| work(job).boxed()).await
+    }
+
+    /// Lets the job hold what the container was made from, whoever removes it meanwhile.
+    async fn hold_base(&self, job: &Job, commit: &Commit) -> Result<()> {
+        let manifest: Digest = commit.image.manifest.parse()?;
+        let labels = BTreeMap::new();
+        let lease = job.lease.clone();
+        // Its labels lead to the configuration and the layers.
+        match self.content.adopt(&job.namespace, &manifest, labels, lease).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::NoSuchBlob { digest: manifest.to_string() }),
+        }
+    }
+
+    /// A container that was removed meanwhile may have been read half: its row goes before its files.
+    async fn check_there(&self, namespace: &str, commit: &Commit) -> Result<()> {
+        let (namespace, key) = (namespace.to_owned(), commit.id.clone());
+        let known = self.store.write(move |tx| tx.snapshot(&namespace, &key)).await?;
+        match known {
+            Some(_) => Ok(()),
+            None => Err(Error::Removing { id: commit.container.clone() }),
+        }
     }
 
     async fn layers_of(&self, namespace: &str, manifest: &Digest) -> Result<Vec<Descriptor>> {

@@ -36,8 +36,14 @@ const DOCUMENTS: usize = 4 * bosun_image::MAX_DOCUMENT;
 /// Bytes that are looked at to tell what an archive is.
 const PEEK: usize = 512 << 10;
 
+/// Uncompressed bytes of those, at most.
+const LOOKED_AT: u64 = 16 << 20;
+
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
+
+/// The most files of one archive of images: names are kept in memory.
+const MOST_FILES: u32 = 20_000;
 
 /// The most images of one archive.
 const MOST_IMAGES: usize = 1000;
@@ -124,6 +130,7 @@ impl Images {
         };
         let alone = images.len() == 1;
         let mut imported = Imported::default();
+        let mut named = Vec::with_capacity(images.len());
         for image in images {
             let name = match (image.name, &import.reference) {
                 (_, Some(asked)) if alone => asked.clone(),
@@ -132,8 +139,11 @@ impl Images {
             };
             let warnings = self.check_imported(job, import, &name, &image.target).await?;
             imported.warnings.extend(warnings);
-            let labels = BTreeMap::new();
-            self.name(&job.namespace, &name, &image.target, labels, "load").await?;
+            named.push((name, image.target));
+        }
+        // All of them are whole: only then is the first one named.
+        for (name, target) in named {
+            self.name(&job.namespace, &name, &target, BTreeMap::new(), "load").await?;
             imported.names.push(name.name());
         }
         Ok(imported)
@@ -258,9 +268,10 @@ impl Images {
         let store = Store::new(self, job);
         let (digest, size) = blocking(move || store.take(source, "the archive", None)).await?;
         let mut file = self.content.open(&job.namespace, &digest).await?;
+        let limits = self.limits;
         let (diff_id, media_type) = blocking(move || {
             let media_type = layer_type(&mut file)?;
-            Ok((diff_id(file)?, media_type))
+            Ok((diff_id(file, &limits)?, media_type))
         })
         .await?;
         let platform = match import.choice.asked {
@@ -366,6 +377,7 @@ struct Files {
     blobs: HashMap<String, (Digest, u64)>,
     /// Links, as docker writes them for layers that are there twice.
     links: HashMap<String, String>,
+    entries: u32,
 }
 
 impl Files {
@@ -373,7 +385,7 @@ impl Files {
         let store = Store::new(images, job);
         let limits = images.limits;
         blocking(move || {
-            let source = buffered(source)?;
+            let source = buffered(source, limits.size)?;
             let mut tar = Tar::new(source, limits.entries);
             let mut files = Self::default();
             let mut kept = 0;
@@ -393,6 +405,11 @@ impl Files {
         kept: &mut usize,
     ) -> Result<()> {
         let path = clean(&entry.path);
+        self.entries += 1;
+        if self.entries > MOST_FILES {
+            let problem = format!("it has more than {MOST_FILES} files: no archive of images has");
+            return Err(Error::BadArchive { problem });
+        }
         let size = match &entry.kind {
             FileKind::File { size } => *size,
             FileKind::Symlink { target } | FileKind::HardLink { target } => {
@@ -408,6 +425,10 @@ impl Files {
             let digest: Digest = format!("{}{hex}", Digest::PREFIX).parse()?;
             let blob = store.take(Body::of(tar), &path, Some((digest, size)))?;
             self.blobs.insert(path, blob);
+            return Ok(());
+        }
+        // What docker of old wrote beside each layer: what is in them is in manifest.json as well.
+        if path.ends_with("/VERSION") || path.ends_with("/json") {
             return Ok(());
         }
         if !path.ends_with(".json") && !matches!(path.as_str(), "oci-layout" | "repositories") {
@@ -582,10 +603,13 @@ impl<R: BufRead> Read for Body<'_, R> {
     }
 }
 
-/// An archive's uncompressed bytes.
-fn buffered<R: Read>(source: R) -> Result<io::BufReader<Decoder<io::BufReader<R>>>> {
+/// An archive's uncompressed bytes, and not more than `most` of them.
+fn buffered<R: Read>(
+    source: R,
+    most: u64,
+) -> Result<io::BufReader<io::Take<Decoder<io::BufReader<R>>>>> {
     let decoder = Decoder::new(io::BufReader::with_capacity(BUFFER, source)).map_err(archive)?;
-    Ok(io::BufReader::with_capacity(BUFFER, decoder))
+    Ok(io::BufReader::with_capacity(BUFFER, decoder.take(most)))
 }
 
 /// The type of a layer, by its first bytes.
@@ -602,10 +626,10 @@ fn layer_type(file: &mut std::fs::File) -> Result<&'static str> {
 }
 
 /// The digest of a layer's uncompressed bytes, every one of which is read as a tar's.
-fn diff_id(file: std::fs::File) -> Result<Digest> {
+fn diff_id(file: std::fs::File, limits: &bosun_layer::Limits) -> Result<Digest> {
     let decoder = Decoder::new(io::BufReader::with_capacity(BUFFER, file)).map_err(archive)?;
-    let hashing = Hashing { source: decoder, hash: Sha256::new() };
-    let mut tar = Tar::new(io::BufReader::with_capacity(BUFFER, hashing), u64::MAX);
+    let hashing = Hashing { source: decoder.take(limits.size), hash: Sha256::new() };
+    let mut tar = Tar::new(io::BufReader::with_capacity(BUFFER, hashing), limits.entries);
     let mut entries = 0u64;
     while tar.next().map_err(archive)?.is_some() {
         entries += 1;
@@ -660,7 +684,7 @@ impl Peeked {
     /// Whether its first file is one that only archives of images have. What can't be told is a root
     /// file system, whose reader says what is wrong with it.
     fn is_image_archive(&self) -> bool {
-        let Ok(source) = buffered(self.head.get_ref().as_slice()) else { return false };
+        let Ok(source) = buffered(self.head.get_ref().as_slice(), LOOKED_AT) else { return false };
         let mut tar = Tar::new(source, 64);
         while let Ok(Some(entry)) = tar.next() {
             let path = clean(&entry.path);

@@ -10,6 +10,7 @@
 //! asks for the same blob or the same chain id meanwhile waits for its turn and finds it done. A
 //! layer waits only for those below it, so turns can't wait for each other in a circle.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,9 +27,10 @@ use tokio::sync::{oneshot, watch};
 use super::Images;
 use super::progress::{Board, Status};
 use super::tree::{Resolved, bad};
-use crate::content::Follower;
+use crate::content::{self, Follower};
 use crate::error::{Error, Result};
-use crate::snapshots::{self, LAYER_LABEL, Marks, Unpacking};
+use crate::snapshots::{self, LAYER_LABEL, Marks, Presence, SIZE_LABEL, Unpacking};
+use crate::trees;
 
 /// One layer of an image.
 #[derive(Clone, Debug)]
@@ -173,29 +175,51 @@ impl Images {
     ) -> Result<()> {
         let (namespace, chain_id) = (job.namespace.as_str(), layer.chain_id.as_str());
         let _turn = self.chains.wait((job.namespace.clone(), chain_id.to_owned())).await;
-        if self.snapshots.has(namespace, chain_id, job.lease.clone()).await? {
-            origin.bring(job, &layer.blob, None).await?;
-        } else {
-            let unpacking = self.snapshots.begin_layer(namespace).await?;
-            let outcome = self.fill_layer(job, layer, origin, &unpacking, below).await;
-            if let Err(error) = outcome {
-                // Its tree goes; should that fail, it is garbage that is collected later.
-                if let Err(left) = self.snapshots.abandon_layer(unpacking).await {
-                    tracing::warn!(%left, "half a layer stays until the next collection");
-                }
-                return Err(error);
+        match self.snapshots.presence(namespace, chain_id, job.lease.clone()).await? {
+            Presence::Whole => origin.bring(job, &layer.blob, None).await?,
+            Presence::Torn(row) => {
+                origin.bring(job, &layer.blob, None).await?;
+                wait_for(below).await?;
+                self.mend(namespace, &row).await?;
             }
-            let labels = [(LAYER_LABEL.to_owned(), layer.blob.digest.to_string())].into();
-            let marks = Marks { labels, lease: job.lease.clone() };
-            let parent = layer.parent.as_ref().map(Digest::as_str);
-            self.snapshots.commit_layer(namespace, unpacking, chain_id, parent, marks).await?;
+            Presence::Missing => self.make_layer(job, layer, origin, below).await?,
         }
         job.board.done(&layer.blob);
         done.send_replace(true);
         Ok(())
     }
 
-    /// Writes a layer's tree while its blob comes, and settles what depends on the layers below.
+    async fn make_layer(
+        &self,
+        job: &Job,
+        layer: &Layer,
+        origin: &impl Origin,
+        below: Option<watch::Receiver<bool>>,
+    ) -> Result<()> {
+        let namespace = job.namespace.as_str();
+        let unpacking = self.snapshots.begin_layer(namespace).await?;
+        let size = match self.fill_layer(job, layer, origin, &unpacking, below).await {
+            Ok(size) => size,
+            Err(error) => {
+                // Its tree goes; should that fail, it is garbage that is collected later.
+                if let Err(left) = self.snapshots.abandon_layer(unpacking).await {
+                    tracing::warn!(%left, "half a layer stays until the next collection");
+                }
+                return Err(error);
+            }
+        };
+        let labels = BTreeMap::from([
+            (LAYER_LABEL.to_owned(), layer.blob.digest.to_string()),
+            (SIZE_LABEL.to_owned(), size.to_string()),
+        ]);
+        let marks = Marks { labels, lease: job.lease.clone() };
+        let parent = layer.parent.as_ref().map(Digest::as_str);
+        let name = layer.chain_id.as_str();
+        self.snapshots.commit_layer(namespace, unpacking, name, parent, marks).await
+    }
+
+    /// Writes a layer's tree while its blob comes, and settles what depends on the layers below. Answers what it
+    /// takes, in bytes on disk.
     async fn fill_layer(
         &self,
         job: &Job,
@@ -203,13 +227,19 @@ impl Images {
         origin: &impl Origin,
         unpacking: &Unpacking,
         below: Option<watch::Receiver<bool>>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let (follow, followed) = oneshot::channel();
         let bring = origin.bring(job, &layer.blob, Some(follow));
         let apply = async {
             // Without a source there is an error on the other side.
             let Ok(source) = followed.await else { return Ok(None) };
-            let _permit = self.unpackers.acquire().await.map_err(|_| Error::Stopping)?;
+            // Bytes that are still to come are waited for by their own pull, not by all others.
+            let _permit = match &source {
+                Source::Growing(_) => None,
+                Source::Whole(_) => {
+                    Some(self.unpackers.acquire().await.map_err(|_| Error::Stopping)?)
+                }
+            };
             job.board.set(&layer.blob, Status::Unpacking, 0);
             let unpack = Unpack {
                 tree: unpacking.tree().to_owned(),
@@ -239,10 +269,7 @@ impl Images {
                 got: applied.diff_id.to_string(),
             });
         }
-        if let Some(mut below) = below {
-            // A layer below that fails ends this work as well.
-            below.wait_for(|done| *done).await.map_err(|_| Error::Stopping)?;
-        }
+        wait_for(below).await?;
         let trees = match &layer.parent {
             Some(parent) => self.snapshots.trees(&job.namespace, parent.as_str()).await?,
             None => Vec::new(),
@@ -256,8 +283,9 @@ impl Images {
         let pin = unpacking.pin();
         blocking(move || {
             let settled = unpack.settle(&applied, &trees, again);
+            let size = trees::usage(&unpack.tree).map_err(Error::file("measure", &unpack.tree));
             drop(pin);
-            settled
+            settled.and(size).map(|usage| usage.size)
         })
         .await
     }
@@ -273,7 +301,7 @@ impl Images {
         let layers = Layer::all(&pairs);
         let Some(top) = layers.last() else { return Ok(String::new()) };
         let name = top.chain_id.to_string();
-        if self.snapshots.has(namespace, &name, None).await? {
+        if let Presence::Whole = self.snapshots.presence(namespace, &name, None).await? {
             return Ok(name);
         }
         let work = async |job: Job| {
@@ -320,10 +348,15 @@ impl Images {
         };
         let tree = self.snapshots.empty_layer(row).await?;
         let unpack = Unpack { tree, limits: self.limits, digest };
+        let name = row.key.clone();
+        let parent = self.snapshots.name_of_parent(row).await?;
         blocking(move || {
             let root = snapshots::merged_or_none(&trees)?;
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
+            if chain(parent.as_deref(), &applied.diff_id) != name {
+                return Err(Error::SnapshotTorn { key: name });
+            }
             // The layers below are there, so that nothing is left to do but for what they look like.
             unpack
                 .settled(bosun_layer::settle(
@@ -335,6 +368,20 @@ impl Images {
         })
         .await?;
         self.snapshots.layer_mended(row).await
+    }
+}
+
+/// Waits for the layer below; one that fails ends this work as well.
+async fn wait_for(below: Option<watch::Receiver<bool>>) -> Result<()> {
+    let Some(mut below) = below else { return Ok(()) };
+    below.wait_for(|done| *done).await.map(drop).map_err(|_| Error::Stopping)
+}
+
+/// The chain id of a layer on top of another one, or on nothing.
+fn chain(parent: Option<&str>, diff_id: &Digest) -> String {
+    match parent {
+        None => diff_id.to_string(),
+        Some(parent) => Digest::of(format!("{parent} {diff_id}").as_bytes()).to_string(),
     }
 }
 
@@ -401,9 +448,10 @@ impl Unpack {
     }
 
     fn settled<T>(&self, outcome: bosun_layer::Result<T>) -> Result<T> {
-        outcome.map_err(|source| Error::Layer {
-            digest: self.digest.to_string(),
-            source: Arc::new(source),
+        outcome.map_err(|source| match content::is_torn(&source) {
+            // Why it broke off is the download's to say.
+            true => Error::Stopping,
+            false => Error::Layer { digest: self.digest.to_string(), source: Arc::new(source) },
         })
     }
 }

@@ -10,6 +10,7 @@ use super::tree::{Choice, Resolved};
 use super::work::image_event;
 use crate::error::{Error, Result};
 use crate::gc::{Item, Mode, Without};
+use crate::snapshots::Presence;
 use crate::store::{ImageRow, OfImage, Transaction};
 
 /// The least characters of an image id.
@@ -167,7 +168,8 @@ impl Images {
         let chain_id = image.as_ref().and_then(|image| image.chain_id());
         let unpacked = match chain_id {
             Some(chain_id) => {
-                self.snapshots.has(namespace, chain_id.as_str(), None).await.unwrap_or(false)
+                let presence = self.snapshots.presence(namespace, chain_id.as_str(), None).await;
+                matches!(presence, Ok(Presence::Whole))
             }
             None => false,
         };
@@ -360,7 +362,10 @@ impl Images {
 /// A name to the letter; with a tag and a digest, the tag's while it stands for that digest.
 fn by_name<'a>(rows: &'a [ImageRow], reference: &Reference) -> Option<&'a ImageRow> {
     let name = reference.name();
-    if let Some(row) = rows.iter().find(|row| row.name == name) {
+    let is_meant = |row: &&ImageRow| {
+        row.name == name && reference.digest().is_none_or(|digest| *digest == row.target.digest)
+    };
+    if let Some(row) = rows.iter().find(is_meant) {
         return Some(row);
     }
     let digest = reference.digest()?;

@@ -1,6 +1,6 @@
 //! Pulling: from a reference to a name, with everything that it reaches here and verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bosun_image::{Config, Descriptor, Digest, Document, Kind, MAX_DEPTH, Manifest, Reference};
@@ -150,10 +150,18 @@ impl Download<'_> {
     ) -> Result<Vec<Part>> {
         let name = pull.reference.name();
         let mut parts = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut waiting = vec![(target, Some(body), 0, true)];
         while let Some((descriptor, body, depth, chosen)) = waiting.pop() {
             if depth > MAX_DEPTH {
                 return Err(Error::NestedTooDeep { name });
+            }
+            if !seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            if seen.len() > bosun_image::MAX_MANIFESTS {
+                let limit = bosun_image::MAX_MANIFESTS;
+                return Err(Error::TooManyDocuments { name, limit });
             }
             let (document, exists) = self.document(job, &descriptor, body).await?;
             match document {
@@ -322,11 +330,7 @@ impl Download<'_> {
             let mut gathered = Vec::new();
             let mut length = 0;
             while length < GATHER {
-                let next = tokio::select! {
-                    next = bytes.next() => next,
-                    () = job.stopped() => return Err(Error::Stopping),
-                };
-                let Some(part) = next else { break };
+                let Some(part) = bytes.next().await else { break };
                 let part = match part {
                     Ok(part) => part,
                     Err(error) => {
@@ -358,7 +362,14 @@ impl Origin for Download<'_> {
         blob: &'a Descriptor,
         follow: Option<oneshot::Sender<Source>>,
     ) -> BoxFuture<'a, Result<()>> {
-        self.bring_one(job, blob, follow).boxed()
+        let bring = async move {
+            tokio::select! {
+                biased;
+                () = job.stopped() => Err(Error::Stopping),
+                brought = self.bring_one(job, blob, follow) => brought,
+            }
+        };
+        bring.boxed()
     }
 }
 

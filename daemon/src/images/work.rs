@@ -44,19 +44,15 @@ impl Images {
         match &outcome {
             Err(error) if error.is_passing() => {
                 let until = (SystemTime::now() + RETRY).into();
-                self.leases.shorten(namespace, &lease, until).await?;
+                note(self.leases.shorten(namespace, &lease, until).await);
             }
-            Ok(_) => self.leases.delete(namespace, &lease).await?,
+            Ok(_) => note(self.leases.delete(namespace, &lease).await),
             Err(_) => {
                 // First what needs no record: the disk may be full.
-                if let Err(left) = self.content.abort_of_lease(namespace, &lease).await {
-                    tracing::warn!(%left, "what was on its way stays until it is collected");
-                }
-                self.leases.delete(namespace, &lease).await?;
+                note(self.content.abort_of_lease(namespace, &lease).await);
+                note(self.leases.delete(namespace, &lease).await);
                 self.resolved.clear();
-                if let Err(left) = self.collector.collect(namespace, Mode::default()).await {
-                    tracing::warn!(%left, "what a failed pull or import brought is not all gone");
-                }
+                note(self.collector.collect(namespace, Mode::default()).await);
             }
         }
         outcome
@@ -74,6 +70,13 @@ impl Images {
         labels: BTreeMap<String, String>,
         action: &'static str,
     ) -> Result<bool> {
+        // A name with a digest promises that content, whoever gives it.
+        if let Some(digest) = name.digest().filter(|digest| **digest != target.digest) {
+            return Err(Error::InvalidArgument {
+                what: "name of the image",
+                problem: format!("{name} says {digest}, and the image is {}", target.digest),
+            });
+        }
         let now = Time::now();
         let row = ImageRow {
             name: name.name(),
@@ -104,6 +107,13 @@ impl Images {
             self.collector.nudge();
         }
         Ok(same)
+    }
+}
+
+/// What the work came to is the answer; what is left of it is collected later.
+fn note<T>(cleaned: Result<T>) {
+    if let Err(error) = cleaned {
+        tracing::warn!(%error, "what a pull or an import leaves is not all gone yet");
     }
 }
 

@@ -5,7 +5,7 @@
 //! machine goes down before that, the next daemon sees another boot and unpacks the layer anew from
 //! its blob, which is durable; so a file that lost its bytes is never served. A syncfs that fails is
 //! never tried again for the same layers (after an error the kernel may take lost pages for clean):
-//! they are as good as torn.
+//! from the next boot on they are torn.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -22,8 +22,16 @@ use crate::store::SnapshotRow;
 /// How long layers wait for company.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// In place of a boot's id: its files could not be made durable.
-const FAILED: &str = "failed";
+/// Before a boot's id: in it the files could not be made durable. They are as they were written for as
+/// long as the machine is up, and nobody knows what is on the disk.
+const FAILED: &str = "failed:";
+
+/// Whether the files of a snapshot are not what they were: they were written in another boot, and
+/// were not durable when that ended.
+pub(super) fn is_torn(row: &SnapshotRow) -> bool {
+    let Some(written_in) = &row.written_in else { return false };
+    written_in.strip_prefix(FAILED).unwrap_or(written_in) != boot_id()
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Durability {
@@ -81,11 +89,11 @@ impl Snapshots {
         }
         let durability = self.durability.clone();
         let synced = off_the_loop(move || durability.sync_now()).await;
-        let written_in = synced.is_err().then_some(FAILED);
+        let written_in = synced.is_err().then(|| format!("{FAILED}{}", boot_id()));
         self.store
             .write(move |tx| -> Result<()> {
                 for number in numbers {
-                    tx.set_durability(number, written_in)?;
+                    tx.set_durability(number, written_in.as_deref())?;
                 }
                 Ok(())
             })
@@ -100,7 +108,7 @@ impl Snapshots {
     /// The store's own.
     pub async fn torn(&self) -> Result<Vec<(String, SnapshotRow)>> {
         let mut rows = self.store.write(|tx| tx.not_durable()).await?;
-        rows.retain(|(_, row)| row.written_in.as_deref() != Some(boot_id()));
+        rows.retain(|(_, row)| is_torn(row));
         Ok(rows)
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use shim_rootfs::{Root, overlay};
 
 use super::aside;
+use super::durability::is_torn;
 use super::{
     Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop,
 };
@@ -22,6 +23,18 @@ use crate::time::Time;
 
 /// The label of a committed layer that names the blob it was unpacked from, and can be again.
 pub const LAYER_LABEL: &str = "io.bosun/layer";
+
+/// The label of a committed layer that says what its own tree takes, in bytes on disk.
+pub const SIZE_LABEL: &str = "io.bosun/size";
+
+/// How a committed snapshot is.
+#[derive(Clone, Debug)]
+pub enum Presence {
+    Missing,
+    Whole,
+    /// It was not on the disk when the machine went down.
+    Torn(SnapshotRow),
+}
 
 /// A layer that is being unpacked. Dropped, its tree is garbage.
 #[derive(Debug)]
@@ -130,16 +143,21 @@ impl Snapshots {
     ///
     /// # Errors
     /// The store's own; there is no such lease.
-    pub async fn has(&self, namespace: &str, name: &str, lease: Option<String>) -> Result<bool> {
+    pub async fn presence(
+        &self,
+        namespace: &str,
+        name: &str,
+        lease: Option<String>,
+    ) -> Result<Presence> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         self.store
-            .write(move |tx| -> Result<bool> {
+            .write(move |tx| -> Result<Presence> {
                 let known = tx.snapshot(&namespace, &name)?;
-                if !known.is_some_and(|row| row.kind == Kind::Committed) {
-                    return Ok(false);
-                }
+                let Some(row) = known.filter(|row| row.kind == Kind::Committed) else {
+                    return Ok(Presence::Missing);
+                };
                 hold(tx, &namespace, lease.as_deref(), name)?;
-                Ok(true)
+                Ok(if is_torn(&row) { Presence::Torn(row) } else { Presence::Whole })
             })
             .await
     }
@@ -162,6 +180,16 @@ impl Snapshots {
     pub async fn trees_of_number(&self, number: i64) -> Result<Vec<PathBuf>> {
         let rows = self.store.write(move |tx| chain(tx, number)).await?;
         Ok(rows.iter().map(|row| self.driver.tree(row.number)).collect())
+    }
+
+    /// The name of the snapshot below.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn name_of_parent(&self, row: &SnapshotRow) -> Result<Option<String>> {
+        let Some(number) = row.parent else { return Ok(None) };
+        let parent = self.store.write(move |tx| tx.snapshot_by_number(number)).await?;
+        Ok(parent.map(|parent| parent.key))
     }
 
     /// Empties the tree of a committed layer whose files did not all come to the disk, so that it can

@@ -18,15 +18,15 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::gc::Pins;
 use crate::leases;
-use crate::shim::boot_id;
 use crate::store::{Kind, NewEvent, Resource, ResourceKind, SnapshotRow, Store, Transaction};
 use crate::time::Time;
+use crate::trees::{self, Usage};
 
 use durability::Durability;
-pub use layer::{LAYER_LABEL, Unpacking};
+pub use layer::{LAYER_LABEL, Presence, SIZE_LABEL, Unpacking};
 pub(crate) use layer::{merged, merged_or_none, writable};
 use overlayfs::Overlayfs;
-pub use overlayfs::{Layers, Mount, Usage};
+pub use overlayfs::{Layers, Mount};
 
 /// What a snapshot rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,9 +135,7 @@ impl Snapshots {
     /// The snapshot is gone, or the store's own.
     pub async fn layers_of_number(&self, number: i64) -> Result<Layers> {
         let chain = self.store.write(move |tx| chain(tx, number)).await?;
-        let torn =
-            |row: &&SnapshotRow| row.written_in.as_deref().is_some_and(|boot| boot != boot_id());
-        if let Some(torn) = chain.iter().find(torn) {
+        if let Some(torn) = chain.iter().find(|row| durability::is_torn(row)) {
             return Err(Error::SnapshotTorn { key: torn.key.clone() });
         }
         let own = &chain[0];
@@ -232,25 +230,25 @@ impl Snapshots {
     /// Its directory can't be read.
     pub async fn usage_of(&self, number: i64) -> Result<Usage> {
         let tree = self.driver.tree(number);
-        off_the_loop(move || overlayfs::usage(&tree)).await
+        off_the_loop(move || trees::usage(&tree).map_err(Error::file("measure", &tree))).await
     }
 
-    /// What a committed snapshot takes together with those below it.
+    /// What a committed snapshot takes together with those below it, in bytes, as it was measured when
+    /// they were unpacked.
     ///
     /// # Errors
-    /// It does not exist, or a directory can't be read.
-    pub async fn chain_usage(&self, namespace: &str, name: &str) -> Result<Usage> {
-        let trees = self.trees(namespace, name).await?;
-        off_the_loop(move || {
-            let mut sum = Usage::default();
-            for tree in trees {
-                let usage = overlayfs::usage(&tree)?;
-                sum.size += usage.size;
-                sum.inodes += usage.inodes;
-            }
-            Ok(sum)
-        })
-        .await
+    /// It does not exist.
+    pub async fn chain_size(&self, namespace: &str, name: &str) -> Result<u64> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let rows = self
+            .store
+            .write(move |tx| {
+                let number = find(tx, &namespace, &name)?.number;
+                chain(tx, number)
+            })
+            .await?;
+        let size = |row: &SnapshotRow| row.labels.get(SIZE_LABEL)?.parse::<u64>().ok();
+        Ok(rows.iter().filter_map(size).sum())
     }
 
     /// Removes a snapshot that nobody needs.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::store::Kind;
+use crate::trees;
 
 #[derive(Clone, Debug)]
 pub(super) struct Overlayfs {
@@ -31,14 +32,6 @@ pub struct Mount {
     pub kind: &'static str,
     pub source: String,
     pub options: Vec<String>,
-}
-
-/// What a layer takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes on disk.
-    pub size: u64,
-    pub inodes: u64,
 }
 
 impl Overlayfs {
@@ -122,13 +115,13 @@ impl Overlayfs {
         for entry in entries.flatten() {
             let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if let Some(number) = number.filter(|number| !known.contains(number)) {
-                self.discard(number)?;
+                note(self.discard(number));
                 removed += 1;
             }
         }
         let left = std::fs::read_dir(&self.trash).map_err(Error::file("read", &self.trash))?;
         for entry in left.flatten() {
-            empty_trash(&entry.path())?;
+            note(empty_trash(&entry.path()));
         }
         Ok(removed)
     }
@@ -171,40 +164,16 @@ fn dress(tree: &Path, model: Option<&Metadata>) -> std::io::Result<()> {
     std::fs::set_permissions(tree, std::fs::Permissions::from_mode(mode))
 }
 
-/// Unlinks a tree. A container's tree may hold anything, so this must not follow links:
-/// `remove_dir_all` walks by descriptors and does not.
-fn empty_trash(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::file("remove", path)(source))
-        }
-        Ok(()) | Err(_) => Ok(()),
+/// One that can't be removed keeps nobody from being served.
+fn note(removed: Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, "left behind; the next start of bosund tries again");
     }
 }
 
-/// What the files of a tree take, each inode counted once.
-pub(super) fn usage(tree: &Path) -> Result<Usage> {
-    let mut usage = Usage::default();
-    let mut seen = HashSet::new();
-    let mut waiting = vec![tree.to_owned()];
-    while let Some(path) = waiting.pop() {
-        let metadata = match path.symlink_metadata() {
-            Ok(metadata) => metadata,
-            // It went while we walked: the snapshot is in use.
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(Error::file("look at", &path)(source)),
-        };
-        if !seen.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        usage.inodes += 1;
-        usage.size += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            let entries = std::fs::read_dir(&path).map_err(Error::file("read directory", &path))?;
-            waiting.extend(entries.flatten().map(|entry| entry.path()));
-        }
-    }
-    Ok(usage)
+/// Unlinks a tree.
+fn empty_trash(path: &Path) -> Result<()> {
+    trees::remove(path).map_err(Error::file("remove", path))
 }
 
 #[cfg(test)]

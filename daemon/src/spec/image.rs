@@ -6,12 +6,15 @@
 //! (CVE-2026-53488), volumes stay inside the container, and what is malformed is an error that names
 //! the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bosun_image::Execution;
 
 use super::{ContainerOptions, Error, Port, Protocol, Volume, mounts};
+
+/// The most ports that are published because an image exposes them: each is a socket.
+const MOST_PORTS: usize = 1000;
 
 /// Merges; answers what the user should know.
 ///
@@ -128,6 +131,11 @@ fn publish_all(
     image: &str,
     exposed: &[String],
 ) -> Result<(), Error> {
+    let mut published: BTreeSet<(u16, bool)> = options
+        .ports
+        .iter()
+        .map(|port| (port.container_port, port.protocol == Protocol::Tcp))
+        .collect();
     for text in exposed {
         let refused = || Error::InImage {
             image: image.to_owned(),
@@ -144,11 +152,13 @@ fn publish_all(
         let (first, last) = port.split_once('-').unwrap_or((port, port));
         let number = |text: &str| text.parse::<u16>().map_err(|_| refused());
         for port in number(first)?..=number(last)? {
-            let is_published =
-                |known: &Port| known.container_port == port && known.protocol == protocol;
-            if !options.ports.iter().any(is_published) {
-                options.ports.push(Port::parse("", 0, port.into(), protocol)?);
+            if !published.insert((port, protocol == Protocol::Tcp)) {
+                continue;
             }
+            if published.len() > MOST_PORTS {
+                return Err(refused());
+            }
+            options.ports.push(Port::parse("", 0, port.into(), protocol)?);
         }
     }
     Ok(())
