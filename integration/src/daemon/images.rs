@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Daemon;
 use crate::leak;
 use crate::process::Process;
+use crate::wait;
 
 impl Daemon {
     /// The daemon's root as it sees it itself.
@@ -53,6 +54,18 @@ impl Daemon {
             .extend(leak::stored_files(&self.root()).iter().map(|path| path.display().to_string()));
         lines.sort();
         lines
+    }
+
+    /// Waits until nothing of any image is stored. What was removed may take a moment: the overlay of
+    /// a container's end is not waited for.
+    ///
+    /// # Panics
+    /// With the case, and what stays.
+    #[track_caller]
+    pub fn expect_nothing_stored(&self, case: &str) {
+        if wait::within(leak::LIMIT, || self.stored().is_empty().then_some(())).is_none() {
+            panic!("{case}: still stored:\n  {}", self.stored().join("\n  "));
+        }
     }
 
     /// The most memory that the daemon has had, in kilobytes.

@@ -44,7 +44,7 @@ fn fails_and_recovers(daemon: &Daemon, registry: &FakeRegistry, name: &str, said
     registry.require(Auth::Everybody);
     daemon.ctl(&format!("pull {name}")).ok();
     daemon.ctl(&format!("rmi {name}")).ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn absurd_configurations_are_refused() {
         assert!(!daemon.api().image_names().contains(&name), "{what}");
     }
     daemon.ctl("image prune -f").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 /// Clients tell errors apart by their reasons, never by their texts.

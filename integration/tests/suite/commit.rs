@@ -85,7 +85,7 @@ fn a_commit_is_an_image_with_the_changes() {
     daemon.ctl(&format!("rmi {IMAGE}")).ok();
     assert_eq!(run(""), "new");
     daemon.ctl("rmi test/committed:1").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]

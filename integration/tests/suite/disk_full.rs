@@ -32,7 +32,7 @@ fn expect_fine(daemon: &Daemon, registry: &FakeRegistry) {
     assert_eq!(daemon.ctl(&format!("run --rm --net none {name} echo fine")).text(), "fine");
     daemon.ctl(&format!("rmi {name}")).ok();
     daemon.ctl("system prune -f").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn while_loading() {
     let file = daemon.scratch().join("large.tar");
     std::fs::write(&file, archive::oci(&[("test/large:1", &large(80))])).unwrap();
     daemon.ctl(&format!("load -i {}", file.display())).fails(1, &["No space left"]);
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
     expect_fine(&daemon, &registry);
 }
 

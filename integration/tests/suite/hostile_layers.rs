@@ -120,7 +120,7 @@ impl Table {
         }
         // What was downloaded may stay for a moment as what nothing reaches.
         self.daemon.ctl("image prune -f").ok();
-        assert_eq!(self.daemon.stored(), [""; 0], "{what}");
+        self.daemon.expect_nothing_stored(what);
         let peak = self.daemon.peak_memory();
         assert!(peak < self.memory + ROOM, "{what}: {peak} kB after {} kB", self.memory);
     }
