@@ -30,11 +30,13 @@ enum Piece {
 pub(crate) struct Sink {
     pieces: mpsc::Sender<Piece>,
     buffer: Vec<u8>,
+    count: u64,
 }
 
 impl Write for Sink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let count = data.len().min(CHUNK - self.buffer.len());
+        self.count += count as u64;
         self.buffer.extend_from_slice(&data[..count]);
         if self.buffer.len() == CHUNK {
             self.flush()?;
@@ -52,8 +54,37 @@ impl Write for Sink {
 }
 
 impl Sink {
+    /// Bytes taken.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     fn send(&self, piece: Piece) -> io::Result<()> {
         self.pieces.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Gives a thread what a call receives. A stream that tore is an error here.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pieces: mpsc::Receiver<Piece>,
+    current: io::Cursor<Vec<u8>>,
+    ended: bool,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.current.read(buffer)?;
+            if count > 0 || buffer.is_empty() || self.ended {
+                return Ok(count);
+            }
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.current = io::Cursor::new(data),
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
     }
 }
 
@@ -100,7 +131,7 @@ where
     });
     let messages = futures::stream::once(async { open }).chain(data).boxed();
     let produced = thread(move || {
-        let mut sink = Sink { pieces: sender, buffer: Vec::with_capacity(CHUNK) };
+        let mut sink = Sink { pieces: sender, buffer: Vec::with_capacity(CHUNK), count: 0 };
         let done = produce(&mut sink).and_then(|()| {
             sink.flush().and_then(|()| sink.send(Piece::End)).map_err(Error::Output)
         });
@@ -115,6 +146,36 @@ where
             Ok(()) => call.await,
             Err(error) => Err(error),
         },
+    }
+}
+
+/// Hands the bytes of a stream to `consume`, and returns what it made of them.
+pub(crate) async fn receive<R: Send + 'static>(
+    mut data: impl Stream<Item = Result<Vec<u8>, Error>> + Unpin,
+    consume: impl FnOnce(&mut Source) -> Result<R, Error> + Send + 'static,
+) -> Result<R, Error> {
+    let (sender, pieces) = mpsc::channel(IN_FLIGHT);
+    let consumed = thread(move || {
+        let mut source = Source { pieces, current: io::Cursor::default(), ended: false };
+        consume(&mut source)
+    });
+    loop {
+        let piece = match data.next().await {
+            Some(Ok(data)) => Piece::Data(data),
+            Some(Err(error)) => {
+                drop(sender);
+                // It ends before we do; why is what the stream says.
+                let _ = consumed.await;
+                return Err(error);
+            }
+            None => {
+                let _ = sender.send(Piece::End).await;
+                return consumed.await;
+            }
+        };
+        if sender.send(piece).await.is_err() {
+            return consumed.await;
+        }
     }
 }
 

@@ -90,11 +90,24 @@ pub enum Error {
     BeyondBlob { digest: String, size: u64, offset: u64 },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
+    #[error("{kind} {digest} of {name}: the registry sent another {what}: {got}, not {wanted}: nothing is kept of it")]
+    WrongContent {
+        kind: &'static str,
+        digest: String,
+        name: String,
+        what: &'static str,
+        wanted: String,
+        got: String,
+    },
     #[error("blob {digest} has {size} bytes, at most {most} are read of such a one")]
     BlobTooLarge { digest: String, size: u64, most: u64 },
-    #[error("blob {digest}: its bytes are damaged: remove it (`ctl content rm`) and pull the image again")]
+    #[error(
+        "blob {digest}: its bytes are damaged: remove it (`ctl content rm`) and pull the image again"
+    )]
     BlobDamaged { digest: String },
-    #[error("snapshot {key} was not on the disk when the machine went down, and can't be unpacked again: remove what stands on it, and pull the image again")]
+    #[error(
+        "snapshot {key} was not on the disk when the machine went down, and can't be unpacked again: remove what stands on it, and pull the image again"
+    )]
     SnapshotTorn { key: String },
     #[error(
         "no such image: {reference}{}: `ctl images` lists those that are here, `ctl pull` brings one",
@@ -105,7 +118,9 @@ pub enum Error {
     AmbiguousImage { prefix: String, matches: Vec<String> },
     #[error("image {id} has several names ({}): name one of them, or remove all with force (-f)", names.join(", "))]
     SeveralNames { id: String, names: Vec<String> },
-    #[error("image {name} is in use by container {container:?}: remove that one first, or only the name with force (-f)")]
+    #[error(
+        "image {name} is in use by container {container:?}: remove that one first, or only the name with force (-f)"
+    )]
     ImageInUse { name: String, container: String },
     #[error("image {name} is not there for platform {platform}, only for {}", if there.is_empty() { "none".to_owned() } else { there.join(", ") })]
     NoPlatform { name: String, platform: String, there: Vec<String> },
@@ -113,7 +128,9 @@ pub enum Error {
     NestedTooDeep { name: String },
     #[error("{digest}: {source}")]
     BadImage { digest: String, source: Arc<bosun_image::Error> },
-    #[error("layer {digest}: it unpacks to {got}, the image's configuration says {wanted}: the image is broken")]
+    #[error(
+        "layer {digest}: it unpacks to {got}, the image's configuration says {wanted}: the image is broken"
+    )]
     DiffId { digest: String, wanted: String, got: String },
     #[error("layer {digest}: {source}")]
     Layer { digest: String, source: Arc<bosun_layer::Error> },
@@ -125,9 +142,13 @@ pub enum Error {
     ImageName(Arc<bosun_image::Error>),
     #[error(transparent)]
     Registry(Arc<bosun_registry::Error>),
-    #[error("container {id}: its processes can't be held still: {source}: commit without a pause (--pause=false)")]
+    #[error(
+        "container {id}: its processes can't be held still: {source}: commit without a pause (--pause=false)"
+    )]
     Freeze { id: String, source: Arc<shim_cgroup::Error> },
-    #[error("container {id} stands on a directory, not on an image, so nothing can be committed on top: use `ctl export` and `ctl import`")]
+    #[error(
+        "container {id} stands on a directory, not on an image, so nothing can be committed on top: use `ctl export` and `ctl import`"
+    )]
     NoImageBelow { id: String },
     #[error("container {container}: {path}: {source}")]
     ContainerPath { container: String, path: String, source: Arc<std::io::Error> },
@@ -178,11 +199,10 @@ impl Error {
     /// Whether another try may succeed with what came until now.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Registry(source) => source.is_passing(),
-            Self::Stopping => true,
-            _ => false,
+        if let Self::Registry(source) = self {
+            return source.is_passing();
         }
+        matches!(self, Self::Stopping)
     }
 
     /// A closure for `map_err` over file operations.

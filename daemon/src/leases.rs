@@ -44,10 +44,12 @@ impl Leases {
         check_id(id)?;
         let created_at = Time::now();
         let expires_at = match (expires_at, labels.get(EXPIRE_LABEL)) {
-            (None, Some(text)) => Some(Time::parse(text).ok_or_else(|| Error::InvalidArgument {
-                what: "expiry of the lease",
-                problem: format!("{text:?} is no moment, as in 2026-01-31T12:00:00Z"),
-            })?),
+            (None, Some(text)) => {
+                Some(Time::parse(text).ok_or_else(|| Error::InvalidArgument {
+                    what: "expiry of the lease",
+                    problem: format!("{text:?} is no moment, as in 2026-01-31T12:00:00Z"),
+                })?)
+            }
             (expires_at, _) => expires_at,
         };
         if expires_at.is_some_and(|at| at <= created_at) {
@@ -57,6 +59,8 @@ impl Leases {
             });
         }
         let id = if id.is_empty() { random_id() } else { id.to_owned() };
+        // Those of the daemon's own work come and go with it.
+        let is_told = !labels.contains_key(WORK_LABEL);
         let row = LeaseRow { id: id.clone(), created_at, expires_at, labels };
         let namespace = namespace.to_owned();
         self.store
@@ -66,7 +70,9 @@ impl Leases {
                     return Err(Error::LeaseExists { id: row.id });
                 }
                 tx.insert_lease(&namespace, &row)?;
-                tx.event(event(&namespace, "create", &row.id))?;
+                if is_told {
+                    tx.event(event(&namespace, "create", &row.id))?;
+                }
                 Ok(())
             })
             .await?;
@@ -116,8 +122,12 @@ impl Leases {
         self.store
             .write(move |tx| -> Result<()> {
                 find(tx, &namespace, &id)?;
+                let leases = tx.leases(&namespace)?;
+                let own = leases.iter().find(|lease| lease.id == id);
                 tx.remove_lease(&namespace, &id)?;
-                tx.event(event(&namespace, "delete", &id))?;
+                if own.is_some_and(|lease| !lease.labels.contains_key(WORK_LABEL)) {
+                    tx.event(event(&namespace, "delete", &id))?;
+                }
                 Ok(())
             })
             .await

@@ -196,9 +196,9 @@ fn keep_house(core: &Arc<Core>) -> tokio::task::JoinSet<()> {
 /// nothing runs the bridge and the empty cgroups go too. They are made again when they are needed.
 async fn leave(core: &Core, supervisor: &Supervisor) {
     // Not for long: what is not on the disk is unpacked again, should the machine go down.
-    match tokio::time::timeout(SYNC, core.snapshots.make_durable()).await {
-        Ok(Err(error)) => tracing::error!(%error, "unpacked layers may not be on the disk"),
-        Ok(Ok(())) | Err(_) => {}
+    let synced = tokio::time::timeout(SYNC, core.snapshots.make_durable()).await;
+    if let Ok(Err(error)) = synced {
+        tracing::error!(%error, "unpacked layers may not be on the disk");
     }
     let flushed: Result<()> = core.store.write(|_| Ok(())).await;
     if let Err(error) = flushed {

@@ -101,7 +101,10 @@ impl Read for Reader {
                 Some(Some(part)) => self.rest = part,
                 Some(None) => self.is_whole = true,
                 None => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream broke off"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the stream broke off",
+                    ));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::create::{CreateArgs, RunArgs, SessionKeys};
-use super::files::{CommitArgs, DiffArgs, ExportArgs};
+use super::files::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
 use crate::flags::{DetachKeys, Moment, parse_moment};
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +21,7 @@ pub(crate) enum ContainerVerb {
     Logs(LogsArgs),
     Attach(AttachArgs),
     Exec(ExecArgs),
+    Cp(CpArgs),
     Diff(DiffArgs),
     Export(ExportArgs),
     Commit(CommitArgs),

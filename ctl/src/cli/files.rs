@@ -4,6 +4,31 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+/// Copy files between a container and here
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+        ctl cp web:/etc/hosts .\n  \
+        ctl cp ./site/. web:/srv/www\n  \
+        ctl cp web:/var/log - | tar -t\n\n\
+        DIR/. is what is in the directory, DIR the directory itself. - is a tar on stdin or stdout.")]
+pub(crate) struct CpArgs {
+    /// Keep owners; to here, also devices, setuid bits and file capabilities
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Copy what SOURCE leads to when it is a link
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Say nothing
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// CONTAINER:PATH, a path here, or -
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// CONTAINER:PATH, a path here, or -
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+}
+
 /// Show what differs from the image: A added, C changed, D deleted
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  ctl diff web")]

@@ -155,7 +155,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("See containers", &["ps", "inspect", "logs", "events", "diff"]),
     ("Images", &["pull", "push", "images", "rmi", "tag", "history", "login", "logout", "image"]),
-    ("Files and archives", &["export", "commit", "load", "save", "import"]),
+    ("Files and archives", &["cp", "export", "commit", "load", "save", "import"]),
     (
         "The rest",
         &["system", "snapshot", "content", "lease", "info", "version", "completion", "container"],

@@ -5,6 +5,7 @@ mod attach;
 mod commit;
 mod completion;
 mod content;
+mod cp;
 mod create;
 mod diff;
 mod events;
@@ -84,6 +85,7 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
         ContainerVerb::Logs(args) => logs::run(client, args).await,
         ContainerVerb::Attach(args) => attach::run(client, args).await,
         ContainerVerb::Exec(args) => exec::run(client, args).await,
+        ContainerVerb::Cp(args) => cp::run(client, args).await,
         ContainerVerb::Diff(args) => diff::run(client, args).await,
         ContainerVerb::Export(args) => export::run(client, args).await,
         ContainerVerb::Commit(args) => commit::run(client, args).await,
@@ -106,6 +108,7 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Inspect(_)
             | ContainerVerb::Logs(_)
             | ContainerVerb::Attach(_)
+            | ContainerVerb::Cp(_)
             | ContainerVerb::Diff(_)
             | ContainerVerb::Export(_)
             | ContainerVerb::Commit(_) => ExitCodes::Plain,

@@ -14,6 +14,8 @@ pub(crate) fn command(address: &Path, words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ctl"));
     command.args(words.split_whitespace());
     command.env("BOSUN_ADDRESS", address).env_remove("BOSUN_NAMESPACE").env("TZ", "UTC");
+    // Nothing of this machine's user is read or written.
+    command.env("DOCKER_CONFIG", address.with_file_name("docker"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod archives;
+mod copies;
 mod ctl;
 mod daemon;
 mod images;

@@ -12,8 +12,10 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::ctl::{command, finished, signal};
+use crate::daemon::images::layer;
 use crate::daemon::{Daemon, Fake, Process, exit, running, start};
 use bosun_proto::v1::output_chunk::Message;
+use bosun_proto::v1::progress::Status as Layer;
 
 /// A terminal, both ends of it.
 struct Terminal {
@@ -59,13 +61,19 @@ impl Terminal {
         let ctl = command(&daemon.socket, words);
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(ctl.get_program()).args(ctl.get_args());
-        command.env("BOSUN_ADDRESS", &daemon.socket);
+        command.env("BOSUN_ADDRESS", &daemon.socket).env("TERM", "xterm");
+        // Nothing of this machine's user is read or written.
+        command.env("DOCKER_CONFIG", daemon.socket.with_file_name("docker"));
         let end = || Stdio::from(self.slave.try_clone().unwrap());
         command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
     }
 
     fn is_raw(&self) -> bool {
         !tcgetattr(&self.slave).unwrap().local_modes.contains(LocalModes::ICANON)
+    }
+
+    fn shows_what_is_typed(&self) -> bool {
+        tcgetattr(&self.slave).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
     fn type_in(&mut self, keys: &[u8]) {
@@ -185,4 +193,70 @@ fn attaching_makes_the_process_draw_its_screen_anew() {
     terminal.expect("80x25\r\n80x24\r\n");
     terminal.type_in(b"q");
     assert_eq!(finished(child).code, 0);
+}
+
+#[test]
+fn a_password_is_asked_for_and_not_shown() {
+    let fake = Fake::default();
+    let (daemon, dir) = start(&fake);
+    let mut terminal = Terminal::new(80, 24);
+    let child = terminal.run(&daemon, "login reg.example");
+    terminal.expect("Username: ");
+    terminal.type_in(b"me\n");
+    terminal.expect("Password: ");
+    assert!(!terminal.shows_what_is_typed());
+    terminal.type_in(b"secret\n");
+    terminal.expect("Login Succeeded");
+    assert_eq!(finished(child).code, 0);
+    assert!(terminal.shows_what_is_typed());
+    assert!(!terminal.seen.contains("secret"), "{}", terminal.seen);
+    let auth = fake.book().auths.pop().unwrap().unwrap();
+    assert_eq!((auth.username.as_str(), auth.password.as_str()), ("me", "secret"));
+    assert!(dir.path().join("docker/config.json").exists());
+
+    // A signal leaves the terminal as it was.
+    let child = terminal.run(&daemon, "login -u you other.example");
+    terminal.seen.clear();
+    terminal.expect("Password: ");
+    signal(ctl_under(&child), rustix::process::Signal::TERM);
+    assert_eq!(finished(child).code, 143);
+    assert!(terminal.shows_what_is_typed());
+    assert!(fake.book().auths.is_empty());
+}
+
+#[test]
+fn a_pull_has_a_bar_for_each_layer() {
+    let fake = Fake::default();
+    fake.book().progress = [vec![
+        layer("1", Layer::Downloading, 50),
+        layer("2", Layer::Exists, 0),
+        layer("1", Layer::Done, 100),
+    ]]
+    .into();
+    let (daemon, _dir) = start(&fake);
+    let mut terminal = Terminal::new(100, 24);
+    let child = terminal.run(&daemon, "pull alpine");
+    terminal.expect("111111111111: Pull complete");
+    terminal.expect("222222222222: Already exists");
+    terminal.expect("docker.io/library/alpine:latest\r\n");
+    assert_eq!(finished(child).code, 0);
+    assert!(terminal.seen.contains("latest: Pulling from library/alpine"), "{}", terminal.seen);
+    assert!(terminal.seen.contains("Status: Downloaded newer image for alpine:latest"));
+}
+
+#[test]
+fn an_archive_does_not_go_to_a_terminal() {
+    let fake = Fake::default();
+    fake.book().containers.push(running("web"));
+    let (daemon, _dir) = start(&fake);
+    for words in ["save web", "export web", "cp web:/etc -"] {
+        let mut terminal = Terminal::new(80, 24);
+        let child = terminal.run(&daemon, words);
+        terminal.expect("ctl: an archive does not go to a terminal");
+        assert_eq!(finished(child).code, 1, "{words}");
+    }
+    let mut terminal = Terminal::new(80, 24);
+    let child = terminal.run(&daemon, "load");
+    terminal.expect("ctl: an archive does not come from a terminal: name a file with -i");
+    assert_eq!(finished(child).code, 1);
 }

@@ -52,4 +52,5 @@ pub use error::{Error, Problem, Result, Rule};
 pub use extract::{ExtractOptions, extract};
 pub use limits::Limits;
 pub use settle::{Settled, empty, settle};
+pub use shim_rootfs::Root;
 pub use tree::Below;

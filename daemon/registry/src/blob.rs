@@ -53,7 +53,7 @@ impl Blob {
     }
 
     /// The next bytes; nothing after the last. Breaks are mended in here, as often as
-    /// [`Options::attempts`] has it.
+    /// [`Options::attempts`](crate::Options::attempts) has it.
     ///
     /// # Errors
     /// It can't be had, or has another length than the descriptor says.

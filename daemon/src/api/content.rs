@@ -3,10 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bosun_image::Digest;
 use bosun_proto::v1;
 use bosun_proto::v1::content_server::Content;
 use bosun_proto::v1::write_request::Message;
-use bosun_image::Digest;
 use futures::Stream;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
@@ -55,7 +55,9 @@ impl Service {
             // The bytes stay, to be resumed; but this is no answer to be given again.
             let torn = |_| Error::IngestTorn { reference: open.reference.clone() };
             match request.map_err(torn)?.message {
-                Some(Message::Data(data)) => writer = content.write(writer, vec![data.into()]).await?,
+                Some(Message::Data(data)) => {
+                    writer = content.write(writer, vec![data.into()]).await?;
+                }
                 Some(Message::Commit(v1::WriteCommit {})) => {
                     let (digest, size) = content.commit(writer).await?;
                     return Ok(format!("{size} {digest}"));

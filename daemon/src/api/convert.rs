@@ -151,6 +151,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         },
         Error::Registry(source) => registry_code(source),
         Error::SnapshotTorn { .. } | Error::BlobDamaged { .. } => (Code::DataLoss, None),
+        Error::WrongContent { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Error::BlobTooLarge { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Error::ContainerPath { source, .. } => path_code(source),
         Error::Freeze { .. } => (Code::Internal, None),
@@ -168,10 +169,13 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
     }
 }
 
-fn disk_code(source: &std::io::Error) -> Code {
+fn is_full(source: &std::io::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let full = matches!(source.kind(), StorageFull | QuotaExceeded);
-    if full { Code::ResourceExhausted } else { Code::Internal }
+    matches!(source.kind(), StorageFull | QuotaExceeded)
+}
+
+fn disk_code(source: &std::io::Error) -> Code {
+    if is_full(source) { Code::ResourceExhausted } else { Code::Internal }
 }
 
 fn layer_code(error: &bosun_layer::Error) -> (Code, Option<&'static str>) {
@@ -183,10 +187,8 @@ fn layer_code(error: &bosun_layer::Error) -> (Code, Option<&'static str>) {
         | Is::Malformed { .. }
         | Is::Refused { .. }
         | Is::Limit { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
-        Is::Read(source) | Is::Write(source) => match disk_code(source) {
-            Code::Internal => (Code::FailedPrecondition, Some("BAD_IMAGE")),
-            code => (code, None),
-        },
+        Is::Read(source) | Is::Write(source) if is_full(source) => (Code::ResourceExhausted, None),
+        Is::Read(_) | Is::Write(_) => (Code::FailedPrecondition, Some("BAD_IMAGE")),
         Is::File { source, .. } => path_code(source),
         Is::Rootfs(_) => (Code::Internal, None),
     }
@@ -220,11 +222,13 @@ fn registry_code(error: &bosun_registry::Error) -> (Code, Option<&'static str>) 
 
 fn path_code(source: &std::io::Error) -> (Code, Option<&'static str>) {
     use std::io::ErrorKind::{NotADirectory, NotFound};
-    match source.kind() {
-        NotFound => (Code::NotFound, Some("NO_SUCH_PATH")),
-        NotADirectory => (Code::FailedPrecondition, Some("NOT_A_DIRECTORY")),
-        _ => (disk_code(source), None),
+    if source.kind() == NotFound {
+        return (Code::NotFound, Some("NO_SUCH_PATH"));
     }
+    if source.kind() == NotADirectory {
+        return (Code::FailedPrecondition, Some("NOT_A_DIRECTORY"));
+    }
+    (disk_code(source), None)
 }
 
 fn network_code(error: &network::Error) -> (Code, Option<&'static str>) {
@@ -251,6 +255,7 @@ fn store_code(error: &store::Error) -> Code {
         | store::Error::Newer { .. }
         | store::Error::Sql(_)
         | store::Error::Encode(_) => Code::Internal,
+        store::Error::Full => Code::ResourceExhausted,
         store::Error::Failed(_) | store::Error::Closed => Code::Unavailable,
     }
 }
@@ -317,8 +322,9 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         None => {
             return Err(Error::InvalidArgument {
                 what: "rootfs",
-                problem: "neither an image nor a directory is named: give an image, or --rootfs DIR"
-                    .to_owned(),
+                problem:
+                    "neither an image nor a directory is named: give an image, or --rootfs DIR"
+                        .to_owned(),
             });
         }
     };

@@ -107,7 +107,7 @@ async fn reclaimable(
     namespace: &str,
     without: BTreeSet<String>,
 ) -> Result<Free> {
-    let mode = Mode { dry_run: true, measure: true };
+    let mode = Mode { dry_run: true, by_hand: true };
     let collector = &supervisor.core().collector;
     let without = Without { images: without, containers: BTreeSet::new() };
     let items = collector.collect_without(namespace, mode, without).await?;

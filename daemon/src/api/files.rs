@@ -99,9 +99,8 @@ impl Files for Service {
         let stat = Message::Stat(stat_message(stat));
         let first = v1::CopyFromResponse { message: Some(stat) };
         let task = tokio::spawn(archive);
-        let data = joined(parts, task, |data| v1::CopyFromResponse {
-            message: Some(Message::Data(data)),
-        });
+        let data =
+            joined(parts, task, |data| v1::CopyFromResponse { message: Some(Message::Data(data)) });
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)).chain(data))))
     }
 

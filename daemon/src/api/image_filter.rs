@@ -103,10 +103,10 @@ fn created(all: &[Found], text: &str) -> Result<Time> {
         let id = found.image.as_ref().map(|image| image.manifest.config.digest.hex().to_owned());
         found.row.name == name || (text.len() >= 4 && id.is_some_and(|id| id.starts_with(text)))
     };
-    all.iter().find(is_meant).map(made).ok_or_else(|| Error::NoSuchImage {
-        reference: text.to_owned(),
-        similar: None,
-    })
+    all.iter()
+        .find(is_meant)
+        .map(made)
+        .ok_or_else(|| Error::NoSuchImage { reference: text.to_owned(), similar: None })
 }
 
 /// A moment, or how long ago one was: `24h`, `10m`, `1h30m`.
@@ -127,7 +127,8 @@ fn moment(text: &str) -> Result<Time> {
 
 /// `*` stands for anything but `/`, `?` for one such character, as docker's patterns have it.
 fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     // The places in the pattern that may be reached; a star stays one of them.
     let mut places = vec![false; pattern.len() + 1];
     places[0] = true;

@@ -299,9 +299,8 @@ impl Images for Service {
         let message = call.get_ref();
         let found = self.core().images.list(namespace.as_str()).await?;
         let filter = ImageFilter::parse(&message.filters, &found)?;
-        let kept = |name: &str| {
-            !found.iter().any(|found| found.row.name == name && filter.matches(found))
-        };
+        let kept =
+            |name: &str| !found.iter().any(|found| found.row.name == name && filter.matches(found));
         let pruned = self
             .core()
             .images
@@ -328,13 +327,17 @@ impl Images for Service {
         // Its processes are let go again also when the client goes away.
         let task = tokio::spawn(async move {
             let core = Arc::clone(supervisor.core());
-            let work = crate::files::commit(&core, &handle, crate::files::CommitRequest {
-                reference,
-                author: message.author,
-                message: message.message,
-                changes: message.changes,
-                pause: !message.no_pause,
-            });
+            let work = crate::files::commit(
+                &core,
+                &handle,
+                crate::files::CommitRequest {
+                    reference,
+                    author: message.author,
+                    message: message.message,
+                    changes: message.changes,
+                    pause: !message.no_pause,
+                },
+            );
             supervisor.once(&request, work).await
         });
         let name = task.await.unwrap_or(Err(Error::Stopping))?;

@@ -57,6 +57,7 @@ impl Leases for Service {
             self.leases().delete(&namespace, &message.id).await
         })
         .await?;
+        self.supervisor.core().collector.nudge();
         Ok(Response::new(v1::DeleteLeaseResponse {}))
     }
 
@@ -95,6 +96,7 @@ impl Leases for Service {
             self.leases().delete_resource(&namespace, &message.lease, resource).await
         })
         .await?;
+        self.supervisor.core().collector.nudge();
         Ok(Response::new(v1::DeleteLeaseResourceResponse {}))
     }
 

@@ -45,10 +45,7 @@ pub(super) struct Received<M> {
     data: fn(M) -> Option<Vec<u8>>,
 }
 
-pub(super) fn receive<M>(
-    messages: Streaming<M>,
-    data: fn(M) -> Option<Vec<u8>>,
-) -> Received<M> {
+pub(super) fn receive<M>(messages: Streaming<M>, data: fn(M) -> Option<Vec<u8>>) -> Received<M> {
     Received { messages, data }
 }
 

@@ -404,21 +404,24 @@ impl Actor {
         let events = self.exit_events(&record, exit);
         let namespace = self.key.namespace.to_string();
         let stored = record.clone();
-        self.core
+        let leaves_garbage = self
+            .core
             .store
-            .write(move |tx| -> Result<()> {
+            .write(move |tx| -> Result<bool> {
                 for event in events {
                     tx.event(event)?;
                 }
                 if auto_remove {
                     tx.remove_snapshot(stored.snapshot)?;
-                    tx.remove_container(&namespace, &stored)?;
-                } else {
-                    tx.update_container(&namespace, &stored)?;
+                    return Ok(tx.remove_container(&namespace, &stored)?);
                 }
-                Ok(())
+                tx.update_container(&namespace, &stored)?;
+                Ok(false)
             })
             .await?;
+        if leaves_garbage {
+            self.core.collector.nudge();
+        }
         self.record = Some(Arc::new(record));
         Ok(())
     }
@@ -505,15 +508,18 @@ impl Actor {
         let event = self.event("destroy", &record, Vec::new());
         let namespace = self.key.namespace.to_string();
         let stored = Arc::clone(&record);
-        self.core
+        let leaves_garbage = self
+            .core
             .store
-            .write(move |tx| -> Result<()> {
+            .write(move |tx| -> Result<bool> {
                 tx.event(event)?;
                 tx.remove_snapshot(stored.snapshot)?;
-                tx.remove_container(&namespace, &stored)?;
-                Ok(())
+                Ok(tx.remove_container(&namespace, &stored)?)
             })
             .await?;
+        if leaves_garbage {
+            self.core.collector.nudge();
+        }
         fail::fail_point!("daemon.delete.after_commit");
         let exit = match &self.state {
             State::Exited(exit) => Some(exit.clone()),

@@ -41,7 +41,10 @@ pub struct FromImage {
     pub id: String,
     /// The digest of the manifest.
     pub manifest: String,
-    /// The committed snapshot that it stands on.
+    /// The digest that the image's name stood for: an index or the manifest.
+    #[serde(default)]
+    pub target: String,
+    /// The committed snapshot that it stands on; empty when the image has no layers.
     pub snapshot: String,
     /// `PORT/PROTOCOL`
     pub exposed_ports: Vec<String>,

@@ -222,12 +222,14 @@ impl Supervisor {
         let mut warnings = spec::merge_image(options, &base.name, execution)?;
         let platform = base.image.config.platform();
         if !Platform::host().matches(&platform) {
-            warnings.push(format!("image {}: it is for {platform}, not for this machine", base.name));
+            warnings
+                .push(format!("image {}: it is for {platform}, not for this machine", base.name));
         }
         options.image = Some(base.name);
         let from = FromImage {
             id: base.image.manifest.config.digest.to_string(),
             manifest: base.image.descriptor.digest.to_string(),
+            target: base.target,
             snapshot: base.snapshot,
             exposed_ports: execution.exposed_ports.clone(),
         };

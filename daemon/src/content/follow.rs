@@ -150,6 +150,9 @@ mod tests {
         let mut follower = reader(&file, &growth);
         let mut text = Vec::new();
         let error = follower.read_to_end(&mut text).unwrap_err();
-        assert_eq!((text.as_slice(), error.to_string().as_str()), (&b"half"[..], "the download broke off"));
+        assert_eq!(
+            (text.as_slice(), error.to_string().as_str()),
+            (&b"half"[..], "the download broke off")
+        );
     }
 }

@@ -123,7 +123,9 @@ impl Content {
             for part in data {
                 match writer.write(&part) {
                     Ok(()) => {}
-                    Err(error @ Error::IngestMismatch { .. }) => return Err(give_up(writer, error)),
+                    Err(error @ Error::IngestMismatch { .. }) => {
+                        return Err(give_up(writer, error));
+                    }
                     // On a full disk, say: what was written can be resumed.
                     Err(error) => return Err(error),
                 }
@@ -422,7 +424,8 @@ impl Content {
                 let reference = &ingest.description.reference;
                 // One that is being written to is not idle.
                 let Ok(claim) = writers.claim(&namespace, reference) else { continue };
-                let rested = SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
+                let rested =
+                    SystemTime::now().duration_since(ingest.touched_at).unwrap_or_default();
                 if rested < idle {
                     continue;
                 }
@@ -432,6 +435,27 @@ impl Content {
                 dropped.push(ingest);
             }
             Ok(dropped)
+        })
+        .await
+    }
+
+    /// Drops the ingests that were to become blobs of a lease, and that nobody writes to.
+    ///
+    /// # Errors
+    /// The directory of ingests can't be read, or one can't be removed.
+    pub async fn abort_of_lease(&self, namespace: &str, lease: &str) -> Result<()> {
+        let (ingests, writers) = (Arc::clone(&self.ingests), self.writers.clone());
+        let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
+        off_the_loop(move || {
+            for ingest in ingest::list(&ingests, &namespace)? {
+                let known = &ingest.description;
+                if known.lease.as_deref() == Some(lease.as_str())
+                    && let Ok(claim) = writers.claim(&namespace, &known.reference)
+                {
+                    ingest::abort(&ingests, &claim)?;
+                }
+            }
+            Ok(())
         })
         .await
     }

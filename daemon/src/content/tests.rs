@@ -23,13 +23,12 @@ fn run(test: impl AsyncFnOnce(&Path, Content)) {
 }
 
 fn digest_of(data: &[u8]) -> Digest {
-    use sha2::Digest as _;
-    Digest::of_hash(&sha2::Sha256::digest(data))
+    Digest::of(data)
 }
 
 async fn put(content: &Content, namespace: &str, data: &[u8]) -> Result<(Digest, u64)> {
     let writer = content.writer(namespace, "ref", Expected::default(), None).await?;
-    let writer = content.write(writer, data.to_vec()).await?;
+    let writer = content.write(writer, vec![data.to_vec().into()]).await?;
     content.commit(writer).await
 }
 
@@ -61,9 +60,10 @@ fn an_ingest_goes_on_after_its_writer_and_its_daemon_went_away() {
             size: Some(WORDS.len() as u64),
             digest: Some(digest_of(WORDS)),
             labels: [("a".to_owned(), "1".to_owned())].into(),
+            lease: None,
         };
         let writer = content.writer("default", "layer", whole(), None).await.unwrap();
-        drop(content.write(writer, WORDS[..6].to_vec()).await.unwrap());
+        drop(content.write(writer, vec![WORDS[..6].to_vec().into()]).await.unwrap());
         assert_eq!(content.status("default", "layer").await.unwrap().received, 6);
         drop(content);
 
@@ -74,7 +74,7 @@ fn an_ingest_goes_on_after_its_writer_and_its_daemon_went_away() {
         // From before the end: what lies behind is sent again.
         let more = Expected { labels: [("b".to_owned(), "2".to_owned())].into(), ..whole() };
         let writer = content.writer("default", "layer", more, Some(4)).await.unwrap();
-        let writer = content.write(writer, WORDS[4..].to_vec()).await.unwrap();
+        let writer = content.write(writer, vec![WORDS[4..].to_vec().into()]).await.unwrap();
         let (digest, size) = content.commit(writer).await.unwrap();
         assert_eq!((digest.clone(), size), (digest_of(WORDS), WORDS.len() as u64));
         assert_eq!(read(&content, &digest, 0, None).await, WORDS);
@@ -92,13 +92,13 @@ fn bytes_that_are_not_what_was_expected_leave_nothing() {
         let short = WORDS.len() as u64 + 1;
         for (expected, named) in [(digest, "digest"), (size(short), "size")] {
             let writer = content.writer("default", "ref", expected, None).await.unwrap();
-            let writer = content.write(writer, WORDS.to_vec()).await.unwrap();
+            let writer = content.write(writer, vec![WORDS.to_vec().into()]).await.unwrap();
             let error = content.commit(writer).await.unwrap_err();
             assert!(matches!(error, Error::IngestMismatch { what, .. } if what == named));
             expect_nothing(place, &content).await;
         }
         let writer = content.writer("default", "ref", size(5), None).await.unwrap();
-        let error = content.write(writer, WORDS.to_vec()).await.unwrap_err();
+        let error = content.write(writer, vec![WORDS.to_vec().into()]).await.unwrap_err();
         assert!(matches!(error, Error::IngestMismatch { what: "size", .. }), "{error}");
         expect_nothing(place, &content).await;
     });
@@ -200,7 +200,7 @@ fn what_a_crash_left_goes_at_the_next_start() {
     run(async |place, content| {
         let (digest, _) = put(&content, "default", WORDS).await.unwrap();
         let kept = content.writer("default", "ref", Expected::default(), None).await.unwrap();
-        drop(content.write(kept, b"half".to_vec()).await.unwrap());
+        drop(content.write(kept, vec![b"half".to_vec().into()]).await.unwrap());
         let orphan = place.join("blobs/sha256").join(digest_of(b"orphan").hex());
         std::fs::write(&orphan, "orphan").unwrap();
         std::fs::create_dir(place.join("ingest/0123")).unwrap();

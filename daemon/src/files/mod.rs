@@ -296,8 +296,7 @@ async fn at_rest(core: &Core, handle: &Handle, access: Access) -> Result<Root> {
             [] => return snapshots::merged(&[upper]),
             trees => trees.iter().map(text).collect(),
         };
-        let upper =
-            overlay::Upper { directory: &directory, work: &work, volatile: false };
+        let upper = overlay::Upper { directory: &directory, work: &work, volatile: false };
         let layers = overlay::Layers { lower: &lower, upper: Some(upper) };
         let mount = overlay::detached(&layers).map_err(|error| Error::ContainerPath {
             container: label,
@@ -316,10 +315,10 @@ fn look(root: &Root, path: &str, follow: bool, container: &str) -> Result<PathSt
         source: Arc::new(source),
     };
     let link = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-    let found =
-        root.open(path, OFlags::PATH | link).map_err(|errno| failed(errno.into()))?;
+    let found = root.open(path, OFlags::PATH | link).map_err(|errno| failed(errno.into()))?;
     let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
-    let is_link = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink;
+    let is_link =
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink;
     let link_target = match is_link {
         false => String::new(),
         true => rustix::fs::readlinkat(&found, "", Vec::new())
@@ -378,11 +377,7 @@ fn directory(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Sends the last part of an archive.
-fn finish(
-    written: bosun_layer::Result<pipe::Writer>,
-    container: &str,
-    path: &str,
-) -> Result<()> {
+fn finish(written: bosun_layer::Result<pipe::Writer>, container: &str, path: &str) -> Result<()> {
     let mut to = written.map_err(|source| path_error(source, container, path))?;
     to.flush().map_err(|source| at_path(source, container, path))
 }
@@ -397,13 +392,11 @@ fn at_path(source: std::io::Error, container: &str, path: &str) -> Error {
 
 /// An error of the file system keeps its kind, so that a face can tell what it was.
 fn path_error(source: bosun_layer::Error, container: &str, path: &str) -> Error {
-    match source {
-        bosun_layer::Error::File { step, path: inside, source } => {
-            let what = format!("{step} {inside}: {source}");
-            at_path(std::io::Error::new(source.kind(), what), container, path)
-        }
-        other => Error::Archive { source: Arc::new(other) },
+    if let bosun_layer::Error::File { step, path: inside, source } = source {
+        let what = format!("{step} {inside}: {source}");
+        return at_path(std::io::Error::new(source.kind(), what), container, path);
     }
+    Error::Archive { source: Arc::new(source) }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -40,9 +40,8 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
                 }
                 Ok(()) | Err(_) => {}
             }
-            make_directory(&half, 0o755).map_err(|error| {
-                Error::file("make volume", &half)(std::io::Error::other(error))
-            })?;
+            make_directory(&half, 0o755)
+                .map_err(|error| Error::file("make volume", &half)(std::io::Error::other(error)))?;
             if !trees.is_empty() {
                 copy(&snapshots::merged(&trees)?, &destination, &half, &label)?;
             }
@@ -66,8 +65,7 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
         let written = scope.spawn(|| {
             let options = ArchiveOptions { one_mount: false };
             let (name, as_name) = (OsStr::new("."), OsStr::new("."));
-            let mut parts =
-                bosun_layer::archive(source.as_fd(), name, as_name, parts, options)?;
+            let mut parts = bosun_layer::archive(source.as_fd(), name, as_name, parts, options)?;
             parts.flush().map_err(bosun_layer::Error::Write)
         });
         scope.spawn(move || {
@@ -79,13 +77,8 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
             given.finish_blocking();
         });
         let options = ExtractOptions { keep_kinds: false, owners: true };
-        let read = bosun_layer::extract(
-            reader,
-            &target,
-            OsStr::new("/"),
-            options,
-            &Limits::default(),
-        );
+        let read =
+            bosun_layer::extract(reader, &target, OsStr::new("/"), options, &Limits::default());
         let written = written.join().unwrap_or(Ok(()));
         written.and(read.map(drop)).map_err(|source| path_error(source, label, path))
     })

@@ -66,11 +66,7 @@ impl Graph {
     ///
     /// # Errors
     /// The store's own.
-    pub fn load(
-        tx: &mut Transaction<'_>,
-        namespace: &str,
-        pinned: HashSet<i64>,
-    ) -> Result<Self> {
+    pub fn load(tx: &mut Transaction<'_>, namespace: &str, pinned: HashSet<i64>) -> Result<Self> {
         tx.drop_expired_leases(Time::now())?;
         let mut leases = Vec::new();
         for lease in tx.leases(namespace)? {
@@ -169,9 +165,10 @@ impl<'a> Marks<'a> {
     fn new(graph: &'a Graph) -> Self {
         let mut kept_by: HashMap<Node, Vec<Node>> = HashMap::new();
         let mut note = |labels: &BTreeMap<String, String>, own: Node| {
-            for target in labels.iter().filter_map(|(key, value)| {
-                target(key.strip_prefix(BACK_REFERENCE)?, value)
-            }) {
+            for target in labels
+                .iter()
+                .filter_map(|(key, value)| target(key.strip_prefix(BACK_REFERENCE)?, value))
+            {
                 kept_by.entry(target).or_default().push(own.clone());
             }
         };
@@ -333,7 +330,12 @@ mod tests {
         }
     }
 
-    fn snapshot(number: i64, key: &str, parent: Option<i64>, pairs: &[(&str, &str)]) -> SnapshotRow {
+    fn snapshot(
+        number: i64,
+        key: &str,
+        parent: Option<i64>,
+        pairs: &[(&str, &str)],
+    ) -> SnapshotRow {
         SnapshotRow {
             number,
             key: key.to_owned(),
@@ -348,7 +350,12 @@ mod tests {
         }
     }
 
-    fn lease(id: &str, pairs: &[(&str, &str)], kind: ResourceKind, resource: &str) -> (LeaseRow, Vec<Resource>) {
+    fn lease(
+        id: &str,
+        pairs: &[(&str, &str)],
+        kind: ResourceKind,
+        resource: &str,
+    ) -> (LeaseRow, Vec<Resource>) {
         let row = LeaseRow {
             id: id.to_owned(),
             created_at: Time::default(),

@@ -74,10 +74,21 @@ impl Drop for Pin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A name that had expired.
-    Image { name: String },
-    Blob { digest: String, size: u64 },
-    Snapshot { key: String, size: u64 },
-    Ingest { reference: String, size: u64 },
+    Image {
+        name: String,
+    },
+    Blob {
+        digest: String,
+        size: u64,
+    },
+    Snapshot {
+        key: String,
+        size: u64,
+    },
+    Ingest {
+        reference: String,
+        size: u64,
+    },
 }
 
 /// How a collection is done.
@@ -85,8 +96,9 @@ pub enum Item {
 pub struct Mode {
     /// Remove nothing, only say what would go.
     pub dry_run: bool,
-    /// Measure the trees of snapshots, which takes a walk through each.
-    pub measure: bool,
+    /// Asked for by somebody: the trees of snapshots are measured, which takes a walk through each,
+    /// and ingests go that nobody writes to now.
+    pub by_hand: bool,
 }
 
 /// The collector; clones share it.
@@ -183,13 +195,14 @@ impl Collector {
             items.push(Item::Blob { digest: blob.digest, size: blob.size });
         }
         for snapshot in &gone.snapshots {
-            let size = match mode.measure {
+            let size = match mode.by_hand {
                 true => self.snapshots.usage_of(snapshot.number).await?.size,
                 false => 0,
             };
             items.push(Item::Snapshot { key: snapshot.key.clone(), size });
         }
-        let idle = self.content.idle_ingests(namespace, INGEST_IDLE, mode.dry_run).await?;
+        let idle = if mode.by_hand { Duration::ZERO } else { INGEST_IDLE };
+        let idle = self.content.idle_ingests(namespace, idle, mode.dry_run).await?;
         items.extend(idle.into_iter().map(|ingest| Item::Ingest {
             reference: ingest.description.reference,
             size: ingest.received,

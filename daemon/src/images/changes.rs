@@ -188,13 +188,18 @@ mod tests {
         assert_eq!(execution.exposed_ports, ["53/udp", "80/tcp"]);
         assert_eq!(execution.labels["d e"], "f");
         assert_eq!(execution.volumes, ["/data", "/logs"]);
-        assert_eq!((execution.user.as_str(), execution.working_dir.as_str()), ("1000:www-data", "/srv/app"));
+        assert_eq!(
+            (execution.user.as_str(), execution.working_dir.as_str()),
+            ("1000:www-data", "/srv/app")
+        );
         assert_eq!(execution.stop_signal.as_deref(), Some("SIGQUIT"));
     }
 
     #[test]
     fn what_is_no_instruction_is_named() {
-        for change in ["RUN rm -rf /", "USER", "EXPOSE http", "ENV =x", "VOLUME data", "STOPSIGNAL 99x"] {
+        for change in
+            ["RUN rm -rf /", "USER", "EXPOSE http", "ENV =x", "VOLUME data", "STOPSIGNAL 99x"]
+        {
             let said = applied(&[change]).unwrap_err().to_string();
             assert!(said.contains(&format!("{change:?}")), "{said}");
         }

@@ -70,7 +70,9 @@ impl Images {
         let bytes = self.bytes(namespace, &blob).await?;
         match bosun_image::Document::parse(&bytes, None).map_err(bad(manifest))? {
             bosun_image::Document::Manifest(manifest) => Ok(manifest.layers),
-            bosun_image::Document::Index(_) => Err(Error::NoSuchBlob { digest: manifest.to_string() }),
+            bosun_image::Document::Index(_) => {
+                Err(Error::NoSuchBlob { digest: manifest.to_string() })
+            }
         }
     }
 
@@ -91,7 +93,8 @@ impl Images {
         let written = blocking(move || {
             let below = snapshots::merged_or_none(&lower)?;
             let upper = std::fs::File::open(&upper).map_err(Error::file("open", &upper))?;
-            let hashing = Hashing { to: bosun_layer::compress::Encoder::new(sink), hash: Sha256::new() };
+            let hashing =
+                Hashing { to: bosun_layer::compress::Encoder::new(sink), hash: Sha256::new() };
             let diffed = bosun_layer::diff(upper.as_fd(), below.as_ref(), hashing);
             let failed = |source| Error::Layer {
                 digest: format!("of container {container}"),

@@ -95,18 +95,15 @@ impl Images {
     ) -> Result<Imported> {
         let board = Board::default();
         self.with_lease(namespace, &board, async |job: &Job| {
-            let mut source = Peeked::of(bytes).await?;
-            let kind = match import.kind {
-                ImportKind::Auto if source.is_image_archive() => ImportKind::Images,
-                ImportKind::Auto => ImportKind::Rootfs,
-                kind => kind,
+            let source = Peeked::of(bytes).await?;
+            let is_of_images = match import.kind {
+                ImportKind::Auto => source.is_image_archive(),
+                ImportKind::Images => true,
+                ImportKind::Rootfs => false,
             };
-            source.rewind();
-            match kind {
-                ImportKind::Auto | ImportKind::Images => {
-                    self.import_images(job, &import, source).await
-                }
-                ImportKind::Rootfs => self.import_rootfs(job, &import, source).await,
+            match is_of_images {
+                true => self.import_images(job, &import, source).await,
+                false => self.import_rootfs(job, &import, source).await,
             }
         })
         .await
@@ -659,10 +656,6 @@ impl Peeked {
         .await
     }
 
-    fn rewind(&mut self) {
-        self.head.set_position(0);
-    }
-
     /// Whether its first file is one that only archives of images have. What can't be told is a root
     /// file system, whose reader says what is wrong with it.
     fn is_image_archive(&self) -> bool {
@@ -705,7 +698,14 @@ mod tests {
     #[test]
     fn an_archive_is_known_by_any_of_its_names() {
         let id = "0123456789abcdef".repeat(4);
-        for path in ["blobs/sha256", "oci-layout", "manifest.json", &id, &format!("{id}/layer.tar"), &format!("{id}.json")] {
+        for path in [
+            "blobs/sha256",
+            "oci-layout",
+            "manifest.json",
+            &id,
+            &format!("{id}/layer.tar"),
+            &format!("{id}.json"),
+        ] {
             assert!(is_of_images(path), "{path}");
         }
         for path in ["bin", "etc/manifest.json", "index.html", &id[1..]] {

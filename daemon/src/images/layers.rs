@@ -222,11 +222,15 @@ impl Images {
                 drop(pin);
                 applied
             });
-            applied.await.map(Some)
+            // What can't be unpacked need not come.
+            job.part(applied).await.map(Some)
         };
         let (brought, applied) = join(bring, apply).await;
-        brought?;
-        let applied = applied?.ok_or(Error::Stopping)?;
+        let applied = match (brought, applied) {
+            // It was stopped because it can't be unpacked.
+            (Err(Error::Stopping) | Ok(()), Err(error)) | (Err(error), _) => return Err(error),
+            (Ok(()), Ok(applied)) => applied.ok_or(Error::Stopping)?,
+        };
         if applied.diff_id != layer.diff_id {
             return Err(Error::DiffId {
                 digest: layer.blob.digest.to_string(),
@@ -320,7 +324,12 @@ impl Images {
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
             // The layers below are there, so that nothing is left to do but for what they look like.
-            unpack.settled(bosun_layer::settle(unpack.open()?.as_fd(), &applied.deferred, root.as_ref()))
+            unpack
+                .settled(bosun_layer::settle(
+                    unpack.open()?.as_fd(),
+                    &applied.deferred,
+                    root.as_ref(),
+                ))
                 .map(drop)
         })
         .await?;
@@ -375,8 +384,7 @@ impl Unpack {
                 self.settled(bosun_layer::empty(tree.as_fd()))?;
                 let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
                 let applied = self.apply(Source::Whole(again), below)?;
-                let settled =
-                    bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref());
+                let settled = bosun_layer::settle(tree.as_fd(), &applied.deferred, root.as_ref());
                 self.settled(settled).map(drop)
             }
         }

@@ -32,6 +32,8 @@ pub struct Found {
 pub struct Base {
     /// The image's name.
     pub name: String,
+    /// The digest that the name stands for.
+    pub target: String,
     pub image: Arc<Resolved>,
     /// The name of the snapshot of its layers; empty when it has none.
     pub snapshot: String,
@@ -57,7 +59,12 @@ impl Images {
     ///
     /// # Errors
     /// There is none; the beginning of an id is that of several; the text is no name.
-    pub async fn find(&self, namespace: &str, text: &str, choice: &Choice) -> Result<Vec<ImageRow>> {
+    pub async fn find(
+        &self,
+        namespace: &str,
+        text: &str,
+        choice: &Choice,
+    ) -> Result<Vec<ImageRow>> {
         let owner = namespace.to_owned();
         let rows = self.store.write(move |tx| tx.images(&owner)).await?;
         let reference = text.parse::<Reference>();
@@ -124,7 +131,7 @@ impl Images {
         let row = row.ok_or(Error::NoSuchImage { reference: text.to_owned(), similar: None })?;
         let image = self.resolve(namespace, &row.name, &row.target, choice).await?;
         let snapshot = self.unpacked(namespace, &image).await?;
-        Ok(Base { name: row.name, image, snapshot })
+        Ok(Base { name: row.name, target: row.target.digest.to_string(), image, snapshot })
     }
 
     /// All names of a namespace.
@@ -235,8 +242,7 @@ impl Images {
         self.untag(namespace, names.clone()).await?;
         drop(turn);
         fail::fail_point!("daemon.gc.after_untag");
-        let mut removed =
-            Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
+        let mut removed = Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
         if !prune {
             return Ok(removed);
         }
@@ -320,7 +326,7 @@ impl Images {
             self.resolved.clear();
         }
         drop(turn);
-        let mode = Mode { dry_run, measure: true };
+        let mode = Mode { dry_run, by_hand: true };
         let without = Without { images: names.clone(), containers: BTreeSet::new() };
         let items = self.collector.collect_without(namespace, mode, without).await?;
         Ok(Pruned { names: names.into_iter().collect(), items })
@@ -344,7 +350,7 @@ impl Images {
                 }
             }
         }
-        let mode = Mode { dry_run: true, measure: true };
+        let mode = Mode { dry_run: true, by_hand: true };
         let without = Without { images: names.clone(), containers };
         let items = self.collector.collect_without(namespace, mode, without).await?;
         Ok(Pruned { names: names.into_iter().collect(), items })
@@ -368,9 +374,8 @@ fn by_name<'a>(rows: &'a [ImageRow], reference: &Reference) -> Option<&'a ImageR
 
 fn no_such_image(rows: &[ImageRow], reference: &Reference) -> Error {
     let names = rows.iter().filter_map(|row| row.name.parse::<Reference>().ok());
-    let last = |reference: &Reference| {
-        reference.path().rsplit('/').next().unwrap_or_default().to_owned()
-    };
+    let last =
+        |reference: &Reference| reference.path().rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = last(reference);
     // The same repository with another tag, or the same name of another place.
     let similar = names.filter(|own| last(own) == wanted).map(|own| own.familiar()).next();

@@ -49,7 +49,10 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The reference stands for this.
-    Resolved { name: String, target: Descriptor },
+    Resolved {
+        name: String,
+        target: Descriptor,
+    },
     Progress(Progress),
 }
 
@@ -103,8 +106,7 @@ impl Board {
         let progress = Progress { digest, part, status, current, total: blob.size };
         self.change(|entries| {
             let version = entries.version;
-            let known =
-                entries.blobs.iter_mut().find(|(_, known)| known.digest == progress.digest);
+            let known = entries.blobs.iter_mut().find(|(_, known)| known.digest == progress.digest);
             match known {
                 Some(known) => *known = (version, progress),
                 None => entries.blobs.push((version, progress)),
@@ -164,7 +166,8 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_that_comes_late_sees_the_last_state_of_everything() {
         let board = Board::default();
-        let blob = |name: &str| Descriptor::new(media_type::OCI_LAYER, Digest::of(name.as_bytes()), 9);
+        let blob =
+            |name: &str| Descriptor::new(media_type::OCI_LAYER, Digest::of(name.as_bytes()), 9);
         let mut early = board.watch();
         board.set(&blob("a"), Status::Downloading, 1);
         early.changed().await;

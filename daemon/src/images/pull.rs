@@ -102,9 +102,8 @@ impl Images {
             None => Vec::new(),
         };
         // What is no layer by its type is brought as it is: somebody may know what it is for.
-        let is_other = |blob: &&Descriptor| {
-            !layers.iter().any(|layer| layer.blob.digest == blob.digest)
-        };
+        let is_other =
+            |blob: &&Descriptor| !layers.iter().any(|layer| layer.blob.digest == blob.digest);
         let others = part.manifest.layers.iter().filter(is_other);
         let others: Vec<_> = others
             .map(|blob| {
@@ -204,7 +203,8 @@ impl Download<'_> {
             (None, Some(_)) => self.images.bytes(namespace, descriptor).await?.into(),
             (None, None) => self.repository.manifest(descriptor).await?,
         };
-        let document = Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad(digest))?;
+        let document =
+            Document::parse(&bytes, Some(&descriptor.media_type)).map_err(bad(digest))?;
         let mut labels: BTreeMap<_, _> = reference_labels(&document).into_iter().collect();
         labels.extend([self.source.clone()]);
         let expected = Expected { size: None, digest: Some(digest.clone()), labels, lease };
@@ -213,12 +213,7 @@ impl Download<'_> {
     }
 
     /// The configuration of an image. Of a part that is not to be unpacked it may be anything.
-    async fn config(
-        &self,
-        job: &Job,
-        manifest: &Manifest,
-        chosen: bool,
-    ) -> Result<Option<Config>> {
+    async fn config(&self, job: &Job, manifest: &Manifest, chosen: bool) -> Result<Option<Config>> {
         let descriptor = &manifest.config;
         if descriptor.size > bosun_image::MAX_DOCUMENT as u64 {
             return Err(bad(&descriptor.digest)(bosun_image::Error::TooLarge {
@@ -257,11 +252,21 @@ impl Download<'_> {
             let _ = follow.send(Source::Growing(writer.follow()?));
         }
         fail::fail_point!("daemon.pull.before_download");
-        writer = self.receive(job, blob, writer).await?;
+        writer = self.receive(job, blob, writer).await.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.before_blob");
-        content.commit(writer).await?;
+        content.commit(writer).await.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.after_blob");
         Ok(())
+    }
+
+    /// An error of the store, in the words of who pulls.
+    fn named(&self, blob: &Descriptor, error: Error) -> Error {
+        if let Error::IngestMismatch { what, wanted, got, .. } = error {
+            let kind = word(blob.kind());
+            let (digest, name) = (blob.digest.to_string(), self.repository.reference().familiar());
+            return Error::WrongContent { kind, digest, name, what, wanted, got };
+        }
+        error
     }
 
     async fn receive(&self, job: &Job, blob: &Descriptor, mut writer: Writer) -> Result<Writer> {
@@ -324,12 +329,10 @@ impl Origin for Download<'_> {
         let known = content.adopt(&job.namespace, &blob.digest, labels, job.lease.clone()).await?;
         if let Some(size) = known {
             if size != blob.size {
-                return Err(Error::IngestMismatch {
-                    reference: blob.digest.to_string(),
-                    what: "size",
-                    wanted: blob.size.to_string(),
-                    got: size.to_string(),
-                });
+                let (wanted, got) = (blob.size.to_string(), size.to_string());
+                let reference = blob.digest.to_string();
+                let wrong = Error::IngestMismatch { reference, what: "size", wanted, got };
+                return Err(self.named(blob, wrong));
             }
             job.board.set(blob, Status::Exists, size);
             if let Some(follow) = follow {

@@ -118,8 +118,7 @@ impl Images {
                             there: vec![config.platform().to_string()],
                         });
                     }
-                    let resolved =
-                        Arc::new(Resolved { descriptor, manifest, config, config_json });
+                    let resolved = Arc::new(Resolved { descriptor, manifest, config, config_json });
                     self.resolved.put(key, Arc::clone(&resolved));
                     return Ok(resolved);
                 }

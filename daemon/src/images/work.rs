@@ -48,6 +48,10 @@ impl Images {
             }
             Ok(_) => self.leases.delete(namespace, &lease).await?,
             Err(_) => {
+                // First what needs no record: the disk may be full.
+                if let Err(left) = self.content.abort_of_lease(namespace, &lease).await {
+                    tracing::warn!(%left, "what was on its way stays until it is collected");
+                }
                 self.leases.delete(namespace, &lease).await?;
                 self.resolved.clear();
                 if let Err(left) = self.collector.collect(namespace, Mode::default()).await {
@@ -73,11 +77,7 @@ impl Images {
         let now = Time::now();
         let row = ImageRow {
             name: name.name(),
-            target: Descriptor {
-                platform: None,
-                annotations: BTreeMap::new(),
-                ..target.clone()
-            },
+            target: Descriptor { platform: None, annotations: BTreeMap::new(), ..target.clone() },
             created_at: now,
             updated_at: now,
             labels,

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop};
+use super::{
+    Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop,
+};
 use crate::container::random_id;
 use crate::error::{Error, Result};
 use crate::gc::Pin;
@@ -146,7 +148,8 @@ impl Snapshots {
     /// It does not exist.
     pub async fn trees(&self, namespace: &str, name: &str) -> Result<Vec<PathBuf>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let number = self.store.write(move |tx| Ok::<_, Error>(find(tx, &namespace, &name)?.number));
+        let number =
+            self.store.write(move |tx| Ok::<_, Error>(find(tx, &namespace, &name)?.number));
         self.trees_of_number(number.await?).await
     }
 
@@ -195,8 +198,8 @@ pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
     let failed = |source: std::io::Error| Error::file("look at layers from", first)(source);
     if let [only] = trees {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(only, flags, Mode::empty())
-            .map_err(|errno| failed(errno.into()))?;
+        let directory =
+            rustix::fs::open(only, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         return Ok(shim_rootfs::Root::new(directory));
     }
     let lower: Vec<String> = trees.iter().map(|tree| tree.to_string_lossy().into_owned()).collect();

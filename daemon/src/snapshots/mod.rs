@@ -134,7 +134,8 @@ impl Snapshots {
     /// The snapshot is gone, or the store's own.
     pub async fn layers_of_number(&self, number: i64) -> Result<Layers> {
         let chain = self.store.write(move |tx| chain(tx, number)).await?;
-        let torn = |row: &&SnapshotRow| row.written_in.as_deref().is_some_and(|boot| boot != boot_id());
+        let torn =
+            |row: &&SnapshotRow| row.written_in.as_deref().is_some_and(|boot| boot != boot_id());
         if let Some(torn) = chain.iter().find(torn) {
             return Err(Error::SnapshotTorn { key: torn.key.clone() });
         }
@@ -165,13 +166,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// It does not exist, is not active, is held by a container, or the name is taken.
-    pub async fn commit(
-        &self,
-        namespace: &str,
-        key: &str,
-        name: &str,
-        marks: Marks,
-    ) -> Result<()> {
+    pub async fn commit(&self, namespace: &str, key: &str, name: &str, marks: Marks) -> Result<()> {
         check_key(name)?;
         let (namespace, key, name) = (namespace.to_owned(), key.to_owned(), name.to_owned());
         // There is no blob to make it again from: its files are on the disk before it is.
@@ -310,12 +305,7 @@ async fn off_the_loop<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }
 
-fn hold(
-    tx: &mut Transaction<'_>,
-    namespace: &str,
-    lease: Option<&str>,
-    key: String,
-) -> Result<()> {
+fn hold(tx: &mut Transaction<'_>, namespace: &str, lease: Option<&str>, key: String) -> Result<()> {
     leases::hold_new(tx, namespace, lease, Resource { kind: ResourceKind::Snapshot, id: key })
 }
 

@@ -91,11 +91,8 @@ fn volumes(
 ) -> Result<Vec<Volume>, Error> {
     let mut volumes: Vec<Volume> = Vec::new();
     for path in paths {
-        let refused = || Error::InImage {
-            image: image.to_owned(),
-            what: "volume",
-            value: path.clone(),
-        };
+        let refused =
+            || Error::InImage { image: image.to_owned(), what: "volume", value: path.clone() };
         let destination = inside(path).ok_or_else(refused)?;
         if mounts::is_of_the_kernel(&destination) {
             return Err(refused());
@@ -147,9 +144,8 @@ fn publish_all(
         let (first, last) = port.split_once('-').unwrap_or((port, port));
         let number = |text: &str| text.parse::<u16>().map_err(|_| refused());
         for port in number(first)?..=number(last)? {
-            let is_published = |known: &Port| {
-                known.container_port == port && known.protocol == protocol
-            };
+            let is_published =
+                |known: &Port| known.container_port == port && known.protocol == protocol;
             if !options.ports.iter().any(is_published) {
                 options.ports.push(Port::parse("", 0, port.into(), protocol)?);
             }
@@ -197,7 +193,10 @@ mod tests {
         assert_eq!((options.user.as_str(), options.working_dir.as_str()), ("www-data", "/srv"));
         assert_eq!(options.stop_signal, Some("QUIT".parse::<Signal>().unwrap()));
         assert_eq!(options.labels.len(), 1);
-        assert_eq!(options.volumes.iter().map(|v| v.destination.as_str()).collect::<Vec<_>>(), ["/data", "/logs"]);
+        assert_eq!(
+            options.volumes.iter().map(|v| v.destination.as_str()).collect::<Vec<_>>(),
+            ["/data", "/logs"]
+        );
         assert!(options.ports.is_empty());
         assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
@@ -237,8 +236,14 @@ mod tests {
     fn what_an_image_must_not_say_is_named_with_it() {
         for (change, wanted) in [
             (Execution { volumes: vec!["/".to_owned()], ..Execution::default() }, "volume"),
-            (Execution { volumes: vec!["/x/../proc/sys".to_owned()], ..Execution::default() }, "/x/../proc/sys"),
-            (Execution { stop_signal: Some("SIGNOT".to_owned()), ..Execution::default() }, "SIGNOT"),
+            (
+                Execution { volumes: vec!["/x/../proc/sys".to_owned()], ..Execution::default() },
+                "/x/../proc/sys",
+            ),
+            (
+                Execution { stop_signal: Some("SIGNOT".to_owned()), ..Execution::default() },
+                "SIGNOT",
+            ),
         ] {
             let said = merge_image(&mut ContainerOptions::default(), "img:1", &change).unwrap_err();
             let said = said.to_string();

@@ -229,11 +229,11 @@ mod tests {
     }
 
     fn said(mount: BindMount) -> String {
-        check(&options(vec![mount])).unwrap_err().to_string()
+        check(&options(vec![mount]), Path::new("/c")).unwrap_err().to_string()
     }
 
     fn made(options: &ContainerOptions, covers: &[String]) -> Vec<String> {
-        let binds = check(options).unwrap();
+        let binds = check(options, Path::new("/c")).unwrap();
         mounts(options, &binds, covers, Path::new("/run/c"))
             .unwrap()
             .iter()
@@ -325,14 +325,14 @@ mod tests {
             assert!(said(bind(any, path)).contains("kernel's own controls"), "{path}");
         }
         for path in ["/proc/meminfo", "/process", "/system"] {
-            assert!(check(&options(vec![bind(any, path)])).is_ok(), "{path}");
+            assert!(check(&options(vec![bind(any, path)]), Path::new("/c")).is_ok(), "{path}");
         }
         let privileged = ContainerOptions {
             privileged: true,
             mounts: vec![bind(any, "/sys/fs/cgroup")],
             ..ContainerOptions::default()
         };
-        assert!(check(&privileged).is_ok());
+        assert!(check(&privileged, Path::new("/c")).is_ok());
     }
 
     #[test]
@@ -346,7 +346,12 @@ mod tests {
         let missing = said(bind(Path::new("/does/not/exist"), "/data"));
         assert!(missing.contains("/does/not/exist") && missing.contains("create it"), "{missing}");
         let twice = options(vec![bind(any, "/a"), bind(any, "/a/")]);
-        assert!(check(&twice).unwrap_err().to_string().contains("\"/a\": is given twice"));
+        assert!(
+            check(&twice, Path::new("/c"))
+                .unwrap_err()
+                .to_string()
+                .contains("\"/a\": is given twice")
+        );
     }
 
     #[test]

@@ -77,11 +77,12 @@ impl Transaction<'_> {
     }
 
     /// Turns the container into a removed one: its name and id are free from the commit on, its
-    /// surroundings are cleaned up afterwards.
+    /// surroundings are cleaned up afterwards. Answers whether its image may be garbage now: its name
+    /// is gone, or stands for another one.
     ///
     /// # Errors
     /// The store's own.
-    pub fn remove_container(&mut self, namespace: &str, record: &Record) -> Result<(), Error> {
+    pub fn remove_container(&mut self, namespace: &str, record: &Record) -> Result<bool, Error> {
         let id = record.id.as_str();
         self.sql
             .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
@@ -91,7 +92,10 @@ impl Transaction<'_> {
                 "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![namespace, id, record.name, serde_json::to_string(record)?])?;
-        Ok(())
+        let Some(image) = &record.image else { return Ok(false) };
+        let name = record.options.image.as_deref().unwrap_or_default();
+        let known = self.image(namespace, name)?;
+        Ok(known.is_none_or(|known| known.target.digest.as_str() != image.target))
     }
 
     /// Removes a row whose record can't be read.

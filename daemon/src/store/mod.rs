@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, so
-//! every later call gets [`Error::Failed`] and the daemon says so, rather than pretending.
+//! every later call gets [`Error::Failed`] and the daemon says so, rather than pretending. Only a full
+//! disk is no such failure: SQLite writes nothing then, and says so ([`Error::Full`]).
 
 mod blobs;
 mod containers;
@@ -77,6 +78,8 @@ pub enum Error {
         "metadata store: a commit failed ({0}); nothing more is accepted: free the disk or mend it, then restart bosund"
     )]
     Failed(Arc<rusqlite::Error>),
+    #[error("metadata store: the disk is full: free some of it, then try again")]
+    Full,
     #[error("metadata store: closed")]
     Closed,
 }
@@ -232,6 +235,12 @@ fn serve(
                 }
                 finishes.into_iter().for_each(|finish| finish(Ok(())));
             }
+            // Nothing was written, and nothing is in doubt: what is removed next makes room.
+            Err((finishes, source)) if is_full(&source) => {
+                let error = Error::Full;
+                tracing::error!(%error, "a commit failed");
+                finishes.into_iter().for_each(|finish| finish(Err(error.clone())));
+            }
             Err((finishes, source)) => {
                 tracing::error!(%source, "a commit failed: the metadata store is closed");
                 let error = Error::Failed(Arc::new(source));
@@ -240,6 +249,10 @@ fn serve(
             }
         }
     }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 /// All jobs that wait; blocks for the first. Jobs that nobody waits for hold the batch open, for

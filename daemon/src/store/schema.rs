@@ -109,7 +109,7 @@ const MIGRATIONS: [&str; 2] = [
         attributes TEXT NOT NULL
     ) STRICT;
 ",
-    r"
+    r#"
     CREATE TABLE images (
         namespace TEXT NOT NULL,
         name TEXT NOT NULL,
@@ -127,9 +127,14 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE containers ADD COLUMN image TEXT NOT NULL DEFAULT '';
     CREATE INDEX containers_by_image ON containers (namespace, image) WHERE image <> '';
 
+    -- What was made when nothing was collected stays until it is removed by hand.
+    UPDATE blobs SET labels = json_set(labels, '$."containerd.io/gc.root"', 'kept');
+    UPDATE snapshots SET labels = json_set(labels, '$."containerd.io/gc.root"', 'kept')
+     WHERE held_by IS NULL;
+
     -- Unpacked layers that may not be on the disk yet.
     CREATE INDEX snapshots_not_durable ON snapshots (durable) WHERE durable = 0;
-",
+"#,
 ];
 
 /// Opens or creates the database and brings it to this version's schema.

@@ -238,11 +238,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// The store's own.
-    pub fn set_durability(
-        &mut self,
-        number: i64,
-        written_in: Option<&str>,
-    ) -> Result<(), Error> {
+    pub fn set_durability(&mut self, number: i64, written_in: Option<&str>) -> Result<(), Error> {
         self.sql
             .prepare_cached("UPDATE snapshots SET durable = ?2, boot_id = ?3 WHERE number = ?1")?
             .execute(params![number, written_in.is_none(), written_in.unwrap_or_default()])?;

@@ -12,6 +12,8 @@ use super::{Fake, broken_after, refusal};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
 
+pub(crate) const DIRECTORY: u32 = 0o040_755;
+pub(crate) const FILE: u32 = 0o100_644;
 pub(crate) const LINK: u32 = 0o120_777;
 
 /// A file of the container: its mode, what it leads to, and the archive that a copy of it is.

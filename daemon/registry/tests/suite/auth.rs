@@ -203,10 +203,16 @@ async fn a_host_that_was_redirected_to_may_ask_and_gets_nothing() {
         }
     })
     .await;
-    for path in ["/basic", "/bearer"] {
+    for (path, at_once) in
+        [("/basic", false), ("/bearer", false), ("/basic", true), ("/bearer", true)]
+    {
         let to = evil.url(path);
         let fake = Fake::start(move |request| {
-            if is(request, BASIC) { Reply::redirect(&to) } else { Reply::challenge("Basic") }
+            if at_once || is(request, BASIC) {
+                Reply::redirect(&to)
+            } else {
+                Reply::challenge("Basic")
+            }
         })
         .await;
         let registry = Registry::new(options());
@@ -214,7 +220,7 @@ async fn a_host_that_was_redirected_to_may_ask_and_gets_nothing() {
         let error = repository_of(&registry, &fake.host(), who).await.resolve().await.unwrap_err();
         assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
     }
-    assert_eq!(evil.seen().len(), 2, "{:?}", evil.paths());
+    assert_eq!(evil.seen().len(), 4, "{:?}", evil.paths());
     assert!(evil.seen().iter().all(|request| request.header("authorization").is_none()));
 }
 

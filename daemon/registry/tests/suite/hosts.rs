@@ -18,12 +18,11 @@ async fn with_file(root: &Path, host: &str, text: &str) -> Result<Repository, Er
 }
 
 #[tokio::test]
-async fn mirrors_are_asked_in_the_order_of_the_file_and_then_the_server() {
+async fn mirrors_are_asked_and_then_the_server_without_a_pause() {
     let first = Fake::start(|_| Reply::new(404, "")).await;
     let second = Fake::start(|_| Reply::ok("<html>")).await;
     let server = Fake::start(|_| Reply::ok(manifest())).await;
     let root = tempfile::tempdir().unwrap();
-    // Both orders, so that neither is that of the names.
     for pair in [[&first, &second], [&second, &first]] {
         let text = format!(
             "server = {:?}\n[host.{:?}]\n[host.{:?}]\ncapabilities = [\"pull\", \"resolve\"]",
@@ -50,20 +49,22 @@ async fn an_error_says_what_each_mirror_answered() {
     let second = Fake::start(|_| Reply::new(503, "")).await;
     let server = Fake::start(|_| Reply::new(404, "")).await;
     let root = tempfile::tempdir().unwrap();
-    let text = format!(
-        "server = {:?}\n[host.{:?}]\n[host.{:?}]\n",
-        server.url(""),
-        first.url(""),
-        second.url("")
-    );
-    let repository = with_file(root.path(), "docker.io", &text).await.unwrap();
-    let text = repository.resolve().await.unwrap_err().to_string();
-    let wanted = format!(
-        "image \"a/b:tag\": not found in registry docker.io (tried mirror {}: 404, mirror {}: 503)",
-        first.host(),
-        second.host()
-    );
-    assert!(text.starts_with(&wanted), "{text}");
+    // Both orders, so that neither is that of the names.
+    for [(one, answer), (two, other)] in
+        [[(&first, 404), (&second, 503)], [(&second, 503), (&first, 404)]]
+    {
+        let (server, urls) = (server.url(""), [one.url(""), two.url("")]);
+        let text = format!("server = {server:?}\n[host.{:?}]\n[host.{:?}]\n", urls[0], urls[1]);
+        let repository = with_file(root.path(), "docker.io", &text).await.unwrap();
+        let text = repository.resolve().await.unwrap_err().to_string();
+        let wanted = format!(
+            "image \"a/b:tag\": not found in registry docker.io \
+             (tried mirror {}: {answer}, mirror {}: {other})",
+            one.host(),
+            two.host()
+        );
+        assert!(text.starts_with(&wanted), "{text}");
+    }
 }
 
 #[tokio::test]
