@@ -299,7 +299,7 @@ fn what_is_no_archive_is_refused_and_nothing_stays() {
             "of a later version",
             tar::tar(&entries(vec![
                 file("oci-layout", b"{\"imageLayoutVersion\":\"9.0.0\"}"),
-                file("index.json", b"{}"),
+                file("index.json", b"{\"schemaVersion\":2,\"manifests\":[]}"),
             ])),
             "9.0.0",
         ),
