@@ -125,11 +125,13 @@ impl Display {
         Ok(())
     }
 
-    /// Leaves what is shown where it is.
-    pub(crate) fn finish(&self) {
-        if let Form::Bars { of, .. } = &self.form {
-            of.values().for_each(ProgressBar::abandon);
-        }
+    /// Leaves the layers where they are: what is said from now on stands below them.
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
+        let Form::Bars { of, .. } = &self.form else { return Ok(()) };
+        of.values().for_each(ProgressBar::abandon);
+        let is_in_line = !of.is_empty();
+        self.form = Form::Lines;
+        if is_in_line { self.print("") } else { Ok(()) }
     }
 
     fn print(&self, line: &str) -> Result<(), Error> {

@@ -121,15 +121,7 @@ where
     Fut: Future<Output = Result<Response<R>, Status>>,
 {
     let (sender, pieces) = mpsc::channel(IN_FLIGHT);
-    let data = futures::stream::unfold(pieces, move |mut pieces| async move {
-        match pieces.recv().await {
-            Some(Piece::Data(data)) => Some((message(data), pieces)),
-            Some(Piece::End) => None,
-            // The producer failed: its failure ends the call.
-            None => std::future::pending().await,
-        }
-    });
-    let messages = futures::stream::once(async { open }).chain(data).boxed();
+    let messages = futures::stream::once(async { open }).chain(sent(pieces).map(message)).boxed();
     let produced = thread(move || {
         let mut sink = Sink { pieces: sender, buffer: Vec::with_capacity(CHUNK), count: 0 };
         let done = produce(&mut sink).and_then(|()| {
@@ -147,6 +139,18 @@ where
             Err(error) => Err(error),
         },
     }
+}
+
+/// What a sink took, up to its end. One that has none does not end: the producer failed, and that
+/// is what ends the call.
+fn sent(pieces: mpsc::Receiver<Piece>) -> impl Stream<Item = Vec<u8>> + Send {
+    futures::stream::unfold(pieces, |mut pieces| async move {
+        match pieces.recv().await {
+            Some(Piece::Data(data)) => Some((data, pieces)),
+            Some(Piece::End) => None,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 /// Hands the bytes of a stream to `consume`, and returns what it made of them.
@@ -196,5 +200,46 @@ fn thread<R: Send + 'static>(
                 Err(Error::System { step: "move the data", source: io::Error::other(died) })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_is_said_and_never_assumed() {
+        for ends in [true, false] {
+            let (sender, pieces) = mpsc::channel(IN_FLIGHT);
+            sender.send(Piece::Data(vec![1])).await.unwrap();
+            if ends {
+                sender.send(Piece::End).await.unwrap();
+            }
+            drop(sender);
+            let mut data = Box::pin(sent(pieces));
+            assert_eq!(data.next().await, Some(vec![1]));
+            assert_eq!(data.next().now_or_never(), if ends { Some(None) } else { None });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_torn_stream_left_is_not_taken_for_all() {
+        let parts = |torn: bool| {
+            let end = torn.then(|| Err(Error::Output(io::ErrorKind::ConnectionReset.into())));
+            let parts = [Ok(b"one ".to_vec()), Ok(b"two".to_vec())];
+            futures::stream::iter(parts.into_iter().chain(end))
+        };
+        let (saw, seen) = std::sync::mpsc::channel();
+        let read_all = move |source: &mut Source| {
+            let mut text = String::new();
+            let read = source.read_to_string(&mut text);
+            saw.send(read.is_ok()).unwrap();
+            Ok(text)
+        };
+        assert_eq!(receive(parts(false), read_all.clone()).await.unwrap(), "one two");
+        assert!(matches!(receive(parts(true), read_all).await, Err(Error::Output(_))));
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [true, false]);
     }
 }

@@ -90,7 +90,9 @@ pub enum Error {
     BeyondBlob { digest: String, size: u64, offset: u64 },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
-    #[error("{kind} {digest} of {name}: the registry sent another {what}: {got}, not {wanted}: nothing is kept of it")]
+    #[error(
+        "{kind} {digest} of {name}: the registry sent another {what}: {got}, not {wanted}: nothing is kept of it"
+    )]
     WrongContent {
         kind: &'static str,
         digest: String,

@@ -241,7 +241,9 @@ fn a_pull_has_a_bar_for_each_layer() {
     terminal.expect("docker.io/library/alpine:latest\r\n");
     assert_eq!(finished(child).code, 0);
     assert!(terminal.seen.contains("latest: Pulling from library/alpine"), "{}", terminal.seen);
-    assert!(terminal.seen.contains("Status: Downloaded newer image for alpine:latest"));
+    let (_, below) = terminal.seen.split_once("Digest: sha256:").unwrap();
+    assert!(below.contains("Status: Downloaded newer image for alpine:latest\r\n"), "{below}");
+    assert!(!below.contains("111111111111"), "the layers stand above: {below}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bosun_image::Reference;
 use bosun_layer::{ArchiveOptions, Change, ExtractOptions, Limits};
 use rustix::fs::{Mode, OFlags};
-use shim_rootfs::{Root, overlay};
+use shim_rootfs::Root;
 
 use crate::container::{Handle, Phase, freeze};
 use crate::core::Core;
@@ -284,26 +284,15 @@ async fn at_rest(core: &Core, handle: &Handle, access: Access) -> Result<Root> {
     let Some((upper, work)) = upper else {
         return Err(Error::NoSuchSnapshot { key: record.id.clone() });
     };
-    let label = handle.label();
     blocking(move || {
         if access == Access::Read {
             let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
             return snapshots::merged(&trees);
         }
-        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let (directory, work) = (text(&upper), text(&work));
-        let lower: Vec<String> = match lower.as_slice() {
-            [] => return snapshots::merged(&[upper]),
-            trees => trees.iter().map(text).collect(),
-        };
-        let upper = overlay::Upper { directory: &directory, work: &work, volatile: false };
-        let layers = overlay::Layers { lower: &lower, upper: Some(upper) };
-        let mount = overlay::detached(&layers).map_err(|error| Error::ContainerPath {
-            container: label,
-            path: "/".to_owned(),
-            source: Arc::new(std::io::Error::other(error)),
-        })?;
-        Ok(Root::new(mount))
+        match lower.as_slice() {
+            [] => snapshots::merged(&[upper]),
+            trees => snapshots::writable(trees, &upper, &work),
+        }
     })
     .await
 }

@@ -189,7 +189,7 @@ impl Images {
             let parent = layer.parent.as_ref().map(Digest::as_str);
             self.snapshots.commit_layer(namespace, unpacking, chain_id, parent, marks).await?;
         }
-        job.board.set(&layer.blob, Status::Done, layer.blob.size);
+        job.board.done(&layer.blob);
         done.send_replace(true);
         Ok(())
     }

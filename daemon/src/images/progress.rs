@@ -114,6 +114,19 @@ impl Board {
         });
     }
 
+    /// Notes that a blob is where it should be; one that was there all the time stays that.
+    pub fn done(&self, blob: &Descriptor) {
+        let digest = blob.digest.as_str();
+        let existed = {
+            let entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = entries.blobs.iter().find(|(_, known)| known.digest == digest);
+            known.is_some_and(|(_, known)| known.status == Status::Exists)
+        };
+        if !existed {
+            self.set(blob, Status::Done, blob.size);
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Entries)) {
         let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.version += 1;

@@ -109,7 +109,7 @@ impl Images {
             .map(|blob| {
                 job.part(async {
                     download.bring(job, blob, None).await?;
-                    job.board.set(blob, Status::Done, blob.size);
+                    job.board.done(blob);
                     Ok(())
                 })
             })
@@ -223,7 +223,7 @@ impl Download<'_> {
         }
         self.bring(job, descriptor, None).await?;
         let bytes = self.images.bytes(&job.namespace, descriptor).await?;
-        job.board.set(descriptor, Status::Done, descriptor.size);
+        job.board.done(descriptor);
         match Config::parse(&bytes) {
             Ok(config) => Ok(Some(config)),
             Err(error) if chosen => Err(bad(&descriptor.digest)(error)),

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use shim_rootfs::{Root, overlay};
 
+use super::aside;
 use super::{
     Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop,
 };
@@ -193,26 +195,50 @@ impl Snapshots {
 ///
 /// # Errors
 /// Trees that can't be mounted.
-pub(crate) fn merged(trees: &[PathBuf]) -> Result<shim_rootfs::Root> {
-    let first = trees.first().map(PathBuf::as_path).unwrap_or(Path::new("/"));
-    let failed = |source: std::io::Error| Error::file("look at layers from", first)(source);
+pub(crate) fn merged(trees: &[PathBuf]) -> Result<Root> {
     if let [only] = trees {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            rustix::fs::open(only, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        return Ok(shim_rootfs::Root::new(directory));
+        let directory = rustix::fs::open(only, flags, Mode::empty())
+            .map_err(|errno| Error::file("open tree", only)(errno.into()))?;
+        return Ok(Root::new(directory));
     }
-    let lower: Vec<String> = trees.iter().map(|tree| tree.to_string_lossy().into_owned()).collect();
-    let layers = shim_rootfs::overlay::Layers { lower: &lower, upper: None };
-    shim_rootfs::overlay::detached(&layers)
-        .map(shim_rootfs::Root::new)
-        .map_err(|error| failed(std::io::Error::other(error)))
+    detached(trees, None)
+}
+
+/// A view that is written to: `upper` over the trees below it, with overlayfs' own directory.
+///
+/// # Errors
+/// Trees that can't be mounted.
+pub(crate) fn writable(trees: &[PathBuf], upper: &Path, work: &Path) -> Result<Root> {
+    detached(trees, Some((upper, work)))
+}
+
+fn detached(trees: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Root> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let lower: Vec<String> = trees.iter().map(|tree| text(tree)).collect();
+    let written = upper.map(|(directory, work)| (text(directory), text(work)));
+    let layers = overlay::Layers {
+        lower: &lower,
+        upper: written.as_ref().map(|(directory, work)| overlay::Upper {
+            directory,
+            work,
+            volatile: false,
+        }),
+    };
+    let first = trees.first().map_or(Path::new("/"), PathBuf::as_path);
+    let made = match overlay::detached(&layers) {
+        Err(shim_rootfs::Error::Refused { rule: shim_rootfs::Rule::OldKernel, .. }) => {
+            aside::overlay(trees, upper)
+        }
+        other => other.map_err(std::io::Error::other),
+    };
+    made.map(Root::new).map_err(Error::file("put layers on top of each other, from", first))
 }
 
 /// As [`merged`], of what may be no trees at all.
 ///
 /// # Errors
 /// Trees that can't be mounted.
-pub(crate) fn merged_or_none(trees: &[PathBuf]) -> Result<Option<shim_rootfs::Root>> {
+pub(crate) fn merged_or_none(trees: &[PathBuf]) -> Result<Option<Root>> {
     if trees.is_empty() { Ok(None) } else { merged(trees).map(Some) }
 }

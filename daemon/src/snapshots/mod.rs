@@ -7,6 +7,7 @@
 //!
 //! Nothing is mounted here: whoever runs the container does that, in its own mount namespace.
 
+mod aside;
 mod durability;
 mod layer;
 mod overlayfs;
@@ -23,7 +24,7 @@ use crate::time::Time;
 
 use durability::Durability;
 pub use layer::{LAYER_LABEL, Unpacking};
-pub(crate) use layer::{merged, merged_or_none};
+pub(crate) use layer::{merged, merged_or_none, writable};
 use overlayfs::Overlayfs;
 pub use overlayfs::{Layers, Mount, Usage};
 

@@ -1,6 +1,6 @@
 //! A rootfs assembled from layers: an overlay that is in nobody's mount table.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::CWD;
@@ -10,6 +10,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use crate::error::At;
 use crate::{Error, Rule, Step};
 
 /// What fsconfig(2) takes at most for a string, the terminating NUL included.
@@ -133,9 +134,16 @@ fn assemble(layers: &Layers<'_>, form: Form) -> Result<OwnedFd, Errno> {
 /// By mount(2), straight onto the old root.
 fn legacy(layers: &Layers<'_>) -> Result<Made, Error> {
     let refused = |rule| Error::Refused { object: "the overlay's list of layers".to_owned(), rule };
-    let options = legacy_options(layers);
+    let mut options = legacy_options(layers, "");
     if options.len() >= PAGE {
-        return Err(refused(Rule::OptionTooLong));
+        // Shorter from where they all are. A caller with a mount table of its own has no other use for
+        // its working directory yet.
+        let home = common_directory(layers);
+        options = legacy_options(layers, &home);
+        if options.len() >= PAGE {
+            return Err(refused(Rule::OptionTooLong));
+        }
+        rustix::process::chdir(home.as_str()).at(Step::Overlay, OsStr::new(&home))?;
     }
     let options = CString::new(options).map_err(|_| refused(Rule::NulByte))?;
     rustix::mount::mount("overlay", "/", "overlay", MountFlags::empty(), options.as_c_str())
@@ -143,11 +151,26 @@ fn legacy(layers: &Layers<'_>) -> Result<Made, Error> {
     Ok(Made::OnRoot)
 }
 
-fn legacy_options(layers: &Layers<'_>) -> String {
-    let lower: Vec<String> = layers.lower.iter().map(|path| escape(path, ":")).collect();
+/// The longest directory that all paths are in, with a slash at its end.
+fn common_directory(layers: &Layers<'_>) -> String {
+    let mut paths = layers.paths();
+    let mut common = paths.next().unwrap_or_default();
+    for path in paths {
+        let same = common.bytes().zip(path.bytes()).take_while(|(one, other)| one == other).count();
+        common = common.get(..same).unwrap_or_default();
+    }
+    let end = common.rfind('/').map_or(0, |slash| slash + 1);
+    common[..end].to_owned()
+}
+
+/// The options, with paths as they are from `home`.
+fn legacy_options(layers: &Layers<'_>, home: &str) -> String {
+    let short = |path: &'_ str| path.strip_prefix(home).unwrap_or(path).to_owned();
+    let lower: Vec<String> = layers.lower.iter().map(|path| escape(&short(path), ":")).collect();
     let mut options = format!("lowerdir={}", lower.join(":"));
     if let Some(upper) = layers.upper {
-        let (directory, work) = (escape(upper.directory, ""), escape(upper.work, ""));
+        let (directory, work) =
+            (escape(&short(upper.directory), ""), escape(&short(upper.work), ""));
         options += &format!(",upperdir={directory},workdir={work}");
         if upper.volatile {
             options += ",volatile";
@@ -215,7 +238,7 @@ mod tests {
         let lower = lower(&["/a:b", "/c,d", "/e\\f"]);
         let upper = Some(Upper { directory: "/u:v,w", work: "/x", volatile: true });
         assert_eq!(
-            legacy_options(&Layers { lower: &lower, upper }),
+            legacy_options(&Layers { lower: &lower, upper }, ""),
             "lowerdir=/a\\:b:/c\\,d:/e\\\\f,upperdir=/u:v\\,w,workdir=/x,volatile"
         );
     }
@@ -223,7 +246,7 @@ mod tests {
     #[test]
     fn without_an_upper_directory_it_is_read_only() {
         let layers = Layers { lower: &lower(&["/a"]), upper: None };
-        assert_eq!(legacy_options(&layers), "lowerdir=/a");
+        assert_eq!(legacy_options(&layers, ""), "lowerdir=/a");
     }
 
     #[test]
@@ -307,5 +330,20 @@ mod tests {
         let error = detached(&Layers { lower: &lower, upper: None }).unwrap_err();
         assert!(matches!(error, Error::Layer { .. }), "{error}");
         assert!(error.to_string().contains("missing"), "{error}");
+    }
+
+    #[test]
+    fn many_layers_are_named_from_where_they_all_are() {
+        let paths = lower(&["/s/12/fs", "/s/13/fs", "/s/1/fs"]);
+        let upper = Upper { directory: "/s/2/fs", work: "/s/2/work", volatile: false };
+        let layers = Layers { lower: &paths, upper: Some(upper) };
+        let home = common_directory(&layers);
+        assert_eq!(home, "/s/");
+        assert_eq!(
+            legacy_options(&layers, &home),
+            "lowerdir=12/fs:13/fs:1/fs,upperdir=2/fs,workdir=2/work"
+        );
+        let apart = lower(&["/a/x", "/b/x"]);
+        assert_eq!(common_directory(&Layers { lower: &apart, upper: None }), "/");
     }
 }

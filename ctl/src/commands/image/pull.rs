@@ -75,7 +75,7 @@ async fn pull(
         Ok(None)
     });
     let done = done.await;
-    display.finish();
+    display.finish()?;
     let done = done?;
     let image = done.image.clone().unwrap_or_default();
     let name = familiar(if image.name.is_empty() { &request.reference } else { &image.name });

@@ -36,7 +36,7 @@ pub(super) async fn run(client: &Client, args: PushArgs) -> Result<u8, Error> {
         Ok(None)
     });
     let done = done.await;
-    display.finish();
+    display.finish()?;
     let PushDone { name, target } = done?;
     if quiet {
         output::print(&format!("{name}\n"))?;
