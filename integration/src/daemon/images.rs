@@ -56,6 +56,16 @@ impl Daemon {
         lines
     }
 
+    /// Ends the leases under which what came before a break is kept for another try.
+    ///
+    /// # Panics
+    /// When one can't be ended.
+    pub fn forget_tries(&self) {
+        for lease in self.ctl("lease ls -q").text().lines() {
+            self.ctl(&format!("lease rm {lease}")).ok();
+        }
+    }
+
     /// Waits until nothing of any image is stored. What was removed may take a moment: the overlay of
     /// a container's end is not waited for.
     ///

@@ -230,7 +230,7 @@ fn mounts_are_seen_in_a_running_container() {
     assert!(!bound.join("other").exists());
     daemon.ctl("rm -f ro").ok();
     daemon.ctl(&format!("run -d --name all --read-only --net none {IMAGE} sleep 600")).ok();
-    daemon.ctl(&format!("cp {} all:/tmp/x", bound.join("file").display())).fails(1, &["read-only"]);
+    daemon.ctl(&format!("cp {} all:/tmp/x", bound.join("file").display())).fails(1, &["Read-only"]);
 }
 
 /// Links that are there all the time.

@@ -236,7 +236,8 @@ fn a_download_that_nobody_resumes_is_pruned() {
     daemon.ctl("system prune -f").ok();
     daemon.expect_nothing_stored("");
     registry.forgive();
-    registry.always(&image.layers()[0].digest, Answer::Cut(100_000));
+    registry.next(1, &image.layers()[0].digest, Answer::Cut(100_000));
+    registry.always(&image.layers()[0].digest, Answer::Status(403));
     let _ = daemon.ctl(&format!("pull {name}"));
     daemon.ctl("system prune -f").ok();
     daemon.expect_nothing_stored("");

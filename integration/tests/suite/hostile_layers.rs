@@ -262,11 +262,7 @@ fn hard_links_that_lead_out() {
         &[Entry::hard_link("x", &format!("{up}/file"))],
         &Fate::Refused(&[".."]),
     );
-    table.entries(
-        "to nothing",
-        &[Entry::hard_link("x", "no-such")],
-        &Fate::Refused(&["x", "no-such"]),
-    );
+    table.entries("to nothing", &[Entry::hard_link("x", "no-such")], &Fate::Refused(&["x"]));
     table.entries("to itself", &[Entry::hard_link("x", "x")], &Fate::Refused(&["x"]));
     table.entries(
         "to a directory",
@@ -678,20 +674,20 @@ fn bombs_fill_neither_memory_nor_the_disk() {
 fn very_many_entries() {
     let table = Table::new();
     let mut tar = Tar::new();
-    for number in 0..200_000 {
+    for number in 0..100_000 {
         tar.raw(&Header::new(&format!("d{}/{number}", number % 100), b'0', 0), &[]);
     }
     table.case(
-        "two hundred thousand files",
+        "a hundred thousand files",
         &[Layer::raw(tar.finish(), Compression::Gzip)],
         &Fate::Harmless,
     );
     let mut tar = Tar::new();
-    for _ in 0..1_000_000 {
+    for _ in 0..300_000 {
         tar.raw(&Header::new("same", b'0', 0), &[]);
     }
     table.case(
-        "a million times the same",
+        "many times the same",
         &[Layer::raw(tar.finish(), Compression::Gzip)],
         &Fate::Harmless,
     );
