@@ -18,6 +18,8 @@ fn image() -> Image {
 /// A whole life of an image, as far as it gets.
 fn live(daemon: &Daemon, name: &str) {
     let _ = daemon.ctl(&format!("pull {name}"));
+    // Layers are made durable in company, a second later.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
     let _ = daemon.ctl(&format!("run --name one --net none {name} cat /mark"));
     let _ = daemon.ctl("commit one test/committed:1");
     let _ = daemon.ctl("rm one");
