@@ -36,7 +36,11 @@ fn expect_sound(daemon: &Daemon, name: &str, point: &str) {
     }
     for digest in daemon.ctl("content ls -q").text().lines() {
         let file = daemon.place().root.join("content/blobs/sha256").join(&digest[7..]);
-        assert_eq!(integration::image::digest(&std::fs::read(file).unwrap()), digest, "{point}");
+        match std::fs::read(file) {
+            Ok(bytes) => assert_eq!(integration::image::digest(&bytes), digest, "{point}"),
+            // The collection at the start may just have come by.
+            Err(_) => assert!(!daemon.ctl("content ls -q").text().contains(digest), "{point}"),
+        }
     }
     daemon.ctl(&format!("pull {name}")).ok();
     assert_eq!(
