@@ -479,6 +479,7 @@ impl Daemon {
         if !ids.is_empty() {
             self.ctl(&format!("rm -f {ids}")).ok();
         }
+        self.forget_tries();
         for name in self.api().image_names() {
             self.ctl(&format!("rmi -f {name}")).ok();
         }

@@ -142,6 +142,7 @@ impl Content for Service {
             self.content().remove(&namespace, &message.digest.parse()?).await
         })
         .await?;
+        self.supervisor.core().collector.nudge();
         Ok(Response::new(v1::DeleteBlobResponse {}))
     }
 

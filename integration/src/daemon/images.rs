@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Daemon;
 use crate::leak;
 use crate::process::Process;
+use crate::wait;
 
 impl Daemon {
     /// The daemon's root as it sees it itself.
@@ -53,6 +54,28 @@ impl Daemon {
             .extend(leak::stored_files(&self.root()).iter().map(|path| path.display().to_string()));
         lines.sort();
         lines
+    }
+
+    /// Ends the leases under which what came before a break is kept for another try.
+    ///
+    /// # Panics
+    /// When one can't be ended.
+    pub fn forget_tries(&self) {
+        for lease in self.ctl("lease ls -q").text().lines() {
+            self.ctl(&format!("lease rm {lease}")).ok();
+        }
+    }
+
+    /// Waits until nothing of any image is stored. What was removed may take a moment: the overlay of
+    /// a container's end is not waited for.
+    ///
+    /// # Panics
+    /// With the case, and what stays.
+    #[track_caller]
+    pub fn expect_nothing_stored(&self, case: &str) {
+        if wait::within(leak::LIMIT, || self.stored().is_empty().then_some(())).is_none() {
+            panic!("{case}: still stored:\n  {}", self.stored().join("\n  "));
+        }
     }
 
     /// The most memory that the daemon has had, in kilobytes.

@@ -90,7 +90,7 @@ fn order_and_compression_do_not_matter() {
             }
         }
     }
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn several_images_in_one_archive() {
     let saved = daemon.scratch().join("saved.tar").display().to_string();
     daemon.ctl(&format!("save -o {saved} test/one:1 test/two:1")).ok();
     daemon.ctl("rmi test/one:1 test/two:1").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
     daemon.ctl(&format!("load -i {saved}")).ok();
     assert_eq!(
         (run(&daemon, "test/one:1"), run(&daemon, "test/two:1")),
@@ -295,19 +295,11 @@ fn what_is_no_archive_is_refused_and_nothing_stays() {
             ])),
             "index.json",
         ),
-        (
-            "of a later version",
-            tar::tar(&entries(vec![
-                file("oci-layout", b"{\"imageLayoutVersion\":\"9.0.0\"}"),
-                file("index.json", b"{}"),
-            ])),
-            "9.0.0",
-        ),
     ] {
         let output = daemon.ctl(&format!("load -i {}", write(&daemon, "bad.tar", &bytes)));
         assert_eq!(output.code, Some(1), "{what}: {}", output.stderr);
         assert!(output.stderr.contains(said), "{what}: no {said:?} in {}", output.stderr);
-        assert_eq!(daemon.stored(), [""; 0], "{what}");
+        daemon.expect_nothing_stored(what);
     }
     daemon.ctl("load -i /no/such/file").fails(1, &["/no/such/file"]);
     load(&daemon, &[("test/good:1", &image("good"))]);
@@ -363,7 +355,7 @@ fn hostile_archives_are_refused() {
         assert!(!std::path::Path::new("/tmp/bosun-evil").exists());
     }
     assert!(daemon.peak_memory() < memory + 64 * 1024, "{} kB", daemon.peak_memory());
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]

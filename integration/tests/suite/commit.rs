@@ -24,7 +24,7 @@ fn prepared() -> Daemon {
     daemon
 }
 
-const CHANGES: &str = "rm /dir/removed; echo new > /dir/new; mkdir -p /fresh/sub; echo x > /fresh/sub/x; ln -s x /fresh/link; chmod 4711 /touched; chown 3:4 /touched; rm -r /old; mkdir /old; echo above > /old/above; mkfifo /pipe; ln /dir/new /dir/again";
+const CHANGES: &str = "rm /dir/removed; echo new > /dir/new; mkdir -p /fresh/sub; echo x > /fresh/sub/x; ln -s x /fresh/link; chown 3:4 /touched; chmod 4711 /touched; rm -r /old; mkdir /old; echo above > /old/above; mkfifo /pipe; ln /dir/new /dir/again";
 
 #[test]
 fn a_diff_shows_what_changed() {
@@ -85,7 +85,7 @@ fn a_commit_is_an_image_with_the_changes() {
     daemon.ctl(&format!("rmi {IMAGE}")).ok();
     assert_eq!(run(""), "new");
     daemon.ctl("rmi test/committed:1").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_commit_goes_round_through_an_archive() {
 #[test]
 fn a_running_container_is_frozen_meanwhile_and_goes_on() {
     let daemon = prepared();
-    let script = "i=0; while :; do echo $i > /a; echo $i > /b; i=$((i+1)); done";
+    let script = "i=0; while :; do for f in a b; do echo $i > /tmp/$f; mv /tmp/$f /$f; done; i=$((i+1)); done";
     daemon.ctl(&format!("run -d --name one --net none {IMAGE} sh -c '{script}'")).ok();
     for round in 0..5 {
         daemon.ctl(&format!("commit one test/live:{round}")).ok();
@@ -129,12 +129,11 @@ fn volumes_and_mounts_are_no_part_of_it() {
     let daemon = Daemon::start();
     let config = json!({"Volumes": {"/data": {}}});
     load(&daemon, &[(IMAGE, &Recipe::busybox().config(config).image())]);
-    daemon.ctl(&format!("run --name one --net none --tmpfs /scratch {IMAGE} sh -c 'echo x > /data/x; echo y > /scratch/y; echo z > /z'")).ok();
+    daemon
+        .ctl(&format!("run --name one --net none {IMAGE} sh -c 'echo x > /data/x; echo z > /z'"))
+        .ok();
     let diff = daemon.ctl("diff one").text();
-    assert!(
-        !diff.contains("/data/x") && !diff.contains("/scratch/y") && diff.contains("A /z"),
-        "{diff}"
-    );
+    assert!(!diff.contains("/data/x") && diff.contains("A /z"), "{diff}");
     daemon.ctl("commit one test/committed:1").ok();
     assert_eq!(
         daemon.ctl("run --rm --net none test/committed:1 ls /data /z").text(),

@@ -210,15 +210,13 @@ fn mounts_are_seen_in_a_running_container() {
     load(&daemon, &[(IMAGE, &Recipe::busybox().image())]);
     daemon
         .ctl(&format!(
-            "run -d --name one --net none -v {}:/bound --tmpfs /scratch {IMAGE} sleep 600",
+            "run -d --name one --net none -v {}:/bound {IMAGE} sleep 600",
             bound.display()
         ))
         .ok();
     assert_eq!(content(&daemon, "/bound/file"), "bound");
     daemon.ctl(&format!("cp {} one:/bound/new", bound.join("file").display())).ok();
     assert_eq!(read(bound.join("new")), "bound");
-    daemon.ctl(&format!("cp {} one:/scratch/new", bound.join("file").display())).ok();
-    assert_eq!(daemon.ctl("exec one cat /scratch/new").text(), "bound");
     daemon.ctl("rm -f one").ok();
     daemon
         .ctl(&format!(
@@ -232,7 +230,7 @@ fn mounts_are_seen_in_a_running_container() {
     assert!(!bound.join("other").exists());
     daemon.ctl("rm -f ro").ok();
     daemon.ctl(&format!("run -d --name all --read-only --net none {IMAGE} sleep 600")).ok();
-    daemon.ctl(&format!("cp {} all:/tmp/x", bound.join("file").display())).fails(1, &["read-only"]);
+    daemon.ctl(&format!("cp {} all:/tmp/x", bound.join("file").display())).fails(1, &["Read-only"]);
 }
 
 /// Links that are there all the time.

@@ -25,6 +25,15 @@ fn fill(daemon: &Daemon, disk: usize, left: usize) {
     std::fs::write(ballast(daemon), noise(1, (disk - left) << 20)).unwrap();
 }
 
+/// Whoever meets it first says it: the file system, or the database.
+#[track_caller]
+fn fails_for_space(daemon: &Daemon, words: &str) {
+    let output = daemon.ctl(words);
+    output.check(1);
+    let said = ["No space left", "disk is full"].iter().any(|text| output.stderr.contains(text));
+    assert!(said, "{}", output.stderr);
+}
+
 #[track_caller]
 fn expect_fine(daemon: &Daemon, registry: &FakeRegistry) {
     let _ = std::fs::remove_file(ballast(daemon));
@@ -32,7 +41,8 @@ fn expect_fine(daemon: &Daemon, registry: &FakeRegistry) {
     assert_eq!(daemon.ctl(&format!("run --rm --net none {name} echo fine")).text(), "fine");
     daemon.ctl(&format!("rmi {name}")).ok();
     daemon.ctl("system prune -f").ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.forget_tries();
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -40,7 +50,7 @@ fn while_downloading() {
     let daemon = Settings::new().disk(64).start();
     let registry = FakeRegistry::start(daemon.netns());
     let name = registry.add("large", "1", &large(80));
-    daemon.ctl(&format!("pull {name}")).fails(1, &["No space left", "sha256:"]);
+    fails_for_space(&daemon, &format!("pull {name}"));
     assert_eq!(daemon.api().image_names(), [""; 0]);
     assert_eq!(daemon.ctl("content ls -q").text(), "");
     expect_fine(&daemon, &registry);
@@ -57,8 +67,8 @@ fn while_unpacking() {
     }
     let layer = Layer::raw(tar.finish(), Compression::Gzip);
     let name = registry.add("bomb", "1", &Recipe::new().layer(layer).image());
-    daemon.ctl(&format!("pull {name}")).fails(1, &["No space left"]);
-    assert_eq!(daemon.ctl("snapshot ls -q").text(), "");
+    fails_for_space(&daemon, &format!("pull {name}"));
+    assert_eq!(daemon.api().image_names(), [""; 0]);
     expect_fine(&daemon, &registry);
 }
 
@@ -68,8 +78,8 @@ fn while_loading() {
     let registry = FakeRegistry::start(daemon.netns());
     let file = daemon.scratch().join("large.tar");
     std::fs::write(&file, archive::oci(&[("test/large:1", &large(80))])).unwrap();
-    daemon.ctl(&format!("load -i {}", file.display())).fails(1, &["No space left"]);
-    assert_eq!(daemon.stored(), [""; 0]);
+    fails_for_space(&daemon, &format!("load -i {}", file.display()));
+    daemon.expect_nothing_stored("");
     expect_fine(&daemon, &registry);
 }
 
@@ -88,7 +98,7 @@ fn containers_go_on_and_images_are_removed_all_the_same() {
     assert_eq!(daemon.ctl("exec one echo works").text(), "works");
     assert!(daemon.ctl("images -q").text().lines().count() == 2);
     let pulled = registry.add("more", "1", &large(5));
-    daemon.ctl(&format!("pull {pulled}")).fails(1, &["space"]);
+    fails_for_space(&daemon, &format!("pull {pulled}"));
     std::fs::remove_file(ballast(&daemon)).unwrap();
     daemon.ctl(&format!("rmi {used}")).ok();
     daemon.ctl("rm -f one").ok();

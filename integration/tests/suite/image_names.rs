@@ -61,8 +61,8 @@ fn malformed_names_are_refused_by_name() {
         &"a".repeat(300),
         &format!("a:{}", "t".repeat(129)),
     ] {
-        daemon.ctl(&format!("tag alpine '{name}'")).fails(1, &["name"]);
-        assert_ne!(daemon.ctl(&format!("pull '{name}'")).code, Some(0), "{name}");
+        daemon.ctl(&format!("tag -- alpine '{name}'")).fails(1, &["name"]);
+        assert_ne!(daemon.ctl(&format!("pull -- '{name}'")).code, Some(0), "{name}");
     }
     assert_eq!(daemon.api().image_names(), ["docker.io/library/alpine:latest"]);
 }

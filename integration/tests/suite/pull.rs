@@ -43,7 +43,7 @@ fn the_main_job_runs_on_an_image() {
     assert!(answers(&daemon), "after its return");
     daemon.ctl("rm -f web").ok();
     daemon.ctl(&format!("rmi {name}")).ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn an_image_belongs_to_its_namespace() {
     let blob = format!("--namespace other content get {}", image.layers()[0].digest);
     assert_eq!(daemon.client().start(&blob, Stdio::null()).finish().code, Some(0));
     daemon.ctl(&format!("--namespace other rmi {name}")).ok();
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_missing_one_is_named_with_its_registry() {
     let name = format!("{}/no/such:thing", registry.host());
     daemon.ctl(&format!("pull {name}")).fails(1, &[&name, "not found"]);
     daemon.ctl("pull 127.0.0.1:1/a").fails(1, &["127.0.0.1:1", "refused"]);
-    assert_eq!(daemon.stored(), [""; 0]);
+    daemon.expect_nothing_stored("");
 }
 
 #[test]
