@@ -66,6 +66,7 @@ impl Layout {
             self.content().join("ingest"),
             self.snapshots(),
             self.trash(),
+            self.nothing(),
             self.state.join("containers"),
             self.state.join("s"),
         ] {
@@ -132,6 +133,12 @@ impl Layout {
     #[must_use]
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    /// An empty directory: what a tree stands on that stands on nothing.
+    #[must_use]
+    pub fn nothing(&self) -> PathBuf {
+        self.root.join("nothing")
     }
 
     #[must_use]

@@ -17,8 +17,22 @@ fn host_ip(port: &Port) -> &str {
     if port.host_ip.is_empty() { "0.0.0.0" } else { &port.host_ip }
 }
 
-/// The PORTS column.
-pub(super) fn sentence(ports: &[Port]) -> String {
+/// The PORTS column: published ports, then those that the image exposes and nobody publishes.
+pub(super) fn sentence(ports: &[Port], exposed: &[String]) -> String {
+    let is_published = |text: &&String| {
+        ports.iter().any(|port| format!("{}/{}", port.container_port, protocol(port)) == **text)
+    };
+    let only_exposed = exposed.iter().filter(|text| !is_published(text)).cloned();
+    let bound = published(ports);
+    Some(bound)
+        .filter(|text| !text.is_empty())
+        .into_iter()
+        .chain(only_exposed)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn published(ports: &[Port]) -> String {
     let mut ports: Vec<&Port> = ports.iter().collect();
     ports.sort_by_key(|port| (host_ip(port), protocol(port), port.container_port, port.host_port));
     ports.dedup();
@@ -83,7 +97,7 @@ mod tests {
             ),
             (vec![port("::1", 80, 80, Protocol::Tcp)], "[::1]:80->80/tcp"),
         ] {
-            assert_eq!(sentence(&ports), want);
+            assert_eq!(sentence(&ports, &[]), want);
         }
     }
 
@@ -94,5 +108,13 @@ mod tests {
             bound(&ports).json(),
             r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8000"},{"HostIp":"127.0.0.1","HostPort":"9000"}]}"#
         );
+    }
+
+    #[test]
+    fn exposed_ports_stand_behind_the_published_ones() {
+        let port = Port { host_port: 8000, container_port: 80, ..Port::default() };
+        let exposed = ["53/udp", "80/tcp"].map(str::to_owned);
+        assert_eq!(sentence(&[port], &exposed), "0.0.0.0:8000->80/tcp, 53/udp");
+        assert_eq!(sentence(&[], &exposed), "53/udp, 80/tcp");
     }
 }

@@ -60,6 +60,9 @@ pub(crate) fn container_row(
         .collect();
     let state = container.state.as_ref().map_or(Status::Unspecified, |state| state.status());
     let bound = container.network.as_ref().map_or(&[][..], |network| &network.ports);
+    // As docker has it: of those that run.
+    let runs = state == Status::Running;
+    let exposed = if runs { container.exposed_ports.as_slice() } else { &[] };
     let age = human_duration(seconds_since(container.created_at.as_ref(), now));
     record([
         ("Command", format!("{command:?}").into()),
@@ -72,7 +75,7 @@ pub(crate) fn container_row(
         ("Mounts", mounts.join(",").into()),
         ("Names", container.name.as_str().into()),
         ("Networks", network_name(options).into()),
-        ("Ports", ports::sentence(bound).into()),
+        ("Ports", ports::sentence(bound, exposed).into()),
         ("RunningFor", format!("{age} ago").into()),
         ("Size", size.into()),
         ("State", status::word(state).into()),

@@ -27,13 +27,17 @@ pub struct Blob {
     attempts: Attempts,
     /// Where the last attempt began.
     begun_at: u64,
+    /// Whom to ask first, and who was asked last, among the repository's endpoints.
+    first: usize,
+    used: usize,
 }
 
 impl Blob {
     pub(crate) fn new(repository: Repository, descriptor: Descriptor, position: u64) -> Self {
         let what = repository.what("blob", &descriptor.digest);
         let (body, skip, attempts, begun_at) = (None, 0, Attempts::new(), position);
-        Self { repository, descriptor, what, position, body, skip, attempts, begun_at }
+        let (first, used) = (0, 0);
+        Self { repository, descriptor, what, position, body, skip, attempts, begun_at, first, used }
     }
 
     /// Bytes of the blob before the next one.
@@ -67,7 +71,9 @@ impl Blob {
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            self.body = None;
+            if self.body.take().is_some() {
+                self.first = self.repository.after_break(self.used);
+            }
             if let Err(error) = self.pause(error).await {
                 return Some(Err(error));
             }
@@ -116,8 +122,10 @@ impl Blob {
 
     async fn reopen(&mut self) -> Result<()> {
         self.begun_at = self.position;
-        let (response, skip) =
-            self.repository.open_blob(&self.descriptor, self.position, &self.what).await?;
+        let opened =
+            self.repository.open_blob(&self.descriptor, self.position, &self.what, self.first);
+        let (response, skip, used) = opened.await?;
+        self.used = used;
         self.skip = skip;
         self.body = Some(Body::new(response, Arc::clone(self.repository.options())));
         Ok(())

@@ -153,11 +153,20 @@ impl Repository {
         descriptor: &Descriptor,
         position: u64,
         what: &str,
-    ) -> Result<(Response, u64)> {
+        first: usize,
+    ) -> Result<(Response, u64, usize)> {
         let ask = |endpoint, at: At| async move {
             self.get_blob(endpoint, descriptor, position, &at).await
         };
-        self.once(what, |can| can.pull, ask).await
+        let ((response, known), used) = self.once_from(first, what, |can| can.pull, ask).await?;
+        Ok((response, known, used))
+    }
+
+    /// Whom to ask next, when the body that came from an endpoint broke: a mirror is not asked again.
+    pub(crate) fn after_break(&self, used: usize) -> usize {
+        let is_mirror = self.endpoints.get(used).is_some_and(|endpoint| endpoint.mirror);
+        let has_next = used + 1 < self.endpoints.len();
+        if is_mirror && has_next { used + 1 } else { used }
     }
 
     async fn get_blob(
@@ -235,11 +244,23 @@ impl Repository {
         able: impl Fn(Capabilities) -> bool,
         ask: impl Fn(&'a Endpoint, At) -> F,
     ) -> Result<T> {
+        self.once_from(0, what, able, ask).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`once`](Self::once), beginning with a later endpoint; and which one it was.
+    async fn once_from<'a, T, F: Future<Output = Result<T>>>(
+        &'a self,
+        first: usize,
+        what: &str,
+        able: impl Fn(Capabilities) -> bool,
+        ask: impl Fn(&'a Endpoint, At) -> F,
+    ) -> Result<(T, usize)> {
         let mut at = self.at(what);
         let mut last = None;
-        for endpoint in self.endpoints.iter().filter(|endpoint| able(endpoint.capabilities)) {
+        let endpoints = self.endpoints.iter().enumerate().skip(first);
+        for (index, endpoint) in endpoints.filter(|(_, one)| able(one.capabilities)) {
             match ask(endpoint, at.clone()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, index)),
                 Err(error) if endpoint.mirror => {
                     let tried = Tried { mirror: endpoint.host.clone(), answer: error.brief() };
                     tracing::debug!(what, mirror = %endpoint.host, %error, "a mirror does not help");

@@ -53,7 +53,7 @@ impl Events for Service {
             filters: parse(&message.filters)?,
         };
         let store = self.supervisor.store().clone();
-        let newest = store.write(|tx| tx.newest_event()).await.map_err(crate::Error::from)?;
+        let newest = store.read(|tx| tx.newest_event()).await.map_err(crate::Error::from)?;
         let first = match (message.since_sequence, wanted.since) {
             (Some(first), _) => first.max(1),
             (None, Some(_)) => 1,
@@ -147,7 +147,7 @@ fn follow(
             while behind {
                 let from = next;
                 let stored: Result<Stored, store::Error> =
-                    store.write(move |tx| tx.events_since(from, PAGE)).await;
+                    store.read(move |tx| tx.events_since(from, PAGE)).await;
                 let stored = stored.map_err(crate::Error::from)?;
                 if let Some(gap) = gap(next, &stored) {
                     next = gap.last + 1;

@@ -1,5 +1,6 @@
 //! `bosun.v1.Images`.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,15 +278,21 @@ impl Images for Service {
         let message = call.get_ref();
         let request =
             convert::request(call.metadata(), "RemoveImage", &message.request_id, message)?;
-        let images = &self.core().images;
-        let namespace = request.namespace.as_str();
-        let work = async {
-            let removed =
-                images.remove(namespace, &message.image, message.force, !message.no_prune).await?;
-            let answer = serde_json::to_string(&(removed.untagged, removed.deleted));
-            Ok(answer.map_err(crate::store::Error::from)?)
-        };
-        let answer = self.supervisor.once(&request, work).await?;
+        let message = message.clone();
+        let supervisor = Arc::clone(&self.supervisor);
+        // To its end, also when the client goes away.
+        let task = tokio::spawn(async move {
+            let images = supervisor.core().images.clone();
+            let namespace = request.namespace.to_string();
+            let work = async move {
+                let (force, prune) = (message.force, !message.no_prune);
+                let removed = images.remove(&namespace, &message.image, force, prune).await?;
+                let answer = serde_json::to_string(&(removed.untagged, removed.deleted));
+                Ok(answer.map_err(crate::store::Error::from)?)
+            };
+            supervisor.once(&request, work).await
+        });
+        let answer = task.await.unwrap_or(Err(Error::Stopping))?;
         let (untagged, deleted) = serde_json::from_str(&answer)
             .map_err(|source| Error::from(crate::store::Error::from(source)))?;
         Ok(Response::new(v1::RemoveImageResponse { untagged, deleted }))
@@ -299,13 +306,14 @@ impl Images for Service {
         let message = call.get_ref();
         let found = self.core().images.list(namespace.as_str()).await?;
         let filter = ImageFilter::parse(&message.filters, &found)?;
-        let kept =
-            |name: &str| !found.iter().any(|found| found.row.name == name && filter.matches(found));
-        let pruned = self
-            .core()
-            .images
-            .prune(namespace.as_str(), message.all, message.dry_run, |row| kept(&row.name))
-            .await?;
+        let wanted = found.iter().filter(|found| filter.matches(found));
+        let wanted: BTreeSet<String> = wanted.map(|found| found.row.name.clone()).collect();
+        let (all, dry_run) = (message.all, message.dry_run);
+        let images = self.core().images.clone();
+        let task = tokio::spawn(async move {
+            images.prune(namespace.as_str(), all, dry_run, |row| !wanted.contains(&row.name)).await
+        });
+        let pruned = task.await.unwrap_or(Err(Error::Stopping))?;
         Ok(Response::new(prune_report(pruned)))
     }
 

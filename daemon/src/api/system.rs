@@ -58,9 +58,9 @@ impl System for Service {
             u32::try_from(number).unwrap_or(u32::MAX)
         };
         let (namespaces, snapshots) =
-            core.store.write(|tx| tx.counts()).await.map_err(crate::Error::from)?;
+            core.store.read(|tx| tx.counts()).await.map_err(crate::Error::from)?;
         let last_event =
-            core.store.write(|tx| tx.newest_event()).await.map_err(crate::Error::from)?;
+            core.store.read(|tx| tx.newest_event()).await.map_err(crate::Error::from)?;
         let system = rustix::system::sysinfo();
         Ok(Response::new(v1::InfoResponse {
             pid: std::process::id(),

@@ -38,7 +38,7 @@ const KEPT: Duration = Duration::from_secs(600);
 const AT_ONCE: usize = 64;
 
 pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<()> {
-    let loaded = core.store.write(|tx| tx.load_containers()).await.map_err(crate::Error::from)?;
+    let loaded = core.store.read(|tx| tx.load_containers()).await.map_err(crate::Error::from)?;
     for container in &loaded {
         if let Ok(Record { run: Run::Intent { lease: Some(lease), .. }, .. }) = &container.record {
             core.network.hold(lease.address);
@@ -283,7 +283,7 @@ async fn settle(core: &Arc<Core>, key: &Key, record: &Record) {
 
 /// Containers whose removal was committed and not done.
 async fn finish_removals(core: &Arc<Core>) -> Result<()> {
-    let removed = core.store.write(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
+    let removed = core.store.read(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
     for container in removed {
         let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.record.id.parse())
         else {

@@ -199,10 +199,15 @@ async fn build(
 }
 
 async fn layers(core: &Core, record: &Record) -> Result<Layers> {
-    match &record.options.rootfs {
-        Some(directory) => core.snapshots.materialize(record.snapshot, directory),
-        None => core.snapshots.layers_of_number(record.snapshot).await,
+    let mut layers = match &record.options.rootfs {
+        Some(directory) => core.snapshots.materialize(record.snapshot, directory)?,
+        None => core.snapshots.layers_of_number(record.snapshot).await?,
+    };
+    if layers.lower.is_empty() {
+        // An image without layers.
+        layers.lower.push(core.layout.nothing());
     }
+    Ok(layers)
 }
 
 /// The layers as the plan has them. What dies with the container is never synced.

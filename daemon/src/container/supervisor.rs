@@ -298,6 +298,15 @@ impl Supervisor {
                     (None, Some(image)) => Base::Parent(image.snapshot.clone()),
                     (None, None) => Base::Nothing,
                 };
+                if let Some(image) = &stored.image {
+                    // It may have been removed since it was looked at.
+                    for digest in [&image.manifest, &image.id] {
+                        if tx.blob(namespace, digest)?.is_none() {
+                            let reference = stored.options.image.clone().unwrap_or_default();
+                            return Err(Error::NoSuchImage { reference, similar: None });
+                        }
+                    }
+                }
                 stored.snapshot = Snapshots::prepare_held(tx, namespace, &stored.id, &base)?;
                 tx.insert_container(namespace, &stored, &spec)?;
                 tx.answered(namespace, &request.id, &request.body, &stored.id)?;

@@ -8,8 +8,9 @@
 //!
 //! A namespace has a blob by its row; the bytes are one file for all of them, in OCI layout. The rows
 //! are the truth: removal takes the row first, and the file when no namespace has it any more; a file
-//! without a row is an orphan of a crash and is removed at the next start. A namespace gets a blob by
-//! sending its bytes, never by knowing its digest.
+//! without a row is an orphan of a crash and is removed at the next start. A client gives a namespace a
+//! blob by sending its bytes, never by knowing its digest; a pull takes what another namespace has, once
+//! a registry's manifest leads to it.
 //!
 //! Deliberately absent: what is in a blob.
 
@@ -191,7 +192,7 @@ impl Content {
         lease: Option<String>,
     ) -> Result<Option<u64>> {
         let wanted = digest.to_string();
-        let known = self.store.write(move |tx| tx.blob_size(&wanted)).await?;
+        let known = self.store.read(move |tx| tx.blob_size(&wanted)).await?;
         let Some(size) = known else { return Ok(None) };
         let claim = Description {
             namespace: namespace.to_owned(),
@@ -333,14 +334,14 @@ impl Content {
     /// The namespace does not have it.
     pub async fn stat(&self, namespace: &str, digest: &Digest) -> Result<BlobRow> {
         let (namespace, digest) = (namespace.to_owned(), digest.clone());
-        self.store.write(move |tx| find(tx, &namespace, &digest)).await
+        self.store.read(move |tx| find(tx, &namespace, &digest)).await
     }
 
     /// # Errors
     /// The store's own.
     pub async fn list(&self, namespace: &str) -> Result<Vec<BlobRow>> {
         let namespace = namespace.to_owned();
-        Ok(self.store.write(move |tx| tx.blobs(&namespace)).await?)
+        Ok(self.store.read(move |tx| tx.blobs(&namespace)).await?)
     }
 
     /// Opens a part of a blob: from `offset`, at most `size` bytes.
@@ -372,6 +373,13 @@ impl Content {
     /// # Errors
     /// The namespace does not have it, or a lease holds it; the error names the lease.
     pub async fn remove(&self, namespace: &str, digest: &Digest) -> Result<()> {
+        let (this, namespace, digest) = (self.clone(), namespace.to_owned(), digest.clone());
+        // To its end, also when nobody waits any more.
+        let removed = tokio::spawn(async move { this.remove_now(&namespace, &digest).await });
+        removed.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn remove_now(&self, namespace: &str, digest: &Digest) -> Result<()> {
         let (namespace, removed) = (namespace.to_owned(), digest.clone());
         self.store
             .write(move |tx| -> Result<()> {
@@ -525,7 +533,7 @@ impl Content {
     /// The store's own, or a directory that can't be read.
     pub async fn remove_orphans(&self) -> Result<usize> {
         let known: HashSet<String> =
-            self.store.write(|tx| tx.blob_digests()).await.map(HashSet::from_iter)?;
+            self.store.read(|tx| tx.blob_digests()).await.map(HashSet::from_iter)?;
         let (blobs, ingests) = (Arc::clone(&self.blobs), Arc::clone(&self.ingests));
         off_the_loop(move || {
             let entries = std::fs::read_dir(&*blobs)

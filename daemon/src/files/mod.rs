@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bosun_image::Reference;
-use bosun_layer::{ArchiveOptions, Change, ExtractOptions, Limits};
-use rustix::fs::{Mode, OFlags};
+use bosun_layer::{ArchiveOptions, Change, ChangeKind, ExtractOptions, Limits};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use shim_rootfs::Root;
 
 use crate::container::{Handle, Phase, freeze};
@@ -88,11 +88,38 @@ pub async fn diff(core: &Core, handle: &Handle) -> Result<Vec<Change>> {
     let label = handle.label();
     blocking(move || {
         let (upper, below) = (directory(&upper)?, snapshots::merged_or_none(&lower)?);
-        bosun_layer::changes(upper.as_fd(), below.as_ref())
-            .map_err(|source| path_error(source, &label, "/"))
+        let changes = bosun_layer::changes(upper.as_fd(), below.as_ref())
+            .map_err(|source| path_error(source, &label, "/"))?;
+        Ok(without_places(changes, &upper))
     })
     .await
 }
+
+/// Leaves out what no process of the container did: the empty files in `/etc` that bosun mounts its
+/// own over, where the image has none.
+fn without_places(mut changes: Vec<Change>, upper: &OwnedFd) -> Vec<Change> {
+    let is_place = |change: &Change| {
+        let name = change.path.strip_prefix(b"/");
+        let is_ours = PLACES.iter().any(|place| place.as_bytes() == change.path);
+        change.kind == ChangeKind::Added
+            && is_ours
+            && name.is_some_and(|name| {
+                let name = OsStr::from_bytes(name);
+                let stat = rustix::fs::statat(upper, name, AtFlags::SYMLINK_NOFOLLOW);
+                stat.is_ok_and(|stat| stat.st_size == 0)
+            })
+    };
+    let before = changes.len();
+    changes.retain(|change| !is_place(change));
+    let below_etc = |change: &Change| change.path.starts_with(b"/etc/");
+    if changes.len() < before && !changes.iter().any(below_etc) {
+        changes.retain(|change| change.path != b"/etc" || change.kind != ChangeKind::Modified);
+    }
+    changes
+}
+
+/// Where bosun mounts files of its own.
+const PLACES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// Writes the whole tree as a tar, without what is mounted in it.
 ///

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bosun_layer::{ArchiveOptions, ExtractOptions, Limits};
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use shim_rootfs::Root;
 
 use super::{blocking, path_error};
@@ -53,6 +53,8 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
 fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(source) = image.open(path, flags) else { return Ok(()) };
+    let own = rustix::io::fcntl_dupfd_cloexec(&source, 3)
+        .map_err(|errno| Error::file("look at volume", to)(errno.into()))?;
     let target = rustix::fs::open(to, flags, Mode::empty())
         .map_err(|errno| Error::file("open volume", to)(errno.into()))?;
     let target = Root::new(target);
@@ -74,6 +76,14 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
         let written = written.join().map_err(|_| Error::Stopping)?;
         written.and(read.map(drop)).map_err(|source| path_error(source, label, path))
     })?;
+    // Its root looks like the image's.
+    let dress = || -> rustix::io::Result<()> {
+        let like = rustix::fs::fstat(&own)?;
+        let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+        rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chmodat(CWD, to, Mode::from_raw_mode(like.st_mode & 0o7777), AtFlags::empty())
+    };
+    dress().map_err(|errno| Error::file("prepare volume", to)(errno.into()))?;
     // A volume is filled once: it must not come back empty after a power cut.
     let synced = std::fs::File::open(to).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
     synced.map_err(Error::file("make durable", to))

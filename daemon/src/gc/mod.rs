@@ -141,7 +141,7 @@ impl Collector {
     /// # Errors
     /// The store's own, or files that can't be removed.
     pub async fn collect_all(&self) -> Result<usize> {
-        let namespaces = self.store.write(|tx| tx.namespaces()).await?;
+        let namespaces = self.store.read(|tx| tx.namespaces()).await?;
         let mut removed = 0;
         let mut outcome = Ok(());
         for namespace in namespaces {

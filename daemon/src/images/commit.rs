@@ -83,7 +83,7 @@ impl Images {
     /// A container that was removed meanwhile may have been read half: its row goes before its files.
     async fn check_there(&self, namespace: &str, commit: &Commit) -> Result<()> {
         let (namespace, key) = (namespace.to_owned(), commit.id.clone());
-        let known = self.store.write(move |tx| tx.snapshot(&namespace, &key)).await?;
+        let known = self.store.read(move |tx| tx.snapshot(&namespace, &key)).await?;
         match known {
             Some(_) => Ok(()),
             None => Err(Error::Removing { id: commit.container.clone() }),

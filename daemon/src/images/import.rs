@@ -326,9 +326,12 @@ impl Images {
     }
 }
 
+/// What the name of something without a name begins with.
+pub(super) const UNNAMED: &str = "localhost/unnamed@";
+
 /// A name for what has none: it says nothing but the digest.
 pub(super) fn unnamed(digest: &Digest) -> Result<Reference> {
-    Ok(format!("localhost/unnamed@{digest}").parse()?)
+    Ok(format!("{UNNAMED}{digest}").parse()?)
 }
 
 fn missing(blob: &Descriptor) -> Error {

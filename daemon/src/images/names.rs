@@ -67,7 +67,7 @@ impl Images {
         choice: &Choice,
     ) -> Result<Vec<ImageRow>> {
         let owner = namespace.to_owned();
-        let rows = self.store.write(move |tx| tx.images(&owner)).await?;
+        let rows = self.store.read(move |tx| tx.images(&owner)).await?;
         let reference = text.parse::<Reference>();
         if let Ok(reference) = &reference
             && let Some(row) = by_name(&rows, reference)
@@ -141,7 +141,7 @@ impl Images {
     /// The store's own.
     pub async fn list(&self, namespace: &str) -> Result<Vec<Found>> {
         let owner = namespace.to_owned();
-        let rows = self.store.write(move |tx| tx.images(&owner)).await?;
+        let rows = self.store.read(move |tx| tx.images(&owner)).await?;
         let users = self.users(namespace).await?;
         let choice = Choice::parse("")?;
         let mut found = Vec::with_capacity(rows.len());
@@ -154,7 +154,7 @@ impl Images {
     /// Which containers were made from which manifests.
     pub(super) async fn users(&self, namespace: &str) -> Result<Vec<OfImage>> {
         let namespace = namespace.to_owned();
-        Ok(self.store.write(move |tx| tx.containers_of_images(&namespace)).await?)
+        Ok(self.store.read(move |tx| tx.containers_of_images(&namespace)).await?)
     }
 
     async fn look(
@@ -229,11 +229,13 @@ impl Images {
             let names = rows.into_iter().map(|row| row.name).collect();
             return Err(Error::SeveralNames { id: text.to_owned(), names });
         }
-        let names: BTreeSet<String> = rows.iter().map(|row| row.name.clone()).collect();
-        if !force {
-            for row in &rows {
-                self.check_unused(namespace, row, &names).await?;
-            }
+        let mut going = Vec::with_capacity(rows.len());
+        for row in &rows {
+            going.push(Going {
+                name: row.name.clone(),
+                target: row.target.digest.clone(),
+                manifests: self.manifests(namespace, row).await,
+            });
         }
         let mut reached = BTreeSet::new();
         for row in &rows {
@@ -241,10 +243,11 @@ impl Images {
                 reached.insert(blob.digest.to_string());
             }
         }
-        self.untag(namespace, names.clone()).await?;
+        let in_use = if force { InUse::Goes } else { InUse::Refused };
+        let untagged = self.untag(namespace, going, in_use).await?;
         drop(turn);
         fail::fail_point!("daemon.gc.after_untag");
-        let mut removed = Removed { untagged: names.into_iter().collect(), deleted: Vec::new() };
+        let mut removed = Removed { untagged, deleted: Vec::new() };
         if !prune {
             return Ok(removed);
         }
@@ -263,39 +266,45 @@ impl Images {
         Ok(removed)
     }
 
-    /// Says that no container needs this name: none was made from it, or another name keeps it.
-    async fn check_unused(
+    /// Forgets names, as far as they still stand for what was looked at. Whether a container needs one
+    /// is seen in the same transaction: one that is just being made is either there, or finds that
+    /// its image is gone.
+    async fn untag(
         &self,
         namespace: &str,
-        row: &ImageRow,
-        going: &BTreeSet<String>,
-    ) -> Result<()> {
-        let manifests = self.manifests(namespace, row).await;
-        let users = self.users(namespace).await?;
-        let Some(user) = users.into_iter().find(|user| manifests.contains(&user.manifest)) else {
-            return Ok(());
-        };
-        let owner = namespace.to_owned();
-        let others = self.store.write(move |tx| tx.images(&owner)).await?;
-        let keeps = |other: &ImageRow| {
-            !going.contains(&other.name) && other.target.digest == row.target.digest
-        };
-        if others.iter().any(keeps) {
-            return Ok(());
-        }
-        Err(Error::ImageInUse { name: row.name.clone(), container: user.name })
-    }
-
-    async fn untag(&self, namespace: &str, names: BTreeSet<String>) -> Result<()> {
+        going: Vec<Going>,
+        in_use: InUse,
+    ) -> Result<Vec<String>> {
         let namespace = namespace.to_owned();
         self.store
-            .write(move |tx: &mut Transaction<'_>| -> Result<()> {
-                for name in names {
-                    if tx.remove_image(&namespace, &name)? {
-                        tx.event(image_event(&namespace, "untag", &name, Vec::new()))?;
+            .write(move |tx: &mut Transaction<'_>| -> Result<Vec<String>> {
+                let rows = tx.images(&namespace)?;
+                let users = tx.containers_of_images(&namespace)?;
+                let mut gone = Vec::new();
+                for one in &going {
+                    let is_it =
+                        |row: &ImageRow| row.name == one.name && row.target.digest == one.target;
+                    if !rows.iter().any(is_it) {
+                        continue;
                     }
+                    let keeps = |row: &ImageRow| {
+                        row.target.digest == one.target
+                            && !going.iter().any(|other| other.name == row.name)
+                    };
+                    let user = users.iter().find(|user| one.manifests.contains(&user.manifest));
+                    match (user, in_use) {
+                        (Some(_), InUse::Stays) => continue,
+                        (Some(user), InUse::Refused) if !rows.iter().any(keeps) => {
+                            let (name, container) = (one.name.clone(), user.name.clone());
+                            return Err(Error::ImageInUse { name, container });
+                        }
+                        (Some(_), InUse::Refused | InUse::Goes) | (None, _) => {}
+                    }
+                    tx.remove_image(&namespace, &one.name)?;
+                    tx.event(image_event(&namespace, "untag", &one.name, Vec::new()))?;
+                    gone.push(one.name.clone());
                 }
-                Ok(())
+                Ok(gone)
             })
             .await
     }
@@ -313,20 +322,21 @@ impl Images {
         keep: impl Fn(&ImageRow) -> bool,
     ) -> Result<Pruned> {
         let turn = self.names.wait(namespace.to_owned()).await;
-        let names: BTreeSet<String> = match all {
-            false => BTreeSet::new(),
-            true => self
-                .list(namespace)
-                .await?
-                .into_iter()
-                .filter(|found| found.containers.is_empty() && !keep(&found.row))
-                .map(|found| found.row.name)
-                .collect(),
-        };
-        if !dry_run {
-            self.untag(namespace, names.clone()).await?;
-            self.resolved.clear();
+        let mut going = Vec::new();
+        for found in self.list(namespace).await? {
+            // What has no name but its digest is docker's dangling image.
+            let takes = all || is_unnamed(&found.row.name);
+            if takes && found.containers.is_empty() && !keep(&found.row) {
+                let manifests = self.manifests(namespace, &found.row).await;
+                let (name, target) = (found.row.name, found.row.target.digest);
+                going.push(Going { name, target, manifests });
+            }
         }
+        let names: BTreeSet<String> = match dry_run {
+            true => going.into_iter().map(|one| one.name).collect(),
+            false => self.untag(namespace, going, InUse::Stays).await?.into_iter().collect(),
+        };
+        self.resolved.clear();
         drop(turn);
         let mode = Mode { dry_run, by_hand: true };
         let without = Without { images: names.clone(), containers: BTreeSet::new() };
@@ -345,11 +355,10 @@ impl Images {
         containers: BTreeSet<String>,
     ) -> Result<Pruned> {
         let mut names = BTreeSet::new();
-        if all {
-            for found in self.list(namespace).await? {
-                if found.containers.iter().all(|id| containers.contains(id)) {
-                    names.insert(found.row.name);
-                }
+        for found in self.list(namespace).await? {
+            let takes = all || is_unnamed(&found.row.name);
+            if takes && found.containers.iter().all(|id| containers.contains(id)) {
+                names.insert(found.row.name);
             }
         }
         let mode = Mode { dry_run: true, by_hand: true };
@@ -357,6 +366,30 @@ impl Images {
         let items = self.collector.collect_without(namespace, mode, without).await?;
         Ok(Pruned { names: names.into_iter().collect(), items })
     }
+}
+
+/// A name that is to go, and what it stood for when that was looked at.
+struct Going {
+    name: String,
+    target: Digest,
+    /// All manifests that it reaches.
+    manifests: BTreeSet<String>,
+}
+
+/// What becomes of a name whose image a container was made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InUse {
+    /// It stays; that is an error, unless another name keeps the image.
+    Refused,
+    /// It stays.
+    Stays,
+    /// It goes all the same: what the container needs stays.
+    Goes,
+}
+
+/// Whether a name is one that only says a digest, given to what had none.
+fn is_unnamed(name: &str) -> bool {
+    name.starts_with(super::import::UNNAMED)
 }
 
 /// A name to the letter; with a tag and a digest, the tag's while it stands for that digest.

@@ -8,6 +8,9 @@ use bosun_image::{Config, Descriptor, Digest, Document, Index, MAX_DEPTH, Manife
 use super::Images;
 use crate::error::{Error, Result};
 
+/// The largest configuration that is kept in memory, in bytes.
+const REMEMBERED_SIZE: usize = 128 << 10;
+
 /// One image of one platform, whose documents are here.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -101,6 +104,8 @@ impl Images {
     ) -> Result<Arc<Resolved>> {
         let key = (namespace.to_owned(), target.digest.clone(), choice.platform.to_string());
         if let Some(known) = self.resolved.get(&key) {
+            // Documents never change, but they may have gone.
+            self.content.stat(namespace, &known.manifest.config.digest).await?;
             return Ok(known);
         }
         let mut descriptor = target.clone();
@@ -119,7 +124,9 @@ impl Images {
                         });
                     }
                     let resolved = Arc::new(Resolved { descriptor, manifest, config, config_json });
-                    self.resolved.put(key, Arc::clone(&resolved));
+                    if resolved.config_json.len() <= REMEMBERED_SIZE {
+                        self.resolved.put(key, Arc::clone(&resolved));
+                    }
                     return Ok(resolved);
                 }
             }

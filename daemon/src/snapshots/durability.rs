@@ -78,7 +78,7 @@ impl Snapshots {
     /// # Errors
     /// The disk's, after which these layers count as torn; or the store's own.
     pub async fn make_durable(&self) -> Result<()> {
-        let rows = self.store.write(|tx| tx.not_durable()).await?;
+        let rows = self.store.read(|tx| tx.not_durable()).await?;
         let numbers: Vec<i64> = rows
             .into_iter()
             .filter(|(_, row)| row.written_in.as_deref() == Some(boot_id()))
@@ -107,7 +107,7 @@ impl Snapshots {
     /// # Errors
     /// The store's own.
     pub async fn torn(&self) -> Result<Vec<(String, SnapshotRow)>> {
-        let mut rows = self.store.write(|tx| tx.not_durable()).await?;
+        let mut rows = self.store.read(|tx| tx.not_durable()).await?;
         rows.retain(|(_, row)| is_torn(row));
         Ok(rows)
     }

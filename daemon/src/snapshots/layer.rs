@@ -133,10 +133,12 @@ impl Snapshots {
     /// # Errors
     /// The store's own, or a directory that can't be removed.
     pub async fn abandon_layer(&self, layer: Unpacking) -> Result<()> {
+        // Its files first: on a full disk the row can't go yet. It is garbage from here on.
+        self.discard(layer.number).await?;
         let number = layer.number;
         self.store.write(move |tx| tx.remove_snapshot(number)).await?;
         drop(layer);
-        self.discard(number).await
+        Ok(())
     }
 
     /// Whether there is a committed snapshot of this name; it is held by the lease from then on.
@@ -168,8 +170,7 @@ impl Snapshots {
     /// It does not exist.
     pub async fn trees(&self, namespace: &str, name: &str) -> Result<Vec<PathBuf>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let number =
-            self.store.write(move |tx| Ok::<_, Error>(find(tx, &namespace, &name)?.number));
+        let number = self.store.read(move |tx| Ok::<_, Error>(find(tx, &namespace, &name)?.number));
         self.trees_of_number(number.await?).await
     }
 
@@ -178,7 +179,7 @@ impl Snapshots {
     /// # Errors
     /// It does not exist.
     pub async fn trees_of_number(&self, number: i64) -> Result<Vec<PathBuf>> {
-        let rows = self.store.write(move |tx| chain(tx, number)).await?;
+        let rows = self.store.read(move |tx| chain(tx, number)).await?;
         Ok(rows.iter().map(|row| self.driver.tree(row.number)).collect())
     }
 
@@ -188,7 +189,7 @@ impl Snapshots {
     /// The store's own.
     pub async fn name_of_parent(&self, row: &SnapshotRow) -> Result<Option<String>> {
         let Some(number) = row.parent else { return Ok(None) };
-        let parent = self.store.write(move |tx| tx.snapshot_by_number(number)).await?;
+        let parent = self.store.read(move |tx| tx.snapshot_by_number(number)).await?;
         Ok(parent.map(|parent| parent.key))
     }
 

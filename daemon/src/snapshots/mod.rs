@@ -134,7 +134,7 @@ impl Snapshots {
     /// # Errors
     /// The snapshot is gone, or the store's own.
     pub async fn layers_of_number(&self, number: i64) -> Result<Layers> {
-        let chain = self.store.write(move |tx| chain(tx, number)).await?;
+        let chain = self.store.read(move |tx| chain(tx, number)).await?;
         if let Some(torn) = chain.iter().find(|row| durability::is_torn(row)) {
             return Err(Error::SnapshotTorn { key: torn.key.clone() });
         }
@@ -197,7 +197,7 @@ impl Snapshots {
     pub async fn stat(&self, namespace: &str, key: &str) -> Result<Snapshot> {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         self.store
-            .write(move |tx| {
+            .read(move |tx| {
                 let row = find(tx, &namespace, &key)?;
                 with_parent(tx, row)
             })
@@ -209,7 +209,7 @@ impl Snapshots {
     pub async fn list(&self, namespace: &str) -> Result<Vec<Snapshot>> {
         let namespace = namespace.to_owned();
         self.store
-            .write(move |tx| {
+            .read(move |tx| {
                 let rows = tx.snapshots(&namespace)?;
                 rows.into_iter().map(|row| with_parent(tx, row)).collect()
             })
@@ -242,7 +242,7 @@ impl Snapshots {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let rows = self
             .store
-            .write(move |tx| {
+            .read(move |tx| {
                 let number = find(tx, &namespace, &name)?.number;
                 chain(tx, number)
             })
@@ -256,6 +256,13 @@ impl Snapshots {
     /// # Errors
     /// A child, a container or a lease has it; the error names it.
     pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
+        let (this, namespace, key) = (self.clone(), namespace.to_owned(), key.to_owned());
+        // To its end, also when nobody waits any more.
+        let removed = tokio::spawn(async move { this.remove_now(&namespace, &key).await });
+        removed.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn remove_now(&self, namespace: &str, key: &str) -> Result<()> {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         let number = self
             .store
@@ -291,7 +298,7 @@ impl Snapshots {
     /// The store's own, or a directory that can't be read.
     pub async fn remove_orphans(&self) -> Result<usize> {
         let known: HashSet<i64> =
-            self.store.write(|tx| tx.snapshot_numbers()).await.map(HashSet::from_iter)?;
+            self.store.read(|tx| tx.snapshot_numbers()).await.map(HashSet::from_iter)?;
         let driver = self.driver.clone();
         off_the_loop(move || driver.remove_orphans(&known)).await
     }

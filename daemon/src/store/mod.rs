@@ -9,6 +9,7 @@
 //!   write ──┐
 //!   write ──┼─▶ BEGIN ─ savepoint… ─ savepoint… ─ COMMIT (WAL, synchronous=FULL) ─▶ events ─▶ answers
 //!   soon  ──┘
+//!   read  ────▶ after the commit of its batch, in a transaction that is rolled back
 //! ```
 //!
 //! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, so
@@ -108,12 +109,23 @@ enum Run<'t, 'c> {
 
 struct Job {
     work: Work,
-    waited_for: bool,
+    need: Need,
+}
+
+/// What a job needs of the batch that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// A commit, now.
+    Commit,
+    /// A commit, with the next one.
+    Ride,
+    /// None: it only reads, and so it goes on when nothing can be written any more.
+    Look,
 }
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("waited_for", &self.waited_for).finish_non_exhaustive()
+        f.debug_struct("Job").field("need", &self.need).finish_non_exhaustive()
     }
 }
 
@@ -149,8 +161,27 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.submit(true, work, move |outcome| {
+        self.submit(Need::Commit, work, move |outcome| {
             // The caller may have gone; the work is done all the same.
+            let _ = answer.send(outcome);
+        })?;
+        answered.await.unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
+
+    /// Runs `work`, which only looks: what it writes all the same is forgotten. It sees everything that
+    /// was asked for before it, and answers also when the disk is full.
+    ///
+    /// # Errors
+    /// What `work` answered, or the store's own trouble.
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.submit(Need::Look, work, move |outcome| {
+            // The caller may have gone.
             let _ = answer.send(outcome);
         })?;
         answered.await.unwrap_or_else(|_| Err(Error::Closed.into()))
@@ -162,7 +193,7 @@ impl Store {
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<(), Error> + Send + 'static,
     {
-        let submitted = self.submit(false, work, |outcome| {
+        let submitted = self.submit(Need::Ride, work, |outcome| {
             if let Err(error) = outcome {
                 tracing::error!(%error, "a fact could not be stored");
             }
@@ -178,7 +209,7 @@ impl Store {
         self.events.subscribe()
     }
 
-    fn submit<T, E, F, A>(&self, waited_for: bool, work: F, answer: A) -> Result<(), Error>
+    fn submit<T, E, F, A>(&self, need: Need, work: F, answer: A) -> Result<(), Error>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
         A: FnOnce(Result<T, E>) + Send + 'static,
@@ -192,7 +223,7 @@ impl Store {
             };
             Box::new(move |committed| answer(committed.map_err(E::from).and(done)))
         };
-        self.jobs.send(Job { work: Box::new(work), waited_for }).map_err(|_| Error::Closed)
+        self.jobs.send(Job { work: Box::new(work), need }).map_err(|_| Error::Closed)
     }
 }
 
@@ -221,10 +252,17 @@ fn serve(
 ) {
     let mut failed: Option<Error> = None;
     while let Some(batch) = next_batch(queue) {
+        let (looks, batch): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|job| job.need == Need::Look);
         if let Some(error) = &failed {
             for job in batch {
                 (job.work)(Run::Refused(error.clone()))(Ok(()));
             }
+            look(&mut connection, looks);
+            continue;
+        }
+        if batch.is_empty() {
+            look(&mut connection, looks);
             continue;
         }
         match commit(&mut connection, batch) {
@@ -248,6 +286,18 @@ fn serve(
                 failed = Some(error);
             }
         }
+        look(&mut connection, looks);
+    }
+}
+
+/// Runs what only reads, in a transaction that is never committed.
+fn look(connection: &mut Connection, looks: Vec<Job>) {
+    for job in looks {
+        let finish = match connection.transaction() {
+            Ok(mut transaction) => (job.work)(Run::In(&mut transaction, &mut Vec::new())),
+            Err(source) => (job.work)(Run::Refused(source.into())),
+        };
+        finish(Ok(()));
     }
 }
 
@@ -264,7 +314,7 @@ fn next_batch(queue: &Receiver<Job>) -> Option<Vec<Job>> {
     loop {
         batch.extend(queue.try_iter());
         let left = deadline.saturating_duration_since(Instant::now());
-        if batch.iter().any(|job| job.waited_for) || left.is_zero() {
+        if batch.iter().any(|job| job.need != Need::Ride) || left.is_zero() {
             return Some(batch);
         }
         match queue.recv_timeout(left) {
