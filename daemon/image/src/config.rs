@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result, shortened};
 use crate::{Descriptor, Digest, Kind, MAX_DOCUMENT, MAX_LAYERS, Manifest, Platform, bounded};
@@ -55,8 +55,8 @@ pub struct Execution {
     pub stop_signal: Option<String>,
     #[serde(deserialize_with = "bounded::optional_list", skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
-    /// Docker's own, as it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Docker's own, as it is but for keys that docker does not know.
+    #[serde(deserialize_with = "healthcheck", skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<serde_json::Value>,
 }
 
@@ -175,6 +175,28 @@ struct RootFs {
     diff_ids: Vec<Digest>,
 }
 
+/// Read by its shape: any JSON at all would cost a multiple of its length in memory.
+fn healthcheck<'de, D: Deserializer<'de>>(from: D) -> Result<Option<serde_json::Value>, D::Error> {
+    #[derive(Default, Deserialize, Serialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Healthcheck {
+        #[serde(deserialize_with = "bounded::list", skip_serializing_if = "Vec::is_empty")]
+        test: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        interval: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        start_period: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        start_interval: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retries: Option<i64>,
+    }
+    let read = Option::<Healthcheck>::deserialize(from)?;
+    read.map(serde_json::to_value).transpose().map_err(D::Error::custom)
+}
+
 /// A set that docker writes as an object of empty objects.
 mod keys {
     use serde::{Deserializer, Serializer};
@@ -205,7 +227,7 @@ mod tests {
             "config":{{"Hostname":"","User":"","ExposedPorts":{{"80/tcp":{{}},"443/tcp":{{}}}},
               "Env":["A=b"],"Entrypoint":null,"Cmd":["sh"],"Volumes":null,"WorkingDir":"",
               "Labels":null,"OnBuild":null,"StopSignal":"SIGINT",
-              "Healthcheck":{{"Test":["NONE"]}}}},
+              "Healthcheck":{{"Test":["CMD","true"],"Interval":5,"Odd":[[1]]}}}},
             "rootfs":{{"type":"layers","diff_ids":["{A}"]}},
             "history":[{{"created_by":"x","empty_layer":true}},{{"comment":null}}]}}"#
         );
@@ -215,6 +237,8 @@ mod tests {
         assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
         assert_eq!((&config.config.entrypoint, config.config.volumes.len()), (&None, 0));
         assert_eq!(config.config.stop_signal.as_deref(), Some("SIGINT"));
+        let healthcheck = serde_json::json!({"Test": ["CMD", "true"], "Interval": 5});
+        assert_eq!(config.config.healthcheck, Some(healthcheck));
         assert!(config.history[0].empty_layer && !config.history[1].empty_layer);
         let bare = Config::parse(br#"{"config":null,"history":null,"rootfs":{"diff_ids":null}}"#);
         assert_eq!(bare.unwrap().platform(), Platform::host());
