@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bosun_layer::tar::{Chunk, Entry, Kind, Reader, Writer};
+use bosun_layer::tar::{Chunk, Entry, Reader, Writer};
 use bosun_layer::{
     Applied, ArchiveOptions, Below, ExtractOptions, Limits, Settled, apply, archive_content,
     changes, diff, empty, extract, settle,
@@ -28,15 +28,35 @@ pub fn unpack(data: &[u8]) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let place = Place::new();
-    on_nothing(&place, data);
-    on_others(&place, data);
-    into_directory(&place, data);
-    place.check();
+    for data in [Some(data), repaired(data).as_deref()].into_iter().flatten() {
+        let place = Place::new();
+        on_nothing(&place, data);
+        on_others(&place, data);
+        into_directory(&place, data);
+        place.check();
+    }
 }
 
 /// An archive: what is read is written, and read as the same again.
 pub fn tar(data: &[u8]) {
+    read_and_write(data);
+    if let Some(repaired) = repaired(data) {
+        read_and_write(&repaired);
+    }
+}
+
+/// The same archive with right checksums, when any is wrong: no fuzzer guesses them.
+fn repaired(data: &[u8]) -> Option<Vec<u8>> {
+    let mut repaired = data.to_vec();
+    for block in repaired.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    (repaired != data).then_some(repaired)
+}
+
+fn read_and_write(data: &[u8]) {
     let mut reader = Reader::new(std::io::BufReader::with_capacity(511, data), LIMITS.entries);
     let mut writer = Writer::new(Vec::new());
     let mut entries = Vec::new();
@@ -50,13 +70,8 @@ pub fn tar(data: &[u8]) {
     let archive = writer.finish().unwrap();
     let mut reader = Reader::new(&archive[..], u64::MAX);
     for (entry, content) in entries {
-        let mut again = reader.next().unwrap().unwrap();
-        // A directory may have been one by its name alone.
-        if entry.kind == Kind::Directory {
-            again.kind = Kind::Directory;
-        }
-        assert_eq!(again, entry);
-        assert_eq!(super::layers::content(&mut reader, &mut 0).unwrap(), content);
+        assert_eq!(reader.next().unwrap(), Some(entry));
+        assert_eq!(self::content(&mut reader, &mut 0).unwrap(), content);
     }
     assert_eq!(reader.next().unwrap(), None);
 }
