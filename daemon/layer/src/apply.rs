@@ -180,7 +180,7 @@ impl Unpacking<'_> {
         let path = parent.path.as_bytes();
         match self.tree.below() {
             Below::Nothing => return Ok(Outcome::Done),
-            Below::Tree(_) if !parent.exists => return Ok(Outcome::Done),
+            _ if !parent.exists => return Ok(Outcome::Done),
             Below::Tree(root) => {
                 let mut hidden = Plain::new(path)?;
                 hidden.push(name.unwrap_or(b"."));

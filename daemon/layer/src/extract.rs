@@ -23,7 +23,6 @@ use crate::remove::remove;
 use crate::stream::{self, Uncompressed};
 use crate::tar::{Entry, Kind, Reader, Time, Xattr};
 use crate::tree::open_directory;
-use crate::xattr::proc_path;
 
 /// How often something is made again that somebody else was faster with.
 const MAX_RACES: u32 = 100;
@@ -218,20 +217,46 @@ impl Extraction<'_> {
         Ok(copy)
     }
 
-    /// Whatever the umask, others may pass through.
+    /// Goes back to what is there, and on from it by descriptors.
     fn make_parents(&self, full: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let slashes = full.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in slashes.chain([full.len()]) {
-            let path = OsStr::from_bytes(&full[..end]);
-            if path.is_empty() || self.root.open(path, flags).is_ok() {
-                continue;
+        let mut missing = Vec::new();
+        let mut end = full;
+        let mut here = loop {
+            let (above, name) = split(end);
+            if !name.is_empty() {
+                missing.push((end, name));
             }
-            let made = self.root.make(path, Leaf::Directory)?;
-            rustix::fs::chmod(proc_path(&made), Mode::from_raw_mode(0o755))
-                .at("set the mode of", &full[..end])?;
+            let path = if above.is_empty() { b"/" } else { above };
+            match self.root.open(OsStr::from_bytes(path), flags) {
+                Err(Errno::NOENT) if !above.is_empty() => end = above,
+                other => break other.at("open directory", path)?,
+            }
+        };
+        while let Some((path, name)) = missing.pop() {
+            here = self.make_parent(&here, path, name)?;
         }
-        self.root.open(OsStr::from_bytes(full), flags).at("open directory", full)
+        Ok(here)
+    }
+
+    /// Whatever the umask, others may pass through.
+    fn make_parent(&self, directory: &OwnedFd, path: &[u8], name: &[u8]) -> Result<OwnedFd> {
+        let is_new = match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(errno).at("make directory", path),
+        };
+        match open_directory(directory.as_fd(), name) {
+            Ok(made) if is_new => {
+                let mode = Mode::from_raw_mode(0o755);
+                rustix::fs::fchmod(&made, mode).at("set the mode of", path).map(|()| made)
+            }
+            // A link that leads to nothing yet.
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Ok(self.root.make(OsStr::from_bytes(path), Leaf::Directory)?)
+            }
+            other => other.at("open directory", path),
+        }
     }
 
     /// A path of the archive as one of the root.

@@ -42,10 +42,11 @@ pub enum Below<'a> {
     Tree(&'a Root),
 }
 
-/// A path without links, and whether there is anything at it.
+/// A path without links.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) path: Plain,
+    /// False when nothing can be there, in this tree or below.
     pub(crate) exists: bool,
 }
 
@@ -191,9 +192,9 @@ impl<'a> Tree<'a> {
         }
         match self.below {
             Below::Nothing => Ok(Step::Missing),
-            // Taken for a directory, for now.
-            Below::Pending => Ok(Step::Missing),
-            Below::Tree(_) if self.is_sealed(real.as_bytes()) => Ok(Step::Missing),
+            _ if self.is_sealed(real.as_bytes()) => Ok(Step::Missing),
+            // Taken for one, for now.
+            Below::Pending => Ok(Step::Directory),
             Below::Tree(root) => {
                 match look_below(root, next.as_bytes()).at("look below at", path)? {
                     Lower::Nothing => Ok(Step::Missing),

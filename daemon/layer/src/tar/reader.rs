@@ -181,8 +181,9 @@ impl<R: BufRead> Reader<R> {
         let target = || extended.link.clone().or(link).unwrap_or_else(|| header.link().to_vec());
         let kind = match header.flag() {
             0 | b'0' | b'7' if path.ends_with(b"/") => {
-                // As archives older than the flag for directories have them; with data, if they like.
+                // As archives older than the flag for directories have them. Data is passed over.
                 self.begin_body(&path, stored, header, &Extended::default())?;
+                self.body.size = 0;
                 Kind::Directory
             }
             0 | b'0' | b'7' | b'S' => {

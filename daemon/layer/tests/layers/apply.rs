@@ -266,6 +266,8 @@ fn a_whiteout_hides_what_is_below_and_not_what_is_beside_it() {
         (Tar::new().directory("x").file("x", b"").directory("x"), vec!["x/ opaque"]),
         (Tar::new().file(".wh.x", b"").file(".wh.x", b""), vec!["x hidden"]),
         (Tar::new().file(".wh.x", b"").symlink("x", "y"), vec!["x -> y"]),
+        (Tar::new().file(".wh.x", b"").file("x/.wh.y", b""), vec!["x hidden"]),
+        (Tar::new().file(".wh..wh..opq", b"").file("x/.wh.y", b""), vec![]),
     ] {
         assert_eq!(upper(tar).list(), want);
     }

@@ -44,7 +44,10 @@ fn problem(tar: Tar) -> Problem {
 #[test]
 fn old_and_posix_names() {
     let v7 = Header::new(b"old/", 0).put(257, &[0; 8]);
-    assert_eq!(one(Tar::new().header(v7)).0.kind, Kind::Directory);
+    assert_eq!(one(Tar::new().header(v7.clone())).0.kind, Kind::Directory);
+    let with_data = Tar::new().data(v7.size(5), b"abcde").file("next", b"x").end();
+    let entries = all(&with_data).unwrap();
+    assert_eq!((entries[0].1.len(), &entries[1].1[..]), (0, &b"x"[..]));
     let prefix = Header::new(b"name", b'0').put(345, b"some/prefix");
     assert_eq!(one(Tar::new().header(prefix.clone())).0.path, b"some/prefix/name");
     // GNU has other things there.

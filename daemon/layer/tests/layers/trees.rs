@@ -140,7 +140,9 @@ fn what_is_extracted_stays_in_the_root() {
         .header(Header::new(b"up/canary", b'0').mode(0o777))
         .symlink("own", &outside)
         .file("own/canary", b"dead")
-        .file("new/deep/file", b"");
+        .file("new/deep/file", b"")
+        .symlink("dangling", "/run/later")
+        .file("dangling/file", b"");
     into(&place, "data", &tar.end(), ExtractOptions::default()).unwrap();
     assert_eq!(std::fs::read(place.path("data/real/file")).unwrap(), b"lands in real");
     assert_eq!(place.path("data/new/deep").metadata().unwrap().permissions().mode() & 0o777, 0o755);
