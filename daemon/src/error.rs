@@ -90,17 +90,8 @@ pub enum Error {
     BeyondBlob { digest: String, size: u64, offset: u64 },
     #[error("{step} {}: {source}", path.display())]
     File { step: &'static str, path: PathBuf, source: Arc<std::io::Error> },
-    #[error(
-        "{kind} {digest} of {name}: the registry sent another {what}: {got}, not {wanted}: nothing is kept of it"
-    )]
-    WrongContent {
-        kind: &'static str,
-        digest: String,
-        name: String,
-        what: &'static str,
-        wanted: String,
-        got: String,
-    },
+    #[error("{blob}: the registry sent another {what}: {got}, not {wanted}: nothing is kept of it")]
+    WrongContent { blob: String, what: &'static str, wanted: String, got: String },
     #[error("blob {digest} has {size} bytes, at most {most} are read of such a one")]
     BlobTooLarge { digest: String, size: u64, most: u64 },
     #[error(

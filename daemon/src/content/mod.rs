@@ -612,7 +612,7 @@ fn write_blob(path: &Path, directory: &Path, data: &[u8]) -> Result<()> {
             .map_err(Error::file("make blob", &temporary))?;
         file.write_all(data).map_err(Error::file("write blob", &temporary))?;
         file.sync_data().map_err(Error::file("make durable", &temporary))?;
-        fail::fail_point!("daemon.content.before_put");
+        fail::fail_point!("daemon.pull.before_put");
         std::fs::rename(&temporary, path).map_err(Error::file("put in place", path))?;
         ingest::sync_directory(directory)
     };

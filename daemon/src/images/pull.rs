@@ -306,9 +306,9 @@ impl Download<'_> {
     /// An error of the store, in the words of who pulls.
     fn named(&self, blob: &Descriptor, error: Error) -> Error {
         if let Error::IngestMismatch { what, wanted, got, .. } = error {
-            let kind = word(blob.kind());
-            let (digest, name) = (blob.digest.to_string(), self.repository.reference().familiar());
-            return Error::WrongContent { kind, digest, name, what, wanted, got };
+            let name = self.repository.reference().familiar();
+            let blob = format!("{} {} of {name}", word(blob.kind()), blob.digest);
+            return Error::WrongContent { blob, what, wanted, got };
         }
         error
     }

@@ -22,6 +22,7 @@ mod events;
 mod images;
 mod leases;
 mod requests;
+mod reserve;
 mod schema;
 mod snapshots;
 
@@ -139,9 +140,10 @@ impl Store {
         let (jobs, queue) = channel();
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let publisher = events.clone();
+        let reserve = reserve::Reserve::beside(path);
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(connection, &queue, &publisher))
+            .spawn(move || serve(connection, &queue, &publisher, reserve))
             .map_err(|source| Error::Open {
                 path: path.to_owned(),
                 source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(source))),
@@ -249,6 +251,7 @@ fn serve(
     mut connection: Connection,
     queue: &Receiver<Job>,
     publisher: &broadcast::Sender<Arc<Event>>,
+    mut reserve: reserve::Reserve,
 ) {
     let mut failed: Option<Error> = None;
     while let Some(batch) = next_batch(queue) {
@@ -265,6 +268,7 @@ fn serve(
             look(&mut connection, looks);
             continue;
         }
+        reserve.look();
         match commit(&mut connection, batch) {
             Ok((finishes, events)) => {
                 for event in events {
