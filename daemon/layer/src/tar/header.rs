@@ -76,13 +76,16 @@ impl<'a> Header<'a> {
         number(&self.0[136..148])
     }
 
-    /// Major and minor number.
+    /// Major and minor number, as large as Linux has them: of larger ones it would take a part.
     pub(super) fn device(self) -> Result<(u32, u32), Problem> {
         if self.format() == Format::V7 {
             return Ok((0, 0));
         }
-        let part = |field| number(field)?.try_into().map_err(|_| Problem::Range);
-        Ok((part(&self.0[329..337])?, part(&self.0[337..345])?))
+        let part = |field, most| {
+            let number = u32::try_from(number(field)?).ok().filter(|number| *number <= most);
+            number.ok_or(Problem::Range)
+        };
+        Ok((part(&self.0[329..337], 0xfff)?, part(&self.0[337..345], 0xf_ffff)?))
     }
 
     /// The four parts of an old GNU map of holes, whether more follow, and the size with holes.

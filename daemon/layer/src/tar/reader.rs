@@ -180,7 +180,7 @@ impl<R: BufRead> Reader<R> {
         let stored = extended.size.unwrap_or(size);
         let target = || extended.link.clone().or(link).unwrap_or_else(|| header.link().to_vec());
         let kind = match header.flag() {
-            0 | b'0' | b'7' if path.ends_with(b"/") => {
+            0 | b'0' | b'7' | b'S' if path.ends_with(b"/") => {
                 // As archives older than the flag for directories have them. Data is passed over.
                 self.begin_body(&path, stored, header, &Extended::default())?;
                 self.body.size = 0;

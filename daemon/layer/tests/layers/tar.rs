@@ -119,6 +119,10 @@ fn numbers_in_base_256() {
     assert_eq!((entry.uid, entry.mtime.seconds), (100_000, -2));
     let negative = Header::new(b"x", b'0').put(124, &[0xff; 12]);
     assert_eq!(problem(Tar::new().header(negative)), Problem::Range);
+    for (major, minor) in [(4096, 0), (0, 1 << 20), (0o7_777_777, 0o7_777_777)] {
+        let device = Header::new(b"x", b'3').device(major, minor);
+        assert_eq!(problem(Tar::new().header(device)), Problem::Range);
+    }
     let owner = Header::new(b"x", b'0').put(108, &[0xff; 8]);
     assert_eq!(problem(Tar::new().header(owner)), Problem::Range);
 }
@@ -293,7 +297,7 @@ fn what_is_written_is_read_again() {
         entry(b"d/", Kind::Directory),
         entry(b"s", Kind::Symlink { target: long.clone() }),
         entry(b"h", Kind::HardLink { target: long.clone() }),
-        entry(b"c", Kind::Character { major: 4095, minor: 300 }),
+        entry(b"c", Kind::Character { major: 4095, minor: 0xf_ffff }),
         entry(b"b", Kind::Block { major: 8, minor: 1 }),
         entry(b"f", Kind::Fifo),
         entry(b"empty", Kind::File { size: 0 }),
