@@ -19,6 +19,9 @@ pub struct Retry<'a> {
 /// Whom to tell.
 pub(crate) type Listener = Arc<dyn Fn(&Retry<'_>) + Send + Sync>;
 
+/// How often a host is asked that can't be reached.
+const UNREACHABLE: u32 = 3;
+
 /// The attempts at one thing.
 #[derive(Debug)]
 pub(crate) struct Attempts {
@@ -47,7 +50,10 @@ impl Attempts {
         listener: Option<&Listener>,
     ) -> Result<()> {
         self.failed += 1;
-        if !error.is_passing() || self.failed >= options.attempts {
+        // A host that does not answer at all is most likely a wrong name, or down for longer.
+        let is_reached = !matches!(error, Error::Unreachable { .. });
+        let most = if is_reached { options.attempts } else { options.attempts.min(UNREACHABLE) };
+        if !error.is_passing() || self.failed >= most {
             return Err(error);
         }
         let doubled = options.first_pause.saturating_mul(1 << (self.failed - 1).min(16));

@@ -39,6 +39,10 @@ use crate::trees;
 /// upper layer back.
 const RELEASE: Duration = Duration::from_secs(60);
 
+/// How long processes have to stand still, and how often it is looked.
+const STILL: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(2);
+
 /// How long what is left in a cgroup has to die.
 const KILL: Duration = Duration::from_secs(5);
 
@@ -372,8 +376,17 @@ pub async fn freeze(core: &Core, key: &Key, frozen: bool) -> Result<()> {
     let (layout, path) = (core.cgroups.clone(), container_cgroup(core, key));
     let label = key.id.to_string();
     tokio::task::spawn_blocking(move || {
+        let freeze = |cgroup: Cgroup| {
+            cgroup.freeze(frozen)?;
+            let deadline = Instant::now() + STILL;
+            // Who does not stand still by then sleeps where nothing wakes it: it writes nothing either.
+            while frozen && !cgroup.is_frozen() && Instant::now() < deadline {
+                std::thread::sleep(STEP);
+            }
+            Ok(())
+        };
         Cgroup::new(&layout, &path)
-            .and_then(|cgroup| cgroup.freeze(frozen))
+            .and_then(freeze)
             .map_err(|source| Error::Freeze { id: label, source: Arc::new(source) })
     })
     .await

@@ -235,9 +235,9 @@ pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Res
     let image = image.ok_or_else(|| Error::NoImageBelow { id: handle.label() })?;
     let (upper, lower) = layers(core, handle).await?;
     let pause = request.pause && handle.running().is_ok();
-    // One that does not run must not be started in the middle.
-    let at_rest = handle.running().is_err();
-    let _turn = if at_rest { Some(core.trees.wait(handle.key().clone()).await) } else { None };
+    // One that does not run must not be started in the middle, and two commits of one that runs would
+    // let its processes go for each other.
+    let _turn = core.trees.wait(handle.key().clone()).await;
     let commit = Commit {
         id: record.id.clone(),
         container: handle.label(),

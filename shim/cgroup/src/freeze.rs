@@ -20,4 +20,18 @@ impl Cgroup {
         let state = if frozen { "1" } else { "0" };
         write(&unified.join(&self.path).join("cgroup.freeze"), state)
     }
+
+    /// Whether everything in the group stands still: a freeze is a request, and takes its time.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        if let Some(freezer) = self.layout.controller(Controller::Freezer) {
+            let state = read(freezer.mount().join(&self.path).join("freezer.state"));
+            return state.trim() == "FROZEN";
+        }
+        self.layout.unified().is_some_and(|unified| {
+            let events = read(unified.join(&self.path).join("cgroup.events"));
+            events.lines().any(|line| line == "frozen 1")
+        })
+    }
 }
