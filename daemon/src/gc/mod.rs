@@ -17,15 +17,14 @@
 
 mod mark;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::content::Content;
 use crate::error::{Error, Result};
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Pins, Snapshots};
 use crate::store::{NewEvent, Store, Transaction};
 use crate::time::Time;
 
@@ -39,36 +38,6 @@ const PERIOD: Duration = Duration::from_secs(300);
 
 /// How long an ingest may rest before nobody is expected to resume it.
 pub const INGEST_IDLE: Duration = Duration::from_secs(24 * 3600);
-
-/// Snapshots that are being made and that no row refers to yet.
-#[derive(Clone, Debug, Default)]
-pub struct Pins(Arc<Mutex<HashSet<i64>>>);
-
-/// Holds a snapshot until it is dropped.
-#[derive(Debug)]
-pub struct Pin {
-    pins: Pins,
-    number: i64,
-}
-
-impl Pins {
-    /// Keeps the snapshot of this number from being collected.
-    #[must_use]
-    pub fn hold(&self, number: i64) -> Pin {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-        Pin { pins: self.clone(), number }
-    }
-
-    fn held(&self) -> HashSet<i64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.pins.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-    }
-}
 
 /// Something that a collection removed, or would.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 //! | `tree` | what a name reaches |
 //! | `pull`, `push` | the registry's side |
 //! | `layers` | from blobs to snapshots, side by side |
-//! | `import`, `export` | archives |
+//! | `archive`, `import`, `export` | archives |
 //! | `commit` | an image of a container's files |
 //! | `changes` | dockerfile instructions, for import and commit |
 //! | `progress` | how far a pull or a push is |
@@ -22,6 +22,7 @@
 //! lease holds what is there. What an image says is not trusted: see `bosun_image` for its
 //! documents, `bosun_layer` for its files.
 
+mod archive;
 mod changes;
 mod commit;
 mod export;

@@ -11,12 +11,12 @@ mod aside;
 mod durability;
 mod layer;
 mod overlayfs;
+mod pins;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::gc::Pins;
 use crate::leases;
 use crate::store::{Kind, NewEvent, Resource, ResourceKind, SnapshotRow, Store, Transaction};
 use crate::time::Time;
@@ -27,6 +27,7 @@ pub use layer::{LAYER_LABEL, Presence, SIZE_LABEL, Unpacking};
 pub(crate) use layer::{merged, merged_or_none, writable};
 use overlayfs::Overlayfs;
 pub use overlayfs::{Layers, Mount};
+pub use pins::{Pin, Pins};
 
 /// What a snapshot rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
