@@ -198,9 +198,19 @@ fn with_swapper(place: &Place, name: &str, work: impl Fn()) {
                 rustix::fs::renameat_with(here, &one, here, &other, how).unwrap();
             }
         });
+        // Also when the work panics: else nobody would ever see why.
+        let _stop = Stop(&done);
         work();
-        done.store(true, Ordering::Relaxed);
     });
+}
+
+/// Says that it is done when it goes.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
