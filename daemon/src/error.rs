@@ -123,6 +123,8 @@ pub enum Error {
     TooManyDocuments { name: String, limit: usize },
     #[error("{digest}: {source}")]
     BadImage { digest: String, source: Arc<bosun_image::Error> },
+    #[error("layer {digest}: layers of type {media_type:?} can't be unpacked")]
+    LayerType { digest: String, media_type: String },
     #[error(
         "layer {digest}: it unpacks to {got}, the image's configuration says {wanted}: the image is broken"
     )]

@@ -103,7 +103,7 @@ pub(crate) struct ImagesArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctl rmi alpine\n  ctl rmi -f web:1 web:2")]
 pub(crate) struct RmiArgs {
-    /// Also a name that containers were made from; what they need stays
+    /// Also the last name of what containers were made from; what they need stays
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Keep what nothing else reaches, until the next prune
@@ -209,7 +209,7 @@ pub(crate) struct LoadArgs {
 /// Make an image of a root file system, or take images out of an archive
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ctl import -c 'CMD [\"sh\"]' rootfs.tar.xz base:1\n  ctl import rootfs/ base\n  \
+    after_help = "Examples:\n  ctl import -c 'CMD [\"sh\"]' rootfs.tar.gz base:1\n  ctl import rootfs/ base\n  \
         ctl import images.tar"
 )]
 pub(crate) struct ImportArgs {

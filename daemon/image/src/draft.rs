@@ -99,6 +99,13 @@ impl Draft {
     /// # Errors
     /// The history can't be written as JSON.
     pub fn push(&mut self, diff_id: Option<Digest>, history: &History) -> Result<()> {
+        // Readers match layers and history from the first one on: what an image says too little of is
+        // filled up.
+        let is_layer = |entry: &&Value| entry.get("empty_layer") != Some(&Value::Bool(true));
+        let known = self.history.iter().filter(is_layer).count();
+        for _ in known..self.diff_ids.len() {
+            self.history.push(json!({}));
+        }
         let history = History { empty_layer: diff_id.is_none(), ..history.clone() };
         self.history.push(serde_json::to_value(history).map_err(not_json)?);
         self.diff_ids.extend(diff_id);

@@ -19,7 +19,7 @@ pub struct Retry<'a> {
 /// Whom to tell.
 pub(crate) type Listener = Arc<dyn Fn(&Retry<'_>) + Send + Sync>;
 
-/// How often a host is asked that can't be reached.
+/// How often a host is asked that can't be reached, or that says nothing.
 const UNREACHABLE: u32 = 3;
 
 /// The attempts at one thing.
@@ -50,8 +50,9 @@ impl Attempts {
         listener: Option<&Listener>,
     ) -> Result<()> {
         self.failed += 1;
-        // A host that does not answer at all is most likely a wrong name, or down for longer.
-        let is_reached = !matches!(error, Error::Unreachable { .. });
+        // A host that does not answer at all is most likely a wrong name, or down for longer, and each
+        // attempt takes its time.
+        let is_reached = !matches!(error, Error::Unreachable { .. } | Error::Stalled { .. });
         let most = if is_reached { options.attempts } else { options.attempts.min(UNREACHABLE) };
         if !error.is_passing() || self.failed >= most {
             return Err(error);

@@ -153,7 +153,9 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::Registry(source) => registry_code(source),
         Error::SnapshotTorn { .. } | Error::BlobDamaged { .. } => (Code::DataLoss, None),
         Error::WrongContent { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
-        Error::BlobTooLarge { .. } => (Code::FailedPrecondition, Some("BAD_IMAGE")),
+        Error::LayerType { .. } | Error::BlobTooLarge { .. } => {
+            (Code::FailedPrecondition, Some("BAD_IMAGE"))
+        }
         Error::ContainerPath { source, .. } => path_code(source),
         Error::Freeze { .. } => (Code::Internal, None),
         Error::NoImageBelow { .. } => (Code::FailedPrecondition, None),

@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -289,6 +289,8 @@ fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
             .mode(mode)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)?;
+        // Whatever the umask is: who is not root in the container reads these files as well.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(content)
     };
     write().map_err(Error::file("write", path))

@@ -65,7 +65,7 @@ impl Images {
             self.name(namespace, &name, &target, BTreeMap::new(), "commit").await?;
             Ok(name.name())
         };
-        self.with_lease(namespace, &Board::default(), |job| work(job).boxed()).await
+        self.with_lease(namespace, "commit", &Board::default(), |job| work(job).boxed()).await
     }
 
     /// Lets the job hold what the container was made from, whoever removes it meanwhile.

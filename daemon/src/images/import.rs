@@ -91,7 +91,7 @@ impl Images {
                 false => self.import_rootfs(&job, &import, source).await,
             }
         };
-        self.with_lease(namespace, &board, |job| work(job).boxed()).await
+        self.with_lease(namespace, "import", &board, |job| work(job).boxed()).await
     }
 
     async fn import_images(&self, job: &Job, import: &Import, source: Peeked) -> Result<Imported> {

@@ -229,7 +229,11 @@ impl Images {
         below: Option<watch::Receiver<bool>>,
     ) -> Result<u64> {
         let (follow, followed) = oneshot::channel();
-        let bring = origin.bring(job, &layer.blob, Some(follow));
+        let bring = async {
+            origin.bring(job, &layer.blob, Some(follow)).await?;
+            job.board.set(&layer.blob, Status::Unpacking, 0);
+            Ok(())
+        };
         let apply = async {
             // Without a source there is an error on the other side.
             let Ok(source) = followed.await else { return Ok(None) };
@@ -240,7 +244,6 @@ impl Images {
                     Some(self.unpackers.acquire().await.map_err(|_| Error::Stopping)?)
                 }
             };
-            job.board.set(&layer.blob, Status::Unpacking, 0);
             let unpack = Unpack {
                 tree: unpacking.tree().to_owned(),
                 limits: self.limits,
@@ -308,7 +311,7 @@ impl Images {
             self.unpack_layers(&job, &layers, &AtHome(self)).await?;
             self.keep_unpacked(namespace, digest, &layers).await
         };
-        self.with_lease(namespace, &Board::default(), |job| work(job).boxed()).await?;
+        self.with_lease(namespace, "unpack", &Board::default(), |job| work(job).boxed()).await?;
         Ok(name)
     }
 

@@ -84,6 +84,7 @@ pub struct Images {
     unpackers: Arc<Semaphore>,
     resolved: Remembered,
     boards: Boards,
+    going_on: work::Leased,
     limits: Limits,
 }
 
@@ -115,6 +116,7 @@ impl Images {
             unpackers: Arc::new(Semaphore::new(processors + 2)),
             resolved: Remembered::default(),
             boards: Boards::default(),
+            going_on: work::Leased::default(),
             limits: Limits::default(),
         }
     }

@@ -195,9 +195,10 @@ impl Images {
     ///
     /// # Errors
     /// There is no such image, or the new name is none, or has a digest.
-    pub async fn tag(&self, namespace: &str, text: &str, name: &str) -> Result<()> {
-        let name: Reference = name.parse().map_err(Error::from)?;
-        if name.digest().is_some() {
+    pub async fn tag(&self, namespace: &str, text: &str, asked: &str) -> Result<()> {
+        let name: Reference = asked.parse().map_err(Error::from)?;
+        let is_digest = |text: &str| text.parse::<Digest>().is_ok();
+        if name.digest().is_some() || is_digest(asked) {
             return Err(Error::InvalidArgument {
                 what: "new name of the image",
                 problem: format!("{name} has a digest, which can't be chosen: give a tag"),
@@ -250,6 +251,9 @@ impl Images {
         let mut removed = Removed { untagged, deleted: Vec::new() };
         if !prune {
             return Ok(removed);
+        }
+        for name in &removed.untagged {
+            self.drop_rests(namespace, Some(name)).await?;
         }
         self.resolved.clear();
         for item in self.collector.collect(namespace, Mode::default()).await? {
@@ -336,6 +340,9 @@ impl Images {
             true => going.into_iter().map(|one| one.name).collect(),
             false => self.untag(namespace, going, InUse::Stays).await?.into_iter().collect(),
         };
+        if !dry_run {
+            self.drop_rests(namespace, None).await?;
+        }
         self.resolved.clear();
         drop(turn);
         let mode = Mode { dry_run, by_hand: true };

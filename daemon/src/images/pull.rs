@@ -67,8 +67,9 @@ impl Images {
     /// # Errors
     /// The registry's; what it has is no image, or not what its digest says; the disk is full.
     pub async fn pull(&self, namespace: &str, pull: Pull, board: &Board) -> Result<Pulled> {
+        let name = pull.reference.name();
         let work = |job: Job| async move { self.pull_held(&job, pull).await };
-        self.with_lease(namespace, board, |job| work(job).boxed()).await
+        self.with_lease(namespace, &name, board, |job| work(job).boxed()).await
     }
 
     async fn pull_held(&self, job: &Job, pull: Pull) -> Result<Pulled> {
@@ -76,7 +77,12 @@ impl Images {
             self.registry.repository(&pull.reference, pull.credentials.clone()).await?;
         let resolved = repository.resolve().await?;
         let target = resolved.descriptor.clone();
-        let name = pull.reference.name();
+        // As docker: who asks for a digest gets it, and no tag moves.
+        let reference = match pull.reference.digest() {
+            Some(digest) => pull.reference.at_digest(digest.clone()),
+            None => pull.reference.clone(),
+        };
+        let name = reference.name();
         tracing::debug!(name, digest = %target.digest, "resolved");
         job.board.resolved(&name, &target);
         let domain = pull.reference.domain();
@@ -93,12 +99,19 @@ impl Images {
         let works = parts.iter().map(|part| job.part(self.bring_layers(job, part, &download)));
         first_error(join_all(works).await)?;
         let up_to_date =
-            self.name(&job.namespace, &pull.reference, &target, pull.labels, "pull").await?;
+            self.name(&job.namespace, &reference, &target, pull.labels, "pull").await?;
         Ok(Pulled { name, up_to_date })
     }
 
     async fn bring_layers(&self, job: &Job, part: &Part, download: &Download<'_>) -> Result<()> {
         let digest = &part.manifest.config.digest;
+        let is_unknown = |blob: &&Descriptor| !matches!(blob.kind(), Kind::Layer(_));
+        if let Some(blob) = part.manifest.layers.iter().find(is_unknown)
+            && part.config.is_some()
+        {
+            let (digest, media_type) = (blob.digest.to_string(), blob.media_type.clone());
+            return Err(Error::LayerType { digest, media_type });
+        }
         let layers = match &part.config {
             Some(config) => Layer::all(&config.check_layers(&part.manifest).map_err(bad(digest))?),
             None => Vec::new(),

@@ -1,7 +1,8 @@
 //! What every way into the store has in common: a lease for as long as it takes, and a name at the
 //! end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bosun_image::{Descriptor, Reference};
@@ -11,6 +12,7 @@ use super::Images;
 use super::layers::Job;
 use super::progress::Board;
 use crate::container::random_id;
+use crate::content::Ingest;
 use crate::error::{Error, Result};
 use crate::gc::Mode;
 use crate::leases::WORK_LABEL;
@@ -33,20 +35,27 @@ impl Images {
     pub(super) async fn with_lease<'w, T>(
         &self,
         namespace: &str,
+        what: &str,
         board: &Board,
         work: impl FnOnce(Job) -> BoxFuture<'w, Result<T>>,
     ) -> Result<T> {
         let id = format!("work-{}", &random_id()[..16]);
-        let labels = BTreeMap::from([(WORK_LABEL.to_owned(), String::new())]);
+        let labels = BTreeMap::from([(WORK_LABEL.to_owned(), what.to_owned())]);
         let expires_at = (SystemTime::now() + LONGEST).into();
         let lease = self.leases.create(namespace, &id, labels, Some(expires_at)).await?;
+        let going_on = GoingOn::new(&self.going_on, &lease);
         let outcome = work(Job::new(namespace, Some(lease.clone()), board)).await;
+        drop(going_on);
         match &outcome {
-            Err(error) if error.is_passing() => {
+            Err(error) if error.is_passing() && self.brought(namespace, &lease).await => {
                 let until = (SystemTime::now() + RETRY).into();
                 note(self.leases.shorten(namespace, &lease, until).await);
             }
-            Ok(_) => note(self.leases.delete(namespace, &lease).await),
+            Ok(_) => {
+                note(self.leases.delete(namespace, &lease).await);
+                // What earlier tries brought is part of this one, or is of no use any more.
+                note(self.drop_rests(namespace, Some(what)).await);
+            }
             Err(_) => {
                 // First what needs no record: the disk may be full.
                 note(self.content.abort_of_lease(namespace, &lease).await);
@@ -56,6 +65,32 @@ impl Images {
             }
         }
         outcome
+    }
+
+    /// Whether there is anything to keep for another try.
+    async fn brought(&self, namespace: &str, lease: &str) -> bool {
+        let held = self.leases.list_resources(namespace, lease).await;
+        let ingests = self.content.ingests(namespace).await.unwrap_or_default();
+        let is_ours = |ingest: &Ingest| ingest.description.lease.as_deref() == Some(lease);
+        held.is_ok_and(|held| !held.is_empty()) || ingests.iter().any(is_ours)
+    }
+
+    /// Lets go of what work that is over has left for another try: all of it, or that on one image.
+    pub(super) async fn drop_rests(&self, namespace: &str, what: Option<&str>) -> Result<()> {
+        for lease in self.leases.list(namespace).await? {
+            let Some(own) = lease.labels.get(WORK_LABEL) else { continue };
+            let goes_on = {
+                let leases = self.going_on.lock().unwrap_or_else(PoisonError::into_inner);
+                leases.contains(&lease.id)
+            };
+            if !goes_on && what.is_none_or(|what| what == own) {
+                match self.leases.delete(namespace, &lease.id).await {
+                    Ok(()) | Err(Error::NoSuchLease { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives a descriptor a name; answers whether it had it before.
@@ -107,6 +142,28 @@ impl Images {
             self.collector.nudge();
         }
         Ok(same)
+    }
+}
+
+/// The leases of work that goes on.
+pub(super) type Leased = Arc<Mutex<HashSet<String>>>;
+
+/// A piece of work, for as long as it takes.
+struct GoingOn {
+    leases: Leased,
+    lease: String,
+}
+
+impl GoingOn {
+    fn new(leases: &Leased, lease: &str) -> Self {
+        leases.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.to_owned());
+        Self { leases: Arc::clone(leases), lease: lease.to_owned() }
+    }
+}
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.lease);
     }
 }
 
