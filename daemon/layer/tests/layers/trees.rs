@@ -248,6 +248,17 @@ fn who_swaps_directories_meanwhile_gets_nothing_read_outside() {
 }
 
 #[test]
+fn what_is_mounted_shows_as_empty() {
+    let host = std::fs::File::open("/").unwrap();
+    let options = ArchiveOptions { one_mount: true };
+    let (proc, name) = (OsStr::new("proc"), OsStr::new("p"));
+    let archive = archive(host.as_fd(), proc, name, Vec::new(), options).unwrap();
+    let place = Place::new();
+    assert_eq!(into(&place, "", &archive, ExtractOptions::default()).unwrap(), 1);
+    assert_eq!(place.list(), ["p/"]);
+}
+
+#[test]
 fn sockets_are_left_out_and_pipes_are_not_opened() {
     let place = unpacked(Tar::new().header(Header::new(b"pipe", b'6')));
     let _socket = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
