@@ -14,7 +14,7 @@ const HELD: u64 = 4 << 20;
 
 /// It is let go of when less than this is free, and taken again when there is this much and more.
 const LOW: u64 = 1 << 20;
-const ROOM: u64 = 64 << 20;
+const ROOM: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Reserve {

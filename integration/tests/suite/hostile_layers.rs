@@ -674,16 +674,17 @@ fn bombs_fill_neither_memory_nor_the_disk() {
 fn very_many_entries() {
     let table = Table::new();
     let mut tar = Tar::new();
-    for number in 0..100_000 {
+    // As many as a slow disk makes in a few seconds: what counts is that memory does not grow with them.
+    for number in 0..30_000 {
         tar.raw(&Header::new(&format!("d{}/{number}", number % 100), b'0', 0), &[]);
     }
     table.case(
-        "a hundred thousand files",
+        "tens of thousands of files",
         &[Layer::raw(tar.finish(), Compression::Gzip)],
         &Fate::Harmless,
     );
     let mut tar = Tar::new();
-    for _ in 0..300_000 {
+    for _ in 0..20_000 {
         tar.raw(&Header::new("same", b'0', 0), &[]);
     }
     table.case(

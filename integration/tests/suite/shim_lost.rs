@@ -81,7 +81,8 @@ fn a_stopped_shim_does_not_stop_a_kill() {
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     let killing = daemon.ctl_start("kill one");
     wait::until_true("the end of its process", || !process.lives());
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    // A shim that hangs may have been killed as well by now.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
     let _ = killing.finish();
     daemon.until_status("one", "exited");
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");
