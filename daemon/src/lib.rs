@@ -24,6 +24,7 @@
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
 //! | `container` | records, states, runs, recovery |
 //! | `requests`, `turns` | repeated calls; one at a time |
+//! | `blocking` | work on files, off the threads that serve |
 //! | `trees`, `pipe` | files that containers made; archives on their way |
 //! | `logs` | reading what shims write |
 //! | `api` | the gRPC faces |
@@ -33,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod blocking;
 pub mod config;
 pub mod container;
 pub mod content;

@@ -34,6 +34,7 @@ use bytes::Bytes;
 pub use follow::{Follower, is_torn};
 pub use ingest::{Description, Ingest, Writer};
 
+use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::leases;
 use crate::store::{BlobRow, NewEvent, Resource, ResourceKind, Store, Transaction};
@@ -585,13 +586,6 @@ fn give_up(writer: Writer, error: Error) -> Error {
         tracing::warn!(error = %left, "an ingest that can't be used stays");
     }
     error
-}
-
-/// Runs what works on files where it blocks nobody.
-async fn off_the_loop<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }
 
 fn find(tx: &mut Transaction<'_>, namespace: &str, digest: &Digest) -> Result<BlobRow> {

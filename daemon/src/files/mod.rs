@@ -26,6 +26,7 @@ use bosun_layer::{ArchiveOptions, Change, ChangeKind, ExtractOptions, Limits};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use shim_rootfs::Root;
 
+use crate::blocking::off_the_loop;
 use crate::container::{Handle, Phase, freeze};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -86,7 +87,7 @@ pub struct CopyTo {
 pub async fn diff(core: &Core, handle: &Handle) -> Result<Vec<Change>> {
     let (upper, lower) = layers(core, handle).await?;
     let label = handle.label();
-    blocking(move || {
+    off_the_loop(move || {
         let (upper, below) = (directory(&upper)?, snapshots::merged_or_none(&lower)?);
         let changes = bosun_layer::changes(upper.as_fd(), below.as_ref())
             .map_err(|source| path_error(source, &label, "/"))?;
@@ -129,7 +130,7 @@ pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()
     // From the layers, also while it runs: so nothing that is mounted is in the way.
     let (upper, lower) = layers(core, handle).await?;
     let label = handle.label();
-    blocking(move || {
+    off_the_loop(move || {
         let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
         let root = snapshots::merged(&trees)?;
         let options = ArchiveOptions { one_mount: false };
@@ -155,7 +156,7 @@ pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()
 pub async fn stat(core: &Core, handle: &Handle, path: &str, follow: bool) -> Result<PathStat> {
     let tree = open(core, handle, Access::Read).await?;
     let (label, path) = (handle.label(), path.to_owned());
-    blocking(move || look(&tree.root, &path, follow, &label)).await
+    off_the_loop(move || look(&tree.root, &path, follow, &label)).await
 }
 
 /// Says what a path leads to, and writes it as a tar whose entries begin with the path's last
@@ -174,13 +175,13 @@ pub async fn copy_from(
     let (label, path) = (handle.label(), path.to_owned());
     let (wanted, container) = (path.clone(), label.clone());
     let (stat, tree) =
-        blocking(move || Ok((look(&tree.root, &wanted, follow, &container)?, tree))).await?;
+        off_the_loop(move || Ok((look(&tree.root, &wanted, follow, &container)?, tree))).await?;
     let as_name = match stat.name.as_str() {
         "/" | ".." => ".".to_owned(),
         name => name.to_owned(),
     };
     let archived = async move {
-        blocking(move || {
+        off_the_loop(move || {
             let (directory, name) = place(&tree.root, &path, follow)
                 .map_err(|source| at_path(source, &label, &path))?;
             let options = ArchiveOptions { one_mount: false };
@@ -205,7 +206,7 @@ pub async fn copy_to(
 ) -> Result<u64> {
     let tree = open(core, handle, Access::Write).await?;
     let label = handle.label();
-    blocking(move || {
+    off_the_loop(move || {
         let options = ExtractOptions { keep_kinds: copy.keep_kinds, owners: copy.archive_owners };
         let path = OsStr::new(copy.path.trim_start_matches('/'));
         bosun_layer::extract(from, &tree.root, path, options, &Limits::default())
@@ -326,7 +327,7 @@ async fn at_rest(core: &Core, handle: &Handle, access: Access) -> Result<Root> {
     let Some((upper, work)) = upper else {
         return Err(Error::NoSuchSnapshot { key: record.id.clone() });
     };
-    blocking(move || {
+    off_the_loop(move || {
         if access == Access::Read {
             let trees: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
             return snapshots::merged(&trees);
@@ -428,10 +429,4 @@ fn path_error(source: bosun_layer::Error, container: &str, path: &str) -> Error 
         return at_path(std::io::Error::new(source.kind(), what), container, path);
     }
     Error::Archive { source: Arc::new(source) }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }

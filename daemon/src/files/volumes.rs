@@ -14,7 +14,8 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use shim_rootfs::Root;
 
-use super::{blocking, path_error};
+use super::path_error;
+use crate::blocking::off_the_loop;
 use crate::container::Record;
 use crate::error::{Error, Result};
 use crate::layout::make_directory;
@@ -34,7 +35,7 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
         }
         let (trees, destination) = (trees.to_vec(), volume.destination.clone());
         let label = record.name.clone();
-        blocking(move || {
+        off_the_loop(move || {
             let half = source.with_extension("filling");
             trees::remove(&half).map_err(Error::file("remove", &half))?;
             make_directory(&half, 0o755)

@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::Images;
-use super::layers::{Job, blocking};
+use super::layers::Job;
+use crate::blocking::off_the_loop;
 use crate::container::random_id;
 use crate::content::{Expected, Writer};
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ impl Files {
     pub(super) async fn read(images: &Images, job: &Job, source: Peeked) -> Result<Self> {
         let store = Store::new(images, job);
         let limits = images.limits;
-        blocking(move || {
+        off_the_loop(move || {
             let source = buffered(source, limits.size)?;
             let mut tar = Tar::new(source, limits.entries);
             let mut files = Self::default();
@@ -341,7 +342,7 @@ pub(super) struct Peeked {
 
 impl Peeked {
     pub(super) async fn of(mut bytes: pipe::Reader) -> Result<Self> {
-        blocking(move || {
+        off_the_loop(move || {
             let mut head = vec![0; PEEK];
             let count = read_full(&mut bytes, &mut head).map_err(reading)?;
             head.truncate(count);

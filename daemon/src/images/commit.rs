@@ -11,10 +11,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::import::unnamed;
-use super::layers::{Job, blocking};
+use super::layers::Job;
 use super::progress::Board;
 use super::tree::bad;
 use super::{Images, changes};
+use crate::blocking::off_the_loop;
 use crate::container::{FromImage, random_id};
 use crate::content::{Content, Expected, Writer};
 use crate::error::{Error, Result};
@@ -116,7 +117,7 @@ impl Images {
         };
         let (upper, lower) = (commit.upper.clone(), commit.lower.clone());
         let container = commit.container.clone();
-        let written = blocking(move || {
+        let written = off_the_loop(move || {
             let below = snapshots::merged_or_none(&lower)?;
             let upper = std::fs::File::open(&upper).map_err(Error::file("open", &upper))?;
             let hashing =

@@ -13,8 +13,8 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::Images;
-use super::layers::blocking;
 use super::tree::Choice;
+use crate::blocking::off_the_loop;
 use crate::content::Content;
 use crate::error::{Error, Result};
 use crate::pipe;
@@ -101,7 +101,7 @@ impl Images {
     /// A blob that can't be read; or nobody reads any more.
     pub async fn export(&self, export: Export, to: pipe::Writer) -> Result<()> {
         let (content, runtime) = (self.content.clone(), Handle::current());
-        blocking(move || write(&content, &runtime, &export, to)).await
+        off_the_loop(move || write(&content, &runtime, &export, to)).await
     }
 
     /// An index whose manifests are all here, or the manifest of a platform.

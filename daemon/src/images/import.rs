@@ -14,10 +14,11 @@ use futures::FutureExt;
 use serde::Deserialize;
 
 use super::archive::{Files, Peeked, Store, clean, diff_id, layer_type};
-use super::layers::{Job, blocking};
+use super::layers::Job;
 use super::progress::Board;
 use super::tree::{Choice, bad, reference_labels};
 use super::{Images, changes};
+use crate::blocking::off_the_loop;
 use crate::content::Expected;
 use crate::error::{Error, Result};
 use crate::pipe;
@@ -228,7 +229,7 @@ impl Images {
 
     async fn docker_layer(&self, job: &Job, (digest, size): (Digest, u64)) -> Result<Descriptor> {
         let mut file = self.content.open(&job.namespace, &digest).await?;
-        let media_type = blocking(move || layer_type(&mut file)).await?;
+        let media_type = off_the_loop(move || layer_type(&mut file)).await?;
         Ok(Descriptor::new(media_type, digest, size))
     }
 
@@ -244,10 +245,10 @@ impl Images {
     /// An image of one layer: the archive itself.
     async fn import_rootfs(&self, job: &Job, import: &Import, source: Peeked) -> Result<Imported> {
         let store = Store::new(self, job);
-        let (digest, size) = blocking(move || store.take(source, "the archive", None)).await?;
+        let (digest, size) = off_the_loop(move || store.take(source, "the archive", None)).await?;
         let mut file = self.content.open(&job.namespace, &digest).await?;
         let limits = self.limits;
-        let (diff_id, media_type) = blocking(move || {
+        let (diff_id, media_type) = off_the_loop(move || {
             let media_type = layer_type(&mut file)?;
             Ok((diff_id(file, &limits)?, media_type))
         })

@@ -27,6 +27,7 @@ use tokio::sync::{oneshot, watch};
 use super::Images;
 use super::progress::{Board, Status};
 use super::tree::{Resolved, bad};
+use crate::blocking::off_the_loop;
 use crate::content::{self, Follower};
 use crate::error::{Error, Result};
 use crate::snapshots::{self, LAYER_LABEL, Marks, Presence, SIZE_LABEL, Unpacking};
@@ -250,7 +251,7 @@ impl Images {
                 digest: layer.blob.digest.clone(),
             };
             let (pin, is_first) = (unpacking.pin(), layer.parent.is_none());
-            let applied = blocking(move || {
+            let applied = off_the_loop(move || {
                 let below = if is_first { Below::Nothing } else { Below::Pending };
                 let applied = unpack.apply(source, below);
                 drop(pin);
@@ -284,7 +285,7 @@ impl Images {
         };
         let again = self.content.open(&job.namespace, &layer.blob.digest).await?;
         let pin = unpacking.pin();
-        blocking(move || {
+        off_the_loop(move || {
             let settled = unpack.settle(&applied, &trees, again);
             let size = trees::usage(&unpack.tree).map_err(Error::file("measure", &unpack.tree));
             drop(pin);
@@ -353,7 +354,7 @@ impl Images {
         let unpack = Unpack { tree, limits: self.limits, digest };
         let name = row.key.clone();
         let parent = self.snapshots.name_of_parent(row).await?;
-        blocking(move || {
+        off_the_loop(move || {
             let root = snapshots::merged_or_none(&trees)?;
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
@@ -457,11 +458,4 @@ impl Unpack {
             false => Error::Layer { digest: self.digest.to_string(), source: Arc::new(source) },
         })
     }
-}
-
-/// Runs what works on files where it blocks nobody.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Snapshots, off_the_loop};
+use super::Snapshots;
+use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::shim::boot_id;
 use crate::store::SnapshotRow;

@@ -13,9 +13,8 @@ use shim_rootfs::{Root, overlay};
 use super::aside;
 use super::durability::is_torn;
 use super::pins::Pin;
-use super::{
-    Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold, off_the_loop,
-};
+use super::{Kind, Marks, SnapshotRow, Snapshots, chain, check_key, event, find, hold};
+use crate::blocking::off_the_loop;
 use crate::container::random_id;
 use crate::error::{Error, Result};
 use crate::shim::boot_id;

@@ -16,6 +16,7 @@ mod pins;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::leases;
 use crate::store::{Kind, NewEvent, Resource, ResourceKind, SnapshotRow, Store, Transaction};
@@ -303,13 +304,6 @@ impl Snapshots {
         let driver = self.driver.clone();
         off_the_loop(move || driver.remove_orphans(&known)).await
     }
-}
-
-/// Runs what walks a tree of files where it blocks nobody.
-async fn off_the_loop<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::Stopping))
 }
 
 fn hold(tx: &mut Transaction<'_>, namespace: &str, lease: Option<&str>, key: String) -> Result<()> {
