@@ -1,6 +1,7 @@
 //! Pulling: from a reference to a name, with everything that it reaches here and verified.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bosun_image::{Config, Descriptor, Digest, Document, Kind, MAX_DEPTH, Manifest, Reference};
@@ -260,6 +261,7 @@ impl Download<'_> {
         job: &Job,
         blob: &Descriptor,
         follow: Option<oneshot::Sender<Source>>,
+        arrived: &AtomicBool,
     ) -> Result<()> {
         let content = &self.images.content;
         job.board.set(blob, Status::Waiting, 0);
@@ -281,7 +283,7 @@ impl Download<'_> {
             return Ok(());
         }
         let permit = self.transfers.acquire().await.map_err(|_| Error::Stopping)?;
-        let outcome = self.download(job, blob, follow).await;
+        let outcome = self.download(job, blob, follow, arrived).await;
         drop(permit);
         outcome?;
         job.board.set(blob, Status::Downloaded, blob.size);
@@ -294,6 +296,7 @@ impl Download<'_> {
         job: &Job,
         blob: &Descriptor,
         follow: Option<oneshot::Sender<Source>>,
+        arrived: &AtomicBool,
     ) -> Result<()> {
         let content = &self.images.content;
         let expected = Expected {
@@ -309,7 +312,8 @@ impl Download<'_> {
             let _ = follow.send(Source::Growing(writer.follow()?));
         }
         fail::fail_point!("daemon.pull.before_download");
-        writer = self.receive(job, blob, writer).await.map_err(|error| self.named(blob, error))?;
+        let received = self.receive(job, blob, writer, arrived).await;
+        writer = received.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.before_blob");
         content.commit(writer).await.map_err(|error| self.named(blob, error))?;
         fail::fail_point!("daemon.pull.after_blob");
@@ -326,7 +330,14 @@ impl Download<'_> {
         error
     }
 
-    async fn receive(&self, job: &Job, blob: &Descriptor, mut writer: Writer) -> Result<Writer> {
+    /// Writes what comes. `arrived` is set before the last of it can be read along.
+    async fn receive(
+        &self,
+        job: &Job,
+        blob: &Descriptor,
+        mut writer: Writer,
+        arrived: &AtomicBool,
+    ) -> Result<Writer> {
         job.board.set(blob, Status::Downloading, writer.received());
         if writer.received() >= blob.size {
             return Ok(writer);
@@ -358,6 +369,9 @@ impl Download<'_> {
             if gathered.is_empty() {
                 return Ok(writer);
             }
+            if writer.received() + length as u64 >= blob.size {
+                arrived.store(true, Ordering::Relaxed);
+            }
             writer = content.write(writer, gathered).await?;
             fail::fail_point!("daemon.pull.after_write");
             if told.elapsed() >= TOLD {
@@ -376,11 +390,16 @@ impl Origin for Download<'_> {
         follow: Option<oneshot::Sender<Source>>,
     ) -> BoxFuture<'a, Result<()>> {
         let bring = async move {
+            let arrived = AtomicBool::new(false);
+            let mut brought = std::pin::pin!(self.bring_one(job, blob, follow, &arrived));
             tokio::select! {
                 biased;
-                () = job.stopped() => Err(Error::Stopping),
-                brought = self.bring_one(job, blob, follow) => brought,
+                () = job.stopped() => {}
+                outcome = &mut brought => return outcome,
             }
+            // What could not be unpacked may be other bytes than were asked for. When all of them are here,
+            // that is about to be known, and it is the cause.
+            if arrived.load(Ordering::Relaxed) { brought.await } else { Err(Error::Stopping) }
         };
         bring.boxed()
     }
