@@ -18,11 +18,13 @@ TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl
 BENCH_PACKAGES := containerd runc podman conmon debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
-# is static, has a profile of its own (`panic` can't be set per package) and so its own directory.
+# and the OCI runtime are static, have a profile of their own (`panic` can't be set per package) and so
+# their own directory.
 BUILD      = $(CARGO) build --locked --release
-BUILD_SHIM = RUSTFLAGS="-Ctarget-feature=+crt-static" $(CARGO) build --locked --profile shim \
-             --target $(HOST_TARGET) --target-dir target/shim -p bosun-shim
-SHIM_BUILT = target/shim/$(HOST_TARGET)/shim/bosun-shim
+BUILD_SHIM = RUSTFLAGS="-Ctarget-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+             LIBSECCOMP_LIB_PATH="$$(dirname "$$(gcc -print-file-name=libseccomp.a)")" \
+             $(CARGO) build --locked --profile shim --target $(HOST_TARGET) --target-dir target/shim
+SHIM_BUILT = target/shim/$(HOST_TARGET)/shim
 
 # $(call put,FROM,TO): a running program keeps its old file, a new start finds the new one whole.
 define put
@@ -34,7 +36,7 @@ endef
 help:
 	@echo 'make run      the main job, shown on this machine as a transcript (root)'
 	@echo 'make test     all tests, on the real binaries (root)'
-	@echo 'make build    bosund, bosun-shim and ctl, side by side in bin/'
+	@echo 'make build    bosund, bosun-shim, bosun-oci and ctl, side by side in bin/'
 	@echo 'make bench    bosun beside containerd+runc and podman+conmon (root)'
 	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
 	@echo 'make unit     the tests that need neither root nor a build in bin/'
@@ -56,19 +58,20 @@ bench-deps:
 
 build: toolchain deps
 	$(BUILD) -p bosund -p bosun-ctl
-	$(BUILD_SHIM)
+	$(BUILD_SHIM) -p bosun-shim -p bosun-oci
 	@mkdir -p bin
 	$(call put,target/release/bosund,bin/bosund)
 	$(call put,target/release/ctl,bin/ctl)
-	$(call put,$(SHIM_BUILT),bin/bosun-shim)
+	$(call put,$(SHIM_BUILT)/bosun-shim,bin/bosun-shim)
+	$(call put,$(SHIM_BUILT)/bosun-oci,bin/bosun-oci)
 
 # The same two with failpoints compiled in: only tests run them.
 build-test: toolchain deps test-deps
 	$(BUILD) -p bosund --features bosund/failpoints
-	$(BUILD_SHIM) --features bosun-shim/failpoints
+	$(BUILD_SHIM) -p bosun-shim --features bosun-shim/failpoints
 	@mkdir -p bin/failpoints
 	$(call put,target/release/bosund,bin/failpoints/bosund)
-	$(call put,$(SHIM_BUILT),bin/failpoints/bosun-shim)
+	$(call put,$(SHIM_BUILT)/bosun-shim,bin/failpoints/bosun-shim)
 
 run: build
 	@integration/demo.sh
@@ -92,9 +95,10 @@ lint: toolchain deps
 	 else echo 'lint: cargo-deny is not installed, deny.toml was not checked'; fi
 
 install:
-	@test -x bin/bosund -a -x bin/bosun-shim -a -x bin/ctl || { echo 'make install: run `make build` first' >&2; exit 1; }
+	@test -x bin/bosund -a -x bin/bosun-shim -a -x bin/bosun-oci -a -x bin/ctl || { echo 'make install: run `make build` first' >&2; exit 1; }
 	install -D -m 0755 bin/bosund $(DESTDIR)$(PREFIX)/bin/bosund
 	install -D -m 0755 bin/bosun-shim $(DESTDIR)$(PREFIX)/bin/bosun-shim
+	install -D -m 0755 bin/bosun-oci $(DESTDIR)$(PREFIX)/bin/bosun-oci
 	install -D -m 0755 bin/ctl $(DESTDIR)$(PREFIX)/bin/bosunctl
 	@if [ "$(CTL_LINK)" = yes ]; then ln -sfn bosunctl $(DESTDIR)$(PREFIX)/bin/ctl; fi
 	install -d -m 0755 $(DESTDIR)$(UNITDIR)
@@ -103,7 +107,8 @@ install:
 	install -D -m 0644 daemon/dist/config.toml $(DESTDIR)/etc/bosun/config.toml.example
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/bosund $(DESTDIR)$(PREFIX)/bin/bosun-shim $(DESTDIR)$(PREFIX)/bin/bosunctl
+	rm -f $(DESTDIR)$(PREFIX)/bin/bosund $(DESTDIR)$(PREFIX)/bin/bosun-shim \
+	      $(DESTDIR)$(PREFIX)/bin/bosun-oci $(DESTDIR)$(PREFIX)/bin/bosunctl
 	@if [ "$$(readlink $(DESTDIR)$(PREFIX)/bin/ctl)" = bosunctl ]; then rm -f $(DESTDIR)$(PREFIX)/bin/ctl; fi
 	rm -f $(DESTDIR)$(UNITDIR)/bosund.service $(DESTDIR)/etc/bosun/config.toml.example
 

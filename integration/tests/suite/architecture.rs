@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
@@ -15,6 +15,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("shim-rootfs", &[]),
     ("shim-runtime", &["shim-wire", "shim-sys", "shim-cgroup", "shim-rootfs"]),
     ("bosun-shim", &["shim-wire", "shim-sys", "shim-cgroup", "shim-runtime"]),
+    ("bosun-oci", &["shim-wire", "shim-sys", "shim-cgroup", "shim-plan", "shim-runtime"]),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
     ("bosun-registry", &["bosun-image"]),

@@ -1,0 +1,92 @@
+//! The command line: runc's verbs and flags.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// An OCI runtime with runc's command line
+#[derive(Debug, Parser)]
+#[command(
+    name = "bosun-oci",
+    version = VERSION.as_str(),
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  bosun-oci spec"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What stands before the verb.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Where errors are written to, beside standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Of what is written there
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Print the versions of this, of the specification and of libseccomp
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Spec(SpecArgs),
+    Features,
+}
+
+/// Write a starter config.json
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bosun-oci spec --bundle /var/lib/web")]
+pub(crate) struct SpecArgs {
+    /// Where it goes [default: the current directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Refused: containers are root's
+    #[arg(long)]
+    pub(crate) rootless: bool,
+}
+
+impl Cli {
+    /// # Errors
+    /// clap's, help and version among them.
+    pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words)
+    }
+}
+
+/// Says what is wrong with a command line, or what was asked of it.
+pub(crate) fn explain(error: &clap::Error) -> ExitCode {
+    // Nobody to tell when standard output is gone.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The runtime specification that this follows.
+pub(crate) const SPEC_VERSION: &str = "1.3.0";
+
+/// What `--version` prints behind the name; callers look for `spec: `.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let libseccomp = libseccomp::ScmpVersion::current()
+        .map_or_else(|_| "unknown".to_owned(), |version| version.to_string());
+    format!("{}\nspec: {SPEC_VERSION}\nlibseccomp: {libseccomp}", env!("CARGO_PKG_VERSION"))
+});

@@ -1,0 +1,40 @@
+//! Where an error is told: on standard error, and in the file of `--log`, which callers parse.
+
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use jiff::{Timestamp, Unit};
+use serde_json::json;
+
+use crate::cli::{Global, LogFormat};
+
+/// Tells why nothing came of a command.
+pub(crate) fn error(global: &Global, error: &dyn Display) {
+    let text = error.to_string();
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(io::stderr(), "bosun-oci: {text}");
+    if let Some(path) = &global.log
+        && let Err(failed) = append(path, &line(global.log_format, "error", &text))
+    {
+        let _ = writeln!(io::stderr(), "bosun-oci: --log {}: {failed}", path.display());
+    }
+}
+
+/// A line of the log, as logrus writes it in either of its formats.
+fn line(format: LogFormat, level: &str, text: &str) -> String {
+    let time = Timestamp::now().round(Unit::Second).unwrap_or(Timestamp::UNIX_EPOCH);
+    match format {
+        LogFormat::Json => {
+            format!("{}\n", json!({"level": level, "msg": text, "time": time.to_string()}))
+        }
+        LogFormat::Text => format!("time={:?} level={level} msg={text:?}\n", time.to_string()),
+    }
+}
+
+fn append(path: &Path, line: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.write_all(line.as_bytes())
+}
