@@ -8,6 +8,7 @@
 //! | [`lifecycle`] | the exit protocol: the states of both sides, as pure functions |
 //! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
 //! | [`task`] | containerd's task API (v2 and v3 share these messages) |
+//! | [`containerd`] | what containerd and a shim say beside it: start, events, options |
 //! | [`shim`] | what that API lacks: release of an exit, reopening of a log, status |
 //! | [`ttrpc`] | the frames that carry both, without I/O |
 //! | [`attach`] | the frames of the attach socket, without I/O |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod containerd;
 pub mod exit;
 pub mod files;
 pub mod id;

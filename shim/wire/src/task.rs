@@ -20,6 +20,14 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
+impl Any {
+    /// The message under the name that containerd knows it by.
+    #[must_use]
+    pub fn of(type_url: &str, message: &impl Message) -> Self {
+        Self { type_url: type_url.to_owned(), value: message.encode_to_vec() }
+    }
+}
+
 /// google.protobuf.Timestamp.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Timestamp {
@@ -252,4 +260,32 @@ pub struct ShutdownRequest {
     pub id: String,
     #[prost(bool, tag = "2")]
     pub now: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct UpdateTaskRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// containerd's clients send OCI's LinuxResources, as JSON.
+    #[prost(message, optional, tag = "2")]
+    pub resources: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct StatsResponse {
+    /// `io.containerd.cgroups.v1.Metrics` or `io.containerd.cgroups.v2.Metrics`.
+    #[prost(message, optional, tag = "1")]
+    pub stats: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CheckpointTaskRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The directory to write to.
+    #[prost(string, tag = "2")]
+    pub path: String,
+    /// containerd.runc.v1.CheckpointOptions.
+    #[prost(message, optional, tag = "3")]
+    pub options: Option<Any>,
 }
