@@ -1,17 +1,18 @@
-//! The device controller of v2: the rules as a program that the kernel asks at each open and mknod.
+//! Device rules: lines of the files of v1's controller, and on v2 a program that the kernel asks at
+//! each open and mknod.
 //!
 //! v2 has no control files for devices, but runs a BPF_PROG_TYPE_CGROUP_DEVICE program
 //! (linux/bpf.h, `struct bpf_cgroup_dev_ctx`). The last rule that matches decides, so the program
 //! asks them from the last to the first and leaves with the first answer. Without a match access is
 //! allowed, as in a v1 group that was told nothing.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use shim_wire::plan::DeviceRule;
 
-use crate::Error;
+use crate::{Cgroup, Controller, Error, read};
 
 /// Refuses a rule that neither v1 nor the program could express.
 pub(crate) fn check(rule: &DeviceRule) -> Result<(), Error> {
@@ -29,18 +30,76 @@ pub(crate) fn check(rule: &DeviceRule) -> Result<(), Error> {
     Err(Error::InvalidDeviceRule { rule })
 }
 
+impl Cgroup {
+    /// Puts a group in use under other rules; none leaves it under those that it has. After a failure
+    /// the old ones hold.
+    pub(crate) fn replace_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
+        if rules.is_empty() {
+            return Ok(());
+        }
+        match (self.layout.controller(Controller::Devices), self.layout.unified()) {
+            (Some(hierarchy), _) => {
+                let group = hierarchy.mount().join(&self.path);
+                let before = read(&group.join("devices.list"))?;
+                write(&group, rules).inspect_err(|_| {
+                    // Each of these lines the kernel has written itself.
+                    let _ = write_line(&group, false, "a");
+                    for line in before.lines() {
+                        let _ = write_line(&group, true, line);
+                    }
+                })
+            }
+            (None, Some(unified)) => {
+                let group = unified.join(&self.path);
+                let directory = open(&group)?;
+                let query = |errno| Error::io("find the device programs of", &group, errno);
+                let before = shim_sys::bpf::device_programs(directory.as_fd()).map_err(query)?;
+                // All that are attached must allow an access, so there is no moment without rules.
+                attach(&group, rules)?;
+                for program in before {
+                    shim_sys::bpf::detach_device_program(directory.as_fd(), program.as_fd())
+                        .map_err(|errno| Error::io("detach a device program of", &group, errno))?;
+                }
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Puts a v1 group under the rules, one after the other.
+pub(crate) fn write(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
+    rules.iter().try_for_each(|rule| write_line(group, rule.allow, &line(rule)))
+}
+
+fn write_line(group: &Path, allow: bool, line: &str) -> Result<(), Error> {
+    let file = if allow { "devices.allow" } else { "devices.deny" };
+    crate::write(&group.join(file), line)
+}
+
+fn line(rule: &DeviceRule) -> String {
+    let number = |number: Option<i64>| number.map_or("*".to_owned(), |number| number.to_string());
+    match rule.kind.as_str() {
+        "a" => "a".to_owned(),
+        kind => format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access),
+    }
+}
+
 /// Puts a v2 group under the rules; none is no program.
 pub(crate) fn attach(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     if rules.is_empty() {
         return Ok(());
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(group, flags, Mode::empty())
-        .map_err(|errno| Error::io("open", group, errno))?;
+    let directory = open(group)?;
     let program = shim_sys::bpf::load_device_program(&program(rules))
         .map_err(|errno| Error::io("load the device program of", group, errno))?;
     shim_sys::bpf::attach_device_program(directory.as_fd(), program.as_fd())
         .map_err(|errno| Error::io("attach the device program of", group, errno))
+}
+
+fn open(group: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(group, flags, Mode::empty()).map_err(|errno| Error::io("open", group, errno))
 }
 
 // Instruction codes of linux/bpf_common.h and linux/bpf.h.
@@ -253,6 +312,13 @@ mod tests {
         let all =
             program(&[rule(true, "c", Some(1), None, "r"), rule(false, "a", None, None, "rwm")]);
         assert_eq!(all.len(), 8, "nothing follows the rule that matches everything");
+    }
+
+    #[test]
+    fn rules_are_lines_of_the_v1_files() {
+        assert_eq!(line(&rule(true, "a", None, None, "rwm")), "a");
+        assert_eq!(line(&rule(true, "c", Some(1), Some(3), "rwm")), "c 1:3 rwm");
+        assert_eq!(line(&rule(true, "b", Some(8), None, "r")), "b 8:* r");
     }
 
     #[test]

@@ -14,10 +14,32 @@ pub enum Controller {
     Pids,
     Devices,
     Freezer,
+    /// Statistics of v1's processor time.
+    Cpuacct,
+    Io,
+    Hugetlb,
+    Rdma,
+    NetCls,
+    NetPrio,
 }
 
 impl Controller {
-    /// As the kernel spells it.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Memory,
+        Self::Cpu,
+        Self::Cpuset,
+        Self::Pids,
+        Self::Devices,
+        Self::Freezer,
+        Self::Cpuacct,
+        Self::Io,
+        Self::Hugetlb,
+        Self::Rdma,
+        Self::NetCls,
+        Self::NetPrio,
+    ];
+
+    /// As the kernel spells it on v1.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,6 +49,31 @@ impl Controller {
             Self::Pids => "pids",
             Self::Devices => "devices",
             Self::Freezer => "freezer",
+            Self::Cpuacct => "cpuacct",
+            Self::Io => "blkio",
+            Self::Hugetlb => "hugetlb",
+            Self::Rdma => "rdma",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
+        }
+    }
+
+    /// As the kernel spells it in the unified hierarchy, where some do not exist.
+    #[must_use]
+    pub fn unified_name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Memory
+            | Self::Cpu
+            | Self::Cpuset
+            | Self::Pids
+            | Self::Devices
+            | Self::Freezer
+            | Self::Cpuacct
+            | Self::Hugetlb
+            | Self::Rdma
+            | Self::NetCls
+            | Self::NetPrio => self.name(),
         }
     }
 }
@@ -40,6 +87,10 @@ pub enum Error {
     InvalidPath { path: String },
     /// A limit was asked for whose controller this machine does not have.
     MissingController { limit: &'static str, controller: Controller },
+    /// The controller is there, but does not reach the group: a level above does not pass it on.
+    NotDelegated { limit: &'static str, controller: Controller, level: PathBuf, errno: Errno },
+    /// An update failed, and one of the limits that it had changed by then could not be restored.
+    NotRestored { update: Box<Self>, restore: Box<Self> },
     /// A limit that this machine can't grant.
     LimitRefused { limit: &'static str, value: String, reason: Reason },
     /// A device rule that says nothing.
@@ -55,8 +106,16 @@ pub enum Error {
 pub enum Reason {
     /// Less than anything can run with.
     TooSmall { minimum: u64 },
-    /// More CPU time than there are CPUs.
-    MoreThanCpus { online: u32 },
+    /// cgroup v2 does not have it.
+    OnlyOnV1,
+    /// Only cgroup v2 has it.
+    NeedsUnified { controller: String },
+    /// The kernel is too old, or built without it.
+    NotInKernel { file: String },
+    /// Less than is in use, and whoever asked wants to know.
+    InUse { bytes: u64 },
+    /// More than memory and swap together, whose limit stays.
+    AboveMemorySwap { both: u64 },
     /// Names CPUs or memory nodes that are not there.
     NotOnline { online: String },
     /// Not a list like `0-2,7`.
@@ -83,6 +142,8 @@ impl Error {
             Self::Io { errno, .. } | Self::LimitRefused { reason: Reason::Kernel(errno), .. } => {
                 Some(*errno)
             }
+            Self::NotDelegated { errno, .. } => Some(*errno),
+            Self::NotRestored { update, .. } => update.errno(),
             Self::NoHierarchy
             | Self::InvalidPath { .. }
             | Self::MissingController { .. }
@@ -97,9 +158,11 @@ impl Error {
     pub fn is_limit(&self) -> bool {
         match self {
             Self::MissingController { .. }
+            | Self::NotDelegated { .. }
             | Self::LimitRefused { .. }
             | Self::InvalidDeviceRule { .. } => true,
-            Self::NoHierarchy
+            Self::NotRestored { .. }
+            | Self::NoHierarchy
             | Self::InvalidPath { .. }
             | Self::StillPopulated { .. }
             | Self::Io { .. } => false,
@@ -119,6 +182,22 @@ impl fmt::Display for Error {
                 "limit {limit}: this machine has no cgroup controller {:?}",
                 controller.name()
             ),
+            Self::NotDelegated { limit, controller, level, errno } => write!(
+                f,
+                "limit {limit}: controller {:?} is not passed on by {}: {}",
+                controller.unified_name(),
+                level.display(),
+                match *errno {
+                    Errno::BUSY => "it has processes of its own".to_owned(),
+                    errno => errno.to_string(),
+                },
+            ),
+            Self::NotRestored { update, restore } => {
+                write!(f, "{update}; what was changed before could not be restored: {restore}")
+            }
+            Self::LimitRefused { limit, value, reason } if value.is_empty() => {
+                write!(f, "limit {limit}: {reason}")
+            }
             Self::LimitRefused { limit, value, reason } => {
                 write!(f, "limit {limit} of {value}: {reason}")
             }
@@ -135,9 +214,16 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooSmall { minimum } => write!(f, "the minimum is {minimum}"),
-            Self::MoreThanCpus { online } => {
-                write!(f, "this machine has {online} CPUs online")
+            Self::OnlyOnV1 => f.write_str("cgroup v2 has no such limit"),
+            Self::NeedsUnified { controller } => {
+                write!(f, "it needs cgroup v2 with its controller {controller:?}")
             }
+            Self::NotInKernel { file } => write!(f, "this kernel has no {file}"),
+            Self::InUse { bytes } => write!(f, "{bytes} bytes are in use"),
+            Self::AboveMemorySwap { both } => write!(
+                f,
+                "it is more than the limit of memory and swap together, {both}: raise that as well"
+            ),
             Self::NotOnline { online } => write!(f, "this machine has {online}"),
             Self::Malformed => f.write_str("not a list like \"0-2,7\""),
             Self::BelowMemory => {
@@ -155,7 +241,8 @@ impl fmt::Display for Reason {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { errno, .. } => Some(errno),
+            Self::Io { errno, .. } | Self::NotDelegated { errno, .. } => Some(errno),
+            Self::NotRestored { update, .. } => Some(update.as_ref()),
             Self::NoHierarchy
             | Self::InvalidPath { .. }
             | Self::MissingController { .. }

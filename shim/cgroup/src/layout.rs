@@ -107,6 +107,13 @@ impl Layout {
         self.0.unified.as_deref()
     }
 
+    /// The controllers that the unified hierarchy has, separated by spaces: on a hybrid machine what
+    /// is in no v1 one.
+    pub(crate) fn unified_controllers(&self) -> Result<String, Error> {
+        self.unified()
+            .map_or(Ok(String::new()), |mount| crate::read(&mount.join("cgroup.controllers")))
+    }
+
     pub(crate) fn v1(&self) -> &[Hierarchy] {
         &self.0.v1
     }

@@ -8,8 +8,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`layout`](crate::Layout) | which hierarchies there are, and where |
-//! | `limits` | resources to files of v1 and v2, and what the machine can't grant |
-//! | `devices` | the device program of v2 |
+//! | `check` | what the machine can't grant, before anything is made |
+//! | `settings` | limits as files of v1 and v2 |
+//! | `apply` | writing them, and taking them back |
+//! | `controllers` | making a new group able to hold limits; delegation |
+//! | `update` | new limits for a group in use |
+//! | `devices` | device rules, a program on v2 |
 //! | `kill` | ending everything in a group, and removing it |
 //! | `freeze` | stopping everything in a group, and letting it go on |
 //!
@@ -17,23 +21,28 @@
 //! group is a leaf until the container itself divides it.
 #![forbid(unsafe_code)]
 
+mod apply;
+mod check;
+mod controllers;
 mod devices;
 mod error;
 mod freeze;
 mod kill;
 mod layout;
-mod limits;
+mod settings;
+mod update;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use shim_wire::plan::Resources;
+use shim_wire::plan::{DeviceRule, Resources};
 
 pub use error::{Controller, Error, Reason};
 pub use kill::{list, prune};
 pub use layout::Layout;
+use settings::{Setting, Settings};
 
 /// A container's group, in all hierarchies at once.
 #[derive(Clone, Debug)]
@@ -62,19 +71,76 @@ impl Cgroup {
     /// [`Error::MissingController`] and [`Error::LimitRefused`] for limits that this machine can't
     /// grant, checked before anything is made where that can be known; otherwise [`Error::Io`].
     pub fn create(&self, resources: &Resources) -> Result<(), Error> {
-        limits::check(&self.layout, resources)?;
+        check::check_new(&self.layout, resources)?;
+        for mount in self.layout.mounts() {
+            self.make(mount)?;
+        }
+        if let Some(hierarchy) = self.layout.controller(Controller::Cpuset) {
+            controllers::inherit_cpuset(hierarchy.mount(), &self.path)?;
+        }
         if let Some(unified) = self.layout.unified() {
-            let directory = self.make(unified)?;
-            if self.layout.is_v2() {
-                limits::enable_controllers(unified, &self.path)?;
-                limits::apply_v2(&directory, resources)?;
+            let everything = self.layout.is_v2();
+            if everything {
+                controllers::become_threaded_below_threaded(&unified.join(&self.path))?;
+            }
+            let asked = self.asked_of_unified(resources);
+            if everything || !asked.is_empty() {
+                controllers::enable(unified, &self.path, everything, &asked)?;
             }
         }
-        for hierarchy in self.layout.v1() {
-            let directory = self.make(hierarchy.mount())?;
-            limits::apply_v1(hierarchy, &self.path, &directory, resources)?;
+        apply::apply(self.settings(resources)?, None)?;
+        self.set_devices(&resources.devices)
+    }
+
+    /// The limits that the unified hierarchy has to hold.
+    fn asked_of_unified(&self, resources: &Resources) -> Vec<(&'static str, Controller)> {
+        let mut asked = check::asked(resources);
+        asked.retain(|(_, controller)| self.layout.controller(*controller).is_none());
+        for file in resources.unified.keys() {
+            let controller = file.split('.').next();
+            let known = Controller::ALL.into_iter();
+            asked.extend(
+                known
+                    .filter(|known| Some(known.unified_name()) == controller)
+                    .map(|known| ("unified", known)),
+            );
         }
-        Ok(())
+        asked
+    }
+
+    /// What every hierarchy is to be told.
+    fn settings(&self, resources: &Resources) -> Result<Vec<Setting>, Error> {
+        let mut settings = Vec::new();
+        for hierarchy in self.layout.v1() {
+            let group = hierarchy.mount().join(&self.path);
+            settings.extend(Settings::v1(&group, resources, |one| hierarchy.has(one)));
+        }
+        if let Some(unified) = self.layout.unified() {
+            // A controller is in one hierarchy.
+            let here = |one| self.layout.controller(one).is_none();
+            settings.extend(Settings::v2(&unified.join(&self.path), resources, here)?);
+        }
+        Ok(settings)
+    }
+
+    fn set_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
+        match (self.layout.controller(Controller::Devices), self.layout.unified()) {
+            (Some(hierarchy), _) => devices::write(&hierarchy.mount().join(&self.path), rules),
+            (None, Some(unified)) => devices::attach(&unified.join(&self.path), rules),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Hands the group in the unified hierarchy to a user namespace's root, so that the container can
+    /// divide it: its directory and the files of a delegatee, not its limits.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<(), Error> {
+        match self.layout.unified() {
+            Some(unified) => controllers::delegate(&unified.join(&self.path), uid, gid),
+            None => Ok(()),
+        }
     }
 
     /// Makes the group in the unified hierarchy alone and opens it, for a process that shall be born

@@ -1,67 +1,14 @@
 //! Real groups in this machine's hierarchies, below a prefix of their own. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Child, Command, Stdio};
+mod support;
+
 use std::time::{Duration, Instant};
 
-use shim_cgroup::{Cgroup, Layout, list, prune};
+use shim_cgroup::{Cgroup, list, prune};
 use shim_wire::plan::{DeviceRule, Resources};
 
-/// A prefix that nobody else has, removed with everything below it at the end of a test.
-struct Prefix {
-    layout: Layout,
-    name: String,
-}
-
-impl Prefix {
-    fn new(test: &str) -> Self {
-        let name = format!("bosun-test-cgroup-{test}-{}", std::process::id());
-        Self { layout: Layout::detect().unwrap(), name }
-    }
-
-    fn group(&self, id: &str) -> Cgroup {
-        Cgroup::new(&self.layout, &format!("{}/ns/{id}", self.name)).unwrap()
-    }
-}
-
-impl Drop for Prefix {
-    fn drop(&mut self) {
-        for path in list(&self.layout, &self.name).unwrap() {
-            let group = Cgroup::new(&self.layout, &path).unwrap();
-            let _ = group.kill(soon());
-            let _ = group.remove(soon());
-        }
-        prune(&self.layout, &self.name).unwrap();
-    }
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(5)
-}
-
-/// A shell in the group that runs `script` once it is a member, and is killed with the test.
-struct Member(Child);
-
-impl Member {
-    fn new(group: &Cgroup, script: &str) -> Self {
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("read go; {script}")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        group.join(child.id().try_into().unwrap()).unwrap();
-        drop(child.stdin.take());
-        Self(child)
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use support::{Member, Prefix, soon};
 
 /// Leaves two more behind it, one in a session of its own.
 const FAMILY: &str = "sleep 100 & setsid sleep 100 & wait";
@@ -115,53 +62,6 @@ fn kills_everything_in_it_and_below_it() {
     assert!(group.procs().unwrap().is_empty());
     group.remove(soon()).unwrap();
     assert!(!group.exists());
-}
-
-#[test]
-fn limits_reach_the_kernel() {
-    let prefix = Prefix::new("limits");
-    let group = prefix.group("a");
-    let resources = Resources {
-        memory: Some(64 << 20),
-        memory_swap: Some(128 << 20),
-        memory_reservation: Some(32 << 20),
-        cpu_shares: Some(512),
-        cpu_quota: Some(50_000),
-        cpu_period: Some(100_000),
-        cpuset_cpus: "0".to_owned(),
-        cpuset_mems: "0".to_owned(),
-        pids: Some(7),
-        devices: vec![],
-    };
-    group.create(&resources).unwrap();
-    let expected: &[(&str, &str)] = if prefix.layout.is_v2() {
-        &[
-            ("memory.max", "67108864"),
-            ("memory.low", "33554432"),
-            ("cpu.weight", "20"),
-            ("cpu.max", "50000 100000"),
-            ("cpuset.cpus", "0"),
-            ("pids.max", "7"),
-        ]
-    } else {
-        &[
-            ("memory.limit_in_bytes", "67108864"),
-            ("memory.memsw.limit_in_bytes", "134217728"),
-            ("memory.soft_limit_in_bytes", "33554432"),
-            ("cpu.shares", "512"),
-            ("cpu.cfs_quota_us", "50000"),
-            ("cpuset.cpus", "0"),
-            ("pids.max", "7"),
-        ]
-    };
-    for (file, value) in expected {
-        let found = group
-            .paths()
-            .iter()
-            .find_map(|path| std::fs::read_to_string(path.join(file)).ok())
-            .unwrap_or_else(|| panic!("{file} is nowhere"));
-        assert_eq!(found.trim(), *value, "{file}");
-    }
 }
 
 #[test]

@@ -90,6 +90,12 @@ fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
     })
 }
 
+/// The number of a block device.
+pub(crate) fn numbers(major: i64, minor: i64, at: &str) -> Result<(u32, u32), Error> {
+    let major = number(major, MAJOR_MAX, &format!("{at}.major"))?;
+    Ok((major, number(minor, MINOR_MAX, &format!("{at}.minor"))?))
+}
+
 fn number(value: i64, max: i64, at: &str) -> Result<u32, Error> {
     u32::try_from(value)
         .ok()

@@ -40,7 +40,7 @@ pub mod seccomp;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{self as oci, Spec};
-use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Rootfs};
+use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Resources, Rootfs};
 
 pub use error::Error;
 
@@ -165,6 +165,15 @@ pub fn exec(
     refuse::process(process)?;
     let lowered = process::lower(process, seccomp, &context.user)?;
     Ok(ExecOptions { process: Some(lowered), stdin: context.stdin, width, height })
+}
+
+/// Lowers new limits of a running container: what is absent stays as it is, as OCI has it for
+/// `update`. Nothing at all is absent resources.
+///
+/// # Errors
+/// As [`plan`].
+pub fn resources(spec: &oci::LinuxResources) -> Result<Resources, Error> {
+    Ok(resources::lower(Some(spec))?.unwrap_or_default())
 }
 
 fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {

@@ -3,9 +3,7 @@
 //!
 //! An empty object or list asks for nothing and passes; docker writes many of them.
 
-use oci_spec::runtime::{
-    Hooks, Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, Process, Spec,
-};
+use oci_spec::runtime::{Hooks, Linux, Process, Spec};
 
 use crate::Error;
 
@@ -90,72 +88,7 @@ fn linux(linux: &Linux) -> Result<(), Error> {
     {
         return Err(Error::value("linux.rootfsPropagation", propagation));
     }
-    linux.resources().as_ref().map_or(Ok(()), resources)
-}
-
-fn resources(resources: &LinuxResources) -> Result<(), Error> {
-    refuse(
-        "linux.resources.",
-        &[
-            (some(resources.hugepage_limits()), "hugepageLimits"),
-            (resources.rdma().as_ref().is_some_and(|map| !map.is_empty()), "rdma"),
-            (resources.unified().as_ref().is_some_and(|map| !map.is_empty()), "unified"),
-        ],
-    )?;
-    if let Some(network) = resources.network() {
-        refuse(
-            "linux.resources.network.",
-            &[
-                (network.class_id().is_some_and(|id| id != 0), "classID"),
-                (some(network.priorities()), "priorities"),
-            ],
-        )?;
-    }
-    resources.block_io().as_ref().map_or(Ok(()), block_io)?;
-    resources.memory().as_ref().map_or(Ok(()), memory)?;
-    resources.cpu().as_ref().map_or(Ok(()), cpu)
-}
-
-fn block_io(block_io: &LinuxBlockIo) -> Result<(), Error> {
-    refuse(
-        "linux.resources.blockIO.",
-        &[
-            (block_io.weight().is_some_and(|weight| weight != 0), "weight"),
-            (block_io.leaf_weight().is_some_and(|weight| weight != 0), "leafWeight"),
-            (some(block_io.weight_device()), "weightDevice"),
-            (some(block_io.throttle_read_bps_device()), "throttleReadBpsDevice"),
-            (some(block_io.throttle_write_bps_device()), "throttleWriteBpsDevice"),
-            (some(block_io.throttle_read_iops_device()), "throttleReadIOPSDevice"),
-            (some(block_io.throttle_write_iops_device()), "throttleWriteIOPSDevice"),
-        ],
-    )
-}
-
-fn memory(memory: &LinuxMemory) -> Result<(), Error> {
-    let kernel = memory.kernel();
-    refuse(
-        "linux.resources.memory.",
-        &[
-            (kernel.is_some_and(|limit| limit > 0), "kernel"),
-            (memory.kernel_tcp().is_some_and(|limit| limit > 0), "kernelTCP"),
-            (memory.swappiness().is_some(), "swappiness"),
-            (memory.disable_oom_killer() == Some(true), "disableOOMKiller"),
-            (memory.use_hierarchy() == Some(true), "useHierarchy"),
-            (memory.check_before_update() == Some(true), "checkBeforeUpdate"),
-        ],
-    )
-}
-
-fn cpu(cpu: &LinuxCpu) -> Result<(), Error> {
-    refuse(
-        "linux.resources.cpu.",
-        &[
-            (cpu.idle().is_some_and(|idle| idle != 0), "idle"),
-            (cpu.burst().is_some_and(|burst| burst != 0), "burst"),
-            (cpu.realtime_runtime().is_some_and(|time| time != 0), "realtimeRuntime"),
-            (cpu.realtime_period().is_some_and(|time| time != 0), "realtimePeriod"),
-        ],
-    )
+    Ok(())
 }
 
 fn some<T>(list: &Option<Vec<T>>) -> bool {

@@ -1,11 +1,25 @@
 //! Limits and the cgroup they hold in.
+//!
+//! OCI and docker write "as it is" as 0 or by absence, and "no limit" as -1: both mean the same to a
+//! new container, but not to an update.
+//!
+//! `memory.kernel` and `memory.kernelTCP` are read and have no effect: Linux took the first away in
+//! 5.16, the specification advises against both, and runc passes them over as well.
+//! `memory.useHierarchy` is what every group is since Linux 5.11.
+
+mod block_io;
 
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
-use shim_wire::plan::Resources;
+use oci_spec::runtime::{
+    LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources,
+};
+use shim_wire::plan::{HugepageLimit, NetworkPriority, RdmaLimit, Resources};
 
 use crate::{Error, devices};
+
+/// Longest name of a network interface (IFNAMSIZ, without its NUL).
+const INTERFACE_NAME_MAX: usize = 15;
 
 /// The cgroup's path below each controller's mount point, without a leading slash.
 pub(crate) fn cgroup(spec: Option<&Path>, fallback: &str) -> Result<String, Error> {
@@ -32,48 +46,185 @@ pub(crate) fn cgroup(spec: Option<&Path>, fallback: &str) -> Result<String, Erro
     Ok(parts.join("/"))
 }
 
-/// Absent when the spec limits nothing. OCI and docker write "no limit" as 0 or -1.
+/// Absent when the spec limits nothing.
 pub(crate) fn lower(spec: Option<&LinuxResources>) -> Result<Option<Resources>, Error> {
     let Some(spec) = spec else { return Ok(None) };
     let mut lowered = Resources {
         devices: devices::rules(spec.devices().as_deref().unwrap_or_default())?,
-        pids: spec.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit > 0),
+        pids: spec.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0),
+        block_io: spec.block_io().as_ref().map(block_io::lower).transpose()?.flatten(),
+        hugepages: hugepages(spec.hugepage_limits().as_deref().unwrap_or_default())?,
+        rdma: spec.rdma().iter().flatten().map(rdma).collect::<Result<_, _>>()?,
         ..Resources::default()
     };
-    let at = |name: &str| format!("linux.resources.memory.{name}");
-    if let Some(memory) = spec.memory() {
-        lowered.memory = bytes(memory.limit(), &at("limit"))?.filter(|limit| *limit > 0);
-        lowered.memory_reservation =
-            bytes(memory.reservation(), &at("reservation"))?.filter(|limit| *limit > 0);
-        lowered.memory_swap = bytes(memory.swap(), &at("swap"))?.filter(|limit| *limit != 0);
-        if let (Some(limit), Some(swap)) = (lowered.memory, lowered.memory_swap)
-            && swap != -1
-            && swap < limit
-        {
-            return Err(Error::contradiction(
-                at("swap"),
-                "is memory and swap together, and smaller than linux.resources.memory.limit",
-            ));
-        }
+    lowered.rdma.sort_by(|one, other| one.device.cmp(&other.device));
+    if let Some(pids) = lowered.pids.filter(|pids| *pids < -1) {
+        let at = "linux.resources.pids.limit";
+        return Err(Error::malformed(at, pids.to_string(), "a number of processes or -1"));
     }
-    if let Some(cpu) = spec.cpu() {
-        lowered.cpu_shares = cpu.shares().filter(|shares| *shares != 0);
-        lowered.cpu_quota = cpu.quota().filter(|quota| *quota != 0);
-        lowered.cpu_period = cpu.period().filter(|period| *period != 0);
-        lowered.cpuset_cpus = list(cpu.cpus().as_deref(), "linux.resources.cpu.cpus")?;
-        lowered.cpuset_mems = list(cpu.mems().as_deref(), "linux.resources.cpu.mems")?;
-        if lowered.cpu_quota.is_some_and(|quota| quota < -1) {
-            let value = cpu.quota().unwrap_or_default().to_string();
-            return Err(Error::malformed("linux.resources.cpu.quota", value, "microseconds or -1"));
-        }
+    if let Some(spec) = spec.memory() {
+        memory(spec, &mut lowered)?;
+    }
+    if let Some(spec) = spec.cpu() {
+        cpu(spec, &mut lowered)?;
+    }
+    if let Some(spec) = spec.network() {
+        network(spec, &mut lowered)?;
+    }
+    for (key, value) in spec.unified().iter().flatten() {
+        unified(key, value)?;
+        lowered.unified.insert(key.clone(), value.clone());
     }
     Ok((lowered != Resources::default()).then_some(lowered))
 }
 
+fn memory(spec: &LinuxMemory, lowered: &mut Resources) -> Result<(), Error> {
+    let at = |name: &str| format!("linux.resources.memory.{name}");
+    lowered.memory = bytes(spec.limit(), &at("limit"))?;
+    lowered.memory_reservation = bytes(spec.reservation(), &at("reservation"))?;
+    lowered.memory_swap = bytes(spec.swap(), &at("swap"))?;
+    bytes(spec.kernel(), &at("kernel"))?;
+    bytes(spec.kernel_tcp(), &at("kernelTCP"))?;
+    // -1, as an unsigned number, is docker's "as it is".
+    lowered.memory_swappiness = spec.swappiness().filter(|value| *value != u64::MAX);
+    if let Some(swappiness) = lowered.memory_swappiness.filter(|value| *value > 100) {
+        return Err(Error::malformed(at("swappiness"), swappiness.to_string(), "from 0 to 100"));
+    }
+    lowered.oom_kill_disable = spec.disable_oom_killer() == Some(true);
+    lowered.memory_check = spec.check_before_update() == Some(true);
+    match (lowered.memory, lowered.memory_swap) {
+        (Some(limit), Some(swap)) if swap != -1 && swap < limit => Err(Error::contradiction(
+            at("swap"),
+            "is memory and swap together, and smaller than linux.resources.memory.limit",
+        )),
+        (Some(-1), Some(swap)) if swap != -1 => Err(Error::contradiction(
+            at("swap"),
+            "is memory and swap together, and limited while linux.resources.memory.limit is not",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn cpu(spec: &LinuxCpu, lowered: &mut Resources) -> Result<(), Error> {
+    let at = |name: &str| format!("linux.resources.cpu.{name}");
+    lowered.cpu_shares = spec.shares().filter(|shares| *shares != 0);
+    lowered.cpu_quota = microseconds(spec.quota(), &at("quota"))?;
+    lowered.cpu_period = spec.period().filter(|period| *period != 0);
+    // Of a new group both are 0, which an update may want back.
+    lowered.cpu_burst = spec.burst();
+    lowered.cpu_idle = spec.idle();
+    lowered.cpu_rt_runtime = microseconds(spec.realtime_runtime(), &at("realtimeRuntime"))?;
+    lowered.cpu_rt_period = spec.realtime_period().filter(|period| *period != 0);
+    lowered.cpuset_cpus = list(spec.cpus().as_deref(), &at("cpus"))?;
+    lowered.cpuset_mems = list(spec.mems().as_deref(), &at("mems"))?;
+    if let Some(idle) = lowered.cpu_idle.filter(|idle| ![0, 1].contains(idle)) {
+        return Err(Error::malformed(at("idle"), idle.to_string(), "0 or 1"));
+    }
+    let more = |part: Option<u64>, whole: Option<u64>| matches!((part, whole), (Some(part), Some(whole)) if part > whole);
+    let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+    if more(lowered.cpu_burst, positive(lowered.cpu_quota)) {
+        return Err(Error::contradiction(at("burst"), "is more than linux.resources.cpu.quota"));
+    }
+    if more(positive(lowered.cpu_rt_runtime), lowered.cpu_rt_period) {
+        let why = "is more than linux.resources.cpu.realtimePeriod";
+        return Err(Error::contradiction(at("realtimeRuntime"), why));
+    }
+    Ok(())
+}
+
+fn hugepages(spec: &[LinuxHugepageLimit]) -> Result<Vec<HugepageLimit>, Error> {
+    let mut lowered: Vec<HugepageLimit> = Vec::with_capacity(spec.len());
+    for (index, spec) in spec.iter().enumerate() {
+        let at = |name: &str| format!("linux.resources.hugepageLimits[{index}].{name}");
+        let page_size = spec.page_size().clone();
+        // It becomes part of a file's name.
+        let digits = page_size.trim_end_matches(|unit: char| !unit.is_ascii_digit());
+        let is_size = !digits.is_empty()
+            && !digits.starts_with('0')
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
+            && ["KB", "MB", "GB"].contains(&&page_size[digits.len()..]);
+        if !is_size {
+            return Err(Error::malformed(at("pageSize"), page_size, "a size such as 2MB or 1GB"));
+        }
+        if lowered.iter().any(|earlier| earlier.page_size == page_size) {
+            return Err(Error::contradiction(at("pageSize"), "a second limit of the same pages"));
+        }
+        let limit = spec.limit();
+        if limit < -1 {
+            let expected = "a number of bytes or -1";
+            return Err(Error::malformed(at("limit"), limit.to_string(), expected));
+        }
+        lowered.push(HugepageLimit { page_size, limit });
+    }
+    Ok(lowered)
+}
+
+fn rdma((device, spec): (&String, &LinuxRdma)) -> Result<RdmaLimit, Error> {
+    let at = format!("linux.resources.rdma[{device:?}]");
+    if !is_name(device) {
+        return Err(Error::malformed(at, device, "the name of a device"));
+    }
+    let (handles, objects) = (spec.hca_handles(), spec.hca_objects());
+    if handles.is_none() && objects.is_none() {
+        return Err(Error::missing(format!("{at}.hcaHandles")));
+    }
+    Ok(RdmaLimit { device: device.clone(), handles, objects })
+}
+
+fn network(spec: &LinuxNetwork, lowered: &mut Resources) -> Result<(), Error> {
+    lowered.network_class = spec.class_id().filter(|class| *class != 0);
+    for (index, spec) in spec.priorities().iter().flatten().enumerate() {
+        let interface = spec.name().clone();
+        if !is_name(&interface) || interface.len() > INTERFACE_NAME_MAX {
+            let at = format!("linux.resources.network.priorities[{index}].name");
+            return Err(Error::malformed(at, interface, "the name of an interface"));
+        }
+        lowered.network_priorities.push(NetworkPriority { interface, priority: spec.priority() });
+    }
+    Ok(())
+}
+
+/// A word of a line of a control file.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+}
+
+/// Only files of controllers, and the bounds of the tree below: the others of `cgroup.*` move, stop
+/// and end processes.
+fn unified(key: &str, value: &str) -> Result<(), Error> {
+    let at = format!("linux.resources.unified[{key:?}]");
+    let (controller, file) = key.split_once('.').unwrap_or_default();
+    let plain = |part: &str| {
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        !part.is_empty() && part.bytes().all(of_a_name)
+    };
+    if !plain(controller) || !plain(file) {
+        return Err(Error::malformed(at, key, "a file of a controller, such as memory.high"));
+    }
+    if controller == "cgroup" && !file.starts_with("max.") {
+        return Err(Error::not_supported(at));
+    }
+    if value.trim().is_empty() || value.contains('\0') {
+        return Err(Error::malformed(at, value, "text to write"));
+    }
+    Ok(())
+}
+
+/// 0 is as it is.
 fn bytes(value: Option<i64>, at: &str) -> Result<Option<i64>, Error> {
-    match value {
+    match value.filter(|value| *value != 0) {
         Some(value) if value < -1 => {
             Err(Error::malformed(at, value.to_string(), "a number of bytes or -1"))
+        }
+        value => Ok(value),
+    }
+}
+
+/// 0 is as it is.
+fn microseconds(value: Option<i64>, at: &str) -> Result<Option<i64>, Error> {
+    match value.filter(|value| *value != 0) {
+        Some(value) if value < -1 => {
+            Err(Error::malformed(at, value.to_string(), "microseconds or -1"))
         }
         value => Ok(value),
     }
@@ -82,10 +233,13 @@ fn bytes(value: Option<i64>, at: &str) -> Result<Option<i64>, Error> {
 /// `0-3,7` (cpuset(7), "List format").
 fn list(text: Option<&str>, at: &str) -> Result<String, Error> {
     let text = text.unwrap_or_default();
+    let number = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten()
+    };
     let valid = text.is_empty()
         || text.split(',').all(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(first), Ok(last)) if first <= last)
+            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
         });
     if valid {
         Ok(text.to_owned())

@@ -9,8 +9,8 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use shim_plan::{Context, ExecContext, Layers, Writable, exec};
 use shim_wire::plan::{
-    CreateOptions, DeviceRule, Join, Log, LogFormat, Plan, PlanMount, Resources, Rlimit, Rootfs,
-    Sysctl,
+    BlockIo, CreateOptions, DeviceRule, HugepageLimit, Join, Log, LogFormat, NetworkPriority, Plan,
+    PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice, WeightDevice,
 };
 
 use specs::{lower, minimal, minimal_context, with};
@@ -176,6 +176,87 @@ fn what_the_shim_itself_needs_of_a_docker_spec() {
         ],
         "the spec's rules, then what default devices and terminals need"
     );
+}
+
+#[test]
+fn every_limit_of_the_specification_is_lowered() {
+    let spec = serde_json::from_value(json!({
+        "memory": {"limit": 1 << 30, "reservation": 1 << 20, "swap": -1, "kernel": 5,
+                   "kernelTCP": 6, "swappiness": 7, "disableOOMKiller": true,
+                   "useHierarchy": true, "checkBeforeUpdate": true},
+        "cpu": {"shares": 2, "quota": -1, "burst": 3, "period": 4000, "realtimeRuntime": 5,
+                "realtimePeriod": 6, "cpus": "0", "mems": "1", "idle": 1},
+        "pids": {"limit": -1},
+        "blockIO": {"weight": 10, "leafWeight": 11,
+            "weightDevice": [{"major": 8, "minor": 1, "weight": 12, "leafWeight": 13}],
+            "throttleReadBpsDevice": [{"major": 8, "minor": 2, "rate": 14}],
+            "throttleWriteBpsDevice": [{"major": 8, "minor": 3, "rate": 15}],
+            "throttleReadIOPSDevice": [{"major": 8, "minor": 4, "rate": 16}],
+            "throttleWriteIOPSDevice": [{"major": 8, "minor": 5, "rate": 0}]},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 17}],
+        "rdma": {"b": {"hcaObjects": 18}, "a": {"hcaHandles": 19}},
+        "network": {"classID": 20, "priorities": [{"name": "eth0", "priority": 21}]},
+        "unified": {"memory.high": "max", "io.max": "8:0 rbps=1\n8:1 rbps=2"}
+    }));
+    let throttle = |minor, rate| vec![ThrottleDevice { major: 8, minor, rate }];
+    let expected = Resources {
+        memory: Some(1 << 30),
+        memory_swap: Some(-1),
+        memory_reservation: Some(1 << 20),
+        cpu_shares: Some(2),
+        cpu_quota: Some(-1),
+        cpu_period: Some(4000),
+        cpuset_cpus: "0".into(),
+        cpuset_mems: "1".into(),
+        pids: Some(-1),
+        devices: Vec::new(),
+        memory_swappiness: Some(7),
+        oom_kill_disable: true,
+        memory_check: true,
+        cpu_burst: Some(3),
+        cpu_idle: Some(1),
+        cpu_rt_runtime: Some(5),
+        cpu_rt_period: Some(6),
+        block_io: Some(BlockIo {
+            weight: Some(10),
+            leaf_weight: Some(11),
+            weight_devices: vec![WeightDevice {
+                major: 8,
+                minor: 1,
+                weight: Some(12),
+                leaf_weight: Some(13),
+            }],
+            read_bps: throttle(2, 14),
+            write_bps: throttle(3, 15),
+            read_iops: throttle(4, 16),
+            write_iops: throttle(5, 0),
+        }),
+        hugepages: vec![HugepageLimit { page_size: "2MB".into(), limit: 17 }],
+        rdma: vec![
+            RdmaLimit { device: "a".into(), handles: Some(19), objects: None },
+            RdmaLimit { device: "b".into(), handles: None, objects: Some(18) },
+        ],
+        network_class: Some(20),
+        network_priorities: vec![NetworkPriority { interface: "eth0".into(), priority: 21 }],
+        unified: [("memory.high", "max"), ("io.max", "8:0 rbps=1\n8:1 rbps=2")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    assert_eq!(shim_plan::resources(&spec.unwrap()).unwrap(), expected);
+}
+
+#[test]
+fn what_is_zero_or_empty_is_left_as_it_is() {
+    let spec = serde_json::from_value(json!({
+        "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": u64::MAX,
+                   "disableOOMKiller": false},
+        "cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": ""},
+        "pids": {"limit": 0},
+        "blockIO": {"weight": 0, "weightDevice": []},
+        "network": {"classID": 0},
+        "rdma": {}, "unified": {}, "hugepageLimits": [], "devices": []
+    }));
+    assert_eq!(shim_plan::resources(&spec.unwrap()).unwrap(), Resources::default());
 }
 
 #[test]

@@ -55,62 +55,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
         ),
         (
-            "/linux/resources",
-            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
-            "linux.resources.hugepageLimits: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"rdma": {"x": {"hcaHandles": 1}}}),
-            "linux.resources.rdma: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"unified": {"memory.high": "1"}}),
-            "linux.resources.unified: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"network": {"classID": 1}}),
-            "linux.resources.network.classID: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"blockIO": {"weight": 10}}),
-            "linux.resources.blockIO.weight: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"blockIO": {"throttleReadBpsDevice":
-            [{"major": 8, "minor": 0, "rate": 1}]}}),
-            "linux.resources.blockIO.throttleReadBpsDevice: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"memory": {"swappiness": 1}}),
-            "linux.resources.memory.swappiness: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"memory": {"disableOOMKiller": true}}),
-            "linux.resources.memory.disableOOMKiller: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"memory": {"kernel": 1}}),
-            "linux.resources.memory.kernel: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"cpu": {"burst": 1}}),
-            "linux.resources.cpu.burst: not supported",
-        ),
-        (
-            "/linux/resources",
-            json!({"cpu": {"realtimePeriod": 1}}),
-            "linux.resources.cpu.realtimePeriod: not supported",
-        ),
-        (
             "/process/scheduler",
             json!({"policy": "SCHED_BATCH"}),
             "process.scheduler: not supported",
@@ -231,6 +175,98 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             "linux.resources.cpu.cpus: \"0-\" is not a list",
         ),
         ("/linux/resources", json!({"cpu": {"quota": -5}}), "linux.resources.cpu.quota: \"-5\""),
+        (
+            "/linux/resources",
+            json!({"memory": {"limit": -1, "swap": 50}}),
+            "linux.resources.memory.swap: is memory and swap together, and limited while",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"swappiness": 101}}),
+            "linux.resources.memory.swappiness: \"101\" is not from 0 to 100",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"kernel": -2}}),
+            "linux.resources.memory.kernel: \"-2\" is not a number of bytes",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"cpus": "+1"}}),
+            "linux.resources.cpu.cpus: \"+1\" is not a list",
+        ),
+        (
+            "/linux/resources",
+            json!({"cpu": {"quota": 5000, "burst": 5001}}),
+            "linux.resources.cpu.burst: is more than linux.resources.cpu.quota",
+        ),
+        ("/linux/resources", json!({"cpu": {"idle": 2}}), "linux.resources.cpu.idle: \"2\""),
+        (
+            "/linux/resources",
+            json!({"cpu": {"realtimeRuntime": 11, "realtimePeriod": 10}}),
+            "linux.resources.cpu.realtimeRuntime: is more than",
+        ),
+        ("/linux/resources", json!({"pids": {"limit": -2}}), "linux.resources.pids.limit: \"-2\""),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"weight": 9}}),
+            "linux.resources.blockIO.weight: \"9\" is not from 10 to 1000",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"weightDevice": [{"major": 8, "minor": 0}]}}),
+            "linux.resources.blockIO.weightDevice[0].weight: missing",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"throttleWriteIOPSDevice": [{"major": 8, "minor": -1, "rate": 1}]}}),
+            "linux.resources.blockIO.throttleWriteIOPSDevice[0].minor: \"-1\" is not",
+        ),
+        (
+            "/linux/resources",
+            json!({"hugepageLimits": [{"pageSize": "2MB/../../x", "limit": 1}]}),
+            "linux.resources.hugepageLimits[0].pageSize: \"2MB/../../x\" is not a size",
+        ),
+        (
+            "/linux/resources",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}, {"pageSize": "2MB", "limit": 2}]}),
+            "linux.resources.hugepageLimits[1].pageSize: a second limit",
+        ),
+        (
+            "/linux/resources",
+            json!({"rdma": {"a b": {"hcaHandles": 1}}}),
+            "linux.resources.rdma[\"a b\"]: \"a b\" is not the name of a device",
+        ),
+        (
+            "/linux/resources",
+            json!({"rdma": {"x": {}}}),
+            "linux.resources.rdma[\"x\"].hcaHandles: missing",
+        ),
+        (
+            "/linux/resources",
+            json!({"network": {"priorities": [{"name": "a\nb", "priority": 1}]}}),
+            "linux.resources.network.priorities[0].name: \"a\\nb\" is not",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"../memory.max": "1"}}),
+            "linux.resources.unified[\"../memory.max\"]: ",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"memory": "1"}}),
+            "linux.resources.unified[\"memory\"]: \"memory\" is not a file of a controller",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"cgroup.procs": "1"}}),
+            "linux.resources.unified[\"cgroup.procs\"]: not supported",
+        ),
+        (
+            "/linux/resources",
+            json!({"unified": {"memory.high": " "}}),
+            "linux.resources.unified[\"memory.high\"]: \" \" is not text to write",
+        ),
         (
             "/linux/resources",
             json!({"devices": [{"allow": true, "access": "rx"}]}),

@@ -7,6 +7,8 @@
 //! - [`Plan`] lies in the file `plan` of the run directory and is read only by the cloned child (and
 //!   by the children of execs), whose memory is gone after its exec.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 
 /// The type URL of [`CreateOptions`] in `CreateTaskRequest.options`.
@@ -97,13 +99,13 @@ pub enum LogFormat {
     Cri = 2,
 }
 
-/// Limits; an absent field is no limit and touches no controller.
-#[derive(Clone, PartialEq, Message)]
+/// Limits; an absent field is no limit and touches no controller. In an update it stays as it is.
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct Resources {
-    /// Bytes.
+    /// Bytes; -1 is unlimited, as the next two.
     #[prost(int64, optional, tag = "1")]
     pub memory: Option<i64>,
-    /// Bytes of memory and swap together, as OCI has it; -1 is unlimited.
+    /// Bytes of memory and swap together, as OCI has it.
     #[prost(int64, optional, tag = "2")]
     pub memory_swap: Option<i64>,
     #[prost(int64, optional, tag = "3")]
@@ -120,12 +122,123 @@ pub struct Resources {
     pub cpuset_cpus: String,
     #[prost(string, tag = "8")]
     pub cpuset_mems: String,
+    /// -1 is unlimited.
     #[prost(int64, optional, tag = "9")]
     pub pids: Option<i64>,
     /// In order, the last match wins; empty touches no device controller. What the default devices
     /// and terminals need is among them.
     #[prost(message, repeated, tag = "10")]
     pub devices: Vec<DeviceRule>,
+    /// v1 only: 0 to 100.
+    #[prost(uint64, optional, tag = "50")]
+    pub memory_swappiness: Option<u64>,
+    /// v1 only.
+    #[prost(bool, tag = "51")]
+    pub oom_kill_disable: bool,
+    /// An update is refused when less memory is asked for than is in use.
+    #[prost(bool, tag = "52")]
+    pub memory_check: bool,
+    /// Microseconds that may be saved up from periods before.
+    #[prost(uint64, optional, tag = "53")]
+    pub cpu_burst: Option<u64>,
+    /// 1: runs only when nobody else wants to (SCHED_IDLE for the group).
+    #[prost(int64, optional, tag = "54")]
+    pub cpu_idle: Option<i64>,
+    /// v1 only, as the period: microseconds.
+    #[prost(int64, optional, tag = "55")]
+    pub cpu_rt_runtime: Option<i64>,
+    #[prost(uint64, optional, tag = "56")]
+    pub cpu_rt_period: Option<u64>,
+    #[prost(message, optional, tag = "57")]
+    pub block_io: Option<BlockIo>,
+    #[prost(message, repeated, tag = "58")]
+    pub hugepages: Vec<HugepageLimit>,
+    #[prost(message, repeated, tag = "59")]
+    pub rdma: Vec<RdmaLimit>,
+    /// v1 only: net_cls.
+    #[prost(uint32, optional, tag = "60")]
+    pub network_class: Option<u32>,
+    /// v1 only: net_prio.
+    #[prost(message, repeated, tag = "61")]
+    pub network_priorities: Vec<NetworkPriority>,
+    /// Files of the unified hierarchy and what is written to them, a line at a time; after
+    /// everything else.
+    #[prost(btree_map = "string, string", tag = "62")]
+    pub unified: BTreeMap<String, String>,
+}
+
+/// Shares and limits of block devices.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BlockIo {
+    /// 10 to 1000, as the leaf weight; converted on v2.
+    #[prost(uint32, optional, tag = "1")]
+    pub weight: Option<u32>,
+    /// v1 only.
+    #[prost(uint32, optional, tag = "2")]
+    pub leaf_weight: Option<u32>,
+    #[prost(message, repeated, tag = "3")]
+    pub weight_devices: Vec<WeightDevice>,
+    /// Bytes a second, as the next one; 0 is unlimited.
+    #[prost(message, repeated, tag = "4")]
+    pub read_bps: Vec<ThrottleDevice>,
+    #[prost(message, repeated, tag = "5")]
+    pub write_bps: Vec<ThrottleDevice>,
+    /// Operations a second.
+    #[prost(message, repeated, tag = "6")]
+    pub read_iops: Vec<ThrottleDevice>,
+    #[prost(message, repeated, tag = "7")]
+    pub write_iops: Vec<ThrottleDevice>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct WeightDevice {
+    #[prost(uint32, tag = "1")]
+    pub major: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor: u32,
+    #[prost(uint32, optional, tag = "3")]
+    pub weight: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub leaf_weight: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ThrottleDevice {
+    #[prost(uint32, tag = "1")]
+    pub major: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor: u32,
+    #[prost(uint64, tag = "3")]
+    pub rate: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HugepageLimit {
+    /// As the files are named: `2MB`, `1GB`, `64KB`.
+    #[prost(string, tag = "1")]
+    pub page_size: String,
+    /// Bytes; -1 is unlimited.
+    #[prost(int64, tag = "2")]
+    pub limit: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RdmaLimit {
+    /// `mlx5_0`.
+    #[prost(string, tag = "1")]
+    pub device: String,
+    #[prost(uint32, optional, tag = "2")]
+    pub handles: Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub objects: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NetworkPriority {
+    #[prost(string, tag = "1")]
+    pub interface: String,
+    #[prost(uint32, tag = "2")]
+    pub priority: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
