@@ -155,6 +155,8 @@ fn streams(io: &ProcessIo, stdin: bool, once: bool) -> std::io::Result<Stdio> {
             let stdin = stdin.as_ref().map(OwnedFd::try_clone).transpose()?;
             Stdio::pipes(stdin, stdout.try_clone()?, stderr.try_clone()?, once)
         }
+        // The shim's own are no container's.
+        ProcessIo::Inherited => Err(std::io::ErrorKind::Unsupported.into()),
     }
 }
 

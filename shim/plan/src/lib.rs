@@ -133,6 +133,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         width,
         height,
         new_cgroup_namespace: namespaces.new_cgroup_namespace,
+        ..CreateOptions::default()
     };
     let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
     lowered.init = context.init;
@@ -164,7 +165,8 @@ pub fn exec(
     let (width, height) = process::window(process, context.width, context.height)?;
     refuse::process(process)?;
     let lowered = process::lower(process, seccomp, &context.user)?;
-    Ok(ExecOptions { process: Some(lowered), stdin: context.stdin, width, height })
+    let process = Some(lowered);
+    Ok(ExecOptions { process, stdin: context.stdin, width, height, ..ExecOptions::default() })
 }
 
 /// Lowers new limits of a running container: what is absent stays as it is, as OCI has it for

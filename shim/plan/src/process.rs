@@ -71,6 +71,7 @@ pub(crate) fn lower(
         init: false,
         apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         selinux: process.selinux_label().clone().unwrap_or_default(),
+        ..Process::default()
     })
 }
 

@@ -136,6 +136,7 @@ fn what_the_shim_itself_needs_of_a_docker_spec() {
             width: 80,
             height: 24,
             new_cgroup_namespace: true,
+            ..CreateOptions::default()
         }
     );
     let rules = resources.devices.clone();

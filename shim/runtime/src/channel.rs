@@ -1,5 +1,9 @@
 //! The socket between parent and child: whole messages, a descriptor beside one, closed by exec.
+//!
+//! A parent that has to go before its child may go on hands it over: it sends a listening socket, at
+//! which the child waits for its next parent and then talks to that one.
 
+use std::cell::OnceCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,8 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, accept_with, recv, recvmsg, sendmsg,
+    socketpair,
 };
+use shim_sys::net::peer_uid;
 
 use crate::Error;
 
@@ -21,6 +27,8 @@ pub(crate) enum Message {
     CgroupReady,
     /// To the child: execute.
     Start,
+    /// To the child: the next parent comes to this listening socket.
+    HandOver(OwnedFd),
     /// To the parent: the pty's master.
     Terminal(OwnedFd),
     /// To the parent: all is found and made, but for the last steps.
@@ -31,20 +39,42 @@ pub(crate) enum Message {
 
 const CGROUP_READY: u8 = b'c';
 const START: u8 = b's';
+const HAND_OVER: u8 = b'h';
 const TERMINAL: u8 = b't';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 
 /// One end.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel {
+    first: OwnedFd,
+    /// To the parent that came after the first.
+    next: OnceCell<OwnedFd>,
+}
 
 impl Channel {
     /// Both ends, close-on-exec.
     pub(crate) fn pair() -> Result<(Self, Self), Errno> {
         let (one, other) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self(one), Self(other)))
+        Ok((one.into(), other.into()))
+    }
+
+    /// Waits for the next parent, and talks to that one from then on. One that goes without a word
+    /// is not it.
+    pub(crate) fn meet_next(&self, listener: &OwnedFd) -> Result<(), Errno> {
+        let creator = peer_uid(self.first.as_fd())?;
+        loop {
+            let socket = retry(|| accept_with(listener, SocketFlags::CLOEXEC))?;
+            // The permissions of the socket's path are the first line, this is the second.
+            if peer_uid(socket.as_fd())? == creator && speaks(&socket) {
+                return self.next.set(socket).map_err(|_| Errno::ALREADY);
+            }
+        }
+    }
+
+    fn socket(&self) -> &OwnedFd {
+        self.next.get().unwrap_or(&self.first)
     }
 
     pub(crate) fn send(&self, message: &Message) -> Result<(), Errno> {
@@ -56,12 +86,12 @@ impl Channel {
             Message::CgroupReady => (CGROUP_READY, &[]),
             Message::Start => (START, &[]),
             Message::Ready => (READY, &[]),
-            Message::Terminal(master) => {
-                descriptors = [master.as_fd()];
+            Message::Terminal(descriptor) | Message::HandOver(descriptor) => {
+                descriptors = [descriptor.as_fd()];
                 if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
                     return Err(Errno::NOBUFS);
                 }
-                (TERMINAL, &[])
+                (if matches!(message, Message::Terminal(_)) { TERMINAL } else { HAND_OVER }, &[])
             }
             Message::Failed(error) => {
                 text = error.encode();
@@ -69,7 +99,7 @@ impl Channel {
             }
         };
         let parts = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(body)];
-        retry(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
+        retry(|| sendmsg(self.socket(), &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
     }
 
     /// The next message; `None` when the other side is gone, or has executed its program.
@@ -81,7 +111,7 @@ impl Channel {
         // what it had said.
         let count = retry_after(&[Errno::INTR, Errno::CONNRESET], || {
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(self.socket(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
         })?
         .bytes;
         let mut descriptor = None;
@@ -96,6 +126,7 @@ impl Channel {
             (START, None) => Ok(Some(Message::Start)),
             (READY, None) => Ok(Some(Message::Ready)),
             (TERMINAL, Some(master)) => Ok(Some(Message::Terminal(master))),
+            (HAND_OVER, Some(listener)) => Ok(Some(Message::HandOver(listener))),
             (FAILED, None) => Ok(Some(Message::Failed(Error::decode(body)))),
             (_, _) => Err(Errno::BADMSG),
         }
@@ -105,7 +136,7 @@ impl Channel {
     pub(crate) fn receive_until(&self, deadline: Instant) -> Result<Option<Message>, Errno> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timespec(left))) {
+            match poll(&mut [PollFd::new(self.socket(), PollFlags::IN)], Some(&timespec(left))) {
                 Ok(0) => return Err(Errno::TIMEDOUT),
                 Ok(_) => return self.receive(),
                 Err(Errno::INTR) => {}
@@ -116,12 +147,24 @@ impl Channel {
 
     /// Whether the other side is gone, without waiting.
     pub(crate) fn is_abandoned(&self) -> bool {
-        let mut poll_fd = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut poll_fd = [PollFd::new(self.socket(), PollFlags::IN)];
         match poll(&mut poll_fd, Some(&Timespec::default())) {
             Ok(_) => poll_fd[0].revents().contains(PollFlags::HUP),
             Err(_) => true,
         }
     }
+}
+
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self { first: socket, next: OnceCell::new() }
+    }
+}
+
+/// Whether the other side says something before it goes.
+fn speaks(socket: &OwnedFd) -> bool {
+    let heard = retry(|| recv(socket, &mut [0_u8; 1], RecvFlags::PEEK));
+    heard.is_ok_and(|(count, _)| count > 0)
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -137,7 +137,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     fail::fail_point!("shim.create.before_pivot");
     tree.enter(&plan)?;
     let streams = Streams::new(&tree.root, io, terminal)?;
-    finish(process, &tree.root, streams, procfs, image, birth.parent)
+    finish(process, &tree.root, streams, procfs, image, birth.parent, options.preserve_fds)
 }
 
 fn join_container(
@@ -162,7 +162,7 @@ fn join_container(
     let root = rustix::fs::open("/", flags, Mode::empty()).map(Root::new).at(Step::Resolve, "/")?;
     let terminal = open_terminal(&io, &root, options.width, options.height, parent)?;
     let streams = Streams::new(&root, io, terminal)?;
-    finish(process, &root, streams, None, image, parent)
+    finish(process, &root, streams, None, image, parent, options.preserve_fds)
 }
 
 fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
@@ -198,6 +198,19 @@ fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> Result<(), E
     }
 }
 
+/// Waits for the word to execute, from this parent or from the one that it leaves the process to.
+fn wait_for_start(parent: &Channel) -> Result<(), Error> {
+    match parent.receive().at(Step::Channel, "the parent")? {
+        Some(Message::Start) => Ok(()),
+        Some(Message::HandOver(listener)) => {
+            parent.meet_next(&listener).at(Step::Channel, "the next parent")?;
+            wait_for(parent, |message| matches!(message, Message::Start))
+        }
+        Some(_) => Err(Errno::BADMSG).at(Step::Channel, "the parent"),
+        None => exit_now(1),
+    }
+}
+
 fn open_terminal(
     io: &ChildIo,
     root: &Root,
@@ -206,7 +219,7 @@ fn open_terminal(
     parent: &Channel,
 ) -> Result<Option<OwnedFd>, Error> {
     match io {
-        ChildIo::Pipes { .. } => Ok(None),
+        ChildIo::Pipes { .. } | ChildIo::Inherited => Ok(None),
         ChildIo::Terminal { .. } => {
             let (master, slave) = dev::open_terminal(root, width, height)?;
             parent.send(&Message::Terminal(master)).at(Step::Channel, "the parent")?;
@@ -223,6 +236,7 @@ fn finish(
     procfs: Option<Procfs>,
     image: Option<OwnedFd>,
     parent: &Channel,
+    preserve_fds: u32,
 ) -> Result<Infallible, Error> {
     let identity = match &process.user {
         Some(user) => user::resolve(root, user)?,
@@ -242,8 +256,8 @@ fn finish(
     streams.give_to(Uid::from_raw(identity.uid))?;
     streams.install()?;
     parent.send(&Message::Ready).at(Step::Channel, "the parent")?;
-    wait_for(parent, |message| matches!(message, Message::Start))?;
-    close_on_exec_from(3).at(Step::Descriptors, "the process")?;
+    wait_for_start(parent)?;
+    close_on_exec_from(3 + preserve_fds).at(Step::Descriptors, "the process")?;
     shim_sys::signal::reset();
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK) & 0o777));
     fail::fail_point!("shim.start.before_credentials");

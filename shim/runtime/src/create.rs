@@ -94,7 +94,7 @@ fn clone(
         return Err(Error::refused("the plan", Rule::NetworkNotGiven));
     }
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
-    let (pipes, child_io) = stdio::make(options.terminal, options.stdin)?;
+    let (pipes, child_io) = stdio::make(options.terminal, options.stdin, options.inherit_stdio)?;
     let none = Resources::default();
     let resources = options.resources.as_ref().unwrap_or(&none);
     if layout.is_v2() {

@@ -7,7 +7,8 @@
 //!  groups, gid, uid           capabilities are kept over it
 //!  permitted, effective, inheritable, ambient
 //!  no_new_privs
-//!  death signal               forgotten at every change of credentials, so after the last
+//!  death signal               forgotten at every change of credentials, so after the last;
+//!                             not for a process that outlives its parent
 //!  seccomp                    last: from here on only exec and reporting its failure
 //! ```
 
@@ -42,10 +43,12 @@ pub(crate) fn assume(
             format_args!("{} to {}:{}", limit.resource, limit.soft, limit.hard),
         )?;
     }
-    match shim_sys::exec::new_session_keyring() {
-        // Not built into the kernel, or kept from us by whoever runs us.
-        Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {}
-        Err(errno) => return Err(errno).at(Step::Keyring, "the process"),
+    if !process.keep_keyring {
+        match shim_sys::exec::new_session_keyring() {
+            // Not built into the kernel, or kept from us by whoever runs us.
+            Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {}
+            Err(errno) => return Err(errno).at(Step::Keyring, "the process"),
+        }
     }
     if let Some(capabilities) = &process.capabilities {
         drop_bounding_set(capabilities)?;
@@ -57,10 +60,12 @@ pub(crate) fn assume(
     if process.no_new_privileges {
         set_no_new_privs(true).at(Step::NoNewPrivileges, "the process")?;
     }
-    set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal, "the process")?;
-    if parent.is_abandoned() {
-        // It died before the signal was set: nobody will look after this process.
-        shim_sys::exec::exit_now(1);
+    if !process.detached {
+        set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal, "the process")?;
+        if parent.is_abandoned() {
+            // It died before the signal was set: nobody will look after this process.
+            shim_sys::exec::exit_now(1);
+        }
     }
     if !process.seccomp.is_empty() {
         shim_sys::seccomp::install_filter(&process.seccomp, process.seccomp_flags)

@@ -36,7 +36,7 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let cgroup = Cgroup::new(&layout, target.cgroup)?;
     let born_into = cgroup.open_unified()?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
-    let (pipes, child_io) = stdio::make(process.terminal, options.stdin)?;
+    let (pipes, child_io) = stdio::make(process.terminal, options.stdin, options.inherit_stdio)?;
     fail::fail_point!("shim.exec.before_clone");
     hide_from_others()?;
     let clone = |group: Option<&OwnedFd>| {

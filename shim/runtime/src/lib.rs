@@ -14,6 +14,13 @@
 //!  ◀───────────────────── end of the socket or Failed
 //! ```
 //!
+//! A parent that has to go in between hands over what waits to the next one, which starts it:
+//!
+//! ```text
+//!  HandOver ──────────────────────────────▶ waits at the socket that came with it
+//!  Start (of another process) ────────────▶ as above
+//! ```
+//!
 //! | module | what |
 //! |---|---|
 //! | [`create`](crate::create()), [`exec`](crate::exec()) | the parent's side |
@@ -60,4 +67,4 @@ mod user;
 pub use create::{Created, create};
 pub use error::{Error, Kind, Rule, Step, UserProblem};
 pub use exec::{ExecTarget, exec};
-pub use process::{ProcessIo, Waiting};
+pub use process::{ProcessIo, Waiting, start_at};

@@ -22,6 +22,8 @@ pub enum ProcessIo {
     Terminal { master: OwnedFd },
     /// Without `stdin`, standard input is /dev/null.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    /// The process has the caller's own.
+    Inherited,
 }
 
 /// A process that waits before its exec. When it is dropped unstarted, the process ends by itself,
@@ -47,10 +49,33 @@ impl Waiting {
         start(&gate).inspect_err(|_| self.end())
     }
 
+    /// Leaves the process to wait for a further parent, which comes to `listener`, a listening socket
+    /// of type SOCK_SEQPACKET (see [`start_at`]). From then on it does not end with this one.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] and [`Error::System`]. The process ends when this is dropped then.
+    pub fn hand_over(mut self, listener: OwnedFd) -> Result<(), Error> {
+        let Some(gate) = self.gate.take() else { return Ok(()) };
+        match gate.send(&Message::HandOver(listener)) {
+            Ok(()) => Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::Ended),
+            Err(errno) => Err(errno).at(Step::Channel, "the gate"),
+        }
+    }
+
     /// Kills and reaps it.
     pub(crate) fn end(&self) {
         end(&self.pidfd);
     }
+}
+
+/// As [`Waiting::start`], for a process that was handed over: `socket` is connected to the listening
+/// socket that it was given.
+///
+/// # Errors
+/// Those of [`Waiting::start`]. The process is dead or about to be then, and its parent's to reap.
+pub fn start_at(socket: OwnedFd) -> Result<(), Error> {
+    start(&Channel::from(socket))
 }
 
 fn start(gate: &Channel) -> Result<(), Error> {
@@ -62,9 +87,13 @@ fn start(gate: &Channel) -> Result<(), Error> {
     match receive(gate)? {
         None => Ok(()),
         Some(Message::Failed(error)) => Err(error),
-        Some(Message::CgroupReady | Message::Start | Message::Terminal(_) | Message::Ready) => {
-            Err(Error::Ended)
-        }
+        Some(
+            Message::CgroupReady
+            | Message::Start
+            | Message::HandOver(_)
+            | Message::Terminal(_)
+            | Message::Ready,
+        ) => Err(Error::Ended),
     }
 }
 
@@ -110,7 +139,9 @@ impl Unfinished {
                 Some(Message::Terminal(master)) => io = Some(ProcessIo::Terminal { master }),
                 Some(Message::Ready) => break,
                 Some(Message::Failed(error)) => return Err(error),
-                Some(Message::CgroupReady | Message::Start) | None => return Err(Error::Ended),
+                Some(Message::CgroupReady | Message::Start | Message::HandOver(_)) | None => {
+                    return Err(Error::Ended);
+                }
             }
         }
         match (self.pidfd.take(), io) {

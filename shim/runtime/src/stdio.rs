@@ -1,8 +1,8 @@
 //! Descriptors 0 to 2 of a process.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
@@ -25,12 +25,21 @@ pub(crate) enum ChildIo {
         stdout: OwnedFd,
         stderr: OwnedFd,
     },
+    /// Those that the caller itself has.
+    Inherited,
 }
 
 /// Both ends of what is no terminal; a terminal comes later, from inside.
-pub(crate) fn make(terminal: bool, stdin: bool) -> Result<(Option<ProcessIo>, ChildIo), Error> {
+pub(crate) fn make(
+    terminal: bool,
+    stdin: bool,
+    inherit: bool,
+) -> Result<(Option<ProcessIo>, ChildIo), Error> {
     if terminal {
         return Ok((None, ChildIo::Terminal { stdin }));
+    }
+    if inherit {
+        return Ok((Some(ProcessIo::Inherited), ChildIo::Inherited));
     }
     let make = |name| pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, name);
     let (stdin_read, stdin_write) = match stdin {
@@ -53,6 +62,8 @@ pub(crate) struct Streams {
     stderr: OwnedFd,
     /// The terminal to control the session.
     terminal: bool,
+    /// Somebody else's, who may go on using them.
+    inherited: bool,
 }
 
 impl Streams {
@@ -68,18 +79,39 @@ impl Streams {
                     stdout: output,
                     stderr: slave,
                     terminal: true,
+                    inherited: false,
                 });
             }
             (ChildIo::Pipes { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
+            (ChildIo::Inherited, _) => return Self::inherited(root),
             (ChildIo::Terminal { .. }, None) => {
                 return Err(Errno::NOTTY).at(Step::Stdio, "the terminal");
             }
         };
         let stdin = stdin.map_or_else(|| null(root), Ok)?;
-        Ok(Self { stdin, stdout, stderr, terminal: false })
+        Ok(Self { stdin, stdout, stderr, terminal: false, inherited: false })
     }
 
-    /// Gives the streams to the user, so that `/dev/stdout` can be opened again.
+    /// Those of this process, but the container's null device in place of the host's.
+    fn inherited(root: &Root) -> Result<Self, Error> {
+        let copy = |fd: BorrowedFd<'_>, name| {
+            let found = rustix::fs::fstat(fd).at(Step::Stdio, name)?;
+            match is_null(&found) {
+                true => null(root),
+                false => rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Stdio, name),
+            }
+        };
+        Ok(Self {
+            stdin: copy(rustix::stdio::stdin(), "standard input")?,
+            stdout: copy(rustix::stdio::stdout(), "standard output")?,
+            stderr: copy(rustix::stdio::stderr(), "standard error")?,
+            terminal: false,
+            inherited: true,
+        })
+    }
+
+    /// Gives the streams to the user, so that `/dev/stdout` can be opened again. Of somebody else's
+    /// only pipes: a file or a terminal keeps its owner.
     pub(crate) fn give_to(&self, uid: Uid) -> Result<(), Error> {
         for (fd, name) in [
             (&self.stdin, "standard input"),
@@ -87,7 +119,11 @@ impl Streams {
             (&self.stderr, "standard error"),
         ] {
             let found = rustix::fs::fstat(fd).at(Step::Stdio, name)?;
-            if !is_null(&found) && found.st_uid != uid.as_raw() {
+            let kept = match self.inherited {
+                true => FileType::from_raw_mode(found.st_mode) != FileType::Fifo,
+                false => is_null(&found),
+            };
+            if !kept && found.st_uid != uid.as_raw() {
                 rustix::fs::fchown(fd, Some(uid), None::<Gid>).at(Step::Stdio, name)?;
             }
         }
@@ -121,7 +157,7 @@ fn null(root: &Root) -> Result<OwnedFd, Error> {
 
 /// Whether a file is the null device: a character device 1:3, whatever its name.
 pub(crate) fn is_null(found: &rustix::fs::Stat) -> bool {
-    use rustix::fs::{FileType, major, minor};
+    use rustix::fs::{major, minor};
     let is_character = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
     is_character && (major(found.st_rdev), minor(found.st_rdev)) == (1, 3)
 }

@@ -5,7 +5,7 @@
 //! | [`clone`] | clone3(2) as a fork that returns a pidfd |
 //! | [`exec`] | execve(2), execveat(2), and what must be put right before them |
 //! | [`mount`] | mount_setattr(2) |
-//! | [`net`] | switching the loopback interface on |
+//! | [`net`] | switching the loopback interface on, a socket's peer |
 //! | [`seccomp`] | installing a compiled filter |
 //! | [`bpf`] | device programs of cgroup v2 |
 //! | [`signal`] | what a tiny init needs of signals |

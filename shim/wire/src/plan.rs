@@ -51,6 +51,12 @@ pub struct CreateOptions {
     /// The cgroup namespace is a new one.
     #[prost(bool, tag = "12")]
     pub new_cgroup_namespace: bool,
+    /// What is no terminal is the caller's own descriptors 0 to 2; `stdin` means nothing then.
+    #[prost(bool, tag = "70")]
+    pub inherit_stdio: bool,
+    /// So many descriptors from 3 on are the process' as well.
+    #[prost(uint32, tag = "71")]
+    pub preserve_fds: u32,
 }
 
 /// A namespace to join instead of creating one.
@@ -400,6 +406,12 @@ pub struct Process {
     pub apparmor: String,
     #[prost(string, tag = "15")]
     pub selinux: String,
+    /// It lives on when whoever made it ends.
+    #[prost(bool, tag = "70")]
+    pub detached: bool,
+    /// It keeps the session keyring of whoever made it.
+    #[prost(bool, tag = "71")]
+    pub keep_keyring: bool,
 }
 
 /// Who: numbers, or a name that is looked up in the rootfs' own files by the child, inside.
@@ -456,4 +468,10 @@ pub struct ExecOptions {
     pub width: u32,
     #[prost(uint32, tag = "4")]
     pub height: u32,
+    /// As [`CreateOptions::inherit_stdio`].
+    #[prost(bool, tag = "70")]
+    pub inherit_stdio: bool,
+    /// As [`CreateOptions::preserve_fds`].
+    #[prost(uint32, tag = "71")]
+    pub preserve_fds: u32,
 }

@@ -166,6 +166,7 @@ pub(crate) fn finish(process: Waiting) -> Outcome {
             drop(stdin);
             (read(stdout), read(stderr))
         }
+        ProcessIo::Inherited => (String::new(), String::new()),
     };
     Outcome { code: wait(&process.pidfd), stdout, stderr }
 }
