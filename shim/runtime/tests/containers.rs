@@ -258,7 +258,7 @@ fn a_refused_limit_leaves_nothing() {
     let mut sandbox = Sandbox::new();
     for resources in [
         Resources { memory: Some(1000), ..Resources::default() },
-        Resources { cpu_quota: Some(100_000_000), ..Resources::default() },
+        Resources { cpu_quota: Some(100), ..Resources::default() },
         Resources { cpuset_cpus: "0-999".to_owned(), ..Resources::default() },
     ] {
         sandbox.options.resources = Some(resources);
