@@ -10,7 +10,7 @@
 //! | module | lowers |
 //! |---|---|
 //! | `refuse` | nothing: names what bosun does not do, so that no field is silently ignored |
-//! | `namespaces` | `linux.namespaces`, `hostname`, `linux.sysctl` |
+//! | `namespaces` | `linux.namespaces`, `linux.timeOffsets`, `hostname`, `linux.sysctl` |
 //! | `mounts` | `mounts`, `linux.maskedPaths`, `linux.readonlyPaths`; fstab options to `MS_*` |
 //! | `devices` | `linux.devices` and `linux.resources.devices` |
 //! | `resources` | `linux.resources`, `linux.cgroupsPath` |
@@ -149,6 +149,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         process: Some(lowered),
         loopback: namespaces.loopback,
         new_cgroup_namespace: namespaces.new_cgroup_namespace,
+        time_offsets: namespaces.time_offsets,
     };
     Ok((create, plan))
 }

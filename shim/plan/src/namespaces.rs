@@ -1,9 +1,9 @@
-//! Namespaces, and what needs one of its own: the hostname and sysctls.
+//! Namespaces, and what needs one of its own: the hostname, clocks and sysctls.
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
-use shim_wire::plan::{Join, Sysctl};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset, Spec};
+use shim_wire::plan::{Join, Sysctl, TimeOffset};
 
 use crate::{Context, Error, mounts};
 
@@ -19,6 +19,7 @@ pub(crate) struct Namespaces {
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) sysctls: Vec<Sysctl>,
+    pub(crate) time_offsets: Vec<TimeOffset>,
 }
 
 pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error> {
@@ -32,7 +33,7 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
             return Err(Error::contradiction(at, "a second namespace of the same type"));
         }
         seen |= kind;
-        add(&mut lowered, namespace, &at, context.network_handed_over)?;
+        add(&mut lowered, namespace, index, context.network_handed_over)?;
     }
     if seen & LinuxNamespaceType::Mount as u64 == 0 {
         return Err(Error::contradiction(
@@ -53,20 +54,26 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
     if let Some(settings) = linux.sysctl() {
         lowered.sysctls = sysctls(settings, own)?;
     }
+    if let Some(offsets) = linux.time_offsets() {
+        let is_new = lowered.clone_flags & LinuxNamespaceType::Time as u64 != 0;
+        lowered.time_offsets = time_offsets(offsets, is_new)?;
+    }
     Ok(lowered)
 }
 
 fn add(
     lowered: &mut Namespaces,
     namespace: &LinuxNamespace,
-    at: &str,
+    index: usize,
     network_handed_over: bool,
 ) -> Result<(), Error> {
+    let at = format!("linux.namespaces[{index}]");
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
     let typ = namespace.typ();
     let kind = typ as u64;
     let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
     match typ {
-        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+        LinuxNamespaceType::User => {
             return Err(Error::value(format!("{at}.type"), typ.to_string()));
         }
         LinuxNamespaceType::Mount if path.is_some() => {
@@ -79,7 +86,7 @@ fn add(
                     "the network namespace is handed over as a descriptor as well",
                 ));
             }
-            lowered.join.push(Join { kind, path: String::new() });
+            lowered.join.push(Join { kind, path: String::new(), index });
             return Ok(());
         }
         LinuxNamespaceType::Mount
@@ -87,11 +94,12 @@ fn add(
         | LinuxNamespaceType::Cgroup
         | LinuxNamespaceType::Uts
         | LinuxNamespaceType::Ipc
+        | LinuxNamespaceType::Time
         | LinuxNamespaceType::Pid => {}
     }
     if let Some(path) = path {
         let path = mounts::host_path(path, None, &format!("{at}.path"))?;
-        lowered.join.push(Join { kind, path });
+        lowered.join.push(Join { kind, path, index });
     } else if typ == LinuxNamespaceType::Cgroup {
         lowered.new_cgroup_namespace = true;
     } else {
@@ -113,6 +121,35 @@ fn uts_name(name: Option<&str>, at: &str, own_uts: bool) -> Result<String, Error
         return Err(Error::malformed(at, name, "one line of at most 64 bytes"));
     }
     Ok(name.to_owned())
+}
+
+/// The clocks of time_namespaces(7), in the order of their names.
+fn time_offsets(
+    offsets: &HashMap<String, LinuxTimeOffset>,
+    is_new: bool,
+) -> Result<Vec<TimeOffset>, Error> {
+    const NANOSECONDS: u32 = 1_000_000_000;
+    if !offsets.is_empty() && !is_new {
+        return Err(Error::contradiction(
+            "linux.timeOffsets",
+            "clocks are set in a new time namespace only, and linux.namespaces has none",
+        ));
+    }
+    let mut lowered = Vec::with_capacity(offsets.len());
+    for (clock, offset) in offsets {
+        if !["monotonic", "boottime"].contains(&clock.as_str()) {
+            return Err(Error::malformed("linux.timeOffsets", clock, "monotonic or boottime"));
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= NANOSECONDS {
+            let at = format!("linux.timeOffsets.{clock}.nanosecs");
+            return Err(Error::malformed(at, nanoseconds.to_string(), "below 1000000000"));
+        }
+        let seconds = offset.secs().unwrap_or(0);
+        lowered.push(TimeOffset { clock: clock.clone(), seconds, nanoseconds });
+    }
+    lowered.sort_by(|left, right| left.clock.cmp(&right.clock));
+    Ok(lowered)
 }
 
 /// Sysctls of the kernel that belong to a namespace (namespaces(7)); all others are the host's.

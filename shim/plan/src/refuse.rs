@@ -80,7 +80,6 @@ fn linux(linux: &Linux) -> Result<(), Error> {
             (linux.intel_rdt().is_some(), "intelRdt"),
             (linux.memory_policy().is_some(), "memoryPolicy"),
             (linux.personality().is_some(), "personality"),
-            (linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty()), "timeOffsets"),
         ],
     )?;
     if let Some(propagation) = linux.rootfs_propagation()

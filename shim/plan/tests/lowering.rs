@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use shim_plan::{Context, ExecContext, Layers, Writable, exec};
 use shim_wire::plan::{
     BlockIo, CreateOptions, DeviceRule, HugepageLimit, Join, Log, LogFormat, NetworkPriority, Plan,
-    PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice, WeightDevice,
+    PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice, TimeOffset,
+    WeightDevice,
 };
 
 use specs::{lower, minimal, minimal_context, with};
@@ -126,7 +127,7 @@ fn what_the_shim_itself_needs_of_a_docker_spec() {
         CreateOptions {
             attempt: 2,
             clone_flags: NEWNS | NEWUTS | NEWPID | NEWIPC,
-            join: vec![Join { kind: NEWNET, path: String::new() }],
+            join: vec![Join { kind: NEWNET, path: String::new(), index: 4 }],
             cgroup: "bosun/default/web".into(),
             resources: Some(resources.clone()),
             terminal: true,
@@ -376,11 +377,27 @@ fn namespaces_are_made_joined_or_handed_over() {
     assert_eq!((create.clone_flags, plan.loopback), (NEWNS, false));
     let path = json!([{"type": "mount"}, {"type": "network", "path": "/proc/1/ns/net"}]);
     let (create, plan) = lowered(path.clone(), false).unwrap();
-    assert_eq!(create.join, [Join { kind: NEWNET, path: "/proc/1/ns/net".into() }]);
+    assert_eq!(create.join, [Join { kind: NEWNET, path: "/proc/1/ns/net".into(), index: 1 }]);
     assert!(!plan.loopback, "somebody else's");
     assert!(lowered(path, true).unwrap_err().starts_with("linux.namespaces[1].path: "));
     let host = json!([{"type": "mount"}]);
     assert!(lowered(host, true).unwrap_err().contains("this spec keeps the host's"));
+}
+
+#[test]
+fn clocks_of_a_new_time_namespace() {
+    let linux = json!({
+        "namespaces": [{"type": "mount"}, {"type": "time"}],
+        "timeOffsets": {"monotonic": {"secs": -3, "nanosecs": 5}, "boottime": {"secs": 7}}
+    });
+    let (create, plan) = lower(with(minimal(), "/linux", linux), &minimal_context()).unwrap();
+    assert_eq!(create.clone_flags, NEWNS | 0x80);
+    let offset = |clock: &str, seconds, nanoseconds| TimeOffset {
+        clock: clock.into(),
+        seconds,
+        nanoseconds,
+    };
+    assert_eq!(plan.time_offsets, [offset("boottime", 7, 0), offset("monotonic", -3, 5)]);
 }
 
 #[test]

@@ -20,11 +20,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             json!([{"containerID": 0, "hostID": 1, "size": 1}]),
             "linux.gidMappings: not supported",
         ),
-        (
-            "/linux/timeOffsets",
-            json!({"boottime": {"secs": 1}}),
-            "linux.timeOffsets: not supported",
-        ),
         ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
@@ -38,11 +33,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "user"}]),
             "linux.namespaces[1].type: \"user\" is not supported",
-        ),
-        (
-            "/linux/namespaces",
-            json!([{"type": "time"}]),
-            "linux.namespaces[0].type: \"time\" is not supported",
         ),
         (
             "/linux/namespaces",
@@ -138,6 +128,29 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "ipc", "path": "x"}]),
             "linux.namespaces[1].path: \"x\" is not an absolute path",
+        ),
+        (
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1}}),
+            "linux.timeOffsets: clocks are set in a new time namespace only",
+        ),
+        (
+            "/linux",
+            json!({"namespaces": [{"type": "mount"}, {"type": "time", "path": "/x"}],
+                   "timeOffsets": {"boottime": {"secs": 1}}}),
+            "linux.timeOffsets: clocks are set in a new time namespace only",
+        ),
+        (
+            "/linux",
+            json!({"namespaces": [{"type": "mount"}, {"type": "time"}],
+                   "timeOffsets": {"realtime": {"secs": 1}}}),
+            "linux.timeOffsets: \"realtime\" is not monotonic or boottime",
+        ),
+        (
+            "/linux",
+            json!({"namespaces": [{"type": "mount"}, {"type": "time"}],
+                   "timeOffsets": {"boottime": {"nanosecs": 1_000_000_000}}}),
+            "linux.timeOffsets.boottime.nanosecs: \"1000000000\" is not below",
         ),
         (
             "/linux/sysctl",

@@ -10,7 +10,7 @@ use prost::Message as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Uid;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::thread::ThreadNameSpaceType;
 use shim_cgroup::Cgroup;
 use shim_rootfs::Root;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
@@ -19,14 +19,14 @@ use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process};
 
 use crate::channel::{Channel, Message};
 use crate::command::c_string;
-use crate::create::{NEW_CGROUP, NEW_IPC, NEW_NET, NEW_UTS};
 use crate::error::At;
-use crate::process::ProcessIo;
+use crate::namespaces::{Joined, NEW_CGROUP, NEW_TIME, other_than_own};
+use crate::process::{ProcessIo, pid_of};
 use crate::procfs::Procfs;
 use crate::stdio::{ChildIo, Streams};
 use crate::tree::Tree;
 use crate::user::Identity;
-use crate::{Error, Rule, Step, command, credentials, dev, init, parameters, user};
+use crate::{Error, Rule, Step, command, credentials, dev, init, parameters, time, user};
 
 /// docker's, unless the plan says otherwise.
 const UMASK: u32 = 0o022;
@@ -44,8 +44,7 @@ pub(crate) struct Birth<'a> {
 impl Birth<'_> {
     /// Whether the container does not share a kind of namespace with the host.
     pub(crate) fn has_own(&self, kind: u64) -> bool {
-        self.options.clone_flags & kind != 0
-            || self.joined.namespaces.iter().any(|(joined, _)| *joined == kind)
+        self.options.clone_flags & kind != 0 || self.joined.has(kind)
     }
 
     /// Waits for the groups, joins them, and makes them the root of what the container sees.
@@ -53,18 +52,10 @@ impl Birth<'_> {
         wait_for(self.parent, |message| matches!(message, Message::CgroupReady))?;
         self.cgroup.join_self_v1()?;
         if new_namespace {
-            shim_sys::clone::unshare(NEW_CGROUP).at(Step::UnshareCgroup, "the container")?;
+            shim_sys::clone::unshare(NEW_CGROUP).at(Step::Unshare, "the cgroup namespace")?;
         }
         Ok(())
     }
-}
-
-/// Namespaces to join, by kind.
-#[derive(Debug, Default)]
-pub(crate) struct Joined {
-    pub(crate) namespaces: Vec<(u64, OwnedFd)>,
-    /// One of them is handed over by somebody else.
-    pub(crate) wants_network: bool,
 }
 
 /// Becomes the first process of a container.
@@ -107,8 +98,10 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
     rustix::process::umask(Mode::empty());
-    for (kind, namespace) in &birth.joined.namespaces {
-        join(*kind, namespace)?;
+    birth.joined.join()?;
+    if options.clone_flags & NEW_TIME != 0 {
+        time::unshare(&plan.time_offsets, &Procfs::private()?)?;
+        time::enter()?;
     }
     let image = process.init.then(init::image).transpose()?;
     fail::fail_point!("shim.create.before_mounts");
@@ -155,7 +148,8 @@ fn join_container(
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::CONTROL_GROUP;
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | other_than_own(pid_of(init)?)?;
     rustix::thread::move_into_thread_name_spaces(init, kinds)
         .at(Step::JoinNamespace, "the container")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -173,20 +167,6 @@ fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
         errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
     })?;
     Plan::decode(bytes.as_slice()).map_err(|_| Error::refused(path.display(), Rule::MalformedPlan))
-}
-
-fn join(kind: u64, namespace: &OwnedFd) -> Result<(), Error> {
-    let (kind, name) = match kind {
-        NEW_UTS => (LinkNameSpaceType::HostNameAndNISDomainName, "the UTS namespace"),
-        NEW_IPC => (LinkNameSpaceType::InterProcessCommunication, "the IPC namespace"),
-        NEW_NET => (LinkNameSpaceType::Network, "the network namespace"),
-        NEW_CGROUP => (LinkNameSpaceType::ControlGroup, "the cgroup namespace"),
-        other => {
-            return Err(Error::refused(format!("namespace {other:#x}"), Rule::NamespaceKind));
-        }
-    };
-    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .at(Step::JoinNamespace, name)
 }
 
 /// Waits for the parent's word; without a parent there is no use in going on.

@@ -5,25 +5,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::DumpableBehavior;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
 use shim_cgroup::{Cgroup, Layout};
 use shim_sys::clone::{Cloned, NAMESPACES, clone3};
 use shim_wire::files::RunDir;
 use shim_wire::plan::{CreateOptions, Resources};
 
 use crate::channel::{Channel, Message};
-use crate::child::{Birth, Joined};
+use crate::child::Birth;
 use crate::error::At;
+use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, NEW_USER, PidNamespace};
 use crate::process::{Unfinished, Waiting};
 use crate::{Error, Rule, Step, child, stdio};
-
-pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
-pub(crate) const NEW_CGROUP: u64 = 0x0200_0000;
-pub(crate) const NEW_UTS: u64 = 0x0400_0000;
-pub(crate) const NEW_IPC: u64 = 0x0800_0000;
-pub(crate) const NEW_USER: u64 = 0x1000_0000;
-pub(crate) const NEW_PID: u64 = 0x2000_0000;
-pub(crate) const NEW_NET: u64 = 0x4000_0000;
 
 /// How long the removal of a group waits for the process that was just killed in it.
 const UNDO: Duration = Duration::from_secs(2);
@@ -86,13 +78,7 @@ fn clone(
     layout: &Layout,
     cgroup: &Cgroup,
 ) -> Result<Waiting, Error> {
-    let (mut joined, pid_namespace) = open_namespaces(options)?;
-    if let (Some(network), true) = (network, joined.wants_network) {
-        let copy = rustix::io::fcntl_dupfd_cloexec(network, 3);
-        joined.namespaces.push((NEW_NET, copy.at(Step::OpenNamespace, "the network")?));
-    } else if joined.wants_network {
-        return Err(Error::refused("the plan", Rule::NetworkNotGiven));
-    }
+    let joined = Joined::open(options, network)?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
     let (pipes, child_io) = stdio::make(options.terminal, options.stdin, options.inherit_stdio)?;
     let none = Resources::default();
@@ -104,10 +90,11 @@ fn clone(
     let born_into = cgroup.create_unified()?;
     fail::fail_point!("shim.create.before_clone");
     hide_from_others()?;
-    // The cgroup namespace is the child's to unshare, once it is in its group.
-    let namespaces = options.clone_flags & !NEW_CGROUP;
+    // These are the child's to unshare: the cgroup namespace once it is in its group, the time
+    // namespace to set its clocks before it is entered.
+    let namespaces = options.clone_flags & !(NEW_CGROUP | NEW_TIME);
     let group = born_into.as_ref().map(AsFd::as_fd);
-    let pid_namespace = pid_namespace.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
+    let pid_namespace = joined.pid.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
     let (pid, pidfd) = match clone_into(namespaces, group, pid_namespace)? {
         Cloned::Child => {
             drop(ours);
@@ -130,59 +117,11 @@ fn clone(
     Ok(waiting)
 }
 
-/// Opens the namespaces to join; the pid namespace apart, because one is born into it.
-fn open_namespaces(options: &CreateOptions) -> Result<(Joined, Option<OwnedFd>), Error> {
-    let mut joined = Joined::default();
-    let mut pid_namespace = None;
-    for join in &options.join {
-        if ![NEW_UTS, NEW_IPC, NEW_NET, NEW_PID, NEW_CGROUP].contains(&join.kind) {
-            return Err(Error::refused(
-                format!("namespace {:#x} {:?}", join.kind, join.path),
-                Rule::NamespaceKind,
-            ));
-        }
-        if join.path.is_empty() && join.kind == NEW_NET {
-            joined.wants_network = true;
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let namespace = rustix::fs::open(&join.path, flags, Mode::empty())
-            .at(Step::OpenNamespace, &join.path)?;
-        match join.kind == NEW_PID {
-            true => pid_namespace = Some(namespace),
-            false => joined.namespaces.push((join.kind, namespace)),
-        }
-    }
-    Ok((joined, pid_namespace))
-}
-
 /// Makes this process, and what it clones, impossible to inspect or trace for others: a child that is
 /// visible inside a container has the caller's memory and descriptors (CVE-2016-9962).
 pub(crate) fn hide_from_others() -> Result<(), Error> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .at(Step::Clone, "the process")
-}
-
-/// A pid namespace to be born into.
-pub(crate) enum PidNamespace<'a> {
-    /// A namespace descriptor.
-    At(BorrowedFd<'a>),
-    /// That of the process that a pidfd means.
-    Of(BorrowedFd<'a>),
-}
-
-impl PidNamespace<'_> {
-    fn enter(&self) -> rustix::io::Result<()> {
-        match self {
-            Self::At(namespace) => {
-                move_into_link_name_space(*namespace, Some(LinkNameSpaceType::ProcessID))
-            }
-            Self::Of(process) => {
-                let kind = ThreadNameSpaceType::PROCESS_ID;
-                rustix::thread::move_into_thread_name_spaces(*process, kind)
-            }
-        }
-    }
 }
 
 /// Clones into new namespaces, a group and a pid namespace, and takes the caller's later children out

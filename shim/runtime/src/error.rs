@@ -57,6 +57,10 @@ impl Error {
             Self::MountSource { .. } => Kind::MountSource,
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
             Self::Refused { .. } => Kind::Refused,
+            // A path of the request that leads nowhere.
+            Self::System {
+                step: Step::OpenNamespace, errno: Errno::NOENT | Errno::NOTDIR, ..
+            } => Kind::Refused,
             Self::Cgroup(_) | Self::System { .. } | Self::Ended | Self::TimedOut => Kind::System,
         }
     }
@@ -126,7 +130,7 @@ texts! {
         JoinNamespace => "join the namespace of",
         Clone => "clone into the namespaces of",
         JoinCgroup => "join the control group",
-        UnshareCgroup => "unshare the cgroup namespace of",
+        Unshare => "make",
         ReadPlan => "read the plan",
         Propagation => "set the mount propagation of",
         Overlay => "assemble the overlay",
@@ -144,6 +148,7 @@ texts! {
         Pivot => "pivot into",
         Hostname => "set the host name",
         Loopback => "switch on the interface",
+        TimeOffset => "set the clocks",
         Sysctl => "set the kernel parameter",
         Stdio => "set up",
         Session => "make a session for",
@@ -169,6 +174,9 @@ texts! {
         UserNamespace => "user namespaces need id mappings, which a plan does not carry",
         MountNamespace => "a container needs a mount namespace of its own",
         NamespaceKind => "not a kind of namespace that can be joined",
+        NotANamespace => "not a namespace",
+        OtherNamespace => "a namespace of another kind",
+        NoTimeNamespaces => "the kernel has no time namespaces",
         NetworkNotGiven => "the plan joins a network namespace that was not handed over",
         MalformedPlan => "the plan is malformed",
         Symlink => "it is a symbolic link in the rootfs",

@@ -1,6 +1,6 @@
 //! The parent's side of a further process in a running container.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use shim_cgroup::{Cgroup, Layout};
@@ -8,9 +8,10 @@ use shim_sys::clone::Cloned;
 use shim_wire::plan::ExecOptions;
 
 use crate::channel::Channel;
-use crate::create::{PidNamespace, clone_into, hide_from_others};
+use crate::create::{clone_into, hide_from_others};
 use crate::error::At;
-use crate::process::{Unfinished, Waiting};
+use crate::namespaces::PidNamespace;
+use crate::process::{Unfinished, Waiting, pid_of};
 use crate::{Error, Rule, Step, child, stdio};
 
 /// The container to join.
@@ -59,15 +60,4 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let unfinished = Unfinished::new(pid, pidfd, ours);
     fail::fail_point!("shim.exec.after_clone");
     unfinished.finish(pipes)
-}
-
-/// The number of the process that a pidfd means, not to be kept (proc_pid_fdinfo(5)).
-fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-        .filter(|pid| *pid > 0)
-        .ok_or(Errno::SRCH)
-        .at(Step::JoinCgroup, path)
 }

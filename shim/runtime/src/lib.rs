@@ -26,6 +26,7 @@
 //! | [`create`](crate::create()), [`exec`](crate::exec()) | the parent's side |
 //! | `child` | the child's side, in order |
 //! | `channel` | the socket between them |
+//! | `namespaces`, `time` | namespaces of others, and clocks |
 //! | `tree` | the container's mounts as a whole |
 //! | `mounts`, `overlay`, `cgroupfs` | single mounts, detached until they are complete |
 //! | `setattr` | mount attributes, also on kernels that can't change what is detached |
@@ -55,12 +56,14 @@ mod exec;
 mod hide;
 pub mod init;
 mod mounts;
+mod namespaces;
 mod overlay;
 mod parameters;
 mod process;
 mod procfs;
 mod setattr;
 mod stdio;
+mod time;
 mod tree;
 mod user;
 

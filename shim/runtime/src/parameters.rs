@@ -3,8 +3,8 @@
 use shim_wire::plan::{Plan, Sysctl};
 
 use crate::child::Birth;
-use crate::create::{NEW_IPC, NEW_NET, NEW_UTS};
 use crate::error::At;
+use crate::namespaces::{NEW_IPC, NEW_NET, NEW_UTS};
 use crate::procfs::Procfs;
 use crate::{Error, Rule, Step};
 

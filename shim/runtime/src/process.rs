@@ -1,6 +1,6 @@
 //! A process that is complete but for its exec, and the parent's way of waiting for it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -159,6 +159,17 @@ impl Drop for Unfinished {
             end(pidfd);
         }
     }
+}
+
+/// The number of the process that a pidfd means, not to be kept (proc_pid_fdinfo(5)).
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .filter(|pid| *pid > 0)
+        .ok_or(Errno::SRCH)
+        .at(Step::OpenNamespace, path)
 }
 
 /// How long a killed child may take to go: one that hangs in a disk is left behind, to be reaped by

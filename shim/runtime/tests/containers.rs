@@ -43,6 +43,9 @@ fn main() -> ExitCode {
         kernels_that_can_not_change_detached_mounts,
         without_a_cgroup_namespace_only_its_own_groups_are_seen,
         network_is_handed_over,
+        namespaces_are_joined_by_path,
+        what_is_no_such_namespace_is_refused_by_its_path,
+        clocks_of_its_own,
         init_reaps_and_passes_signals_on,
         the_host_is_told_apart_by_names,
         kernel_parameters_of_its_own_namespaces,
@@ -480,7 +483,7 @@ fn network_is_handed_over() {
     let expected = std::fs::read_link(&path).unwrap();
     let mut sandbox = Sandbox::script("readlink /proc/self/ns/net");
     sandbox.options.clone_flags &= !0x4000_0000;
-    sandbox.options.join = vec![shim_wire::plan::Join { kind: 0x4000_0000, path: String::new() }];
+    sandbox.options.join = vec![shim_wire::plan::Join { kind: 0x4000_0000, ..Default::default() }];
     sandbox.plan.loopback = false;
     let mut created = sandbox.create_in(Some(network.as_fd())).unwrap();
     created.process.start().unwrap();
@@ -490,10 +493,90 @@ fn network_is_handed_over() {
     drop(sandbox);
     sandbox = Sandbox::script("readlink /proc/self/ns/net");
     sandbox.options.clone_flags &= !0x4000_0000;
-    sandbox.options.join = vec![shim_wire::plan::Join { kind: 0x4000_0000, path }];
+    sandbox.options.join = vec![shim_wire::plan::Join { kind: 0x4000_0000, path, index: 4 }];
     sandbox.plan.loopback = false;
     assert_eq!(sandbox.run().stdout.trim(), expected.to_str().unwrap());
     assert_eq!(finish(holder.process).code, 1);
+}
+
+/// All kinds but two: the mount namespace can't be joined, and a user namespace is another matter.
+fn namespaces_are_joined_by_path() {
+    let mut other = Sandbox::script("read wait");
+    other.options.stdin = true;
+    other.options.clone_flags |= 0x80;
+    let holder = other.start();
+    let kinds = [
+        ("uts", 0x400_0000),
+        ("ipc", 0x800_0000),
+        ("pid", 0x2000_0000),
+        ("net", 0x4000_0000),
+        ("cgroup", 0x200_0000),
+        ("time", 0x80),
+    ];
+    let path = |name: &str| format!("/proc/{}/ns/{name}", holder.process.pid);
+    for (name, kind) in kinds {
+        let mut sandbox = Sandbox::script(&format!("readlink /proc/self/ns/{name}"));
+        sandbox.options.clone_flags &= !kind;
+        sandbox.options.join = vec![shim_wire::plan::Join { kind, path: path(name), index: 2 }];
+        if name == "uts" {
+            sandbox.plan.hostname.clear();
+        }
+        if name == "cgroup" {
+            sandbox.options.new_cgroup_namespace = false;
+            sandbox.plan.new_cgroup_namespace = false;
+        }
+        let expected = std::fs::read_link(path(name)).unwrap();
+        let outcome = sandbox.run();
+        assert_eq!(outcome.stdout.trim(), expected.to_str().unwrap(), "{name}: {outcome:?}");
+    }
+    drop(holder);
+}
+
+fn what_is_no_such_namespace_is_refused_by_its_path() {
+    let fifo = Sandbox::new();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, fifo.path("fifo"), kind, mode, 0).unwrap();
+    for (path, why) in [
+        ("/etc/passwd", "not a namespace"),
+        (fifo.path("fifo").to_str().unwrap(), "not a namespace"),
+        ("/proc/self/ns/uts", "a namespace of another kind"),
+        ("/no/such/namespace", "No such file"),
+    ] {
+        let mut sandbox = Sandbox::new();
+        sandbox.options.clone_flags &= !0x4000_0000;
+        let path = path.to_owned();
+        sandbox.options.join = vec![shim_wire::plan::Join { kind: 0x4000_0000, path, index: 3 }];
+        let error = sandbox.error();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("linux.namespaces[3].path") && text.contains(why), "{text}");
+        assert!(!sandbox.cgroup().exists());
+    }
+}
+
+fn clocks_of_its_own() {
+    let offset = |clock: &str, seconds| shim_wire::plan::TimeOffset {
+        clock: clock.to_owned(),
+        seconds,
+        nanoseconds: 0,
+    };
+    let mut sandbox =
+        Sandbox::script("cat /proc/uptime /proc/self/timens_offsets; readlink /proc/self/ns/time");
+    sandbox.options.clone_flags |= 0x80;
+    sandbox.plan.time_offsets = vec![offset("boottime", 1_000_000), offset("monotonic", 7)];
+    let outcome = sandbox.run();
+    let uptime = |text: &str| -> f64 { text.split(['.', ' ']).next().unwrap().parse().unwrap() };
+    let host = uptime(&std::fs::read_to_string("/proc/uptime").unwrap());
+    let ahead = uptime(&outcome.stdout) - host;
+    assert!((999_990.0..1_000_010.0).contains(&ahead), "{outcome:?}");
+    assert!(outcome.stdout.contains("monotonic           7         0"), "{outcome:?}");
+    let own = std::fs::read_link("/proc/self/ns/time").unwrap();
+    assert!(!outcome.stdout.contains(own.to_str().unwrap()), "{outcome:?}");
+    sandbox.plan.time_offsets = vec![offset("boottime", -(1 << 40))];
+    let error = sandbox.error().to_string();
+    assert!(error.contains("set the clocks boottime -1099511627776 0"), "{error}");
+    assert_eq!(std::fs::read_link("/proc/self/ns/time").unwrap(), own);
 }
 
 /// With the host's own tree, because this test program is not static.

@@ -42,8 +42,10 @@ fn options(script: &str) -> ExecOptions {
 }
 
 fn joins_everything() {
-    let (sandbox, created) = running();
-    let kinds = ["mnt", "uts", "ipc", "pid", "net", "cgroup"];
+    let mut sandbox = Sandbox::script("echo up; sleep 1000");
+    sandbox.options.clone_flags |= 0x80;
+    let created = sandbox.start();
+    let kinds = ["mnt", "uts", "ipc", "pid", "net", "cgroup", "time"];
     let script = kinds.map(|kind| format!("readlink /proc/self/ns/{kind};")).concat();
     let outcome = finish(sandbox.exec(&created, &options(&script)).unwrap());
     assert_eq!(outcome.code, 0, "{outcome:?}");

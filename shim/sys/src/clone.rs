@@ -20,6 +20,7 @@ pub enum Cloned {
 
 /// The namespaces that [`clone3`] and [`unshare`] may create.
 pub const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWTIME
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUSER

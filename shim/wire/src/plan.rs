@@ -23,7 +23,8 @@ pub struct CreateOptions {
     #[prost(uint64, tag = "1")]
     pub attempt: u64,
     /// CLONE_NEW* flags of clone(2) for the namespaces to create. The cgroup namespace is unshared
-    /// by the child, after the move into its cgroup.
+    /// by the child, after the move into its cgroup, and the time namespace, whose clocks are set
+    /// before anything is in it.
     #[prost(uint64, tag = "2")]
     pub clone_flags: u64,
     #[prost(message, repeated, tag = "3")]
@@ -69,6 +70,9 @@ pub struct Join {
     /// start (see [`Bootstrap`]).
     #[prost(string, tag = "2")]
     pub path: String,
+    /// Its index in `linux.namespaces`, for errors.
+    #[prost(uint32, tag = "13")]
+    pub index: u32,
 }
 
 /// The one message that waits on the shim's standard output, a SOCK_SEQPACKET socket, when it
@@ -293,6 +297,22 @@ pub struct Plan {
     pub new_cgroup_namespace: bool,
     #[prost(string, tag = "11")]
     pub domainname: String,
+    /// Of the clocks of a new time namespace.
+    #[prost(message, repeated, tag = "13")]
+    pub time_offsets: Vec<TimeOffset>,
+}
+
+/// What a clock is ahead of the host's.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TimeOffset {
+    /// `monotonic` or `boottime`.
+    #[prost(string, tag = "1")]
+    pub clock: String,
+    #[prost(int64, tag = "2")]
+    pub seconds: i64,
+    /// Added to the seconds; below 1000000000.
+    #[prost(uint32, tag = "3")]
+    pub nanoseconds: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

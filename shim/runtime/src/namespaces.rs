@@ -1,0 +1,152 @@
+//! Namespaces that somebody else made: found by path, proven to be what they are said to be, joined.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
+use shim_wire::plan::{CreateOptions, Join};
+
+use crate::error::At;
+use crate::{Error, Rule, Step};
+
+pub(crate) const NEW_TIME: u64 = 0x0000_0080;
+pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
+pub(crate) const NEW_CGROUP: u64 = 0x0200_0000;
+pub(crate) const NEW_UTS: u64 = 0x0400_0000;
+pub(crate) const NEW_IPC: u64 = 0x0800_0000;
+pub(crate) const NEW_USER: u64 = 0x1000_0000;
+pub(crate) const NEW_PID: u64 = 0x2000_0000;
+pub(crate) const NEW_NET: u64 = 0x4000_0000;
+
+/// NSFS_MAGIC of statfs(2).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Kinds of namespaces that a container can share with others, as the kernel names them in
+/// `/proc/PID/ns`.
+const KINDS: [(u64, &str, LinkNameSpaceType); 7] = [
+    (NEW_UTS, "uts", LinkNameSpaceType::HostNameAndNISDomainName),
+    (NEW_IPC, "ipc", LinkNameSpaceType::InterProcessCommunication),
+    (NEW_NET, "net", LinkNameSpaceType::Network),
+    (NEW_CGROUP, "cgroup", LinkNameSpaceType::ControlGroup),
+    (NEW_TIME, "time", LinkNameSpaceType::Time),
+    (NEW_PID, "pid", LinkNameSpaceType::ProcessID),
+    (NEW_USER, "user", LinkNameSpaceType::User),
+];
+
+/// Namespaces to join.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// All but those below, by kind.
+    plain: Vec<(u64, OwnedFd)>,
+    /// One is born into it.
+    pub(crate) pid: Option<OwnedFd>,
+}
+
+impl Joined {
+    /// Opens those of a request. `network` is the one that a join without a path means.
+    pub(crate) fn open(
+        options: &CreateOptions,
+        network: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Error> {
+        let mut joined = Self::default();
+        for join in &options.join {
+            let namespace = match (network, join.path.is_empty() && join.kind == NEW_NET) {
+                (Some(network), true) => rustix::io::fcntl_dupfd_cloexec(network, 3)
+                    .at(Step::OpenNamespace, "the network")?,
+                (None, true) => return Err(Error::refused("the plan", Rule::NetworkNotGiven)),
+                (_, false) => open(join)?,
+            };
+            match join.kind {
+                NEW_PID => joined.pid = Some(namespace),
+                kind => joined.plain.push((kind, namespace)),
+            }
+        }
+        Ok(joined)
+    }
+
+    pub(crate) fn has(&self, kind: u64) -> bool {
+        self.plain.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Joins all but the pid namespace.
+    pub(crate) fn join(&self) -> Result<(), Error> {
+        self.plain.iter().try_for_each(|(kind, namespace)| {
+            let (_, name, typ) = known(*kind)
+                .ok_or_else(|| Error::refused(format!("{kind:#x}"), Rule::NamespaceKind))?;
+            move_into_link_name_space(namespace.as_fd(), Some(*typ))
+                .at(Step::JoinNamespace, format_args!("the kind {name}"))
+        })
+    }
+}
+
+fn known(kind: u64) -> Option<&'static (u64, &'static str, LinkNameSpaceType)> {
+    KINDS.iter().find(|(known, _, _)| *known == kind)
+}
+
+/// Opens a namespace by path: nothing else, and of no other kind.
+fn open(join: &Join) -> Result<OwnedFd, Error> {
+    let at = || format!("linux.namespaces[{}].path: {:?}", join.index, join.path);
+    let (_, wanted, _) =
+        known(join.kind).ok_or_else(|| Error::refused(at(), Rule::NamespaceKind))?;
+    // A FIFO or a device has no reader to wait for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let namespace =
+        rustix::fs::open(&join.path, flags, Mode::empty()).at(Step::OpenNamespace, at())?;
+    let found = rustix::fs::fstatfs(&namespace).at(Step::OpenNamespace, at())?;
+    if found.f_type as u64 != NSFS_MAGIC {
+        return Err(Error::refused(at(), Rule::NotANamespace));
+    }
+    // The link of a namespace's descriptor says `net:[4026531840]`, whatever path it was opened by.
+    let link = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    let name = rustix::fs::readlink(link, Vec::new()).at(Step::OpenNamespace, at())?;
+    match name.to_str().ok().and_then(|name| name.split_once(':')) {
+        Some((kind, _)) if kind == *wanted => Ok(namespace),
+        _ => Err(Error::refused(at(), Rule::OtherNamespace)),
+    }
+}
+
+/// A pid namespace to be born into.
+pub(crate) enum PidNamespace<'a> {
+    /// A namespace descriptor.
+    At(BorrowedFd<'a>),
+    /// That of the process that a pidfd means.
+    Of(BorrowedFd<'a>),
+}
+
+impl PidNamespace<'_> {
+    /// The later children of this process are born into it.
+    pub(crate) fn enter(&self) -> rustix::io::Result<()> {
+        match self {
+            Self::At(namespace) => {
+                move_into_link_name_space(*namespace, Some(LinkNameSpaceType::ProcessID))
+            }
+            Self::Of(process) => {
+                let kind = ThreadNameSpaceType::PROCESS_ID;
+                rustix::thread::move_into_thread_name_spaces(*process, kind)
+            }
+        }
+    }
+}
+
+/// Which of the namespaces that not every container has of its own another process has: these can't
+/// be joined by who is in them already, or not by every kernel.
+pub(crate) fn other_than_own(pid: i32) -> Result<ThreadNameSpaceType, Error> {
+    let mut kinds = ThreadNameSpaceType::empty();
+    for (name, kind) in [("user", ThreadNameSpaceType::USER), ("time", ThreadNameSpaceType::TIME)] {
+        let identity = |process: &str| {
+            let path = format!("/proc/{process}/ns/{name}");
+            match rustix::fs::stat(&path) {
+                Ok(found) => Ok(Some((found.st_dev, found.st_ino))),
+                // A kernel without such namespaces.
+                Err(Errno::NOENT) if process == "self" => Ok(None),
+                Err(errno) => Err(errno).at(Step::OpenNamespace, path),
+            }
+        };
+        let Some(own) = identity("self")? else { continue };
+        if identity(&pid.to_string())? != Some(own) {
+            kinds |= kind;
+        }
+    }
+    Ok(kinds)
+}
