@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Root`] | every path inside a rootfs: the one way in |
 //! | [`overlay`] | a rootfs assembled from layers, attached nowhere |
+//! | [`user`] | who a process shall be, by the rootfs' own files |
 //!
 //! The shim builds containers with it, the daemon and its client unpack, copy and look files up.
 //!
@@ -13,6 +14,7 @@
 mod error;
 pub mod overlay;
 mod root;
+pub mod user;
 
 pub use error::{Error, Rule, Step};
 pub use root::{Leaf, Root};

@@ -4,6 +4,8 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+pub use shim_rootfs::user::UserProblem;
+
 /// Why a process could not be made or started. Those of the child travel to the parent as they are.
 #[derive(Debug)]
 pub enum Error {
@@ -197,18 +199,6 @@ texts! {
         NulByte => "it holds a NUL byte",
         InitImage => "the init's own program has changed meanwhile",
         OldKernel => "the kernel can't assemble these layers without a place",
-    }
-}
-
-texts! {
-    /// Why a user can't be had.
-    UserProblem {
-        Malformed => "not a NAME|UID[:GROUP|GID]",
-        OutOfRange => "ids run from 0 to 2147483647",
-        NoSuchUser => "no such user in the container's /etc/passwd",
-        NoSuchGroup => "no such group in the container's /etc/group",
-        NotAFile => "the container's file of users or groups is not a regular file",
-        TooLarge => "the container's file of users or groups is larger than 8 MiB",
     }
 }
 
