@@ -42,9 +42,9 @@ pub(crate) struct Birth<'a> {
 }
 
 impl Birth<'_> {
-    /// Whether the container does not share a kind of namespace with the host.
-    pub(crate) fn has_own(&self, kind: u64) -> bool {
-        self.options.clone_flags & kind != 0 || self.joined.has(kind)
+    /// The kinds of namespaces that the container does not share with the host.
+    fn own_namespaces(&self) -> u64 {
+        self.options.clone_flags | self.joined.kinds()
     }
 
     /// Waits for the groups, joins them, and makes them the root of what the container sees.
@@ -80,7 +80,7 @@ pub(crate) fn joiner(
 
 /// Runs the child's side and tells the parent what went wrong. A panic must not unwind into the
 /// parent's code.
-fn report(parent: &Channel, child: impl FnOnce() -> Result<Infallible, Error>) -> ! {
+pub(crate) fn report(parent: &Channel, child: impl FnOnce() -> Result<Infallible, Error>) -> ! {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
     let error = match result {
         Ok(Err(error)) => error,
@@ -103,13 +103,13 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         time::unshare(&plan.time_offsets, &Procfs::private()?)?;
         time::enter()?;
     }
-    let image = process.init.then(init::image).transpose()?;
+    let image = (process.init || process.pause).then(init::image).transpose()?;
     fail::fail_point!("shim.create.before_mounts");
     let mut tree = Tree::build(birth, &plan)?;
     if plan.loopback {
         shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;
     }
-    parameters::set_names(birth, &plan)?;
+    parameters::set_names(birth.own_namespaces(), &plan.hostname, &plan.domainname)?;
     let terminal = open_terminal(&io, &tree.root, options.width, options.height, birth.parent)?;
     if let Some(slave) = &terminal
         && dev::is_own(&plan.mounts)
@@ -122,7 +122,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         Some(tree.procfs.take().map_or_else(Procfs::private, Ok)?)
     };
     if let Some(procfs) = &procfs {
-        parameters::set_sysctls(birth, &plan.sysctls, procfs)?;
+        parameters::set_sysctls(birth.own_namespaces(), &plan.sysctls, procfs)?;
     }
     tree.hide(&plan)?;
     tree.enter_groups(birth, &plan)?;
@@ -191,6 +191,13 @@ fn wait_for_start(parent: &Channel) -> Result<(), Error> {
     }
 }
 
+/// Does nothing any more, until the parent has no more use for this process.
+pub(crate) fn wait_for_the_end(parent: &Channel) -> Result<Infallible, Error> {
+    loop {
+        wait_for(parent, |_| true)?;
+    }
+}
+
 fn open_terminal(
     io: &ChildIo,
     root: &Root,
@@ -222,12 +229,9 @@ fn finish(
         Some(user) => user::resolve(root, user)?,
         None => user::resolve(root, &shim_wire::plan::User::default())?,
     };
-    let command =
-        process.args.first().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
-    let arguments = process.args.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?;
     let environment = environment(process, &identity)?;
     enter_cwd(root, &process.cwd)?;
-    let path = command::find(command, &process.env)?;
+    let (command, file, arguments) = program(process, image)?;
     let procfs = match procfs {
         None if credentials::needs_procfs(process) => Some(Procfs::private()?),
         other => other,
@@ -242,20 +246,44 @@ fn finish(
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK) & 0o777));
     fail::fail_point!("shim.start.before_credentials");
     credentials::assume(process, &identity, procfs.as_ref(), parent)?;
-    execute(command, path, arguments, &environment, image.as_ref())
+    execute(command, &file, &arguments, &environment)
+}
+
+/// What is executed.
+enum File {
+    At(CString),
+    /// bosun's own init.
+    Init(OwnedFd),
+}
+
+/// The program of a process, how it is called in errors, and its arguments.
+fn program(process: &Process, image: Option<OwnedFd>) -> Result<(&str, File, Vec<CString>), Error> {
+    let image = match image {
+        Some(image) if process.pause => {
+            return Ok((init::ARGV0, File::Init(image), init::pause_arguments()));
+        }
+        image => image,
+    };
+    let command =
+        process.args.first().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
+    let arguments = process.args.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?;
+    let path = command::find(command, &process.env)?;
+    Ok(match image {
+        Some(image) => (command, File::Init(image), init::arguments(path, arguments)),
+        None => (command, File::At(path), arguments),
+    })
 }
 
 fn execute(
     command: &str,
-    path: CString,
-    arguments: Vec<CString>,
+    file: &File,
+    arguments: &[CString],
     environment: &[CString],
-    image: Option<&OwnedFd>,
 ) -> Result<Infallible, Error> {
     let command = command.to_owned();
-    let errno = match image {
-        Some(image) => fexecve(image.as_fd(), &init::arguments(path, arguments), environment),
-        None => execve(&path, &arguments, environment),
+    let errno = match file {
+        File::Init(image) => fexecve(image.as_fd(), arguments, environment),
+        File::At(path) => execve(path, arguments, environment),
     };
     Err(match errno {
         // Its interpreter is missing.

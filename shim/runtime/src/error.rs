@@ -199,6 +199,7 @@ texts! {
         NulByte => "it holds a NUL byte",
         InitImage => "the init's own program has changed meanwhile",
         OldKernel => "the kernel can't assemble these layers without a place",
+        SandboxNamespace => "not a kind of namespace that lives without a process",
     }
 }
 

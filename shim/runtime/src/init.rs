@@ -1,5 +1,6 @@
 //! The tiny init of `--init`: pid 1 of a container, which reaps what others leave behind, passes
-//! signals on, and ends as its one child ends.
+//! signals on, and ends as its one child ends. Without a command it is the first process of a pod that
+//! shares a pid namespace, and only reaps.
 //!
 //! It is the caller's own program, run again inside. So that nothing inside can ever write to that
 //! program's file through `/proc/1/exe` (CVE-2019-5736), it is executed from a read-only mount of
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use shim_sys::exec::{execve, exit_now};
 use shim_sys::signal::{self, Blocked};
 
@@ -31,6 +32,11 @@ const NOT_EXECUTABLE: i32 = 126;
 pub(crate) fn arguments(path: CString, arguments: Vec<CString>) -> Vec<CString> {
     let name = CString::new(ARGV0).unwrap_or_default();
     [name, path].into_iter().chain(arguments).collect()
+}
+
+/// Without a command there is nothing to do but to reap.
+pub(crate) fn pause_arguments() -> Vec<CString> {
+    vec![CString::new(ARGV0).unwrap_or_default()]
 }
 
 /// This program, to be executed inside without being writable there. Called outside, before the
@@ -79,18 +85,31 @@ fn sealed_copy(own: &str) -> Result<OwnedFd, Errno> {
     Ok(copy)
 }
 
-/// Is the init: runs the command in its own arguments and ends with its status.
+/// Is the init: runs the command in its own arguments and ends with its status. Without a command it
+/// is the first process of a pod.
 pub fn main() -> ! {
     let mut arguments = std::env::args_os()
         .skip(1)
         .map(|argument| CString::new(argument.into_vec()).unwrap_or_default());
-    let Some(path) = arguments.next() else { exit_now(NOT_FOUND) };
+    let Some(path) = arguments.next() else { pause() };
     let arguments: Vec<CString> = arguments.collect();
     let signals = Blocked::all();
     match signal::fork() {
         Ok(None) => run(&path, &arguments),
         Ok(Some(child)) => supervise(&signals, child),
         Err(_) => exit_now(NOT_EXECUTABLE),
+    }
+}
+
+/// Reaps what the containers of a pod leave behind, until it is told to end.
+fn pause() -> ! {
+    let signals = Blocked::all();
+    loop {
+        match signals.wait().map(Signal::from_named_raw) {
+            Ok(Some(Signal::CHILD)) => drop(reap(0)),
+            Ok(Some(Signal::TERM | Signal::INT | Signal::QUIT)) => exit_now(0),
+            Ok(_) | Err(_) => {}
+        }
     }
 }
 
@@ -121,7 +140,7 @@ fn run(path: &CString, arguments: &[CString]) -> ! {
 
 /// The parent: passes every signal on and reaps whatever ends, until the child does.
 fn supervise(signals: &Blocked, child: i32) -> ! {
-    let sigchld = rustix::process::Signal::CHILD.as_raw();
+    let sigchld = Signal::CHILD.as_raw();
     loop {
         match signals.wait() {
             Ok(signal) if signal == sigchld => {

@@ -36,7 +36,8 @@
 //! | `procfs` | procfs that a container can't redirect |
 //! | `user`, `command` | who runs what, by the rootfs' own files |
 //! | `credentials` | the last steps before exec |
-//! | [`init`] | the tiny init of `--init` |
+//! | [`init`] | the tiny init of `--init`, and the one process of a pod with a pid namespace |
+//! | [`sandbox`](crate::sandbox()) | a pod's namespaces, without a process |
 //!
 //! The parent touches little memory and never reads the plan; the child allocates freely, for its
 //! memory goes with its exec. No mount ever appears in the mount table of the caller.
@@ -61,6 +62,7 @@ mod overlay;
 mod parameters;
 mod process;
 mod procfs;
+mod sandbox;
 mod setattr;
 mod stdio;
 mod time;
@@ -70,4 +72,6 @@ mod user;
 pub use create::{Created, create};
 pub use error::{Error, Kind, Rule, Step, UserProblem};
 pub use exec::{ExecTarget, exec};
+pub use namespaces::{Held, namespaces_of};
 pub use process::{ProcessIo, Waiting, start_at};
+pub use sandbox::sandbox;

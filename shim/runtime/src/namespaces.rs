@@ -65,8 +65,9 @@ impl Joined {
         Ok(joined)
     }
 
-    pub(crate) fn has(&self, kind: u64) -> bool {
-        self.plain.iter().any(|(joined, _)| *joined == kind)
+    /// What there is of them, but for the pid namespace.
+    pub(crate) fn kinds(&self) -> u64 {
+        self.plain.iter().fold(0, |kinds, (kind, _)| kinds | kind)
     }
 
     /// Joins all but the pid namespace.
@@ -104,6 +105,30 @@ fn open(join: &Join) -> Result<OwnedFd, Error> {
         Some((kind, _)) if kind == *wanted => Ok(namespace),
         _ => Err(Error::refused(at(), Rule::OtherNamespace)),
     }
+}
+
+/// A namespace that lives as long as this does.
+#[derive(Debug)]
+pub struct Held {
+    /// The CLONE_NEW* flag that names its kind.
+    pub kind: u64,
+    pub namespace: OwnedFd,
+}
+
+/// Opens namespaces of a process, which must be a child that was not waited for.
+///
+/// # Errors
+/// Names the one that can't be opened.
+pub fn namespaces_of(pid: i32, kinds: u64) -> Result<Vec<Held>, Error> {
+    let wanted = KINDS.iter().filter(|(kind, _, _)| kinds & kind != 0);
+    wanted
+        .map(|(kind, name, _)| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let namespace = rustix::fs::open(&path, flags, Mode::empty());
+            Ok(Held { kind: *kind, namespace: namespace.at(Step::OpenNamespace, path)? })
+        })
+        .collect()
 }
 
 /// A pid namespace to be born into.

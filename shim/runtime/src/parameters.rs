@@ -1,8 +1,7 @@
 //! Host name and kernel parameters: of the container's own namespaces, never of the host's.
 
-use shim_wire::plan::{Plan, Sysctl};
+use shim_wire::plan::Sysctl;
 
-use crate::child::Birth;
 use crate::error::At;
 use crate::namespaces::{NEW_IPC, NEW_NET, NEW_UTS};
 use crate::procfs::Procfs;
@@ -21,28 +20,24 @@ const IPC: [&str; 9] = [
     "kernel/shmmni",
 ];
 
-/// Sets the host and domain names.
-pub(crate) fn set_names(birth: &Birth<'_>, plan: &Plan) -> Result<(), Error> {
+/// Sets the host and domain names; `own` are the kinds of namespaces that are not the host's.
+pub(crate) fn set_names(own: u64, hostname: &str, domainname: &str) -> Result<(), Error> {
     let set = |name: &str, set: fn(&[u8]) -> rustix::io::Result<()>| {
         if name.is_empty() {
             return Ok(());
         }
-        if !birth.has_own(NEW_UTS) {
+        if own & NEW_UTS == 0 {
             return Err(Error::refused(format!("host name {name:?}"), Rule::HostnameNamespace));
         }
         set(name.as_bytes()).at(Step::Hostname, format_args!("{name:?}"))
     };
-    set(&plan.hostname, rustix::system::sethostname)?;
-    set(&plan.domainname, rustix::system::setdomainname)
+    set(hostname, rustix::system::sethostname)?;
+    set(domainname, rustix::system::setdomainname)
 }
 
-/// Sets the plan's kernel parameters, all checked before the first is set.
-pub(crate) fn set_sysctls(
-    birth: &Birth<'_>,
-    sysctls: &[Sysctl],
-    procfs: &Procfs,
-) -> Result<(), Error> {
-    let [net, ipc, uts] = [NEW_NET, NEW_IPC, NEW_UTS].map(|kind| birth.has_own(kind));
+/// Sets kernel parameters, all checked before the first is set.
+pub(crate) fn set_sysctls(own: u64, sysctls: &[Sysctl], procfs: &Procfs) -> Result<(), Error> {
+    let [net, ipc, uts] = [NEW_NET, NEW_IPC, NEW_UTS].map(|kind| own & kind != 0);
     sysctls.iter().try_for_each(|sysctl| check(sysctl, net, ipc, uts))?;
     sysctls.iter().try_for_each(|sysctl| {
         procfs

@@ -127,6 +127,18 @@ impl Unfinished {
         }
     }
 
+    /// Waits until a child is complete that has no streams.
+    pub(crate) fn ready(&self) -> Result<(), Error> {
+        match self.gate.as_ref().map(receive).transpose()?.flatten() {
+            Some(Message::Ready) => Ok(()),
+            Some(Message::Failed(error)) => Err(error),
+            Some(
+                Message::CgroupReady | Message::Start | Message::Terminal(_) | Message::HandOver(_),
+            )
+            | None => Err(Error::Ended),
+        }
+    }
+
     /// Waits until the child is complete; a pty's master may come on the way.
     pub(crate) fn finish(mut self, pipes: Option<ProcessIo>) -> Result<Waiting, Error> {
         let mut io = pipes;

@@ -58,6 +58,21 @@ pub struct CreateOptions {
     /// So many descriptors from 3 on are the process' as well.
     #[prost(uint32, tag = "71")]
     pub preserve_fds: u32,
+    /// Makes a pod's sandbox: namespaces that its containers share, held by the shim. No process
+    /// runs in it, no control group is made, and the plan is not read.
+    #[prost(message, optional, tag = "100")]
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What is set in the namespaces of a pod.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Sandbox {
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    #[prost(string, tag = "2")]
+    pub domainname: String,
+    #[prost(message, repeated, tag = "3")]
+    pub sysctls: Vec<Sysctl>,
 }
 
 /// A namespace to join instead of creating one.
@@ -432,6 +447,10 @@ pub struct Process {
     /// It keeps the session keyring of whoever made it.
     #[prost(bool, tag = "71")]
     pub keep_keyring: bool,
+    /// Instead of a program: bosun's own init without a command, which reaps what others leave and
+    /// ends at a signal. The first process of a pod that shares a pid namespace.
+    #[prost(bool, tag = "100")]
+    pub pause: bool,
 }
 
 /// Who: numbers, or a name that is looked up in the rootfs' own files by the child, inside.
