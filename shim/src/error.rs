@@ -178,6 +178,7 @@ fn runtime_code(kind: Kind) -> Code {
         Kind::BadUser | Kind::BadCwd | Kind::MountSource | Kind::LimitRefused | Kind::Refused => {
             Code::InvalidArgument
         }
+        Kind::Hook => Code::FailedPrecondition,
         Kind::System => Code::Internal,
     }
 }

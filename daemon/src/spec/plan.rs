@@ -26,7 +26,6 @@ pub fn plan_context(options: &ContainerOptions, place: PlanPlace<'_>) -> Context
         attempt: place.attempt,
         log: Some(log(&options.log, place.log)),
         layers: place.layers,
-        bundle: None,
         cgroup: place.cgroup.to_owned(),
         network_handed_over: match options.network {
             NetworkMode::Bridge | NetworkMode::Container(_) => true,
@@ -40,6 +39,8 @@ pub fn plan_context(options: &ContainerOptions, place: PlanPlace<'_>) -> Context
         height: options.window.height.into(),
         user: options.user.clone(),
         init: options.init,
+        // No bundle, and so no hooks: they are none of the daemon's.
+        ..Context::default()
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `devices` | `linux.devices` and `linux.resources.devices` |
 //! | `resources` | `linux.resources`, `linux.cgroupsPath` |
 //! | `process` | `process`: credentials, limits, terminal |
+//! | `hooks` | `hooks`, and the state they are told |
 //! | [`capability`] | names of capabilities to bit sets |
 //! | [`seccomp`] | `linux.seccomp` to BPF, each profile once per process |
 //! | [`profile`] | the default seccomp profile |
@@ -29,6 +30,7 @@
 pub mod capability;
 mod devices;
 mod error;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
@@ -40,6 +42,7 @@ pub mod seccomp;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{self as oci, Spec};
+use shim_wire::hooks::{HookKind, Hooks};
 use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Resources, Rootfs};
 
 pub use error::Error;
@@ -52,12 +55,15 @@ pub const COVERS_ANNOTATION: &str = "io.bosun.covers";
 /// What the spec can't say.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
+    /// The container's, as hooks are told it.
+    pub id: String,
     /// Which run of the container this is, counted from 1.
     pub attempt: u64,
     /// Absent: output is not logged.
     pub log: Option<Log>,
     pub layers: Layers,
-    /// Where relative paths of the spec begin (the bundle); without it they are refused.
+    /// Where relative paths of the spec begin (the bundle); without it they are refused, and hooks,
+    /// which are told it.
     pub bundle: Option<PathBuf>,
     /// Used when the spec has no `linux.cgroupsPath`.
     pub cgroup: String,
@@ -120,6 +126,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     let namespaces = namespaces::lower(spec, context)?;
     let (width, height) = process::window(process, context.width, context.height)?;
     let linux = spec.linux().as_ref().ok_or_else(|| Error::missing("linux"))?;
+    let hooks = hooks::lower(spec, context)?.map_or(0, |hooks| hooks.kinds());
     let create = CreateOptions {
         attempt: context.attempt,
         clone_flags: namespaces.clone_flags,
@@ -133,6 +140,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         width,
         height,
         new_cgroup_namespace: namespaces.new_cgroup_namespace,
+        hooks,
         ..CreateOptions::default()
     };
     let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
@@ -140,7 +148,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     let plan = Plan {
         hostname: namespaces.hostname,
         domainname: namespaces.domainname,
-        rootfs: Some(rootfs(spec, context)?),
+        rootfs: Some(Rootfs { shown_at: shown_at(spec, context, hooks), ..rootfs(spec, context)? }),
         mounts: mounts::lower(spec, context.bundle.as_deref())?,
         masked_paths: mounts::paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
         readonly_paths: mounts::paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
@@ -179,6 +187,26 @@ pub fn resources(spec: &oci::LinuxResources) -> Result<Resources, Error> {
     Ok(resources::lower(Some(spec))?.unwrap_or_default())
 }
 
+/// The container's hooks with what they are told, for the file
+/// [`hooks`](shim_wire::files::RunDir::hooks) of the run directory; absent when there are none.
+///
+/// # Errors
+/// As [`plan`], which names the kinds of them in its answer.
+pub fn hooks(spec: &Spec, context: &Context) -> Result<Option<Hooks>, Error> {
+    hooks::lower(spec, context)
+}
+
+/// Where hooks look for the rootfs, when some run before it is the root.
+fn shown_at(spec: &Spec, context: &Context, hooks: u32) -> String {
+    let before = [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer];
+    if before.iter().all(|kind| hooks & kind.bit() == 0) {
+        return String::new();
+    }
+    let path = spec.root().as_ref().map(oci::Root::path);
+    let path = path.and_then(|path| mounts::host_path(path, context.bundle.as_deref(), "").ok());
+    path.unwrap_or_default()
+}
+
 fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
     let root = spec.root().as_ref().ok_or_else(|| Error::missing("root"))?;
     let readonly = root.readonly().unwrap_or(false);
@@ -198,6 +226,7 @@ fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
             volatile: writable.volatile,
             directory: String::new(),
             readonly,
+            ..Rootfs::default()
         }),
     }
 }

@@ -152,7 +152,7 @@ fn rlimits(limits: &[oci::PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
     Ok(lowered)
 }
 
-fn no_nul(words: &[String], at: &str) -> Result<(), Error> {
+pub(crate) fn no_nul(words: &[String], at: &str) -> Result<(), Error> {
     match words.iter().position(|word| word.contains('\0')) {
         Some(index) => {
             Err(Error::malformed(format!("{at}[{index}]"), &words[index], "text without NUL bytes"))

@@ -3,7 +3,7 @@
 //!
 //! An empty object or list asks for nothing and passes; docker writes many of them.
 
-use oci_spec::runtime::{Hooks, Linux, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 use crate::Error;
 
@@ -22,9 +22,6 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
             (spec.zos().is_some(), "zos"),
         ],
     )?;
-    if let Some(list) = spec.hooks() {
-        hooks(list)?;
-    }
     if let Some(first) = spec.process() {
         process(first)?;
     }
@@ -50,21 +47,6 @@ pub(crate) fn process(process: &Process) -> Result<(), Error> {
             (process.io_priority().is_some(), "ioPriority"),
             (process.scheduler().is_some(), "scheduler"),
             (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
-        ],
-    )
-}
-
-fn hooks(hooks: &Hooks) -> Result<(), Error> {
-    let prestart = hooks.prestart();
-    refuse(
-        "hooks.",
-        &[
-            (some(prestart), "prestart"),
-            (some(hooks.create_runtime()), "createRuntime"),
-            (some(hooks.create_container()), "createContainer"),
-            (some(hooks.start_container()), "startContainer"),
-            (some(hooks.poststart()), "poststart"),
-            (some(hooks.poststop()), "poststop"),
         ],
     )
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use shim_plan::{Context, ExecContext, Layers, Writable, exec};
+use shim_wire::hooks::{Hook, HookKind, State};
 use shim_wire::plan::{
     BlockIo, CreateOptions, DeviceRule, HugepageLimit, Join, Log, LogFormat, NetworkPriority, Plan,
     PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice, TimeOffset,
@@ -274,6 +275,7 @@ fn what_the_child_needs_of_a_docker_spec() {
             volatile: true,
             directory: String::new(),
             readonly: true,
+            ..Rootfs::default()
         }
     );
     let mount = |destination: &str, kind: &str, source: &str, flags, data: &str| PlanMount {
@@ -433,4 +435,64 @@ fn an_exec_is_lowered_like_the_first_process() {
     refused.set_args(None);
     let said = exec(&refused, None, &context).unwrap_err().to_string();
     assert_eq!(said, "process.args: missing");
+}
+
+#[test]
+fn hooks_keep_their_order_and_are_told_the_state() {
+    let spec = with(
+        with(minimal(), "/annotations", json!({"a": "b"})),
+        "/hooks",
+        json!({
+            "poststop": [{"path": "/z"}],
+            "createRuntime": [
+                {"path": "/a", "args": ["a", "-x"], "env": ["K=v"], "timeout": 5},
+                {"path": "/b"},
+            ],
+            "poststart": [],
+        }),
+    );
+    let context = Context { id: "web".into(), ..minimal_context() };
+    let (create, plan) = lower(spec.clone(), &context).unwrap();
+    let kinds = HookKind::CreateRuntime.bit() | HookKind::Poststop.bit();
+    assert_eq!(create.hooks, kinds);
+    assert_eq!(plan.rootfs.unwrap().shown_at, "/bundle/rootfs");
+    let spec: Spec = serde_json::from_value(spec).unwrap();
+    let hooks = shim_plan::hooks(&spec, &context).unwrap().unwrap();
+    assert_eq!(hooks.kinds(), kinds);
+    let hook = |kind: HookKind, path: &str| Hook {
+        kind: kind.into(),
+        path: path.into(),
+        ..Hook::default()
+    };
+    assert_eq!(
+        hooks.hooks,
+        [
+            Hook {
+                args: vec!["a".into(), "-x".into()],
+                env: vec!["K=v".into()],
+                timeout: 5,
+                ..hook(HookKind::CreateRuntime, "/a")
+            },
+            hook(HookKind::CreateRuntime, "/b"),
+            hook(HookKind::Poststop, "/z"),
+        ]
+    );
+    let expected = State {
+        oci_version: "1.0.2".into(),
+        id: "web".into(),
+        bundle: "/bundle".into(),
+        annotations: [("a".into(), "b".into())].into(),
+    };
+    assert_eq!(hooks.state, Some(expected));
+}
+
+#[test]
+fn without_hooks_there_is_nothing_to_write_and_nowhere_to_show_the_rootfs() {
+    for hooks in [json!({}), json!({"prestart": []})] {
+        let spec = with(minimal(), "/hooks", hooks);
+        let (create, plan) = lower(spec.clone(), &minimal_context()).unwrap();
+        assert_eq!((create.hooks, plan.rootfs.unwrap().shown_at), (0, String::new()));
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        assert_eq!(shim_plan::hooks(&spec, &minimal_context()).unwrap(), None);
+    }
 }

@@ -59,8 +59,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             json!({"initial": "0"}),
             "process.execCPUAffinity: not supported",
         ),
-        ("/hooks", json!({"prestart": [{"path": "/x"}]}), "hooks.prestart: not supported"),
-        ("/hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop: not supported"),
         (
             "/mounts",
             json!([{"destination": "/a", "type": "bind", "source": "/a",
@@ -343,4 +341,36 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         let said = lower(with(minimal(), path, value), &minimal_context()).unwrap_err();
         assert!(said.starts_with(message), "{said}\nis not {message}");
     }
+}
+
+#[test]
+fn hooks_that_can_t_run_are_refused_before_anything_is_made() {
+    let table = [
+        (
+            json!({"prestart": [{"path": "x"}]}),
+            "hooks.prestart[0].path: \"x\" is not an absolute path",
+        ),
+        (
+            json!({"poststop": [{"path": "/x"}, {"path": "/x", "timeout": 0}]}),
+            "hooks.poststop[1].timeout: \"0\" is not a number of seconds above 0",
+        ),
+        (
+            json!({"createContainer": [{"path": "/x", "timeout": -3}]}),
+            "hooks.createContainer[0].timeout: \"-3\" is not",
+        ),
+        (
+            json!({"startContainer": [{"path": "/x", "args": ["\0"]}]}),
+            "hooks.startContainer[0].args[0]:",
+        ),
+        (json!({"poststart": [{"path": "/x", "env": ["A=\0"]}]}), "hooks.poststart[0].env[0]:"),
+    ];
+    for (hooks, message) in table {
+        let said = lower(with(minimal(), "/hooks", hooks), &minimal_context()).unwrap_err();
+        assert!(said.starts_with(message), "{said}\nis not {message}");
+    }
+    let spec = with(minimal(), "/root/path", json!("/rootfs"));
+    let spec = with(spec, "/hooks", json!({"prestart": [{"path": "/x"}]}));
+    let context = shim_plan::Context { bundle: None, ..minimal_context() };
+    let said = lower(spec, &context).unwrap_err();
+    assert_eq!(said, "hooks: is told the path of the bundle, and this container has none");
 }

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,12 @@ pub(crate) enum Message {
     HandOver(OwnedFd),
     /// To the parent: the pty's master.
     Terminal(OwnedFd),
+    /// To the parent: all is mounted, and the old root is still the root.
+    Assembled,
+    /// To the child: the hooks of that moment have run.
+    HooksDone,
+    /// To the parent: it may take this long until the next message.
+    Working { seconds: u64 },
     /// To the parent: all is found and made, but for the last steps.
     Ready,
     /// To the parent: this is why there will be no program.
@@ -41,6 +47,9 @@ const CGROUP_READY: u8 = b'c';
 const START: u8 = b's';
 const HAND_OVER: u8 = b'h';
 const TERMINAL: u8 = b't';
+const ASSEMBLED: u8 = b'a';
+const HOOKS_DONE: u8 = b'd';
+const WORKING: u8 = b'w';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 
@@ -82,9 +91,16 @@ impl Channel {
         let mut control = SendAncillaryBuffer::new(&mut control_room);
         let descriptors;
         let text;
+        let number;
         let (kind, body): (u8, &[u8]) = match message {
             Message::CgroupReady => (CGROUP_READY, &[]),
             Message::Start => (START, &[]),
+            Message::Assembled => (ASSEMBLED, &[]),
+            Message::HooksDone => (HOOKS_DONE, &[]),
+            Message::Working { seconds } => {
+                number = seconds.to_ne_bytes();
+                (WORKING, &number)
+            }
             Message::Ready => (READY, &[]),
             Message::Terminal(descriptor) | Message::HandOver(descriptor) => {
                 descriptors = [descriptor.as_fd()];
@@ -124,6 +140,12 @@ impl Channel {
         match (*kind, descriptor) {
             (CGROUP_READY, None) => Ok(Some(Message::CgroupReady)),
             (START, None) => Ok(Some(Message::Start)),
+            (ASSEMBLED, None) => Ok(Some(Message::Assembled)),
+            (HOOKS_DONE, None) => Ok(Some(Message::HooksDone)),
+            (WORKING, None) => {
+                let seconds = body.try_into().map_err(|_| Errno::BADMSG)?;
+                Ok(Some(Message::Working { seconds: u64::from_ne_bytes(seconds) }))
+            }
             (READY, None) => Ok(Some(Message::Ready)),
             (TERMINAL, Some(master)) => Ok(Some(Message::Terminal(master))),
             (HAND_OVER, Some(listener)) => Ok(Some(Message::HandOver(listener))),
@@ -155,6 +177,12 @@ impl Channel {
     }
 }
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Self { first: socket, next: OnceCell::new() }
@@ -167,7 +195,7 @@ fn speaks(socket: &OwnedFd) -> bool {
     heard.is_ok_and(|(count, _)| count > 0)
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: duration.subsec_nanos().into(),

@@ -15,6 +15,7 @@ use shim_cgroup::Cgroup;
 use shim_rootfs::Root;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
 use shim_wire::files::RunDir;
+use shim_wire::hooks::{HookKind, Hooks};
 use shim_wire::plan::{CreateOptions, ExecOptions, Plan, Process};
 
 use crate::channel::{Channel, Message};
@@ -23,13 +24,20 @@ use crate::error::At;
 use crate::namespaces::{Joined, NEW_CGROUP, NEW_TIME, other_than_own};
 use crate::process::{ProcessIo, pid_of};
 use crate::procfs::Procfs;
+use crate::state::Status;
 use crate::stdio::{ChildIo, Streams};
 use crate::tree::Tree;
 use crate::user::Identity;
-use crate::{Error, Rule, Step, command, credentials, dev, init, parameters, time, user};
+use crate::{Error, Rule, Step, command, credentials, dev, hooks, init, parameters, time, user};
 
 /// docker's, unless the plan says otherwise.
 const UMASK: u32 = 0o022;
+
+/// The hooks that run while the old root is still the root.
+const BEFORE_PIVOT: u32 =
+    HookKind::Prestart.bit() | HookKind::CreateRuntime.bit() | HookKind::CreateContainer.bit();
+/// Those that the child of a container has to do with.
+const OWN_HOOKS: u32 = BEFORE_PIVOT | HookKind::StartContainer.bit();
 
 /// What the parent hands to the child of a new container, by the copy of its memory.
 #[derive(Debug)]
@@ -128,9 +136,15 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     tree.enter_groups(birth, &plan)?;
     tree.make_cwd(&process.cwd)?;
     fail::fail_point!("shim.create.before_pivot");
+    let hooks = (options.hooks & OWN_HOOKS != 0).then(|| hooks::read(birth.run_dir)).transpose()?;
+    if let Some(hooks) = hooks.as_ref().filter(|_| options.hooks & BEFORE_PIVOT != 0) {
+        hooks::before_pivot(hooks, birth.parent)?;
+    }
     tree.enter(&plan)?;
     let streams = Streams::new(&tree.root, io, terminal)?;
-    finish(process, &tree.root, streams, procfs, image, birth.parent, options.preserve_fds)
+    let hooks = hooks.filter(|_| options.hooks & HookKind::StartContainer.bit() != 0);
+    let brought = Brought { procfs, image, hooks, preserve_fds: options.preserve_fds };
+    finish(process, &tree.root, streams, brought, birth.parent)
 }
 
 fn join_container(
@@ -156,7 +170,9 @@ fn join_container(
     let root = rustix::fs::open("/", flags, Mode::empty()).map(Root::new).at(Step::Resolve, "/")?;
     let terminal = open_terminal(&io, &root, options.width, options.height, parent)?;
     let streams = Streams::new(&root, io, terminal)?;
-    finish(process, &root, streams, None, image, parent, options.preserve_fds)
+    let preserve_fds = options.preserve_fds;
+    let brought = Brought { procfs: None, image, hooks: None, preserve_fds };
+    finish(process, &root, streams, brought, parent)
 }
 
 fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
@@ -215,15 +231,23 @@ fn open_terminal(
     }
 }
 
+/// What a process brings along from outside.
+struct Brought {
+    procfs: Option<Procfs>,
+    /// Of the init that it runs under.
+    image: Option<OwnedFd>,
+    /// Those that run before its program.
+    hooks: Option<Hooks>,
+    preserve_fds: u32,
+}
+
 /// From a complete container to the exec in it; the same for its first process and the others.
 fn finish(
     process: &Process,
     root: &Root,
     streams: Streams,
-    procfs: Option<Procfs>,
-    image: Option<OwnedFd>,
+    brought: Brought,
     parent: &Channel,
-    preserve_fds: u32,
 ) -> Result<Infallible, Error> {
     let identity = match &process.user {
         Some(user) => user::resolve(root, user)?,
@@ -231,8 +255,8 @@ fn finish(
     };
     let environment = environment(process, &identity)?;
     enter_cwd(root, &process.cwd)?;
-    let (command, file, arguments) = program(process, image)?;
-    let procfs = match procfs {
+    let (command, file, arguments) = program(process, brought.image)?;
+    let procfs = match brought.procfs {
         None if credentials::needs_procfs(process) => Some(Procfs::private()?),
         other => other,
     };
@@ -241,7 +265,13 @@ fn finish(
     streams.install()?;
     parent.send(&Message::Ready).at(Step::Channel, "the parent")?;
     wait_for_start(parent)?;
-    close_on_exec_from(3 + preserve_fds).at(Step::Descriptors, "the process")?;
+    if let Some(hooks) = &brought.hooks {
+        // They are files of the container, and get no more than the container.
+        hooks::within(hooks, HookKind::StartContainer, Status::Created, parent, |parent| {
+            credentials::assume(process, &identity, procfs.as_ref(), parent)
+        })?;
+    }
+    close_on_exec_from(3 + brought.preserve_fds).at(Step::Descriptors, "the process")?;
     shim_sys::signal::reset();
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK) & 0o777));
     fail::fail_point!("shim.start.before_credentials");

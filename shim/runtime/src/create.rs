@@ -1,5 +1,6 @@
 //! The parent's side of a new container.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use rustix::process::DumpableBehavior;
 use shim_cgroup::{Cgroup, Layout};
 use shim_sys::clone::{Cloned, NAMESPACES, clone3};
 use shim_wire::files::RunDir;
+use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CreateOptions, Resources};
 
 use crate::channel::{Channel, Message};
@@ -15,7 +17,8 @@ use crate::child::Birth;
 use crate::error::At;
 use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, NEW_USER, PidNamespace};
 use crate::process::{Unfinished, Waiting};
-use crate::{Error, Rule, Step, child, stdio};
+use crate::state::Status;
+use crate::{Error, Rule, Step, child, hooks, stdio};
 
 /// How long the removal of a group waits for the process that was just killed in it.
 const UNDO: Duration = Duration::from_secs(2);
@@ -46,13 +49,16 @@ pub fn create(
     check(options)?;
     let layout = Layout::detect()?;
     let cgroup = Cgroup::new(&layout, &options.cgroup)?;
+    let hooks = CreateHooks::new(options, run_dir);
+    let poststop = OnFailure(Some(&hooks));
     let undo = Undo(Some(&cgroup));
-    let process = clone(options, run_dir, network, &layout, &cgroup)?;
+    let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)?;
     let path = format!("/proc/{}/ns/mnt", process.pid);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path);
     let mount_namespace = opened.inspect_err(|_| process.end())?;
     undo.forget();
+    poststop.forget();
     Ok(Created { process, mount_namespace })
 }
 
@@ -77,6 +83,7 @@ fn clone(
     network: Option<BorrowedFd<'_>>,
     layout: &Layout,
     cgroup: &Cgroup,
+    hooks: &CreateHooks<'_>,
 ) -> Result<Waiting, Error> {
     let joined = Joined::open(options, network)?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
@@ -112,7 +119,7 @@ fn clone(
     }
     fail::fail_point!("shim.create.after_cgroup");
     process.tell(&Message::CgroupReady)?;
-    let waiting = process.finish(pipes)?;
+    let waiting = process.finish(pipes, |pid| hooks.run(pid))?;
     fail::fail_point!("shim.create.after_setup");
     Ok(waiting)
 }
@@ -143,6 +150,50 @@ pub(crate) fn clone_into(
         PidNamespace::At(own.as_fd()).enter().at(Step::JoinNamespace, OWN)?;
     }
     cloned.at(Step::Clone, "the container")
+}
+
+/// The hooks that a create calls for.
+struct CreateHooks<'a> {
+    run_dir: &'a RunDir,
+    kinds: u32,
+    begun: Cell<bool>,
+}
+
+impl<'a> CreateHooks<'a> {
+    fn new(options: &CreateOptions, run_dir: &'a RunDir) -> Self {
+        Self { run_dir, kinds: options.hooks, begun: Cell::new(false) }
+    }
+
+    /// The parent's share of those that run before the rootfs is the root.
+    fn run(&self, pid: i32) -> Result<(), Error> {
+        self.begun.set(true);
+        let kinds = [HookKind::Prestart, HookKind::CreateRuntime];
+        if kinds.iter().all(|kind| self.kinds & kind.bit() == 0) {
+            return Ok(());
+        }
+        hooks::run(self.run_dir, &kinds, Status::Creating, Some(pid))
+    }
+}
+
+/// A create that fails once its hooks have begun to run ends like a container: with poststop.
+struct OnFailure<'a>(Option<&'a CreateHooks<'a>>);
+
+impl OnFailure<'_> {
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for OnFailure<'_> {
+    fn drop(&mut self) {
+        if let Some(hooks) = self.0
+            && hooks.begun.get()
+            && hooks.kinds & HookKind::Poststop.bit() != 0
+        {
+            // The first error is the one to report.
+            let _ = hooks::poststop(hooks.run_dir);
+        }
+    }
 }
 
 /// Removes a group, unless it is told to forget it.

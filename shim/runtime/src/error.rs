@@ -19,6 +19,13 @@ pub enum Error {
     Cwd { cwd: String, errno: Errno },
     /// What shall be mounted is not there.
     MountSource { source: String, destination: String, errno: Errno },
+    /// A hook failed, by its place in the specification and its path.
+    Hook {
+        hook: String,
+        problem: HookProblem,
+        /// The end of what it said.
+        output: String,
+    },
     /// Of the control group.
     Cgroup(shim_cgroup::Error),
     /// Something that is never done, or not done yet.
@@ -44,8 +51,53 @@ pub enum Kind {
     LimitRefused,
     /// The request asks for something that is never done.
     Refused,
+    /// A program of somebody else's, that was to run beside the container, failed.
+    Hook,
     /// The machine failed.
     System,
+}
+
+/// How a hook failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookProblem {
+    ExitCode(i32),
+    Signal(i32),
+    /// After so many seconds.
+    TimedOut(u32),
+    NotExecuted(Errno),
+}
+
+impl HookProblem {
+    /// For the socket: which, and its number.
+    fn encode(self) -> (u8, i32) {
+        match self {
+            Self::ExitCode(code) => (0, code),
+            Self::Signal(signal) => (1, signal),
+            Self::TimedOut(seconds) => (2, seconds.cast_signed()),
+            Self::NotExecuted(errno) => (3, errno.raw_os_error()),
+        }
+    }
+
+    fn decode(which: u8, number: i32) -> Option<Self> {
+        Some(match which {
+            0 => Self::ExitCode(number),
+            1 => Self::Signal(number),
+            2 => Self::TimedOut(number.cast_unsigned()),
+            3 => Self::NotExecuted(errno(number)),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for HookProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExitCode(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::TimedOut(seconds) => write!(f, "did not end within {seconds} s"),
+            Self::NotExecuted(errno) => write!(f, "can't be executed: {errno}"),
+        }
+    }
 }
 
 impl Error {
@@ -58,6 +110,7 @@ impl Error {
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
+            Self::Hook { .. } => Kind::Hook,
             Self::Refused { .. } => Kind::Refused,
             // A path of the request that leads nowhere.
             Self::System {
@@ -76,7 +129,9 @@ impl Error {
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(*errno),
             Self::Cgroup(error) => error.errno(),
-            Self::CommandNotFound { .. }
+            Self::Hook { problem: HookProblem::NotExecuted(errno), .. } => Some(*errno),
+            Self::Hook { .. }
+            | Self::CommandNotFound { .. }
             | Self::User { .. }
             | Self::Refused { .. }
             | Self::Ended
@@ -166,6 +221,7 @@ texts! {
         Seccomp => "install the seccomp filter of",
         Descriptors => "close the descriptors of",
         InitImage => "copy the init from",
+        HookInput => "tell the state to",
         Exec => "execute",
     }
 }
@@ -217,6 +273,10 @@ impl fmt::Display for Error {
             Self::MountSource { source, destination, errno } => {
                 write!(f, "source {source:?} of the mount at {destination:?}: {errno}")
             }
+            Self::Hook { hook, problem, output } if output.is_empty() => {
+                write!(f, "{hook}: {problem}")
+            }
+            Self::Hook { hook, problem, output } => write!(f, "{hook}: {problem}: {output}"),
             Self::Cgroup(error) => error.fmt(f),
             Self::Refused { object, rule } => write!(f, "{object}: {rule}"),
             Self::System { step, object, errno } => write!(f, "{step} {object}: {errno}"),
@@ -234,7 +294,8 @@ impl std::error::Error for Error {
             | Self::Cwd { errno, .. }
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(errno),
-            Self::CommandNotFound { .. }
+            Self::Hook { .. }
+            | Self::CommandNotFound { .. }
             | Self::User { .. }
             | Self::Refused { .. }
             | Self::Ended
@@ -294,32 +355,32 @@ const HEADER: usize = 6;
 const MAX_TEXT: usize = 2048;
 
 impl Error {
-    /// For the socket: variant, detail, errno, two texts.
+    /// For the socket: variant, detail, number, two texts.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let (variant, detail, errno, first, second): (u8, u8, Option<Errno>, &str, &str) =
-            match self {
-                Self::CommandNotFound { command } => (0, 0, None, command, ""),
-                Self::CommandNotExecutable { command, errno } => (1, 0, Some(*errno), command, ""),
-                Self::User { user, problem } => (2, *problem as u8, None, user, ""),
-                Self::Cwd { cwd, errno } => (3, 0, Some(*errno), cwd, ""),
-                Self::MountSource { source, destination, errno } => {
-                    (4, 0, Some(*errno), source, destination)
-                }
-                Self::Refused { object, rule } => (5, *rule as u8, None, object, ""),
-                Self::System { step, object, errno } => (6, *step as u8, Some(*errno), object, ""),
-                Self::Cgroup(error) => {
-                    let errno = error.errno().unwrap_or(Errno::IO);
-                    return Self::System {
-                        step: Step::JoinCgroup,
-                        object: error.to_string(),
-                        errno,
-                    }
+        let raw = |errno: &Errno| errno.raw_os_error();
+        let (variant, detail, number, first, second): (u8, u8, i32, &str, &str) = match self {
+            Self::CommandNotFound { command } => (0, 0, 0, command, ""),
+            Self::CommandNotExecutable { command, errno } => (1, 0, raw(errno), command, ""),
+            Self::User { user, problem } => (2, *problem as u8, 0, user, ""),
+            Self::Cwd { cwd, errno } => (3, 0, raw(errno), cwd, ""),
+            Self::MountSource { source, destination, errno } => {
+                (4, 0, raw(errno), source, destination)
+            }
+            Self::Refused { object, rule } => (5, *rule as u8, 0, object, ""),
+            Self::System { step, object, errno } => (6, *step as u8, raw(errno), object, ""),
+            Self::Cgroup(error) => {
+                let errno = error.errno().unwrap_or(Errno::IO);
+                return Self::System { step: Step::JoinCgroup, object: error.to_string(), errno }
                     .encode();
-                }
-                Self::TimedOut | Self::Ended => (7, 0, None, "", ""),
-            };
+            }
+            Self::TimedOut | Self::Ended => (7, 0, 0, "", ""),
+            Self::Hook { hook, problem, output } => {
+                let (which, number) = problem.encode();
+                (8, which, number, hook, output)
+            }
+        };
         let mut bytes = vec![variant, detail];
-        bytes.extend(errno.map_or(0, Errno::raw_os_error).to_le_bytes());
+        bytes.extend(number.to_le_bytes());
         let limit = |text: &str| -> String { text.chars().take(MAX_TEXT / 4).collect() };
         bytes.extend(limit(first).bytes());
         bytes.push(SEPARATOR as u8);
@@ -337,9 +398,8 @@ impl Error {
         let text = String::from_utf8_lossy(text);
         let (first, second) = text.split_once(SEPARATOR)?;
         let (first, second) = (first.to_owned(), second.to_owned());
-        let errno = i32::from_le_bytes(header[2..].try_into().ok()?);
-        let errno = if (1..4096).contains(&errno) { errno } else { Errno::IO.raw_os_error() };
-        let errno = Errno::from_raw_os_error(errno);
+        let number = i32::from_le_bytes(header[2..].try_into().ok()?);
+        let errno = errno(number);
         Some(match header[0] {
             0 => Self::CommandNotFound { command: first },
             1 => Self::CommandNotExecutable { command: first, errno },
@@ -348,9 +408,19 @@ impl Error {
             4 => Self::MountSource { source: first, destination: second, errno },
             5 => Self::Refused { object: first, rule: Rule::decode(header[1])? },
             6 => Self::System { step: Step::decode(header[1])?, object: first, errno },
+            8 => {
+                let problem = HookProblem::decode(header[1], number)?;
+                Self::Hook { hook: first, problem, output: second }
+            }
             _ => return None,
         })
     }
+}
+
+/// What a number that came over the socket says.
+fn errno(number: i32) -> Errno {
+    let known = if (1..4096).contains(&number) { number } else { Errno::IO.raw_os_error() };
+    Errno::from_raw_os_error(known)
 }
 
 #[cfg(test)]
@@ -368,6 +438,11 @@ mod tests {
                 source: "/a".to_owned(),
                 destination: "/b".to_owned(),
                 errno: Errno::NOENT,
+            },
+            Error::Hook {
+                hook: "hooks.poststop[0]".to_owned(),
+                problem: HookProblem::TimedOut(u32::MAX),
+                output: "no\0 \n".to_owned(),
             },
             Error::refused("/proc", Rule::Symlink),
             Error::System { step: Step::Exec, object: "é".to_owned(), errno: Errno::NOEXEC },

@@ -59,5 +59,5 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     drop((theirs, child_io));
     let unfinished = Unfinished::new(pid, pidfd, ours);
     fail::fail_point!("shim.exec.after_clone");
-    unfinished.finish(pipes)
+    unfinished.finish(pipes, |_| Ok(()))
 }

@@ -8,7 +8,10 @@
 //!  groups and limits in the v1 hierarchies  overlay, mounts, devices       (side by side)
 //!  ◀──────────────────────────── Terminal ─ pty of the container's own devpts
 //!                                           masks, read-only paths
-//!  CgroupReady ───────────────────────────▶ join v1 groups, unshare and mount them, pivot_root
+//!  CgroupReady ───────────────────────────▶ join v1 groups, unshare and mount them
+//!  hooks ◀──────────────────────── Assembled
+//!  HooksDone ─────────────────────────────▶ hooks
+//!                                           pivot_root
 //!  ◀─────────────────────────────── Ready ─ user, directory, command are found
 //!  Start ─────────────────────────────────▶ limits, identity, capabilities, seccomp, exec
 //!  ◀───────────────────── end of the socket or Failed
@@ -34,6 +37,8 @@
 //! | `dev`, `stdio` | device nodes, the pty, descriptors 0 to 2 |
 //! | `parameters` | host name, kernel parameters |
 //! | `procfs` | procfs that a container can't redirect |
+//! | [`hooks`] | programs to run at points of the container's life |
+//! | [`state`] | the container's state as JSON |
 //! | `user`, `command` | who runs what, by the rootfs' own files |
 //! | `credentials` | the last steps before exec |
 //! | [`init`] | the tiny init of `--init`, and the one process of a pod with a pid namespace |
@@ -42,7 +47,7 @@
 //! The parent touches little memory and never reads the plan; the child allocates freely, for its
 //! memory goes with its exec. No mount ever appears in the mount table of the caller.
 //!
-//! Deliberately absent: JSON, threads, hooks, id mappings (user namespaces), and rootless operation.
+//! Deliberately absent: JSON libraries, threads, id mappings (user namespaces), and rootless operation.
 #![forbid(unsafe_code)]
 
 mod cgroupfs;
@@ -55,6 +60,7 @@ mod dev;
 mod error;
 mod exec;
 mod hide;
+pub mod hooks;
 pub mod init;
 mod mounts;
 mod namespaces;
@@ -64,13 +70,14 @@ mod process;
 mod procfs;
 mod sandbox;
 mod setattr;
+pub mod state;
 mod stdio;
 mod time;
 mod tree;
 mod user;
 
 pub use create::{Created, create};
-pub use error::{Error, Kind, Rule, Step, UserProblem};
+pub use error::{Error, HookProblem, Kind, Rule, Step, UserProblem};
 pub use exec::{ExecTarget, exec};
 pub use namespaces::{Held, namespaces_of};
 pub use process::{ProcessIo, Waiting, start_at};

@@ -87,22 +87,20 @@ fn start(gate: &Channel) -> Result<(), Error> {
     match receive(gate)? {
         None => Ok(()),
         Some(Message::Failed(error)) => Err(error),
-        Some(
-            Message::CgroupReady
-            | Message::Start
-            | Message::HandOver(_)
-            | Message::Terminal(_)
-            | Message::Ready,
-        ) => Err(Error::Ended),
+        Some(_) => Err(Error::Ended),
     }
 }
 
+/// The next message that is more than an announcement of how long it takes.
 fn receive(gate: &Channel) -> Result<Option<Message>, Error> {
-    let deadline = Instant::now() + Duration::from_secs(SETUP_SECONDS);
-    match gate.receive_until(deadline) {
-        Ok(message) => Ok(message),
-        Err(Errno::TIMEDOUT) => Err(Error::TimedOut),
-        Err(errno) => Err(errno).at(Step::Channel, "the gate"),
+    let mut seconds = SETUP_SECONDS;
+    loop {
+        match gate.receive_until(Instant::now() + Duration::from_secs(seconds)) {
+            Ok(Some(Message::Working { seconds: announced })) => seconds = announced,
+            Ok(message) => return Ok(message),
+            Err(Errno::TIMEDOUT) => return Err(Error::TimedOut),
+            Err(errno) => return Err(errno).at(Step::Channel, "the gate"),
+        }
     }
 }
 
@@ -119,6 +117,10 @@ impl Unfinished {
         Self { pid, pidfd: Some(pidfd), gate: Some(gate) }
     }
 
+    pub(crate) fn gate(&self) -> Option<&Channel> {
+        self.gate.as_ref()
+    }
+
     pub(crate) fn tell(&self, message: &Message) -> Result<(), Error> {
         match self.gate.as_ref().map(|gate| gate.send(message)) {
             // It is gone: what it said before is more telling.
@@ -132,15 +134,17 @@ impl Unfinished {
         match self.gate.as_ref().map(receive).transpose()?.flatten() {
             Some(Message::Ready) => Ok(()),
             Some(Message::Failed(error)) => Err(error),
-            Some(
-                Message::CgroupReady | Message::Start | Message::Terminal(_) | Message::HandOver(_),
-            )
-            | None => Err(Error::Ended),
+            Some(_) | None => Err(Error::Ended),
         }
     }
 
-    /// Waits until the child is complete; a pty's master may come on the way.
-    pub(crate) fn finish(mut self, pipes: Option<ProcessIo>) -> Result<Waiting, Error> {
+    /// Waits until the child is complete; a pty's master may come on the way. `assembled` is what is
+    /// done between its mounts and its new root.
+    pub(crate) fn finish(
+        mut self,
+        pipes: Option<ProcessIo>,
+        assembled: impl Fn(i32) -> Result<(), Error>,
+    ) -> Result<Waiting, Error> {
         let mut io = pipes;
         loop {
             let message = match &self.gate {
@@ -149,11 +153,13 @@ impl Unfinished {
             };
             match message {
                 Some(Message::Terminal(master)) => io = Some(ProcessIo::Terminal { master }),
+                Some(Message::Assembled) => {
+                    assembled(self.pid)?;
+                    self.tell(&Message::HooksDone)?;
+                }
                 Some(Message::Ready) => break,
                 Some(Message::Failed(error)) => return Err(error),
-                Some(Message::CgroupReady | Message::Start | Message::HandOver(_)) | None => {
-                    return Err(Error::Ended);
-                }
+                Some(_) | None => return Err(Error::Ended),
             }
         }
         match (self.pidfd.take(), io) {
@@ -189,7 +195,7 @@ pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
 const END: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Kills and reaps a child.
-fn end(pidfd: &OwnedFd) {
+pub(crate) fn end(pidfd: &OwnedFd) {
     // It may have ended by itself, and is then only reaped.
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
     while let Err(Errno::INTR) = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&END)) {}

@@ -124,8 +124,11 @@ fn make_root(plan: &Plan) -> Result<Root, Error> {
         plan.rootfs.as_ref().ok_or_else(|| Error::refused("the plan", Rule::MalformedPlan))?;
     match overlay::make(rootfs)? {
         Made::Detached(mount) => {
-            let old = open_directory("/").at(Step::Resolve, "/")?;
-            mounts::attach(&mount, old.as_fd(), "/")?;
+            // On a path where hooks look for it, or on top of everything.
+            let shown = Some(rootfs.shown_at.as_str()).filter(|path| !path.is_empty());
+            let shown = shown.and_then(|path| open_directory(path).ok());
+            let place = shown.map_or_else(|| open_directory("/").at(Step::Resolve, "/"), Ok)?;
+            mounts::attach(&mount, place.as_fd(), "/")?;
             Ok(Root::new(mount))
         }
         // A lookup of the root's parent stays at the root, and goes up to what is mounted on it.

@@ -80,6 +80,13 @@ impl RunDir {
         self.0.join("plan")
     }
 
+    /// The encoded [`Hooks`](crate::hooks::Hooks); absent without any, and once those of `poststop`
+    /// have run.
+    #[must_use]
+    pub fn hooks(&self) -> PathBuf {
+        self.0.join("hooks")
+    }
+
     /// The shim's [`ProcessIdentity`], written by the shim before it answers its first call.
     #[must_use]
     pub fn shim_identity(&self) -> PathBuf {

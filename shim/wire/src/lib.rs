@@ -7,6 +7,7 @@
 //! | [`exit`] | the exit record: the one durable fact that the shim makes |
 //! | [`lifecycle`] | the exit protocol: the states of both sides, as pure functions |
 //! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
+//! | [`hooks`] | programs to run at points of a container's life |
 //! | [`task`] | containerd's task API (v2 and v3 share these messages) |
 //! | [`containerd`] | what containerd and a shim say beside it: start, events, options |
 //! | [`shim`] | what that API lacks: release of an exit, reopening of a log, status |
@@ -21,6 +22,7 @@ pub mod attach;
 pub mod containerd;
 pub mod exit;
 pub mod files;
+pub mod hooks;
 pub mod id;
 pub mod lifecycle;
 pub mod plan;

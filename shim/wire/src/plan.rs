@@ -52,6 +52,9 @@ pub struct CreateOptions {
     /// The cgroup namespace is a new one.
     #[prost(bool, tag = "12")]
     pub new_cgroup_namespace: bool,
+    /// The kinds of [`Hooks`](crate::hooks::Hooks) that there are.
+    #[prost(uint32, tag = "30")]
+    pub hooks: u32,
     /// What is no terminal is the caller's own descriptors 0 to 2; `stdin` means nothing then.
     #[prost(bool, tag = "70")]
     pub inherit_stdio: bool,
@@ -348,6 +351,9 @@ pub struct Rootfs {
     /// Remounted read-only at the end of the set-up.
     #[prost(bool, tag = "6")]
     pub readonly: bool,
+    /// Where hooks that run before the rootfs is the root find it; empty without such hooks.
+    #[prost(string, tag = "30")]
+    pub shown_at: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -12,6 +12,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use shim_cgroup::{Cgroup, Layout, list, prune};
 use shim_runtime::{Created, Error, ExecTarget, ProcessIo, Waiting, create, exec};
 use shim_wire::files::RunDir;
+use shim_wire::hooks::Hooks;
 use shim_wire::plan::{
     Capabilities, CreateOptions, Device, ExecOptions, Plan, PlanMount, Process, Resources, Rootfs,
 };
@@ -36,6 +37,7 @@ pub(crate) struct Sandbox {
     prefix: String,
     pub(crate) options: CreateOptions,
     pub(crate) plan: Plan,
+    pub(crate) hooks: Hooks,
 }
 
 /// What a process did.
@@ -65,7 +67,8 @@ impl Sandbox {
             ..CreateOptions::default()
         };
         let plan = plan(directory.path());
-        Self { layout: Layout::detect().unwrap(), directory, prefix, options, plan }
+        let hooks = Hooks::default();
+        Self { layout: Layout::detect().unwrap(), directory, prefix, options, plan, hooks }
     }
 
     /// One that runs a shell script.
@@ -84,6 +87,10 @@ impl Sandbox {
         self.directory.path().join(name)
     }
 
+    pub(crate) fn run_dir(&self) -> RunDir {
+        RunDir::new(self.path("run"))
+    }
+
     /// Directories the container must not reach.
     pub(crate) fn host_is_untouched(&self) -> bool {
         std::fs::read_dir(self.path("host")).unwrap().next().is_none()
@@ -98,9 +105,13 @@ impl Sandbox {
     }
 
     pub(crate) fn create_in(&self, network: Option<BorrowedFd<'_>>) -> Result<Created, Error> {
-        let run_dir = RunDir::new(self.path("run"));
+        let run_dir = self.run_dir();
         std::fs::write(run_dir.plan(), self.plan.encode_to_vec()).unwrap();
-        create(&self.options, &run_dir, network)
+        let options = CreateOptions { hooks: self.hooks.kinds(), ..self.options.clone() };
+        if options.hooks != 0 {
+            std::fs::write(run_dir.hooks(), self.hooks.encode_to_vec()).unwrap();
+        }
+        create(&options, &run_dir, network)
     }
 
     /// Creates and starts it.
