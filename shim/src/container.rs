@@ -39,6 +39,8 @@ pub(crate) struct Container {
     /// Dropping it is the shim's last act: the kernel then takes the rootfs down.
     #[expect(dead_code, reason = "held for what closing it does")]
     pub(crate) mount_namespace: OwnedFd,
+    /// The kinds of hooks that there are; of poststop, as long as they have not run.
+    pub(crate) hooks: u32,
 }
 
 /// The first process, as far as the shim is its parent.

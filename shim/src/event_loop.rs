@@ -17,6 +17,7 @@ use shim_wire::ttrpc::Response;
 use crate::args::Arguments;
 use crate::attach::{Attachment, Client, MAX_CLIENTS};
 use crate::container::Container;
+use crate::hooks::Work;
 use crate::log::Stream;
 use crate::process::{Exec, ExecState, Key, Waiter};
 use crate::rpc::{Connection, MAX_CONNECTIONS};
@@ -43,6 +44,8 @@ pub(crate) struct Shim {
     pub(crate) execs: Vec<Exec>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) clients: Vec<Client>,
+    /// Hooks that run.
+    pub(crate) hooks: Option<Box<Work>>,
     /// The connection on which Create failed: nobody will come back for this shim when it ends.
     pub(crate) failed_create: Option<u64>,
     /// Of connections, clients and execs.
@@ -65,14 +68,18 @@ pub(crate) struct Timers {
     pub(crate) drained: Option<u64>,
     /// Try again to write the exit record.
     pub(crate) record: Option<u64>,
+    /// Look at the hooks that run.
+    pub(crate) hooks: Option<u64>,
     /// Leave, whoever still waits for something.
     pub(crate) leave: Option<u64>,
 }
 
 impl Timers {
     fn next(&self) -> Option<u64> {
-        [self.abandon, self.service, self.quiet, self.kill, self.drained, self.record, self.leave]
+        let Self { abandon, service, quiet, kill, drained, record, hooks, leave } = self;
+        [abandon, service, quiet, kill, drained, record, hooks, leave]
             .into_iter()
+            .copied()
             .flatten()
             .min()
     }
@@ -93,6 +100,7 @@ enum Source {
     Exit(Key),
     Output(Key, Stream),
     Input(Key),
+    Hooks,
 }
 
 impl Shim {
@@ -105,6 +113,7 @@ impl Shim {
             execs: Vec::new(),
             connections: Vec::new(),
             clients: Vec::new(),
+            hooks: None,
             failed_create: None,
             last_serial: 0,
             buffer: Vec::new(),
@@ -133,6 +142,7 @@ impl Shim {
                     | Source::Connection(_)
                     | Source::Client(_)
                     | Source::Exit(_)
+                    | Source::Hooks
                     | Source::Input(_) => false,
                 });
                 if !has_more {
@@ -209,6 +219,9 @@ impl Shim {
                 add(Source::Exit(Key::INIT), PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
             }
             self.stdio_interests(Key::INIT, &container.stdio, &mut add);
+        }
+        if let Some(helper) = self.hooks.as_ref().and_then(|work| work.running.descriptor()) {
+            add(Source::Hooks, PollFd::from_borrowed_fd(helper, PollFlags::IN));
         }
         for exec in &self.execs {
             if let ExecState::Running { child, .. } = &exec.state {
@@ -290,6 +303,7 @@ impl Shim {
             Source::Exit(key) => self.reap(key),
             Source::Output(key, stream) => self.read_output(key, stream),
             Source::Input(key) => self.flush_input(key),
+            Source::Hooks => self.look_at_hooks(),
         }
     }
 
@@ -375,6 +389,9 @@ impl Shim {
         }
         if expired(&mut self.timers.drained, now) {
             self.init_drained();
+        }
+        if expired(&mut self.timers.hooks, now) {
+            self.look_at_hooks();
         }
         let _ = expired(&mut self.timers.leave, now);
     }

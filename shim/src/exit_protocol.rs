@@ -187,14 +187,18 @@ impl Shim {
     /// The ports are free before the answer to Release is sent; the mount namespace goes last.
     pub(crate) fn leave(&mut self) {
         self.inherited.ports.clear();
-        self.timers =
-            Timers { leave: Some(clock::monotonic_ns() + LINGER_AT_MOST), ..Timers::default() };
+        let hooks = self.timers.hooks;
+        let leave = Some(clock::monotonic_ns() + LINGER_AT_MOST);
+        self.timers = Timers { leave, hooks, ..Timers::default() };
+        self.run_poststop_and_leave();
     }
 
-    /// Released, and everybody has what they were promised.
+    /// Released, all hooks have run, and everybody has what they were promised.
     pub(crate) fn is_over(&self) -> bool {
         let owed = self.connections.iter().any(Connection::has_unsent)
             || self.clients.iter().any(Client::has_unsent);
-        self.state == ShimState::Released && (!owed || self.timers.leave.is_none())
+        self.state == ShimState::Released
+            && self.hooks.is_none()
+            && (!owed || self.timers.leave.is_none())
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use shim_cgroup::{Cgroup, Layout};
 use shim_runtime::{Created, ExecTarget, ProcessIo, Waiting};
+use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CREATE_OPTIONS, CreateOptions};
 use shim_wire::task::CreateTaskRequest;
 
@@ -54,6 +55,11 @@ impl Shim {
             Ok(stdio) => stdio,
             Err(error) => {
                 undo(created, &cgroup);
+                if options.hooks & HookKind::Poststop.bit() != 0
+                    && let Err(error) = shim_runtime::hooks::poststop(&self.arguments.run)
+                {
+                    report("poststop", &error);
+                }
                 return Err(error);
             }
         };
@@ -73,6 +79,7 @@ impl Shim {
             record: None,
             waiters: Vec::new(),
             mount_namespace: created.mount_namespace,
+            hooks: options.hooks,
         });
         Ok(pid)
     }

@@ -11,6 +11,7 @@
 //! | [`container`], [`process`], [`stdio`] | the first process, the execs, their streams |
 //! | [`streams`] | what flows between processes, log and clients |
 //! | [`exit_protocol`] | what an end sets off |
+//! | [`hooks`] | hooks that run beside the loop |
 //! | [`log`] | the log file |
 //! | [`attach`] | attach clients |
 //! | [`exit_record`] | the exit record |
@@ -28,6 +29,7 @@ mod error;
 mod event_loop;
 mod exit_protocol;
 mod exit_record;
+mod hooks;
 mod launch;
 mod log;
 mod process;

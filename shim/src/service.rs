@@ -61,12 +61,12 @@ impl Shim {
     fn task_call(&mut self, from: Waiter, request: &Request) -> Outcome {
         match request.method.as_str() {
             "Create" => self.create(from, decode(request)?),
-            "Start" => self.start(&decode(request)?),
+            "Start" => self.start(from, &decode(request)?),
             "State" => self.state(&decode(request)?),
             "Wait" => self.wait_for(from, &decode(request)?),
             "Kill" => self.kill(&decode(request)?),
             "Exec" => self.exec_create(decode(request)?),
-            "Delete" => self.delete(&decode(request)?),
+            "Delete" => self.delete(from, &decode(request)?),
             "ResizePty" => self.resize_pty(&decode(request)?),
             "CloseIO" => self.close_io(&decode(request)?),
             "Pids" => self.pids(&decode(request)?),
@@ -124,14 +124,23 @@ impl Shim {
         Ok(Response::ok(&CreateTaskResponse { pid }).into())
     }
 
-    fn start(&mut self, request: &ProcessRequest) -> Outcome {
+    fn start(&mut self, from: Waiter, request: &ProcessRequest) -> Outcome {
         self.task(&request.id)?;
         let pid = match request.exec_id.as_str() {
             "" => {
                 // A start that is not possible must not reach the process.
                 self.state.step(ShimEvent::Started)?;
-                let pid = self.release_container()?;
+                let pid = match self.release_container() {
+                    Ok(pid) => pid,
+                    Err(error) => {
+                        let answer = self.run_poststop(from, error.response());
+                        return Ok(answer.map_or(Answer::Later, Answer::Now));
+                    }
+                };
                 self.step(ShimEvent::Started)?;
+                if self.run_poststart(from, pid)? {
+                    return Ok(Answer::Later);
+                }
                 pid
             }
             id => self.start_exec(id)?,
@@ -157,7 +166,7 @@ impl Shim {
         Ok(Answer::Later)
     }
 
-    fn delete(&mut self, request: &ProcessRequest) -> Outcome {
+    fn delete(&mut self, from: Waiter, request: &ProcessRequest) -> Outcome {
         self.task(&request.id)?;
         let (pid, exit) = match request.exec_id.as_str() {
             "" => {
@@ -172,7 +181,11 @@ impl Shim {
             exit_status: exit.status.number().into(),
             exited_at: Some(exit.at.into()),
         };
-        Ok(Response::ok(&response).into())
+        let response = Response::ok(&response);
+        if !request.exec_id.is_empty() {
+            return Ok(response.into());
+        }
+        Ok(self.run_poststop(from, response).map_or(Answer::Later, Answer::Now))
     }
 
     fn delete_exec(&mut self, id: &str) -> Result<(u32, Exit), Error> {

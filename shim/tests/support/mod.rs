@@ -30,6 +30,7 @@ use rustix::net::{
 use shim_cgroup::{Cgroup, Layout};
 use shim_wire::exit::ExitRecord;
 use shim_wire::files::{ContainerDir, RunDir, SocketDir};
+use shim_wire::hooks::Hooks;
 use shim_wire::plan::{Bootstrap, CREATE_OPTIONS, CreateOptions, EXEC_OPTIONS, ExecOptions, Plan};
 use shim_wire::shim::{ReleaseRequest, StatusResponse};
 use shim_wire::task::{
@@ -68,6 +69,7 @@ pub(crate) struct TestShim {
     pub(crate) sockets: SocketDir,
     cgroups: Vec<Cgroup>,
     pub(crate) options: CreateOptions,
+    pub(crate) hooks: Hooks,
 }
 
 impl TestShim {
@@ -127,7 +129,8 @@ impl TestShim {
             .unwrap();
         let options = options(&container, &format!("{prefix}/c"), name);
         let id = name.to_owned();
-        Self { directory, id, child, container, run, sockets, cgroups: cgroups.into(), options }
+        let (hooks, cgroups) = (Hooks::default(), cgroups.into());
+        Self { directory, id, child, container, run, sockets, cgroups, options, hooks }
     }
 
     /// The directory of everything, with the overlay's `upper`.
@@ -160,6 +163,10 @@ impl TestShim {
     pub(crate) fn create(&self, client: &mut Client, plan: &Plan) -> Result<u32, Failure> {
         fs::write(self.run.plan(), plan.encode_to_vec()).unwrap();
         let mut options = self.options.clone();
+        options.hooks = self.hooks.kinds();
+        if options.hooks != 0 {
+            fs::write(self.run.hooks(), self.hooks.encode_to_vec()).unwrap();
+        }
         options.terminal = plan.process.as_ref().unwrap().terminal;
         let request = CreateTaskRequest {
             id: self.id.clone(),
