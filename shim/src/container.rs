@@ -59,6 +59,10 @@ pub(crate) const SIGKILL: u32 = 9;
 /// How long one try to empty the cgroup may hold the loop up.
 const KILL_STEP: Duration = Duration::from_millis(20);
 
+/// How long everything in the cgroup has to come to a stand, with the loop waiting: milliseconds,
+/// unless it waits for a disk.
+const FREEZE: Duration = Duration::from_millis(500);
+
 impl Container {
     /// `None` when there is no process any more whose end has to be waited for.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
@@ -115,12 +119,14 @@ impl Container {
     /// Pauses everything in the cgroup, or lets it go on.
     ///
     /// # Errors
-    /// When the machine can't.
+    /// When the machine can't, or something does not stand still in time; it goes on then.
     pub(crate) fn freeze(&mut self, frozen: bool) -> Result<(), Error> {
-        if self.paused != frozen {
-            self.cgroup.freeze(frozen)?;
-            self.paused = frozen;
+        match (self.paused, frozen) {
+            (false, true) => self.cgroup.freeze_until(Instant::now() + FREEZE)?,
+            (true, false) => self.cgroup.freeze(false)?,
+            (true, true) | (false, false) => {}
         }
+        self.paused = frozen;
         Ok(())
     }
 

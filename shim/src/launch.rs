@@ -136,6 +136,11 @@ impl Shim {
         }
         let (options, key) = (options.clone(), exec.key);
         let container = self.container.as_ref().ok_or(Error::NotCreated)?;
+        if container.paused {
+            // It would stand still before its program.
+            let why = "the container is paused";
+            return Err(Error::ExecNotStartable { id: id.to_owned(), why });
+        }
         let init = container.pidfd().ok_or(Error::NotCreated)?;
         let target = ExecTarget { init, cgroup: container.cgroup.path() };
         let mut started = shim_runtime::exec(&options, &target)?;

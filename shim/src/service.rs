@@ -1,20 +1,22 @@
 //! The calls: containerd's task API (v2 and v3 are the same messages) and `bosun.shim.v1.Shim`.
 //!
 //! A call is answered at once, or, for Wait, when its process has ended. Deliberately absent, and
-//! answered as unimplemented by name: Checkpoint, Update, Stats. Starting processes is
+//! answered as unimplemented by name: Checkpoint. Starting processes is
 //! [`launch`](crate::launch)'s.
 
 use prost::Message;
+use shim_cgroup::Metrics;
 use shim_wire::exit::ExitStatus;
 use shim_wire::id::Id;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
-use shim_wire::plan::{EXEC_OPTIONS, ExecOptions};
+use shim_wire::metrics::{v1, v2};
+use shim_wire::plan::{EXEC_OPTIONS, ExecOptions, RESOURCES, Resources};
 use shim_wire::shim::{self, ReleaseRequest, StatusResponse};
 use shim_wire::task::{
     Any, CloseIoRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse,
     Empty, ExecProcessRequest, KillRequest, PidsResponse, ProcessInfo, ProcessRequest,
-    ResizePtyRequest, SERVICES, ShutdownRequest, StartResponse, StateResponse, Status, TaskRequest,
-    WaitResponse,
+    ResizePtyRequest, SERVICES, ShutdownRequest, StartResponse, StateResponse, StatsResponse,
+    Status, TaskRequest, UpdateTaskRequest, WaitResponse,
 };
 use shim_wire::ttrpc::{Request, Response};
 
@@ -70,6 +72,8 @@ impl Shim {
             "ResizePty" => self.resize_pty(&decode(request)?),
             "CloseIO" => self.close_io(&decode(request)?),
             "Pids" => self.pids(&decode(request)?),
+            "Stats" => self.stats(&decode(request)?),
+            "Update" => self.update(decode(request)?),
             "Pause" => self.pause(&decode(request)?, true),
             "Resume" => self.pause(&decode(request)?, false),
             "Connect" => self.connect(&decode(request)?),
@@ -287,8 +291,18 @@ impl Shim {
             attached: u32::try_from(self.clients.len()).unwrap_or(u32::MAX),
             log_bytes_lost: log.map_or(0, crate::log::Log::bytes_lost),
             version: VERSION.to_owned(),
+            paused: container.is_some_and(|container| container.paused),
         };
         Ok(Response::ok(&response).into())
+    }
+
+    fn stats(&mut self, request: &TaskRequest) -> Outcome {
+        let (type_url, value) = match self.task(&request.id)?.cgroup.metrics()? {
+            Metrics::V1(metrics) => (v1::METRICS, metrics.encode_to_vec()),
+            Metrics::V2(metrics) => (v2::METRICS, metrics.encode_to_vec()),
+        };
+        let stats = Some(Any { type_url: type_url.to_owned(), value });
+        Ok(Response::ok(&StatsResponse { stats }).into())
     }
 
     fn pids(&mut self, request: &TaskRequest) -> Outcome {
@@ -411,6 +425,16 @@ impl Shim {
         }
         let container = self.task_mut(&request.id)?;
         container.freeze(pause)?;
+        Ok(Response::ok(&Empty {}).into())
+    }
+
+    fn update(&mut self, request: UpdateTaskRequest) -> Outcome {
+        self.task(&request.id)?;
+        if !matches!(self.state, ShimState::Created | ShimState::Running) {
+            return Err(Error::Finished { process: "the task".to_owned() });
+        }
+        let resources: Resources = decode_any(request.resources, "resources", RESOURCES)?;
+        self.task(&request.id)?.cgroup.update(&resources)?;
         Ok(Response::ok(&Empty {}).into())
     }
 

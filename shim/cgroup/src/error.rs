@@ -97,6 +97,9 @@ pub enum Error {
     InvalidDeviceRule { rule: String },
     /// Processes that were still there at the deadline.
     StillPopulated { path: String, pids: Vec<i32> },
+    /// Something in the group did not stand still by the deadline: it waits in the kernel for what
+    /// nothing interrupts.
+    NotFrozen { path: String },
     /// A system call on a file of the hierarchy.
     Io { step: &'static str, path: PathBuf, errno: Errno },
 }
@@ -149,7 +152,8 @@ impl Error {
             | Self::MissingController { .. }
             | Self::LimitRefused { .. }
             | Self::InvalidDeviceRule { .. }
-            | Self::StillPopulated { .. } => None,
+            | Self::StillPopulated { .. }
+            | Self::NotFrozen { .. } => None,
         }
     }
 
@@ -165,6 +169,7 @@ impl Error {
             | Self::NoHierarchy
             | Self::InvalidPath { .. }
             | Self::StillPopulated { .. }
+            | Self::NotFrozen { .. }
             | Self::Io { .. } => false,
         }
     }
@@ -204,6 +209,9 @@ impl fmt::Display for Error {
             Self::InvalidDeviceRule { rule } => write!(f, "device rule {rule:?}: malformed"),
             Self::StillPopulated { path, pids } => {
                 write!(f, "cgroup {path:?}: {} processes do not end: {pids:?}", pids.len())
+            }
+            Self::NotFrozen { path } => {
+                write!(f, "cgroup {path:?}: not everything in it stands still; it goes on")
             }
             Self::Io { step, path, errno } => write!(f, "{step} {}: {errno}", path.display()),
         }
@@ -248,7 +256,8 @@ impl std::error::Error for Error {
             | Self::MissingController { .. }
             | Self::LimitRefused { .. }
             | Self::InvalidDeviceRule { .. }
-            | Self::StillPopulated { .. } => None,
+            | Self::StillPopulated { .. }
+            | Self::NotFrozen { .. } => None,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Stopping everything in a group, and letting it go on.
 
+use std::time::Instant;
+
+use crate::kill::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::{Cgroup, Controller, Error, write};
 
 impl Cgroup {
     /// Freezes the group, or thaws it: through the v1 controller where there is one, else through
-    /// the unified hierarchy.
+    /// the unified hierarchy. A freeze is a request, and takes its time.
     ///
     /// # Errors
     /// [`Error::MissingController`] on a machine that has neither; [`Error::Io`].
@@ -21,7 +24,26 @@ impl Cgroup {
         write(&unified.join(&self.path).join("cgroup.freeze"), state)
     }
 
-    /// Whether everything in the group stands still: a freeze is a request, and takes its time.
+    /// Freezes the group and waits until everything in it stands still; thaws it again when it does
+    /// not.
+    ///
+    /// # Errors
+    /// [`Error::NotFrozen`] at the deadline; those of [`freeze`](Self::freeze).
+    pub fn freeze_until(&self, deadline: Instant) -> Result<(), Error> {
+        self.freeze(true)?;
+        let mut pause = FIRST_PAUSE;
+        while !self.is_frozen() {
+            if Instant::now() >= deadline {
+                self.freeze(false)?;
+                return Err(Error::NotFrozen { path: self.path.clone() });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Whether everything in the group stands still.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();

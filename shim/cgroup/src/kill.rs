@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use crate::{Cgroup, Controller, Error, Layout, read, write};
 
 /// Between two looks at something that is about to end: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_micros(200);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 impl Cgroup {
     /// The processes of the group and of those below it. Empty when it does not exist.

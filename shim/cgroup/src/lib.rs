@@ -14,10 +14,12 @@
 //! | `controllers` | making a new group able to hold limits; delegation |
 //! | `update` | new limits for a group in use |
 //! | `devices` | device rules, a program on v2 |
+//! | `stats` | what a group uses, in containerd's messages |
+//! | `oom` | being told when the kernel kills for want of memory |
 //! | `kill` | ending everything in a group, and removing it |
 //! | `freeze` | stopping everything in a group, and letting it go on |
 //!
-//! Deliberately absent: systemd as a manager, statistics, and processes in inner nodes: a container's
+//! Deliberately absent: systemd as a manager, and processes in inner nodes: a container's
 //! group is a leaf until the container itself divides it.
 #![forbid(unsafe_code)]
 
@@ -29,7 +31,9 @@ mod error;
 mod freeze;
 mod kill;
 mod layout;
+mod oom;
 mod settings;
+mod stats;
 mod update;
 
 use std::os::fd::OwnedFd;
@@ -42,7 +46,9 @@ use shim_wire::plan::{DeviceRule, Resources};
 pub use error::{Controller, Error, Reason};
 pub use kill::{list, prune};
 pub use layout::Layout;
+pub use oom::OomWatch;
 use settings::{Setting, Settings};
+pub use stats::Metrics;
 
 /// A container's group, in all hierarchies at once.
 #[derive(Clone, Debug)]

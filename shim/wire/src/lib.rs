@@ -9,6 +9,7 @@
 //! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
 //! | [`hooks`] | programs to run at points of a container's life |
 //! | [`task`] | containerd's task API (v2 and v3 share these messages) |
+//! | [`metrics`] | a task's statistics, as containerd has them |
 //! | [`containerd`] | what containerd and a shim say beside it: start, events, options |
 //! | [`shim`] | what that API lacks: release of an exit, reopening of a log, status |
 //! | [`ttrpc`] | the frames that carry both, without I/O |
@@ -25,6 +26,7 @@ pub mod files;
 pub mod hooks;
 pub mod id;
 pub mod lifecycle;
+pub mod metrics;
 pub mod plan;
 pub mod shim;
 pub mod task;

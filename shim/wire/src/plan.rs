@@ -15,6 +15,8 @@ use prost::Message;
 pub const CREATE_OPTIONS: &str = "bosun.shim.v1.CreateOptions";
 /// The type URL of [`ExecOptions`] in `ExecProcessRequest.spec`.
 pub const EXEC_OPTIONS: &str = "bosun.shim.v1.ExecOptions";
+/// The type URL of [`Resources`] in `UpdateTaskRequest.resources`.
+pub const RESOURCES: &str = "bosun.shim.v1.Resources";
 
 /// What the shim itself needs of a container.
 #[derive(Clone, PartialEq, Message)]

@@ -34,6 +34,9 @@ pub struct StatusResponse {
     /// The shim's own version, as its package has it.
     #[prost(string, tag = "8")]
     pub version: String,
+    /// It stands still until it is resumed.
+    #[prost(bool, tag = "50")]
+    pub paused: bool,
 }
 
 /// [`ShimState`](crate::lifecycle::ShimState) on the wire.
