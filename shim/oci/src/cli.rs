@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, ValueEnum};
+
+use crate::commands::Verb;
+use crate::error::Error;
 
 /// An OCI runtime with runc's command line
 #[derive(Debug, Parser)]
@@ -27,12 +30,24 @@ pub(crate) struct Cli {
 /// What stands before the verb.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
+    /// Where the state of containers is kept
+    #[arg(long, value_name = "DIR", default_value = "/run/bosun-oci")]
+    pub(crate) root: PathBuf,
     /// Where errors are written to, beside standard error
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Of what is written there
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
+    /// Say in the log what is done
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Refused: control groups are made by this program itself
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Refused unless `false` or `auto`: containers are root's
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    rootless: String,
     /// Print the versions of this, of the specification and of libseccomp
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -44,29 +59,26 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    Spec(SpecArgs),
-    Features,
-}
-
-/// Write a starter config.json
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  bosun-oci spec --bundle /var/lib/web")]
-pub(crate) struct SpecArgs {
-    /// Where it goes [default: the current directory]
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) bundle: Option<PathBuf>,
-    /// Refused: containers are root's
-    #[arg(long)]
-    pub(crate) rootless: bool,
-}
-
 impl Cli {
     /// # Errors
     /// clap's, help and version among them.
     pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(words)
+    }
+}
+
+impl Global {
+    /// # Errors
+    /// [`Error::Refused`] for what no verb can honour.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.systemd_cgroup {
+            let why = "systemd as the manager of control groups: not supported";
+            return Err(Error::Refused { flag: "--systemd-cgroup", why });
+        }
+        match self.rootless.as_str() {
+            "false" | "auto" => Ok(()),
+            _ => Err(Error::Refused { flag: "--rootless", why: crate::error::ROOTLESS }),
+        }
     }
 }
 

@@ -1,18 +1,34 @@
 //! `bosun-oci`: an OCI runtime with runc's command line, over the code that the shim uses.
 //!
 //! ```text
-//! main ──▶ cli (clap) ──▶ commands/VERB
-//!   └─ report: errors, to where the caller reads them
+//! main ──▶ cli (clap) ──▶ commands/VERB ──▶ launch ──▶ shim-plan, shim-runtime
+//!   │                          │    └─▶ foreground: whoever waits for a process
+//!   └─ report: errors          └─▶ container: the state directory ──▶ gate, shim-cgroup
 //! ```
 //!
 //! Who drives it (podman's conmon, containerd's and Docker's shims, conformance suites) knows runc:
 //! flags, formats, exit codes and the words of errors that callers look for are runc's.
+//!
+//! Nothing stays behind to look after a container: what `create` makes waits by itself for `start`, and
+//! all that a later command has to know is in the state directory or asked of the kernel.
+//!
+//! Deliberately absent: containers without root, and a root that is not pivoted.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod cli;
 mod commands;
+mod console;
+mod container;
+mod descriptors;
+mod ending;
 mod error;
+mod files;
+mod foreground;
+mod gate;
+mod launch;
 mod report;
+mod signal;
 
 use std::process::ExitCode;
 

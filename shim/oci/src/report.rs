@@ -23,6 +23,19 @@ pub(crate) fn error(global: &Global, error: &dyn Display) {
     }
 }
 
+/// Tells what is done, to who asked for it.
+pub(crate) fn debug(global: &Global, text: &dyn Display) {
+    if !global.debug {
+        return;
+    }
+    let line = line(global.log_format, "debug", &text.to_string());
+    // What is only for information fails nothing.
+    let _ = match &global.log {
+        Some(path) => append(path, &line),
+        None => io::stderr().write_all(line.as_bytes()),
+    };
+}
+
 /// A line of the log, as logrus writes it in either of its formats.
 fn line(format: LogFormat, level: &str, text: &str) -> String {
     let time = Timestamp::now().round(Unit::Second).unwrap_or(Timestamp::UNIX_EPOCH);

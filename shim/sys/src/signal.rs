@@ -1,4 +1,7 @@
-//! What a process that is about to exec, and a tiny init, need of signals (signal(7)).
+//! What a process that is about to exec, a tiny init, and whoever waits for a process need of signals
+//! (signal(7)).
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -62,6 +65,35 @@ impl Blocked {
         // SAFETY: the set is initialised, and a null siginfo is allowed.
         let signal = unsafe { libc::sigwaitinfo(&raw const self.0, std::ptr::null_mut()) };
         crate::check(signal.into()).map(|signal| i32::try_from(signal).unwrap_or(0))
+    }
+
+    /// A descriptor that is readable when one waits (signalfd(2)), for [`read`]: close-on-exec and
+    /// non-blocking.
+    ///
+    /// # Errors
+    /// Those of signalfd(2).
+    pub fn descriptor(&self) -> Result<OwnedFd, Errno> {
+        // SAFETY: the set is initialised, and -1 asks for a new descriptor.
+        let fd = unsafe {
+            libc::signalfd(-1, &raw const self.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        crate::check(fd.into())?;
+        // SAFETY: the kernel has just made it, and nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// Takes the next signal from a [`descriptor`](Blocked::descriptor); `None` when none waits.
+///
+/// # Errors
+/// Those of read(2).
+pub fn read(descriptor: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
+    let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(descriptor, &mut bytes) {
+        // `ssi_signo` is the first field.
+        Ok(4..) => Ok(Some(i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))),
+        Ok(_) | Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,9 +1,8 @@
 //! `features`: what this runtime can do, as the specification's `features.md` has it.
 
-use std::io::Write as _;
-
 use serde_json::json;
 
+use super::print_json;
 use crate::cli::SPEC_VERSION;
 use crate::error::Error;
 
@@ -17,5 +16,5 @@ pub(crate) fn run() -> Result<(), Error> {
             "seccomp": { "enabled": true },
         },
     });
-    writeln!(std::io::stdout(), "{features:#}").map_err(Error::Output)
+    print_json(&features)
 }

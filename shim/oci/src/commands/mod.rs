@@ -1,20 +1,74 @@
 //! One verb per file.
 
+mod create;
+mod delete;
 mod features;
+mod kill;
+mod list;
+mod ps;
+mod run;
 mod spec;
+mod start;
+mod state;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Verb};
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::cli::Cli;
 use crate::error::Error;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Create(create::CreateArgs),
+    Delete(delete::DeleteArgs),
+    Features,
+    Kill(kill::KillArgs),
+    List(list::ListArgs),
+    Ps(ps::PsArgs),
+    Run(run::RunArgs),
+    Spec(spec::SpecArgs),
+    Start(start::StartArgs),
+    State(state::StateArgs),
+}
 
 /// Does what the command line says; the code is the program's.
 ///
 /// # Errors
 /// Those of the verb.
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
-    match &cli.verb {
-        Verb::Spec(arguments) => spec::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Features => features::run().map(|()| ExitCode::SUCCESS),
-    }
+    let global = &cli.global;
+    global.check()?;
+    let done = match &cli.verb {
+        Verb::Create(arguments) => create::run(global, arguments),
+        Verb::Delete(arguments) => delete::run(global, arguments),
+        Verb::Features => features::run(),
+        Verb::Kill(arguments) => kill::run(global, arguments),
+        Verb::List(arguments) => list::run(global, arguments),
+        Verb::Ps(arguments) => ps::run(global, arguments),
+        Verb::Run(arguments) => return run::run(global, arguments).map(ExitCode::from),
+        Verb::Spec(arguments) => spec::run(arguments),
+        Verb::Start(arguments) => start::run(global, arguments),
+        Verb::State(arguments) => state::run(global, arguments),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints text to standard output.
+///
+/// # Errors
+/// [`Error::Output`].
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::Output)
+}
+
+/// Prints a value as indented JSON.
+///
+/// # Errors
+/// [`Error::Output`].
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    print(&format!("{text}\n"))
 }

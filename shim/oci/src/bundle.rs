@@ -1,0 +1,84 @@
+//! A bundle: a directory with a `config.json` and what that speaks of.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+
+const CONFIG: &str = "config.json";
+
+/// A bundle that was read.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub(crate) directory: PathBuf,
+    pub(crate) spec: Spec,
+    /// What `config.json` has, as it has it.
+    pub(crate) text: String,
+}
+
+impl Bundle {
+    /// Reads the bundle at a path, or in the current directory.
+    ///
+    /// # Errors
+    /// Names the file, and the place in it that is malformed.
+    pub(crate) fn read(directory: Option<&Path>) -> Result<Self, Error> {
+        let directory = directory.unwrap_or(Path::new("."));
+        let directory =
+            fs::canonicalize(directory).map_err(Error::file("open the bundle", directory))?;
+        let path = directory.join(CONFIG);
+        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let spec = parse(&text, &path)?;
+        Ok(Self { directory, spec, text })
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.join(CONFIG)
+    }
+
+    /// The rootfs that it names, absolute.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        let root = self.spec.root().as_ref().map(|root| self.directory.join(root.path()));
+        root.unwrap_or_else(|| self.directory.clone())
+    }
+}
+
+/// What a JSON text of `file` means.
+///
+/// # Errors
+/// Names the place that is malformed.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let place = match error.path().to_string() {
+            root if root == "." => String::new(),
+            place => format!("{place}: "),
+        };
+        Error::Json { file: file.to_owned(), place, source: error.into_inner() }
+    })?;
+    deserializer.end().map_err(|source| Error::Json {
+        file: file.to_owned(),
+        place: String::new(),
+        source,
+    })?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_malformed_place_is_named() {
+        let wrong = |text: &str| {
+            parse::<Spec>(text, Path::new("config.json")).map(drop).unwrap_err().to_string()
+        };
+        let error = wrong(r#"{"ociVersion": "1", "process": {"cwd": "/", "user": {"uid": "x"}}}"#);
+        assert!(error.starts_with("config.json: process.user.uid: invalid type"), "{error}");
+        assert!(wrong("{").starts_with("config.json: EOF"), "{}", wrong("{"));
+        assert!(wrong(r#"{"ociVersion": "1"} x"#).contains("trailing"));
+    }
+}

@@ -1,0 +1,29 @@
+//! `start`: lets the first process of a created container execute its program.
+
+use clap::Args;
+
+use crate::cli::Global;
+use crate::container::{Container, Status};
+use crate::error::Error;
+
+/// Start a created container
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bosun-oci start web")]
+pub(crate) struct StartArgs {
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+pub(crate) fn run(global: &Global, arguments: &StartArgs) -> Result<(), Error> {
+    let container = Container::find(&global.root, &arguments.id)?;
+    let _lock = container.lock()?;
+    let status = container.status();
+    if status != Status::Created {
+        return Err(Error::Status { verb: "start", id: arguments.id.clone(), status });
+    }
+    let gate = container.gate();
+    shim_runtime::start_at(gate.connect()?)?;
+    // One that is left behind leads to nobody.
+    let _ = gate.remove();
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! From a bundle to a container whose first process waits before its exec.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use jiff::Timestamp;
+use prost::Message as _;
+use shim_cgroup::Cgroup;
+use shim_plan::{Context, Layers};
+use shim_runtime::{Created, ProcessIo, Waiting};
+use shim_sys::pidfd::send_signal;
+use shim_wire::plan::{CreateOptions, Plan};
+
+use crate::bundle::Bundle;
+use crate::cli::Global;
+use crate::console;
+use crate::container::{Container, Lock, Record};
+use crate::descriptors::Preserved;
+use crate::ending;
+use crate::error::Error;
+use crate::files;
+use crate::report;
+use crate::signal;
+
+/// How long a process that is not wanted may take to end.
+const UNDO: Duration = Duration::from_secs(5);
+
+/// What `create` and `run` have in common.
+#[derive(Args, Debug)]
+pub(crate) struct LaunchArgs {
+    /// Where its config.json is [default: the current directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Listens for the master of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Where the number of its first process is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Refused: the root is always pivoted
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// So many descriptors from 3 on are the container's as well
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Unique among the containers of the root
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// A container whose first process waits, and what the caller has of it.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) container: Container,
+    pub(crate) waiting: Waiting,
+    pub(crate) lock: Lock,
+}
+
+/// Who looks after the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attended {
+    /// This command, to its end.
+    Here,
+    /// Whoever takes over its processes.
+    Elsewhere,
+}
+
+/// # Errors
+/// Names what is wrong with the bundle or the flags, before anything is made, or what failed; nothing
+/// is left then.
+pub(crate) fn launch(
+    global: &Global,
+    arguments: &LaunchArgs,
+    attended: Attended,
+) -> Result<Launched, Error> {
+    if arguments.no_pivot {
+        return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
+    }
+    let preserved = Preserved::take(arguments.preserve_fds, true)?;
+    let bundle = Bundle::read(arguments.bundle.as_deref())?;
+    let (options, plan) = lower(&bundle, arguments, preserved)?;
+    check_console(options.terminal, arguments.console_socket.is_some(), attended)?;
+    let record = record(&bundle, &arguments.id, &options);
+    let (container, lock) = Container::make(&global.root, &bundle, record)?;
+    let made = make(&container, &options, &plan, arguments);
+    let waiting = made.inspect_err(|_| container.forget())?;
+    let text = format!(
+        "container {}: process {} waits in the control group {}",
+        arguments.id, waiting.pid, options.cgroup
+    );
+    report::debug(global, &text);
+    Ok(Launched { container, waiting, lock })
+}
+
+fn lower(
+    bundle: &Bundle,
+    arguments: &LaunchArgs,
+    preserved: Preserved,
+) -> Result<(CreateOptions, Plan), Error> {
+    let context = Context {
+        attempt: 1,
+        layers: Layers::Spec,
+        bundle: Some(bundle.directory.clone()),
+        cgroup: format!("bosun-oci-{}", arguments.id),
+        stdin: true,
+        ..Context::default()
+    };
+    let lowered = shim_plan::plan(&bundle.spec, &context);
+    let (mut options, mut plan) =
+        lowered.map_err(|source| Error::Plan { file: bundle.config(), source })?;
+    options.inherit_stdio = true;
+    options.preserve_fds = preserved.count();
+    if let Some(process) = &mut plan.process {
+        process.detached = true;
+        process.keep_keyring = arguments.no_new_keyring;
+        process.env.extend(preserved.environment());
+    }
+    Ok((options, plan))
+}
+
+fn check_console(terminal: bool, socket: bool, attended: Attended) -> Result<(), Error> {
+    let flag = "--console-socket";
+    match (terminal, socket, attended) {
+        (true, false, Attended::Elsewhere) => Err(Error::Refused {
+            flag,
+            why: "missing: process.terminal is set, and nobody here to look after a terminal",
+        }),
+        (false, true, _) => Err(Error::Refused { flag, why: "process.terminal is not set" }),
+        (true, true, _) | (true, false, Attended::Here) | (false, false, _) => Ok(()),
+    }
+}
+
+fn record(bundle: &Bundle, id: &str, options: &CreateOptions) -> Record {
+    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    Record {
+        oci_version: bundle.spec.version().clone(),
+        id: id.to_owned(),
+        bundle: bundle.directory.clone(),
+        rootfs: bundle.rootfs(),
+        created: Timestamp::now().to_string(),
+        annotations: annotations.into_iter().collect(),
+        cgroup: options.cgroup.clone(),
+    }
+}
+
+fn make(
+    container: &Container,
+    options: &CreateOptions,
+    plan: &Plan,
+    arguments: &LaunchArgs,
+) -> Result<Waiting, Error> {
+    let cgroup = container.cgroup()?;
+    refuse_populated(&cgroup)?;
+    files::write_whole(&container.run_dir().plan(), &plan.encode_to_vec(), 0o600)?;
+    let Created { process, mount_namespace: _ } =
+        shim_runtime::create(options, &container.run_dir(), None)?;
+    announce(container, &process, arguments).inspect_err(|_| undo(&process, &cgroup))?;
+    Ok(process)
+}
+
+/// Another container's group is not to be shared: what ends one would end the other.
+fn refuse_populated(cgroup: &Cgroup) -> Result<(), Error> {
+    let pids = cgroup.procs()?;
+    if pids.is_empty() {
+        return Ok(());
+    }
+    Err(Error::CgroupInUse { path: cgroup.path().to_owned(), pids })
+}
+
+/// Tells everybody who is to know of it.
+fn announce(container: &Container, process: &Waiting, arguments: &LaunchArgs) -> Result<(), Error> {
+    container.set_init(process.pid)?;
+    if let (Some(socket), ProcessIo::Terminal { master }) = (&arguments.console_socket, &process.io)
+    {
+        console::send(socket, master)?;
+    }
+    write_pid_file(arguments.pid_file.as_deref(), process.pid)
+}
+
+/// # Errors
+/// Names the file.
+pub(crate) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), Error> {
+    path.map_or(Ok(()), |path| files::write_whole(path, pid.to_string().as_bytes(), 0o644))
+}
+
+/// Ends a process that nobody will start.
+fn undo(process: &Waiting, cgroup: &Cgroup) {
+    let deadline = Instant::now() + UNDO;
+    // What led here is the error to tell.
+    let _ = send_signal(process.pidfd.as_fd(), signal::KILL);
+    if ending::wait_until(&process.pidfd, deadline) {
+        ending::reap(&process.pidfd);
+    }
+    let _ = cgroup.kill(deadline);
+    let _ = cgroup.remove(deadline);
+}
