@@ -54,7 +54,8 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, E
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let place = match error.path().to_string() {
-            root if root == "." => String::new(),
+            // Of the whole, and of what ends too early.
+            none if matches!(none.as_str(), "." | "?") => String::new(),
             place => format!("{place}: "),
         };
         Error::Json { file: file.to_owned(), place, source: error.into_inner() }

@@ -6,6 +6,7 @@
 //! | `config.json` | a copy of the bundle's |
 //! | `plan` | what its first process executes |
 //! | `init.pid` | which process that is; written once it waits to be started |
+//! | `hooks` | the hooks that it has, until those that follow its end have run |
 //! | `gate` | the socket where it waits; gone when it was started |
 //!
 //! What changes is asked of the kernel, never kept: whether the process lives (by pidfd, start time
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,13 +29,17 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use shim_cgroup::{Cgroup, Layout};
+use shim_runtime::{hooks, state};
+use shim_sys::pidfd::send_signal;
 use shim_wire::files::{ProcessIdentity, RunDir, start_time_of_stat};
+use shim_wire::hooks::HookKind;
 
 use crate::bundle::{self, Bundle};
 use crate::ending::has_ended;
 use crate::error::Error;
 use crate::files;
 use crate::gate;
+use crate::signal;
 
 /// How long another command may hold a container.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -285,13 +290,34 @@ impl Container {
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     }
 
-    /// Ends whatever is left of it and removes all that it had; the directory last.
+    /// Runs the hooks that follow a start.
     ///
     /// # Errors
-    /// Of the control group, which then is still there, as the directory is.
+    /// What came of them. The container is killed then, as the specification has it.
+    pub(crate) fn run_poststart(&self) -> Result<(), Error> {
+        let (true, Some(init)) = (self.run_dir().hooks().exists(), self.init()) else {
+            return Ok(());
+        };
+        let kinds = [HookKind::Poststart];
+        let run = hooks::run(&self.run_dir(), &kinds, state::Status::Running, Some(init.pid));
+        run.map_err(|error| {
+            // The error is the one to tell.
+            let _ = send_signal(init.pidfd.as_fd(), signal::KILL);
+            error.into()
+        })
+    }
+
+    /// Ends whatever is left of it and removes all that it had, the directory last; then tells the
+    /// hooks that follow.
+    ///
+    /// # Errors
+    /// Of the control group, which then is still there, as the directory is; of the hooks when all is
+    /// gone.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         self.remove_cgroup()?;
-        fs::remove_dir_all(&self.directory).map_err(Error::file("remove", &self.directory))
+        let told = hooks::poststop(&self.run_dir());
+        fs::remove_dir_all(&self.directory).map_err(Error::file("remove", &self.directory))?;
+        Ok(told?)
     }
 
     /// Ends all processes in its group and removes that.

@@ -11,6 +11,7 @@ use shim_cgroup::Cgroup;
 use shim_plan::{Context, Layers};
 use shim_runtime::{Created, ProcessIo, Waiting};
 use shim_sys::pidfd::send_signal;
+use shim_wire::hooks::Hooks;
 use shim_wire::plan::{CreateOptions, Plan};
 
 use crate::bundle::Bundle;
@@ -70,6 +71,14 @@ pub(crate) enum Attended {
     Elsewhere,
 }
 
+/// What a bundle's specification means.
+#[derive(Debug)]
+struct Lowered {
+    options: CreateOptions,
+    plan: Plan,
+    hooks: Option<Hooks>,
+}
+
 /// # Errors
 /// Names what is wrong with the bundle or the flags, before anything is made, or what failed; nothing
 /// is left then.
@@ -83,11 +92,12 @@ pub(crate) fn launch(
     }
     let preserved = Preserved::take(arguments.preserve_fds, true)?;
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
-    let (options, plan) = lower(&bundle, arguments, preserved)?;
+    let lowered = lower(&bundle, arguments, preserved)?;
+    let options = &lowered.options;
     check_console(options.terminal, arguments.console_socket.is_some(), attended)?;
-    let record = record(&bundle, &arguments.id, &options);
+    let record = record(&bundle, &arguments.id, options);
     let (container, lock) = Container::make(&global.root, &bundle, record)?;
-    let made = make(&container, &options, &plan, arguments);
+    let made = make(&container, &lowered, arguments);
     let waiting = made.inspect_err(|_| container.forget())?;
     let text = format!(
         "container {}: process {} waits in the control group {}",
@@ -97,12 +107,9 @@ pub(crate) fn launch(
     Ok(Launched { container, waiting, lock })
 }
 
-fn lower(
-    bundle: &Bundle,
-    arguments: &LaunchArgs,
-    preserved: Preserved,
-) -> Result<(CreateOptions, Plan), Error> {
+fn lower(bundle: &Bundle, arguments: &LaunchArgs, preserved: Preserved) -> Result<Lowered, Error> {
     let context = Context {
+        id: arguments.id.clone(),
         attempt: 1,
         layers: Layers::Spec,
         bundle: Some(bundle.directory.clone()),
@@ -110,9 +117,9 @@ fn lower(
         stdin: true,
         ..Context::default()
     };
-    let lowered = shim_plan::plan(&bundle.spec, &context);
-    let (mut options, mut plan) =
-        lowered.map_err(|source| Error::Plan { file: bundle.config(), source })?;
+    let wrong = |source| Error::Plan { file: bundle.config(), source };
+    let (mut options, mut plan) = shim_plan::plan(&bundle.spec, &context).map_err(wrong)?;
+    let hooks = shim_plan::hooks(&bundle.spec, &context).map_err(wrong)?;
     options.inherit_stdio = true;
     options.preserve_fds = preserved.count();
     if let Some(process) = &mut plan.process {
@@ -120,10 +127,12 @@ fn lower(
         process.keep_keyring = arguments.no_new_keyring;
         process.env.extend(preserved.environment());
     }
-    Ok((options, plan))
+    Ok(Lowered { options, plan, hooks })
 }
 
-fn check_console(terminal: bool, socket: bool, attended: Attended) -> Result<(), Error> {
+/// # Errors
+/// [`Error::Refused`] when a terminal and whoever looks after it don't fit.
+pub(crate) fn check_console(terminal: bool, socket: bool, attended: Attended) -> Result<(), Error> {
     let flag = "--console-socket";
     match (terminal, socket, attended) {
         (true, false, Attended::Elsewhere) => Err(Error::Refused {
@@ -150,15 +159,18 @@ fn record(bundle: &Bundle, id: &str, options: &CreateOptions) -> Record {
 
 fn make(
     container: &Container,
-    options: &CreateOptions,
-    plan: &Plan,
+    lowered: &Lowered,
     arguments: &LaunchArgs,
 ) -> Result<Waiting, Error> {
     let cgroup = container.cgroup()?;
     refuse_populated(&cgroup)?;
-    files::write_whole(&container.run_dir().plan(), &plan.encode_to_vec(), 0o600)?;
+    let place = container.run_dir();
+    files::write_whole(&place.plan(), &lowered.plan.encode_to_vec(), 0o600)?;
+    if let Some(hooks) = &lowered.hooks {
+        files::write_whole(&place.hooks(), &hooks.encode_to_vec(), 0o600)?;
+    }
     let Created { process, mount_namespace: _ } =
-        shim_runtime::create(options, &container.run_dir(), None)?;
+        shim_runtime::create(&lowered.options, &place, None)?;
     announce(container, &process, arguments).inspect_err(|_| undo(&process, &cgroup))?;
     Ok(process)
 }

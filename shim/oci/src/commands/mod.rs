@@ -2,10 +2,13 @@
 
 mod create;
 mod delete;
+mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
 mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
@@ -24,10 +27,13 @@ use crate::error::Error;
 pub(crate) enum Verb {
     Create(create::CreateArgs),
     Delete(delete::DeleteArgs),
+    Exec(Box<exec::ExecArgs>),
     Features,
     Kill(kill::KillArgs),
     List(list::ListArgs),
+    Pause(pause::PauseArgs),
     Ps(ps::PsArgs),
+    Resume(resume::ResumeArgs),
     Run(run::RunArgs),
     Spec(spec::SpecArgs),
     Start(start::StartArgs),
@@ -44,10 +50,13 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let done = match &cli.verb {
         Verb::Create(arguments) => create::run(global, arguments),
         Verb::Delete(arguments) => delete::run(global, arguments),
+        Verb::Exec(arguments) => return Ok(exec::run(global, arguments)),
         Verb::Features => features::run(),
         Verb::Kill(arguments) => kill::run(global, arguments),
         Verb::List(arguments) => list::run(global, arguments),
+        Verb::Pause(arguments) => pause::run(global, arguments),
         Verb::Ps(arguments) => ps::run(global, arguments),
+        Verb::Resume(arguments) => resume::run(global, arguments),
         Verb::Run(arguments) => return run::run(global, arguments).map(ExitCode::from),
         Verb::Spec(arguments) => spec::run(arguments),
         Verb::Start(arguments) => start::run(global, arguments),

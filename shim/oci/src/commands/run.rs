@@ -31,9 +31,10 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
     if arguments.detach {
         let Launched { container, mut waiting, lock: _lock } =
             launch(global, &arguments.launch, Attended::Elsewhere)?;
-        return match waiting.start() {
+        let started = waiting.start().map_err(Error::from);
+        return match started.and_then(|()| container.run_poststart()) {
             Ok(()) => Ok(0),
-            Err(error) => Err(given_up(&container, error.into())),
+            Err(error) => Err(given_up(&container, error)),
         };
     }
     if !arguments.no_subreaper {
@@ -47,6 +48,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
     let attendant = Foreground::new(signals, &waiting.io, handed_away);
     let started = attendant.and_then(|attendant| {
         waiting.start()?;
+        container.run_poststart()?;
         Ok(attendant)
     });
     let attendant = match started {
@@ -69,7 +71,7 @@ fn remove(container: &Container) -> Result<(), Error> {
     }
 }
 
-/// Removes a container that was never started; its process has ended or is about to.
+/// Removes a container whose start failed; its process has ended or is about to.
 fn given_up(container: &Container, error: Error) -> Error {
     // The error that led here is the one to tell.
     let _ = container.remove();

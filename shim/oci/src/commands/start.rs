@@ -25,5 +25,5 @@ pub(crate) fn run(global: &Global, arguments: &StartArgs) -> Result<(), Error> {
     shim_runtime::start_at(gate.connect()?)?;
     // One that is left behind leads to nobody.
     let _ = gate.remove();
-    Ok(())
+    container.run_poststart()
 }
