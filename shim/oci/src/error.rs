@@ -26,8 +26,6 @@ pub(crate) enum Error {
     Status { verb: &'static str, id: String, status: Status },
     #[error("cannot delete container {id} that is not stopped: {status}")]
     NotStopped { id: String, status: Status },
-    #[error("container {id}: some of its processes can't be made to stand still")]
-    NotFrozen { id: String },
     #[error("container {id} is in use by another command")]
     InUse { id: String },
     /// What a JSON file has at a place in it.

@@ -24,7 +24,7 @@ const MINOR_MAX: i64 = (1 << 20) - 1;
 /// replace a default of the same path.
 pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
     let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
-    let own = listed
+    let mut own = listed
         .unwrap_or_default()
         .iter()
         .enumerate()
@@ -41,6 +41,9 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
     if binds_dev(spec) {
         return Ok(own);
     }
+    // What a privileged container lists with the rest of the host's /dev: its own is a link to the one
+    // of its own terminals.
+    own.retain(|device| (&*device.path, device.major, device.minor) != ("/dev/ptmx", 5, 2));
     let defaults = DEFAULT_NODES
         .iter()
         .filter(|(path, _, _)| own.iter().all(|device| device.path != *path))

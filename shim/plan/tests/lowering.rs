@@ -496,3 +496,13 @@ fn without_hooks_there_is_nothing_to_write_and_nowhere_to_show_the_rootfs() {
         assert_eq!(shim_plan::hooks(&spec, &minimal_context()).unwrap(), None);
     }
 }
+
+#[test]
+fn a_spec_with_all_of_the_host_s_devices_has_its_own_terminals() {
+    let devices = json!([{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]);
+    let (_, plan) = lower(with(minimal(), "/linux/devices", devices), &minimal_context()).unwrap();
+    assert!(plan.devices.iter().all(|device| device.path != "/dev/ptmx"));
+    let devices = json!([{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 1}]);
+    let (_, plan) = lower(with(minimal(), "/linux/devices", devices), &minimal_context()).unwrap();
+    assert!(plan.devices.iter().any(|device| device.path == "/dev/ptmx"), "some other device");
+}

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use shim_cgroup::Cgroup;
 
 use crate::cli::Global;
 use crate::container::{Container, Status};
@@ -28,22 +27,5 @@ pub(crate) fn run(global: &Global, arguments: &PauseArgs) -> Result<(), Error> {
     if !matches!(status, Status::Running | Status::Created) {
         return Err(Error::Status { verb: "pause", id: arguments.id.clone(), status });
     }
-    pause(&container.cgroup()?, &arguments.id)
-}
-
-/// All of them, or none.
-fn pause(cgroup: &Cgroup, id: &str) -> Result<(), Error> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // Asked for again, for what forked while it was under way.
-        cgroup.freeze(true)?;
-        if cgroup.is_frozen() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            cgroup.freeze(false)?;
-            return Err(Error::NotFrozen { id: id.to_owned() });
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    Ok(container.cgroup()?.freeze_until(Instant::now() + PATIENCE)?)
 }
