@@ -8,6 +8,7 @@
 //! | [`net`] | switching the loopback interface on, a socket's peer |
 //! | [`seccomp`] | installing a compiled filter |
 //! | [`bpf`] | device programs of cgroup v2 |
+//! | [`spawn`] | starting a program with more descriptors than three |
 //! | [`signal`] | what a tiny init needs of signals |
 //! | [`pidfd`] | signals by pidfd |
 //! | [`memory`] | giving memory back |
@@ -23,6 +24,7 @@ pub mod net;
 pub mod pidfd;
 pub mod seccomp;
 pub mod signal;
+pub mod spawn;
 
 use rustix::io::Errno;
 
