@@ -252,6 +252,7 @@ fn detached(trees: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Root> {
             work,
             volatile: false,
         }),
+        options: &[],
     };
     let first = trees.first().map_or(Path::new("/"), PathBuf::as_path);
     let made = match overlay::detached(&layers) {

@@ -224,7 +224,6 @@ fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
             upper: writable.upper.clone(),
             work: writable.work.clone(),
             volatile: writable.volatile,
-            directory: String::new(),
             readonly,
             ..Rootfs::default()
         }),

@@ -27,6 +27,8 @@ pub struct Layers<'a> {
     pub lower: &'a [String],
     /// Where changes go; without it, the overlay is read-only.
     pub upper: Option<Upper<'a>>,
+    /// Further options of overlayfs, `index=off` or `userxattr`.
+    pub options: &'a [String],
 }
 
 /// Where an overlay writes.
@@ -127,6 +129,12 @@ fn assemble(layers: &Layers<'_>, form: Form) -> Result<OwnedFd, Errno> {
             fsconfig_set_flag(&context, "volatile")?;
         }
     }
+    for option in layers.options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, option.as_str())?,
+        }
+    }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
@@ -175,6 +183,9 @@ fn legacy_options(layers: &Layers<'_>, home: &str) -> String {
         if upper.volatile {
             options += ",volatile";
         }
+    }
+    for option in layers.options {
+        options += &format!(",{}", escape(option, ""));
     }
     options
 }
@@ -238,21 +249,22 @@ mod tests {
         let lower = lower(&["/a:b", "/c,d", "/e\\f"]);
         let upper = Some(Upper { directory: "/u:v,w", work: "/x", volatile: true });
         assert_eq!(
-            legacy_options(&Layers { lower: &lower, upper }, ""),
+            legacy_options(&Layers { lower: &lower, upper, options: &[] }, ""),
             "lowerdir=/a\\:b:/c\\,d:/e\\\\f,upperdir=/u:v\\,w,workdir=/x,volatile"
         );
     }
 
     #[test]
     fn without_an_upper_directory_it_is_read_only() {
-        let layers = Layers { lower: &lower(&["/a"]), upper: None };
+        let layers = Layers { lower: &lower(&["/a"]), upper: None, options: &[] };
         assert_eq!(legacy_options(&layers, ""), "lowerdir=/a");
     }
 
     #[test]
     fn one_string_takes_what_fits_and_has_no_meaning() {
-        let takes =
-            |paths: &[&str]| Form::OneString.takes(&Layers { lower: &lower(paths), upper: None });
+        let takes = |paths: &[&str]| {
+            Form::OneString.takes(&Layers { lower: &lower(paths), upper: None, options: &[] })
+        };
         let half = format!("/{}", "x".repeat(126));
         assert!(takes(&["/a", "/b"]) && takes(&[&half, &half]));
         assert!(!takes(&[&half, &half, "/x"]) && !takes(&["/a:b"]) && !takes(&["/a,b"]));
@@ -296,7 +308,8 @@ mod tests {
         let table = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let before = table();
         let lower = [fixture.path("a"), fixture.path("b")];
-        let root = Root::new(detached(&Layers { lower: &lower, upper: None }).unwrap());
+        let root =
+            Root::new(detached(&Layers { lower: &lower, upper: None, options: &[] }).unwrap());
         assert_eq!(table(), before);
         assert!(has(&root, "/a") && !has(&root, "/b"));
         let error = root.make("/new", Leaf::File).unwrap_err();
@@ -307,7 +320,8 @@ mod tests {
     fn a_single_layer_is_enough() {
         let fixture = Fixture::new(&["a"]);
         let lower = [fixture.path("a")];
-        let root = Root::new(detached(&Layers { lower: &lower, upper: None }).unwrap());
+        let root =
+            Root::new(detached(&Layers { lower: &lower, upper: None, options: &[] }).unwrap());
         assert!(has(&root, "/a"));
     }
 
@@ -317,7 +331,7 @@ mod tests {
         let lower = [fixture.path("a")];
         let (directory, work) = (fixture.path("upper"), fixture.path("work"));
         let upper = Some(Upper { directory: &directory, work: &work, volatile: true });
-        let root = Root::new(detached(&Layers { lower: &lower, upper }).unwrap());
+        let root = Root::new(detached(&Layers { lower: &lower, upper, options: &[] }).unwrap());
         root.make("/new/file", Leaf::File).unwrap();
         assert!(fixture.directory.path().join("upper/new/file").is_file());
         assert!(!fixture.directory.path().join("a/new").exists());
@@ -327,7 +341,7 @@ mod tests {
     fn a_missing_layer_is_named() {
         let fixture = Fixture::new(&["a"]);
         let lower = [fixture.path("a"), fixture.path("missing")];
-        let error = detached(&Layers { lower: &lower, upper: None }).unwrap_err();
+        let error = detached(&Layers { lower: &lower, upper: None, options: &[] }).unwrap_err();
         assert!(matches!(error, Error::Layer { .. }), "{error}");
         assert!(error.to_string().contains("missing"), "{error}");
     }
@@ -336,7 +350,7 @@ mod tests {
     fn many_layers_are_named_from_where_they_all_are() {
         let paths = lower(&["/s/12/fs", "/s/13/fs", "/s/1/fs"]);
         let upper = Upper { directory: "/s/2/fs", work: "/s/2/work", volatile: false };
-        let layers = Layers { lower: &paths, upper: Some(upper) };
+        let layers = Layers { lower: &paths, upper: Some(upper), options: &[] };
         let home = common_directory(&layers);
         assert_eq!(home, "/s/");
         assert_eq!(
@@ -344,6 +358,6 @@ mod tests {
             "lowerdir=12/fs:13/fs:1/fs,upperdir=2/fs,workdir=2/work"
         );
         let apart = lower(&["/a/x", "/b/x"]);
-        assert_eq!(common_directory(&Layers { lower: &apart, upper: None }), "/");
+        assert_eq!(common_directory(&Layers { lower: &apart, upper: None, options: &[] }), "/");
     }
 }

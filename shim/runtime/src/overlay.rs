@@ -22,7 +22,8 @@ pub(crate) fn make(rootfs: &Rootfs) -> Result<Made, Error> {
                 work: &rootfs.work,
                 volatile: rootfs.volatile,
             });
-            Ok(shim_rootfs::overlay::make(&Layers { lower, upper })?)
+            let options = &rootfs.overlay_options;
+            Ok(shim_rootfs::overlay::make(&Layers { lower, upper, options })?)
         }
     }
 }

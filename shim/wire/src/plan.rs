@@ -356,6 +356,9 @@ pub struct Rootfs {
     /// Where hooks that run before the rootfs is the root find it; empty without such hooks.
     #[prost(string, tag = "30")]
     pub shown_at: String,
+    /// Further options of the overlay, `index=off` or `userxattr`.
+    #[prost(string, repeated, tag = "80")]
+    pub overlay_options: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
