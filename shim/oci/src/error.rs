@@ -54,9 +54,20 @@ pub(crate) enum Error {
     NotPreserved { number: u32 },
     #[error("standard output: {0}")]
     Output(io::Error),
+    /// A field of a request of containerd's.
+    #[error("{field}: {why}")]
+    Field { field: String, why: String },
+    #[error("{what}: {source}")]
+    Message { what: &'static str, source: prost::DecodeError },
+    #[error("standard input: {0}")]
+    Input(io::Error),
 }
 
 impl Error {
+    pub(crate) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), why: why.into() }
+    }
+
     pub(crate) fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { step, path, source }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Who drives it (podman's conmon, containerd's and Docker's shims, conformance suites) knows runc:
-//! flags, formats, exit codes and the words of errors that callers look for are runc's.
+//! flags, formats, exit codes and the words of errors that callers look for are runc's. Beside that,
+//! [`lower`] does for a shim that containerd drives what that has no memory for.
 //!
 //! Nothing stays behind to look after a container: what `create` makes waits by itself for `start`, and
 //! all that a later command has to know is in the state directory or asked of the kernel.
@@ -27,6 +28,7 @@ mod files;
 mod foreground;
 mod gate;
 mod launch;
+mod lower;
 mod report;
 mod signal;
 

@@ -99,6 +99,18 @@ impl RunDir {
         self.0.join("init.pid")
     }
 
+    /// The path of the container's cgroup, for whoever cleans up behind a shim that containerd drove.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        self.0.join("cgroup")
+    }
+
+    /// Under containerd: a link to the [`SocketDir`].
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.0.join("sockets")
+    }
+
     /// The shim's standard error.
     #[must_use]
     pub fn shim_log(&self) -> PathBuf {

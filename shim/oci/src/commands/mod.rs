@@ -31,6 +31,8 @@ pub(crate) enum Verb {
     Features,
     Kill(kill::KillArgs),
     List(list::ListArgs),
+    #[command(hide = true)]
+    Lower(crate::lower::LowerArgs),
     Pause(pause::PauseArgs),
     Ps(ps::PsArgs),
     Resume(resume::ResumeArgs),
@@ -54,6 +56,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Verb::Features => features::run(),
         Verb::Kill(arguments) => kill::run(global, arguments),
         Verb::List(arguments) => list::run(global, arguments),
+        Verb::Lower(arguments) => crate::lower::run(arguments),
         Verb::Pause(arguments) => pause::run(global, arguments),
         Verb::Ps(arguments) => ps::run(global, arguments),
         Verb::Resume(arguments) => resume::run(global, arguments),

@@ -1,0 +1,174 @@
+//! `lower`: what a shim that containerd drives asks of a program that goes again.
+//!
+//! The request comes on standard input as containerd sent it to the shim, and what the shim itself
+//! needs of it goes to standard output; the plan is written into the run directory. So the spec's
+//! JSON and the compilation of its filter touch no long-lived memory.
+//!
+//! | what | standard input | standard output |
+//! |---|---|---|
+//! | `create` | `CreateTaskRequest` | `CreateOptions`; the plan's file, and the hooks' |
+//! | `exec` | `ExecProcessRequest` | `ExecOptions` |
+
+mod mounts;
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use oci_spec::runtime::{Process, Root};
+use prost::Message;
+use serde::de::DeserializeOwned;
+use shim_plan::{Context, ExecContext};
+use shim_wire::containerd::{RUNC_OPTIONS, RuncOptions};
+use shim_wire::files::RunDir;
+use shim_wire::plan::CreateOptions;
+use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest};
+
+use self::mounts::Found;
+use crate::bundle::{self, Bundle};
+use crate::error::Error;
+
+const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+
+/// The most that is read: a request holds a spec at most.
+const MAX_REQUEST: u64 = 16 << 20;
+
+/// Lower a request of containerd's, for a shim
+#[derive(Args, Debug)]
+pub(crate) struct LowerArgs {
+    what: What,
+    /// Of the container
+    #[arg(long, value_name = "NS")]
+    namespace: String,
+    /// Where config.json is
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+    /// Where the plan goes
+    #[arg(long, value_name = "DIR")]
+    run_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Create,
+    Exec,
+}
+
+/// # Errors
+/// What is wrong with the request, by its field or the JSON path in the spec.
+pub(crate) fn run(arguments: &LowerArgs) -> Result<(), Error> {
+    let mut request = Vec::new();
+    io::stdin().lock().take(MAX_REQUEST).read_to_end(&mut request).map_err(Error::Input)?;
+    let answer = match arguments.what {
+        What::Create => create(arguments, &request)?.encode_to_vec(),
+        What::Exec => exec(arguments, &request)?,
+    };
+    io::stdout().lock().write_all(&answer).map_err(Error::Output)
+}
+
+fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error> {
+    let request: CreateTaskRequest = decode("the request", request)?;
+    refuse_options(request.options.as_ref())?;
+    if !request.checkpoint.is_empty() {
+        return Err(Error::field("checkpoint", "restoring a checkpoint is not supported"));
+    }
+    let Bundle { directory, mut spec, .. } = Bundle::read(Some(&arguments.bundle))?;
+    let refused = |source| Error::Plan { file: directory.join("config.json"), source };
+    let asked = spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
+    if asked != request.terminal {
+        return Err(Error::field("process.terminal", "the request says otherwise"));
+    }
+    let found = mounts::read(&request.rootfs)?;
+    let mut context = Context {
+        attempt: 1,
+        id: request.id.clone(),
+        bundle: Some(directory.clone()),
+        cgroup: format!("{}/{}", arguments.namespace, request.id),
+        stdin: !request.stdin.is_empty(),
+        ..Context::default()
+    };
+    let mut overlay_options = Vec::new();
+    match found {
+        Found::Nothing => {}
+        Found::Directory { path, readonly } => {
+            let mut root = spec.root().clone().unwrap_or_default();
+            let readonly = readonly || root.readonly().unwrap_or(false);
+            root.set_path(path.into()).set_readonly(Some(readonly));
+            spec.set_root(Some(root));
+        }
+        Found::Overlay { layers, options } => {
+            // What the spec says of the path is what the mounts were to be mounted at.
+            context.layers = layers;
+            overlay_options = options;
+        }
+    }
+    if spec.root().is_none() {
+        spec.set_root(Some(Root::default()));
+    }
+    let (create, mut plan) = shim_plan::plan(&spec, &context).map_err(refused)?;
+    if let Some(rootfs) = &mut plan.rootfs {
+        rootfs.overlay_options = overlay_options;
+    }
+    let run = RunDir::new(arguments.run_dir.clone());
+    write_file(&run.plan(), &plan)?;
+    if let Some(hooks) = shim_plan::hooks(&spec, &context).map_err(refused)? {
+        write_file(&run.hooks(), &hooks)?;
+    }
+    Ok(create)
+}
+
+fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
+    let request: ExecProcessRequest = decode("the request", request)?;
+    let any = request.spec.unwrap_or_default();
+    if any.type_url != PROCESS {
+        return Err(Error::field("spec", format!("a process is no {:?}", any.type_url)));
+    }
+    let mut process: Process = json("spec", &any.value)?;
+    // containerd's clients say it here, and leave the process' own field as it was.
+    process.set_terminal(Some(request.terminal));
+    let bundle = Bundle::read(Some(&arguments.bundle))?;
+    let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let context = ExecContext { stdin: !request.stdin.is_empty(), ..ExecContext::default() };
+    let lowered = shim_plan::exec(&process, seccomp, &context);
+    let refused = |source| Error::Plan { file: "spec".into(), source };
+    Ok(lowered.map_err(refused)?.encode_to_vec())
+}
+
+/// Options of a runtime that this one is not: what they ask for and is not done is refused, by name.
+fn refuse_options(any: Option<&Any>) -> Result<(), Error> {
+    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(()) };
+    if any.type_url != RUNC_OPTIONS {
+        return Err(Error::field("options", format!("{:?} are not supported", any.type_url)));
+    }
+    let options: RuncOptions = decode("options", &any.value)?;
+    let asked = [
+        (options.no_pivot_root, "no_pivot_root", "a rootfs is always entered by pivot_root"),
+        (options.no_new_keyring, "no_new_keyring", "a container has a keyring of its own"),
+        (!options.binary_name.is_empty(), "binary_name", "this runtime is its own OCI runtime"),
+        (!options.root.is_empty(), "root", "this runtime keeps its state in the bundle"),
+        (options.systemd_cgroup, "systemd_cgroup", "cgroups are made in the file system"),
+    ];
+    match asked.into_iter().find(|(asked, _, _)| *asked) {
+        Some((_, name, why)) => Err(Error::field(format!("options.{name}"), why)),
+        // The shim's cgroup was its start's business; the streams are their user's in any case.
+        None => Ok(()),
+    }
+}
+
+/// JSON of a request's field.
+fn json<T: DeserializeOwned>(field: &str, text: &[u8]) -> Result<T, Error> {
+    let text = std::str::from_utf8(text).map_err(|_| Error::field(field, "it is not UTF-8"))?;
+    bundle::parse(text, Path::new(field))
+}
+
+fn decode<T: Message + Default>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
+    T::decode(bytes).map_err(|source| Error::Message { what, source })
+}
+
+fn write_file(path: &Path, message: &impl Message) -> Result<(), Error> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = opened.and_then(|mut file| file.write_all(&message.encode_to_vec()));
+    written.map_err(Error::file("write", path))
+}
