@@ -12,18 +12,22 @@ use shim_wire::id::Id;
 pub(crate) const USAGE: &str = "\
 One per container: owns the process, its pty, its log file and its exit status.
 
-Usage: bosun-shim --namespace NS --id ID --container-dir DIR --run-dir DIR --socket-dir DIR --cgroup PATH
+Usage: bosun-shim --namespace NS --id ID --container-dir DIR --run-dir DIR --socket-dir DIR
+                  [--cgroup PATH] [--containerd SOCKET]
        bosun-shim --version | --help
+       containerd-shim-bosun-v1 … start | delete, -v, -info
 
 bosund starts it, with the listening socket of its task API as standard input and a socket that
-holds its bootstrap message as standard output.
+holds its bootstrap message as standard output. Under the name containerd-shim-bosun-v1 it is what
+containerd starts for the runtime io.containerd.bosun.v1, and starts itself.
 
   --namespace NS        the container's namespace
   --id ID               the container's id
   --container-dir DIR   where its log and exit record go
   --run-dir DIR         where its plan lies and process identities go
   --socket-dir DIR      where attach.sock is bound
-  --cgroup PATH         the shim's own cgroup, relative to the hierarchy
+  --cgroup PATH         the shim's own cgroup, relative to the hierarchy; otherwise its parent's
+  --containerd SOCKET   containerd drives it, and serves its ttrpc API there
 ";
 
 /// What this process is asked to be.
@@ -37,11 +41,14 @@ pub(crate) enum Command {
 /// Which container, and where its things are.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
+    pub(crate) namespace: Id,
     pub(crate) id: Id,
     pub(crate) container: ContainerDir,
     pub(crate) run: RunDir,
     pub(crate) sockets: SocketDir,
-    pub(crate) cgroup: String,
+    pub(crate) cgroup: Option<String>,
+    /// The ttrpc socket of the containerd that drives this shim; bosund drives it otherwise.
+    pub(crate) containerd: Option<PathBuf>,
 }
 
 /// A command line that says nothing.
@@ -67,8 +74,15 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-const FLAGS: [&str; 6] =
-    ["--namespace", "--id", "--container-dir", "--run-dir", "--socket-dir", "--cgroup"];
+const FLAGS: [&str; 7] = [
+    "--namespace",
+    "--id",
+    "--container-dir",
+    "--run-dir",
+    "--socket-dir",
+    "--cgroup",
+    "--containerd",
+];
 
 /// # Errors
 /// Names the argument that is unknown, missing or malformed.
@@ -88,19 +102,20 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             .ok_or_else(|| UsageError::Unknown(argument.to_string_lossy().into_owned()))?;
         values[index] = Some(arguments.next().ok_or(UsageError::MissingValue(FLAGS[index]))?);
     }
-    let mut taken = values.into_iter().zip(FLAGS);
-    let mut next = || {
-        let (value, flag) = taken.next().unwrap_or((None, ""));
+    let [namespace, own, container, run, sockets, cgroup, containerd] = values;
+    let mut flags = FLAGS.into_iter();
+    let mut take = |value: Option<OsString>| {
+        let flag = flags.next().unwrap_or_default();
         value.map(|value| (value, flag)).ok_or(UsageError::Missing(flag))
     };
-    // Told for whoever looks at a list of processes; the directories say the rest.
-    id(next()?)?;
     Ok(Command::Serve(Arguments {
-        id: id(next()?)?,
-        container: ContainerDir::new(directory(next()?)?),
-        run: RunDir::new(directory(next()?)?),
-        sockets: SocketDir::new(directory(next()?)?),
-        cgroup: text(next()?)?,
+        namespace: id(take(namespace)?)?,
+        id: id(take(own)?)?,
+        container: ContainerDir::new(directory(take(container)?)?),
+        run: RunDir::new(directory(take(run)?)?),
+        sockets: SocketDir::new(directory(take(sockets)?)?),
+        cgroup: take(cgroup).ok().map(text).transpose()?,
+        containerd: take(containerd).ok().map(directory).transpose()?,
     }))
 }
 
@@ -153,6 +168,17 @@ mod tests {
         let Ok(Command::Serve(arguments)) = parsed(&WHOLE) else { panic!("refused") };
         assert_eq!(arguments.id.as_str(), "web");
         assert_eq!(arguments.sockets.path(), std::path::Path::new("/s"));
+        assert_eq!(arguments.cgroup.as_deref(), Some("bosun-shims/default/web"));
+        assert_eq!(arguments.containerd, None);
+    }
+
+    #[test]
+    fn a_shim_that_containerd_drives_needs_no_cgroup_of_its_own() {
+        let mut arguments = WHOLE[..10].to_vec();
+        arguments.extend(["--containerd", "/run/containerd/containerd.sock.ttrpc"]);
+        let Ok(Command::Serve(arguments)) = parsed(&arguments) else { panic!("refused") };
+        assert_eq!(arguments.cgroup, None);
+        assert!(arguments.containerd.is_some());
     }
 
     #[test]
@@ -162,7 +188,7 @@ mod tests {
             (3, Some("../web"), "--id: invalid id"),
             (5, Some("c"), "--container-dir: the path is not absolute"),
             (11, None, "--cgroup needs a value"),
-            (10, None, "--cgroup is missing"),
+            (8, None, "--socket-dir is missing"),
         ] {
             let mut arguments = WHOLE.to_vec();
             match replacement {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shim_cgroup::Cgroup;
 use shim_runtime::Waiting;
+use shim_wire::containerd::TaskIo;
 use shim_wire::exit::{ExitRecord, ExitStatus, Timestamp};
 
 use crate::error::Error;
@@ -22,6 +23,8 @@ pub(crate) struct Container {
     pub(crate) init: Init,
     pub(crate) stdio: Stdio,
     pub(crate) bundle: String,
+    /// Where a client of containerd wants its streams.
+    pub(crate) io: Option<Box<TaskIo>>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) paused: bool,
     pub(crate) cgroup: Cgroup,
@@ -37,7 +40,6 @@ pub(crate) struct Container {
     pub(crate) record: Option<ExitRecord>,
     pub(crate) waiters: Vec<Waiter>,
     /// Dropping it is the shim's last act: the kernel then takes the rootfs down.
-    #[expect(dead_code, reason = "held for what closing it does")]
     pub(crate) mount_namespace: OwnedFd,
     /// The kinds of hooks that there are; of poststop, as long as they have not run.
     pub(crate) hooks: u32,

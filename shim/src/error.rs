@@ -112,6 +112,16 @@ pub(crate) enum Error {
         asked: u64,
         own: u64,
     },
+    /// What `bosun-oci lower` says of a spec, options or mounts.
+    Lowering {
+        said: String,
+    },
+    /// A stream of a client's that can't be opened.
+    Stream {
+        stream: &'static str,
+        at: String,
+        source: io::Error,
+    },
     Lifecycle(Refused),
     Runtime(shim_runtime::Error),
     Cgroup(shim_cgroup::Error),
@@ -145,6 +155,8 @@ impl Error {
             | Self::InvalidExecId { .. }
             | Self::NoTerminal { .. }
             | Self::WindowSize { .. }
+            | Self::Lowering { .. }
+            | Self::Stream { .. }
             | Self::OtherAttempt { .. } => Code::InvalidArgument,
             Self::OtherTask { .. }
             | Self::NotCreated
@@ -216,6 +228,8 @@ impl fmt::Display for Error {
             Self::OtherAttempt { asked, own } => {
                 write!(f, "release of run {asked}, but this shim serves run {own}")
             }
+            Self::Lowering { said } => f.write_str(said),
+            Self::Stream { stream, at, source } => write!(f, "{stream} {at:?}: {source}"),
             Self::Lifecycle(refused) => refused.fmt(f),
             Self::Runtime(error) => error.fmt(f),
             Self::Cgroup(error) => error.fmt(f),
@@ -233,7 +247,9 @@ impl std::error::Error for Error {
             Self::Lifecycle(source) => Some(source),
             Self::Runtime(source) => Some(source),
             Self::Cgroup(source) => Some(source),
-            Self::Log { source, .. } | Self::Step { source, .. } => Some(source),
+            Self::Log { source, .. } | Self::Stream { source, .. } | Self::Step { source, .. } => {
+                Some(source)
+            }
             Self::UnknownMethod { .. }
             | Self::OptionsType { .. }
             | Self::OtherTask { .. }
@@ -247,6 +263,7 @@ impl std::error::Error for Error {
             | Self::Finished { .. }
             | Self::NoTerminal { .. }
             | Self::WindowSize { .. }
+            | Self::Lowering { .. }
             | Self::OtherAttempt { .. } => None,
         }
     }

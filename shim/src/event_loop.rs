@@ -11,18 +11,20 @@ use std::os::unix::net::UnixListener;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use shim_cgroup::OomWatch;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
 use shim_wire::ttrpc::Response;
 
 use crate::args::Arguments;
 use crate::attach::{Attachment, Client, MAX_CLIENTS};
 use crate::container::Container;
+use crate::containerd::Containerd;
 use crate::hooks::Work;
 use crate::log::Stream;
 use crate::process::{Exec, ExecState, Key, Waiter};
 use crate::rpc::{Connection, MAX_CONNECTIONS};
 use crate::setup::Inherited;
-use crate::stdio::Stdio;
+use crate::stdio::{Output, Stdio};
 use crate::{clock, report, setup};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -50,6 +52,8 @@ pub(crate) struct Shim {
     pub(crate) failed_create: Option<u64>,
     /// Of connections, clients and execs.
     last_serial: u64,
+    /// What being driven by containerd takes more; `None` under bosund.
+    pub(crate) containerd: Option<Box<Containerd>>,
     /// Empty while nothing is read.
     pub(crate) buffer: Vec<u8>,
     pub(crate) timers: Timers,
@@ -70,14 +74,16 @@ pub(crate) struct Timers {
     pub(crate) record: Option<u64>,
     /// Look at the hooks that run.
     pub(crate) hooks: Option<u64>,
+    /// Look again whether the kernel killed for want of memory.
+    pub(crate) oom: Option<u64>,
     /// Leave, whoever still waits for something.
     pub(crate) leave: Option<u64>,
 }
 
 impl Timers {
     fn next(&self) -> Option<u64> {
-        let Self { abandon, service, quiet, kill, drained, record, hooks, leave } = self;
-        [abandon, service, quiet, kill, drained, record, hooks, leave]
+        let Self { abandon, service, quiet, kill, drained, record, hooks, oom, leave } = self;
+        [abandon, service, quiet, kill, drained, record, hooks, oom, leave]
             .into_iter()
             .copied()
             .flatten()
@@ -101,11 +107,17 @@ enum Source {
     Output(Key, Stream),
     Input(Key),
     Hooks,
+    Sink(Key, Stream),
+    Feed(Key),
+    Publisher,
+    Logger(u64),
+    Oom,
 }
 
 impl Shim {
     pub(crate) fn new(arguments: Arguments, inherited: Inherited) -> Self {
         Self {
+            containerd: Containerd::new(&arguments),
             arguments,
             inherited,
             state: ShimState::Empty,
@@ -143,7 +155,12 @@ impl Shim {
                     | Source::Client(_)
                     | Source::Exit(_)
                     | Source::Hooks
-                    | Source::Input(_) => false,
+                    | Source::Input(_)
+                    | Source::Sink(..)
+                    | Source::Feed(_)
+                    | Source::Publisher
+                    | Source::Logger(_)
+                    | Source::Oom => false,
                 });
                 if !has_more {
                     self.output_ended(key);
@@ -151,6 +168,7 @@ impl Shim {
             }
             self.tick(!ready.is_empty());
         }
+        self.leave_containerd();
     }
 
     /// A number for a connection, a client or an exec.
@@ -172,7 +190,7 @@ impl Shim {
         });
         let timeout = match poll_only {
             true => Some(0),
-            false => self.timers.next().map(|at| at.saturating_sub(clock::monotonic_ns())),
+            false => self.next_deadline().map(|at| at.saturating_sub(clock::monotonic_ns())),
         };
         let timeout = timeout.map(|ns| Timespec {
             tv_sec: i64::try_from(ns / SECOND).unwrap_or(i64::MAX),
@@ -192,6 +210,11 @@ impl Shim {
                 Vec::new()
             }
         }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        let publisher = self.containerd.as_ref().and_then(|it| it.publisher.deadline());
+        self.timers.next().into_iter().chain(publisher).min()
     }
 
     fn interests<'a>(&'a self, mut add: impl FnMut(Source, PollFd<'a>)) {
@@ -232,6 +255,18 @@ impl Shim {
                 self.stdio_interests(exec.key, stdio, &mut add);
             }
         }
+        if let Some(containerd) = &self.containerd {
+            if let Some((socket, interest)) = containerd.publisher.interest() {
+                add(Source::Publisher, PollFd::from_borrowed_fd(socket, interest));
+            }
+            if let Some((descriptor, interest)) = containerd.oom.as_ref().map(OomWatch::interest) {
+                add(Source::Oom, PollFd::from_borrowed_fd(descriptor, interest));
+            }
+            for logger in &containerd.loggers {
+                let pidfd = PollFd::from_borrowed_fd(logger.descriptor(), PollFlags::IN);
+                add(Source::Logger(logger.serial), pidfd);
+            }
+        }
     }
 
     fn stdio_interests<'a>(
@@ -242,13 +277,22 @@ impl Shim {
     ) {
         // Nobody holds an end back.
         let held = !self.has_ended(key) && self.clients.iter().any(|c| c.holds_back(key));
-        for output in stdio.outputs.iter().filter(|_| !held) {
+        let waits = |output: &&Output| held || stdio.is_blocked(output.stream);
+        for output in stdio.outputs.iter().filter(|output| !waits(output)) {
             let descriptor = PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN);
             add(Source::Output(key, output.stream), descriptor);
         }
         if let Some(input) = stdio.input.as_ref().filter(|input| input.has_unsent()) {
             let descriptor = PollFd::from_borrowed_fd(input.descriptor(), PollFlags::OUT);
             add(Source::Input(key), descriptor);
+        }
+        for sink in stdio.ends.sinks.iter().filter(|sink| sink.is_blocked()) {
+            let descriptor = PollFd::from_borrowed_fd(sink.descriptor(), PollFlags::OUT);
+            add(Source::Sink(key, sink.stream), descriptor);
+        }
+        let takes_more = stdio.input.as_ref().is_some_and(|input| !input.is_full());
+        if let Some(feed) = stdio.ends.feed.as_ref().filter(|_| takes_more) {
+            add(Source::Feed(key), PollFd::from_borrowed_fd(feed.descriptor(), PollFlags::IN));
         }
     }
 
@@ -267,7 +311,7 @@ impl Shim {
     }
 
     /// Whether a stream of a process that ended may hold more of its output.
-    fn may_say_more(&self, key: Key, stream: Stream) -> bool {
+    pub(crate) fn may_say_more(&self, key: Key, stream: Stream) -> bool {
         let outputs = self.stdio(key).map_or(&[][..], |stdio| &stdio.outputs);
         outputs.iter().any(|output| output.stream == stream && !output.is_others())
     }
@@ -301,16 +345,25 @@ impl Shim {
             Source::Connection(serial) => self.serve_connection(serial, flags),
             Source::Client(serial) => self.serve_client(serial, flags),
             Source::Exit(key) => self.reap(key),
-            Source::Output(key, stream) => self.read_output(key, stream),
+            Source::Output(key, stream) => drop(self.read_output(key, stream)),
             Source::Input(key) => self.flush_input(key),
             Source::Hooks => self.look_at_hooks(),
+            Source::Sink(key, stream) => self.flush_sink(key, stream),
+            Source::Feed(key) => self.read_feed(key),
+            Source::Publisher => self.containerd.iter_mut().for_each(|it| it.publisher.ready()),
+            Source::Logger(serial) => self.reap_logger(serial),
+            Source::Oom => self.oom(),
         }
     }
 
     fn accept_connection(&mut self) {
         let Some(socket) = accept(&self.inherited.api) else { return };
         match Connection::new(self.next_serial(), socket) {
-            Ok(connection) => self.connections.push(connection),
+            Ok(connection) => {
+                self.connections.push(connection);
+                // Whoever connects is there to be told, too.
+                self.containerd.iter_mut().for_each(|it| it.publisher.wake());
+            }
             Err(error) => report("accept a connection", &error),
         }
     }
@@ -374,8 +427,13 @@ impl Shim {
         if expired(&mut self.timers.abandon, now) {
             self.advance(ShimEvent::Abandoned);
         }
-        if expired(&mut self.timers.service, now) {
-            setup::leave_service_unified(&self.arguments.cgroup);
+        if let Some(containerd) = &mut self.containerd {
+            containerd.publisher.tick(now);
+        }
+        if expired(&mut self.timers.service, now)
+            && let Some(cgroup) = &self.arguments.cgroup
+        {
+            setup::leave_service_unified(cgroup);
             self.timers.quiet = Some(now + QUIET_AFTER);
         }
         if expired(&mut self.timers.quiet, now) {
@@ -393,6 +451,9 @@ impl Shim {
         if expired(&mut self.timers.hooks, now) {
             self.look_at_hooks();
         }
+        if expired(&mut self.timers.oom, now) {
+            self.look_for_oom();
+        }
         let _ = expired(&mut self.timers.leave, now);
     }
 
@@ -408,6 +469,9 @@ impl Shim {
         self.connections.shrink_to_fit();
         self.clients.shrink_to_fit();
         self.execs.shrink_to_fit();
+        if let Some(containerd) = &mut self.containerd {
+            containerd.publisher.shrink();
+        }
         shim_sys::memory::trim();
         shim_sys::memory::release_code();
     }

@@ -8,6 +8,7 @@
 //! The ends of execs are told first, the container's last. What does not come to an end by itself has
 //! a deadline: an end is told late rather than never.
 
+use shim_wire::containerd::TaskExit;
 use shim_wire::exit::ExitStatus;
 use shim_wire::lifecycle::{Refused, ShimAction, ShimEvent, ShimState};
 use shim_wire::task::WaitResponse;
@@ -90,6 +91,7 @@ impl Shim {
     /// Nobody but the execs' ends and the output is waited for from here on.
     pub(crate) fn begin_drain(&mut self) {
         let ShimState::Draining(status) = self.state else { return };
+        self.look_for_oom();
         let Some(container) = &mut self.container else { return };
         container.ended(status, &self.inherited.boot_id);
         let now = clock::monotonic_ns();
@@ -114,10 +116,23 @@ impl Shim {
         let mut exec = self.execs.swap_remove(index).drained();
         let waiters = std::mem::take(&mut exec.waiters);
         if let Some(exit) = exec.exit() {
+            self.announce_exit(&exec.id, exec.pid(), exit);
             self.answer_exit(waiters, exit);
         }
         self.execs.push(exec);
         self.end_clients(key);
+        self.end_sinks(key);
+    }
+
+    fn announce_exit(&mut self, id: &str, pid: u32, exit: Exit) {
+        self.announce(|container_id| TaskExit {
+            // The container's first process goes by the container's name.
+            id: if id.is_empty() { container_id.clone() } else { id.to_owned() },
+            container_id,
+            pid,
+            exit_status: exit.status.number().into(),
+            exited_at: Some(exit.at.into()),
+        });
     }
 
     pub(crate) fn init_drained(&mut self) {
@@ -149,8 +164,11 @@ impl Shim {
         let Some(record) = &container.record else { return };
         let exit = Exit { status: record.status, at: record.exited_at };
         let waiters = std::mem::take(&mut container.waiters);
+        let pid = container.pid;
+        self.announce_exit("", pid, exit);
         self.answer_exit(waiters, exit);
         self.end_clients(Key::INIT);
+        self.end_sinks(Key::INIT);
     }
 
     pub(crate) fn answer_exit(&mut self, waiters: Vec<Waiter>, exit: Exit) {
@@ -196,7 +214,8 @@ impl Shim {
     /// Released, all hooks have run, and everybody has what they were promised.
     pub(crate) fn is_over(&self) -> bool {
         let owed = self.connections.iter().any(Connection::has_unsent)
-            || self.clients.iter().any(Client::has_unsent);
+            || self.clients.iter().any(Client::has_unsent)
+            || self.owes_containerd();
         self.state == ShimState::Released
             && self.hooks.is_none()
             && (!owed || self.timers.leave.is_none())

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use shim_cgroup::{Cgroup, Layout};
 use shim_runtime::{Created, ExecTarget, ProcessIo, Waiting};
+use shim_wire::containerd::TaskIo;
 use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CREATE_OPTIONS, CreateOptions};
 use shim_wire::task::CreateTaskRequest;
 
 use crate::container::{Container, Init, SIGKILL};
+use crate::containerd::lower;
+use crate::ends::Ends;
 use crate::error::Error;
 use crate::event_loop::Shim;
 use crate::exit_record::Reserved;
@@ -34,7 +37,7 @@ impl Shim {
     /// # Errors
     /// Names the step that failed; nothing of it is left then.
     pub(crate) fn launch_container(&mut self, request: CreateTaskRequest) -> Result<u32, Error> {
-        let options: CreateOptions = decode_any(request.options, "options", CREATE_OPTIONS)?;
+        let (options, io) = self.lowered(&request)?;
         let directory = &self.arguments.container;
         fail::fail_point!("shim.create.before_reserve");
         let reserved = Reserved::new(directory).map_err(|source| {
@@ -47,11 +50,16 @@ impl Shim {
             .map_err(|source| Error::Log { path: log_options.path.clone(), source })?;
         fail::fail_point!("shim.create.after_log");
         let cgroup = Cgroup::new(&Layout::detect()?, &options.cgroup)?;
+        self.note_cgroup(&options.cgroup)?;
+        let ends = match &io {
+            Some(io) => self.open_ends(io, &request.id)?,
+            None => Ends::default(),
+        };
         let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
         let created = shim_runtime::create(&options, &self.arguments.run, network)?;
         fail::fail_point!("shim.create.before_identity");
         let pid = created.process.pid.unsigned_abs();
-        let stdio = match self.take_hold(&created.process, &options) {
+        let mut stdio = match self.take_hold(&created.process, &options) {
             Ok(stdio) => stdio,
             Err(error) => {
                 undo(created, &cgroup);
@@ -63,12 +71,14 @@ impl Shim {
                 return Err(error);
             }
         };
+        stdio.ends = ends;
         self.container = Some(Container {
             attempt: options.attempt,
             pid,
             init: Init::Waiting(created.process),
             stdio,
             bundle: request.bundle,
+            io,
             started_at: None,
             paused: false,
             earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),
@@ -82,6 +92,24 @@ impl Shim {
             hooks: options.hooks,
         });
         Ok(pid)
+    }
+
+    /// What to make of a request, and under containerd, where its streams go.
+    fn lowered(
+        &self,
+        request: &CreateTaskRequest,
+    ) -> Result<(CreateOptions, Option<Box<TaskIo>>), Error> {
+        if !self.is_containerds() {
+            let options = decode_any(request.options.as_ref(), "options", CREATE_OPTIONS)?;
+            return Ok((options, None));
+        }
+        let io = TaskIo {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        Ok((lower::create(&self.arguments, request)?, Some(Box::new(io))))
     }
 
     /// Takes over the streams of a clone, and notes which process it is.
@@ -134,7 +162,11 @@ impl Shim {
             let why = "the container is not running";
             return Err(Error::ExecNotStartable { id: id.to_owned(), why });
         }
-        let (options, key) = (options.clone(), exec.key);
+        let (options, key, io) = (options.clone(), exec.key, exec.io.clone());
+        let ends = match &io {
+            Some(io) => self.open_ends(io, id)?,
+            None => Ends::default(),
+        };
         let container = self.container.as_ref().ok_or(Error::NotCreated)?;
         if container.paused {
             // It would stand still before its program.
@@ -144,7 +176,7 @@ impl Shim {
         let init = container.pidfd().ok_or(Error::NotCreated)?;
         let target = ExecTarget { init, cgroup: container.cgroup.path() };
         let mut started = shim_runtime::exec(&options, &target)?;
-        let stdio = streams(&started.io, options.stdin, true)
+        let mut stdio = streams(&started.io, options.stdin, true)
             .map_err(|source| Error::step("set up the streams of exec", id, source))?;
         started.start()?;
         fail::fail_point!("shim.exec.after_exec");
@@ -152,6 +184,7 @@ impl Shim {
         let child = Child::new(pid, started.pidfd);
         let exec = self.execs.iter_mut().find(|exec| exec.key == key);
         if let Some(Exec { state, .. }) = exec {
+            stdio.ends = ends;
             *state = ExecState::Running { child, stdio };
         }
         self.obey_all(key);

@@ -15,6 +15,7 @@
 //! | [`log`] | the log file |
 //! | [`attach`] | attach clients |
 //! | [`exit_record`] | the exit record |
+//! | [`containerd`], [`ends`] | being driven by containerd, and its clients' streams |
 //!
 //! One thread, one poll loop, no signal handlers. Building the container is `shim-runtime`'s, its
 //! cgroup `shim-cgroup`'s, what is said on the wire `shim-wire`'s. Deliberately absent: an async
@@ -25,6 +26,8 @@ mod args;
 mod attach;
 mod clock;
 mod container;
+mod containerd;
+mod ends;
 mod error;
 mod event_loop;
 mod exit_protocol;
@@ -47,10 +50,15 @@ use shim_runtime::init;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if arguments.next().is_some_and(|name| name == init::ARGV0) {
+    let name = arguments.next().unwrap_or_default();
+    if name == init::ARGV0 {
         init::main();
     }
     let _armed = arm_failpoints();
+    if containerd::command::is_meant(&name) {
+        let words = arguments.map(|word| word.to_string_lossy().into_owned());
+        return containerd::command::main(words);
+    }
     match args::parse(arguments) {
         Ok(Command::Version) => {
             println!("bosun-shim {}", env!("CARGO_PKG_VERSION"));

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use shim_wire::containerd::TaskIo;
 use shim_wire::exit::{ExitStatus, Timestamp};
 use shim_wire::plan::ExecOptions;
 
@@ -91,6 +92,8 @@ pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) state: ExecState,
     pub(crate) waiters: Vec<Waiter>,
+    /// Where a client of containerd wants its streams.
+    pub(crate) io: Option<Box<TaskIo>>,
 }
 
 #[derive(Debug)]
@@ -200,16 +203,33 @@ impl Exec {
         Self { state, ..self }
     }
 
+    /// Whether a client has not taken everything that was said.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.stdio().is_some_and(|stdio| !stdio.ends.sinks.is_empty())
+    }
+
+    /// Whether nobody knows it and nothing of it is left to be read.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        match &self.state {
+            ExecState::Deleted { stdio } => stdio.outputs.is_empty() && !self.has_unsent(),
+            ExecState::Created(_)
+            | ExecState::Running { .. }
+            | ExecState::Draining { .. }
+            | ExecState::Exited { .. } => false,
+        }
+    }
+
     /// What is left of it once nobody may ask for it: its streams, if something still holds them.
     pub(crate) fn deleted(self) -> Option<Self> {
         match self.state {
-            ExecState::Exited { stdio, .. } if !stdio.outputs.is_empty() => {
-                Some(Self { state: ExecState::Deleted { stdio }, id: String::new(), ..self })
+            ExecState::Exited { stdio, .. } => {
+                let state = ExecState::Deleted { stdio };
+                let left = Self { state, id: String::new(), io: None, ..self };
+                (!left.is_forgotten()).then_some(left)
             }
             ExecState::Created(_)
             | ExecState::Running { .. }
             | ExecState::Draining { .. }
-            | ExecState::Exited { .. }
             | ExecState::Deleted { .. } => None,
         }
     }

@@ -6,6 +6,10 @@
 
 use prost::Message;
 use shim_cgroup::Metrics;
+use shim_wire::containerd::{
+    PROCESS_DETAILS, ProcessDetails, TaskCreate, TaskExecAdded, TaskExecStarted, TaskIo,
+    TaskPaused, TaskResumed, TaskStart,
+};
 use shim_wire::exit::ExitStatus;
 use shim_wire::id::Id;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
@@ -20,11 +24,13 @@ use shim_wire::task::{
 };
 use shim_wire::ttrpc::{Request, Response};
 
-use crate::container::Container;
+use crate::container::{Container, Init};
+use crate::containerd::lower;
+use crate::ends::Ends;
 use crate::error::Error;
 use crate::event_loop::Shim;
 use crate::process::{Exec, ExecState, Exit, Key, Waiter};
-use crate::stdio::Input;
+use crate::stdio::Stdio;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -73,7 +79,7 @@ impl Shim {
             "CloseIO" => self.close_io(&decode(request)?),
             "Pids" => self.pids(&decode(request)?),
             "Stats" => self.stats(&decode(request)?),
-            "Update" => self.update(decode(request)?),
+            "Update" => self.update(&decode(request)?),
             "Pause" => self.pause(&decode(request)?, true),
             "Resume" => self.pause(&decode(request)?, false),
             "Connect" => self.connect(&decode(request)?),
@@ -103,15 +109,15 @@ fn decode<T: Message + Default>(request: &Request) -> Result<T, Error> {
 
 /// The message in an Any of the type `expected`.
 pub(crate) fn decode_any<T: Message + Default>(
-    any: Option<Any>,
+    any: Option<&Any>,
     field: &'static str,
     expected: &str,
 ) -> Result<T, Error> {
-    let any = any.unwrap_or_default();
-    if any.type_url != expected {
-        return Err(Error::OptionsType { field, type_url: any.type_url });
+    let (type_url, value) = any.map_or(("", &[][..]), |any| (&any.type_url, &any.value));
+    if type_url != expected {
+        return Err(Error::OptionsType { field, type_url: type_url.to_owned() });
     }
-    T::decode(any.value.as_slice()).map_err(|source| Error::MalformedOptions { field, source })
+    T::decode(value).map_err(|source| Error::MalformedOptions { field, source })
 }
 
 /// The life of the task.
@@ -121,10 +127,24 @@ impl Shim {
         if self.container.is_some() {
             return Err(Error::AlreadyCreated);
         }
+        let rootfs = request.rootfs.clone();
         let pid = self.launch_container(request).inspect_err(|_| {
             self.failed_create = Some(from.connection);
         })?;
         self.step(ShimEvent::Created)?;
+        self.watch_oom();
+        let container = self.container.as_ref();
+        let bundle = container.map(|container| container.bundle.clone()).unwrap_or_default();
+        let io = container.and_then(|container| container.io.as_deref().cloned());
+        let checkpoint = String::new();
+        self.announce(|container_id| TaskCreate {
+            container_id,
+            bundle,
+            rootfs,
+            io,
+            checkpoint,
+            pid,
+        });
         Ok(Response::ok(&CreateTaskResponse { pid }).into())
     }
 
@@ -137,19 +157,34 @@ impl Shim {
                 let pid = match self.release_container() {
                     Ok(pid) => pid,
                     Err(error) => {
+                        self.start_failed();
                         let answer = self.run_poststop(from, error.response());
                         return Ok(answer.map_or(Answer::Later, Answer::Now));
                     }
                 };
                 self.step(ShimEvent::Started)?;
+                self.announce(|container_id| TaskStart { container_id, pid });
                 if self.run_poststart(from, pid)? {
                     return Ok(Answer::Later);
                 }
                 pid
             }
-            id => self.start_exec(id)?,
+            id => {
+                let pid = self.start_exec(id)?;
+                let exec_id = id.to_owned();
+                self.announce(|container_id| TaskExecStarted { container_id, exec_id, pid });
+                pid
+            }
         };
         Ok(Response::ok(&StartResponse { pid }).into())
+    }
+
+    /// A container that never ran is bosund's to undo. containerd's clients wait for its end.
+    fn start_failed(&mut self) {
+        let failed = |container: &Container| matches!(container.init, Init::Failed);
+        if self.is_containerds() && self.container.as_ref().is_some_and(failed) {
+            self.advance(ShimEvent::Exited(ExitStatus::Unknown));
+        }
     }
 
     fn wait_for(&mut self, from: Waiter, request: &ProcessRequest) -> Outcome {
@@ -176,6 +211,7 @@ impl Shim {
             "" => {
                 let not_stopped = Error::NotStopped { process: "the task".to_owned() };
                 let exit = self.exit().ok_or(not_stopped)?;
+                self.remove_cgroup()?;
                 (self.task(&request.id)?.pid, exit)
             }
             id => self.delete_exec(id)?,
@@ -189,7 +225,9 @@ impl Shim {
         if !request.exec_id.is_empty() {
             return Ok(response.into());
         }
-        Ok(self.run_poststop(from, response).map_or(Answer::Later, Answer::Now))
+        let answer = self.run_poststop(from, response);
+        self.let_go(pid, exit);
+        Ok(answer.map_or(Answer::Later, Answer::Now))
     }
 
     fn delete_exec(&mut self, id: &str) -> Result<(u32, Exit), Error> {
@@ -222,8 +260,10 @@ impl Shim {
             | ShimState::Running
             | ShimState::Draining(_)
             | ShimState::Recording(_)
-            | ShimState::Recorded(_)
-            | ShimState::Released => {}
+            | ShimState::Recorded(_) => {}
+            ShimState::Released => {
+                self.containerd.iter_mut().for_each(|it| it.awaits_shutdown = false);
+            }
         }
         Ok(Response::ok(&Empty {}).into())
     }
@@ -266,15 +306,19 @@ impl Shim {
             ShimState::Recorded(_) | ShimState::Released => Status::Stopped,
         };
         let exit = self.exit();
+        let io = container.io.as_deref().cloned().unwrap_or_default();
         Ok(StateResponse {
             id: id.to_owned(),
             bundle: container.bundle.clone(),
             pid: container.pid,
             status: status as i32,
+            stdin: io.stdin,
+            stdout: io.stdout,
+            stderr: io.stderr,
             terminal: container.stdio.is_terminal(),
             exit_status: exit.map_or(0, |exit| exit.status.number().into()),
             exited_at: exit.map(|exit| exit.at.into()),
-            ..StateResponse::default()
+            exec_id: String::new(),
         })
     }
 
@@ -310,9 +354,16 @@ impl Shim {
         let processes = pids
             .into_iter()
             .filter_map(|pid| u32::try_from(pid).ok())
-            .map(|pid| ProcessInfo { pid, info: None })
+            .map(|pid| ProcessInfo { pid, info: self.details(pid) })
             .collect();
         Ok(Response::ok(&PidsResponse { processes }).into())
+    }
+
+    /// What else is known of a process: that it is an exec's first one.
+    fn details(&self, pid: u32) -> Option<Any> {
+        let exec = self.execs.iter().find(|exec| exec.pid() == pid && !exec.id.is_empty())?;
+        let details = ProcessDetails { exec_id: exec.id.clone() };
+        Some(Any::of(PROCESS_DETAILS, &details))
     }
 
     fn connect(&mut self, request: &TaskRequest) -> Outcome {
@@ -373,21 +424,28 @@ impl Shim {
 
     fn exec_create(&mut self, request: ExecProcessRequest) -> Outcome {
         self.task(&request.id)?;
-        let id = request.exec_id;
+        let id = request.exec_id.clone();
         if let Err(source) = id.parse::<Id>() {
             return Err(Error::InvalidExecId { id, source });
         }
         if self.exec_by_id(&id).is_some() {
             return Err(Error::ExecExists { id });
         }
-        let options: ExecOptions = decode_any(request.spec, "spec", EXEC_OPTIONS)?;
         if self.state != ShimState::Running {
             let why = "the container is not running";
             return Err(Error::ExecNotStartable { id, why });
         }
+        let options: ExecOptions = match self.is_containerds() {
+            true => lower::exec(&self.arguments, &request)?,
+            false => decode_any(request.spec.as_ref(), "spec", EXEC_OPTIONS)?,
+        };
+        let ExecProcessRequest { stdin, stdout, stderr, terminal, .. } = request;
+        let io = TaskIo { stdin, stdout, stderr, terminal };
+        let io = self.is_containerds().then(|| Box::new(io));
         let key = Key::exec(self.next_serial());
         let state = ExecState::Created(Box::new(options));
-        self.execs.push(Exec { key, id, state, waiters: Vec::new() });
+        self.execs.push(Exec { key, id: id.clone(), state, waiters: Vec::new(), io });
+        self.announce(|container_id| TaskExecAdded { container_id, exec_id: id });
         Ok(Response::ok(&Empty {}).into())
     }
 
@@ -410,8 +468,11 @@ impl Shim {
     fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
         let (key, _) = self.key_of(&request.id, &request.exec_id)?;
         if request.stdin {
-            if let Some(input) = self.stdio_mut(key).and_then(|stdio| stdio.input.as_mut()) {
-                Input::close(input);
+            match self.stdio_mut(key) {
+                // Clients may still have something in it.
+                Some(Stdio { ends: Ends { feed: Some(feed), .. }, .. }) => feed.close(),
+                Some(Stdio { input: Some(input), .. }) => input.close(),
+                Some(_) | None => {}
             }
             self.flush_input(key);
         }
@@ -425,15 +486,22 @@ impl Shim {
         }
         let container = self.task_mut(&request.id)?;
         container.freeze(pause)?;
+        match pause {
+            true => self.announce(|container_id| TaskPaused { container_id }),
+            false => self.announce(|container_id| TaskResumed { container_id }),
+        }
         Ok(Response::ok(&Empty {}).into())
     }
 
-    fn update(&mut self, request: UpdateTaskRequest) -> Outcome {
+    fn update(&mut self, request: &UpdateTaskRequest) -> Outcome {
         self.task(&request.id)?;
         if !matches!(self.state, ShimState::Created | ShimState::Running) {
             return Err(Error::Finished { process: "the task".to_owned() });
         }
-        let resources: Resources = decode_any(request.resources, "resources", RESOURCES)?;
+        let resources: Resources = match self.is_containerds() {
+            true => lower::update(&self.arguments, request)?,
+            false => decode_any(request.resources.as_ref(), "resources", RESOURCES)?,
+        };
         self.task(&request.id)?.cgroup.update(&resources)?;
         Ok(Response::ok(&Empty {}).into())
     }
@@ -503,12 +571,16 @@ fn exec_state(exec: &Exec, task: &str) -> StateResponse {
         ExecState::Exited { .. } | ExecState::Deleted { .. } => Status::Stopped,
     };
     let exit = exec.exit();
+    let io = exec.io.as_deref().cloned().unwrap_or_default();
     StateResponse {
         id: task.to_owned(),
         exec_id: exec.id.clone(),
         pid: exec.pid(),
         status: status as i32,
-        terminal: exec.stdio().is_some_and(crate::stdio::Stdio::is_terminal),
+        stdin: io.stdin,
+        stdout: io.stdout,
+        stderr: io.stderr,
+        terminal: exec.stdio().map_or(io.terminal, crate::stdio::Stdio::is_terminal),
         exit_status: exit.map_or(0, |exit| exit.status.number().into()),
         exited_at: exit.map(|exit| exit.at.into()),
         ..StateResponse::default()

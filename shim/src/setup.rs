@@ -54,7 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     let (api, bootstrap) = take_over_stdio().map_err(|e| step("take over descriptors", e))?;
     let (network_namespace, ports) = receive_bootstrap(&bootstrap)?;
     let boot_id = boot_id().map_err(|e| step("read the boot id", e))?;
-    leave_service_named(&arguments.cgroup);
+    if let Some(cgroup) = &arguments.cgroup {
+        leave_service_named(cgroup);
+    }
     let attach = listen(&arguments.sockets.attach()).map_err(|e| step("bind attach.sock", e))?;
     let identity =
         identity_of(std::process::id(), &boot_id).map_err(|e| step("read /proc/self/stat", e))?;
@@ -112,7 +114,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
@@ -127,13 +129,21 @@ pub(crate) fn identity_of(pid: u32, boot_id: &str) -> io::Result<ProcessIdentity
     Ok(ProcessIdentity { pid, start_time, boot_id: boot_id.to_owned() })
 }
 
-/// Writes an identity so that a reader sees all of it or nothing.
+/// Writes an identity.
 ///
 /// # Errors
 /// When the run directory can't be written.
 pub(crate) fn write_identity(path: &Path, identity: &ProcessIdentity) -> io::Result<()> {
+    write_whole(path, &identity.encode())
+}
+
+/// Writes a file so that a reader sees all of it or nothing.
+///
+/// # Errors
+/// When its directory can't be written.
+pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    fs::write(&temporary, identity.encode())?;
+    fs::write(&temporary, text)?;
     fs::rename(temporary, path)
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::ends::Ends;
 use crate::log::Stream;
 
 /// Bytes for a process' standard input that wait in the shim before its clients have to.
@@ -21,6 +22,8 @@ pub(crate) struct Stdio {
     pub(crate) outputs: Vec<Output>,
     pub(crate) input: Option<Input>,
     terminal: Option<Terminal>,
+    /// Where containerd's clients are.
+    pub(crate) ends: Ends,
 }
 
 /// One stream that comes from a process.
@@ -32,8 +35,8 @@ pub(crate) struct Output {
     own: Option<usize>,
 }
 
-/// What was read from an [`Output`].
-#[derive(Debug, PartialEq, Eq)]
+/// What was read from an [`Output`], or a client's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     Bytes(usize),
     /// Nothing at the moment.
@@ -78,7 +81,8 @@ impl Stdio {
             true => Some(Input::new(master.try_clone()?, once, true)?),
             false => None,
         };
-        Ok(Self { outputs: vec![output], input, terminal: Some(Terminal { master, peer }) })
+        let terminal = Some(Terminal { master, peer });
+        Ok(Self { outputs: vec![output], input, terminal, ends: Ends::default() })
     }
 
     /// The streams of a process on pipes.
@@ -99,7 +103,7 @@ impl Stdio {
             outputs.push(Output::new(stream, descriptor));
         }
         let input = stdin.map(|stdin| Input::new(stdin, once, false)).transpose()?;
-        Ok(Self { outputs, input, terminal: None })
+        Ok(Self { outputs, input, terminal: None, ends: Ends::default() })
     }
 
     pub(crate) fn is_terminal(&self) -> bool {
@@ -116,9 +120,37 @@ impl Stdio {
         tcsetwinsize(&terminal.master, size)
     }
 
+    /// Whether what a stream says has to wait until what it said before is taken.
+    pub(crate) fn is_blocked(&self, stream: Stream) -> bool {
+        self.ends.sinks.iter().any(|sink| sink.stream == stream && sink.is_blocked())
+    }
+
+    /// Gives output to where it goes.
+    pub(crate) fn push(&mut self, stream: Stream, data: &[u8]) {
+        self.ends.sinks.retain_mut(|sink| sink.stream != stream || sink.push(data).is_continue());
+    }
+
+    /// Writes what waits for a stream's client. Whether it may say more now.
+    pub(crate) fn flush_sink(&mut self, stream: Stream) -> bool {
+        self.ends.sinks.retain_mut(|sink| sink.stream != stream || sink.flush().is_continue());
+        !self.is_blocked(stream)
+    }
+
+    /// Nothing more will be said: the streams end for their clients, but where something still waits
+    /// for one. Whether there is such.
+    pub(crate) fn flush_sinks(&mut self) -> bool {
+        self.ends.sinks.retain_mut(|sink| sink.flush().is_continue() && sink.is_blocked());
+        !self.ends.sinks.is_empty()
+    }
+
+    /// The input has come to its end, one way or the other.
+    pub(crate) fn end_input(&mut self) {
+        (self.input, self.ends.feed) = (None, None);
+    }
+
     /// The process has ended: nothing may keep its output from ending, and nobody reads its input.
     pub(crate) fn process_ended(&mut self) {
-        self.input = None;
+        self.end_input();
         for output in &mut self.outputs {
             output.own = Some(PIPE_BYTES);
         }

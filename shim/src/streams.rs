@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   process ─▶ log ─▶ clients          clients ─▶ input queue ─▶ process
+//!               └──▶ sinks               feed ─────────┘
 //! ```
 //!
 //! Output reaches a client after it reached the log; input waits with its client while its process
-//! takes no more.
+//! takes no more. Sinks and the feed are containerd's ([`ends`](crate::ends)), which has no log: a
+//! process waits while its sink takes no more.
 
 use rustix::event::PollFlags;
 
@@ -13,7 +15,7 @@ use crate::attach::{Attachment, Client, Command};
 use crate::clock;
 use crate::event_loop::Shim;
 use crate::log::{Log, Stream};
-use crate::process::{ExecState, Key};
+use crate::process::Key;
 use crate::stdio::{Input, Read};
 
 /// Read at once from a process: few wake-ups in a flood, and still in the processor's cache.
@@ -131,21 +133,21 @@ impl Shim {
         let Some(input) = &mut stdio.input else { return };
         let was_full = input.is_full();
         if input.flush().is_break() {
-            stdio.input = None;
+            stdio.end_input();
         }
         if was_full && !self.is_full(key) {
             self.obey_all(key);
         }
     }
 
-    pub(crate) fn read_output(&mut self, key: Key, stream: Stream) {
+    /// Reads once from a process. What came, if the stream is still open.
+    pub(crate) fn read_output(&mut self, key: Key, stream: Stream) -> Option<Read> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
-        let Some(stdio) = self.stdio_mut(key) else { return };
-        let Some(output) = stdio.outputs.iter_mut().find(|output| output.stream == stream) else {
-            return;
-        };
-        match output.read(&mut buffer) {
+        let stdio = self.stdio_mut(key)?;
+        let output = stdio.outputs.iter_mut().find(|output| output.stream == stream)?;
+        let read = output.read(&mut buffer);
+        match read {
             Read::Bytes(len) => self.deliver(key, stream, &buffer[..len]),
             Read::Empty => {}
             Read::End => {
@@ -156,19 +158,69 @@ impl Shim {
             }
         }
         self.buffer = buffer;
-        self.execs.retain(|exec| match &exec.state {
-            ExecState::Deleted { stdio } => !stdio.outputs.is_empty(),
-            ExecState::Created(_)
-            | ExecState::Running { .. }
-            | ExecState::Draining { .. }
-            | ExecState::Exited { .. } => true,
-        });
+        self.execs.retain(|exec| !exec.is_forgotten());
+        Some(read)
+    }
+
+    /// A client of containerd takes more of what a stream said.
+    pub(crate) fn flush_sink(&mut self, key: Key, stream: Stream) {
+        let Some(stdio) = self.stdio_mut(key) else { return };
+        if !stdio.flush_sink(stream) || !self.is_drained(key) {
+            return;
+        }
+        // Its process has ended, and waited for nothing but this: what it left in its pipe comes now,
+        // and then the end.
+        while self.may_say_more(key, stream) {
+            match self.read_output(key, stream) {
+                Some(Read::Bytes(_)) if self.stdio(key).is_some_and(|io| io.is_blocked(stream)) => {
+                    return;
+                }
+                Some(Read::Bytes(_)) => {}
+                Some(Read::Empty | Read::End) | None => break,
+            }
+        }
+        self.end_sinks(key);
+    }
+
+    /// Nothing more comes from a process: its clients are told.
+    pub(crate) fn end_sinks(&mut self, key: Key) {
+        if let Some(stdio) = self.stdio_mut(key) {
+            stdio.flush_sinks();
+        }
+        self.execs.retain(|exec| !exec.is_forgotten());
+    }
+
+    /// A client of containerd sent input, or the last one has gone.
+    pub(crate) fn read_feed(&mut self, key: Key) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ_BYTES, 0);
+        if let Some(stdio) = self.stdio_mut(key)
+            && let Some(feed) = &stdio.ends.feed
+        {
+            match feed.read(&mut buffer) {
+                Read::Bytes(len) => {
+                    if let Some(input) = &mut stdio.input {
+                        input.push(&buffer[..len]);
+                    }
+                    self.flush_input(key);
+                }
+                Read::Empty => {}
+                Read::End => {
+                    stdio.ends.feed = None;
+                    self.close_input(key, |_| true);
+                }
+            }
+        }
+        self.buffer = buffer;
     }
 
     /// Output goes to the log first, then to whoever listens.
     fn deliver(&mut self, key: Key, stream: Stream, data: &[u8]) {
         if let Some(log) = self.log_of(key) {
             log.write(stream, data, clock::now());
+        }
+        if let Some(stdio) = self.stdio_mut(key) {
+            stdio.push(stream, data);
         }
         let mut gone = Vec::new();
         for client in &mut self.clients {

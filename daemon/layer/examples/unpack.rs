@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     for (number, applied) in applied.iter().enumerate().skip(1) {
         let below: Vec<String> =
             trees[..number].iter().rev().map(|tree| tree.display().to_string()).collect();
-        let root = Root::new(detached(&Layers { lower: &below, upper: None })?);
+        let root = Root::new(detached(&Layers { lower: &below, upper: None, options: &[] })?);
         let tree = File::open(&trees[number])?;
         if let Settled::Again { entry } = settle(tree.as_fd(), &applied.deferred, Some(&root))? {
             println!("layer {number} again, for {entry}");

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `create` | `CreateTaskRequest` | `CreateOptions`; the plan's file, and the hooks' |
 //! | `exec` | `ExecProcessRequest` | `ExecOptions` |
+//! | `update` | `UpdateTaskRequest` | `Resources` |
 
 mod mounts;
 
@@ -17,20 +18,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use oci_spec::runtime::{Process, Root};
+use oci_spec::runtime::{LinuxResources, Process, Root};
 use prost::Message;
 use serde::de::DeserializeOwned;
 use shim_plan::{Context, ExecContext};
 use shim_wire::containerd::{RUNC_OPTIONS, RuncOptions};
 use shim_wire::files::RunDir;
-use shim_wire::plan::CreateOptions;
-use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest};
+use shim_wire::plan::{CreateOptions, Resources};
+use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest, UpdateTaskRequest};
 
 use self::mounts::Found;
 use crate::bundle::{self, Bundle};
 use crate::error::Error;
 
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 /// The most that is read: a request holds a spec at most.
 const MAX_REQUEST: u64 = 16 << 20;
@@ -54,6 +56,7 @@ pub(crate) struct LowerArgs {
 enum What {
     Create,
     Exec,
+    Update,
 }
 
 /// # Errors
@@ -64,6 +67,7 @@ pub(crate) fn run(arguments: &LowerArgs) -> Result<(), Error> {
     let answer = match arguments.what {
         What::Create => create(arguments, &request)?.encode_to_vec(),
         What::Exec => exec(arguments, &request)?,
+        What::Update => update(&request)?.encode_to_vec(),
     };
     io::stdout().lock().write_all(&answer).map_err(Error::Output)
 }
@@ -134,6 +138,17 @@ fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
     let lowered = shim_plan::exec(&process, seccomp, &context);
     let refused = |source| Error::Plan { file: "spec".into(), source };
     Ok(lowered.map_err(refused)?.encode_to_vec())
+}
+
+fn update(request: &[u8]) -> Result<Resources, Error> {
+    let request: UpdateTaskRequest = decode("the request", request)?;
+    let any = request.resources.unwrap_or_default();
+    if any.type_url != RESOURCES {
+        return Err(Error::field("resources", format!("limits are no {:?}", any.type_url)));
+    }
+    let resources: LinuxResources = json("resources", &any.value)?;
+    let refused = |source| Error::Plan { file: "resources".into(), source };
+    shim_plan::resources(&resources).map_err(refused)
 }
 
 /// Options of a runtime that this one is not: what they ask for and is not done is refused, by name.
