@@ -57,6 +57,25 @@ pub struct Cgroup {
     path: String,
 }
 
+/// The way into a group of one v1 hierarchy.
+#[derive(Debug)]
+pub struct Door {
+    file: OwnedFd,
+    path: PathBuf,
+}
+
+impl Door {
+    /// Moves the calling, single-threaded process into the group.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn enter(&self) -> Result<(), Error> {
+        retry(|| rustix::io::write(&self.file, b"0"))
+            .map(drop)
+            .map_err(|errno| Error::io("write", &self.path, errno))
+    }
+}
+
 impl Cgroup {
     /// Names a group; touches nothing.
     ///
@@ -215,10 +234,24 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Io`].
     pub fn join_self_v1(&self) -> Result<(), Error> {
-        for hierarchy in self.layout.v1() {
-            write(&hierarchy.mount().join(&self.path).join("tasks"), "0")?;
-        }
-        Ok(())
+        self.open_doors_v1()?.iter().try_for_each(Door::enter)
+    }
+
+    /// The files by which [`join_self_v1`](Self::join_self_v1) moves a thread, to be used by one that
+    /// may not open them any more: what counts is who opened them.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open_doors_v1(&self) -> Result<Vec<Door>, Error> {
+        let open = |hierarchy: &layout::Hierarchy| {
+            let path = hierarchy.mount().join(&self.path).join("tasks");
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            match rustix::fs::open(&path, flags, Mode::empty()) {
+                Ok(file) => Ok(Door { file, path }),
+                Err(errno) => Err(Error::io("write", &path, errno)),
+            }
+        };
+        self.layout.v1().iter().map(open).collect()
     }
 
     /// Whether the group is there in any hierarchy.

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `refuse` | nothing: names what bosun does not do, so that no field is silently ignored |
 //! | `namespaces` | `linux.namespaces`, `linux.timeOffsets`, `hostname`, `linux.sysctl` |
+//! | `users` | `linux.uidMappings`, `linux.gidMappings` |
 //! | `mounts` | `mounts`, `linux.maskedPaths`, `linux.readonlyPaths`; fstab options to `MS_*` |
 //! | `devices` | `linux.devices` and `linux.resources.devices` |
 //! | `resources` | `linux.resources`, `linux.cgroupsPath` |
@@ -38,6 +39,7 @@ pub mod profile;
 mod refuse;
 mod resources;
 pub mod seccomp;
+mod users;
 
 use std::path::PathBuf;
 
@@ -124,6 +126,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     refuse::unsupported(spec)?;
     let process = spec.process().as_ref().ok_or_else(|| Error::missing("process"))?;
     let namespaces = namespaces::lower(spec, context)?;
+    users::check_process(process, &namespaces.users)?;
     let (width, height) = process::window(process, context.width, context.height)?;
     let linux = spec.linux().as_ref().ok_or_else(|| Error::missing("linux"))?;
     let hooks = hooks::lower(spec, context)?.map_or(0, |hooks| hooks.kinds());
@@ -148,7 +151,10 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     let plan = Plan {
         hostname: namespaces.hostname,
         domainname: namespaces.domainname,
-        rootfs: Some(Rootfs { shown_at: shown_at(spec, context, hooks), ..rootfs(spec, context)? }),
+        rootfs: Some(Rootfs {
+            shown_at: shown_at(spec, context, hooks),
+            ..rootfs(spec, context, namespaces.has_user)?
+        }),
         mounts: mounts::lower(spec, context.bundle.as_deref())?,
         masked_paths: mounts::paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
         readonly_paths: mounts::paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
@@ -158,6 +164,8 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         loopback: namespaces.loopback,
         new_cgroup_namespace: namespaces.new_cgroup_namespace,
         time_offsets: namespaces.time_offsets,
+        uid_mappings: namespaces.users.uids,
+        gid_mappings: namespaces.users.gids,
     };
     Ok((create, plan))
 }
@@ -207,7 +215,7 @@ fn shown_at(spec: &Spec, context: &Context, hooks: u32) -> String {
     path.unwrap_or_default()
 }
 
-fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
+fn rootfs(spec: &Spec, context: &Context, idmap: bool) -> Result<Rootfs, Error> {
     let root = spec.root().as_ref().ok_or_else(|| Error::missing("root"))?;
     let readonly = root.readonly().unwrap_or(false);
     match &context.layers {
@@ -217,7 +225,7 @@ fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
         }
         Layers::Overlay { lower, .. } if lower.is_empty() => Err(Error::missing("rootfs layers")),
         Layers::Overlay { lower, writable: None } => {
-            Ok(Rootfs { lower: lower.clone(), readonly, ..Rootfs::default() })
+            Ok(Rootfs { lower: lower.clone(), readonly, idmap, ..Rootfs::default() })
         }
         Layers::Overlay { lower, writable: Some(writable) } => Ok(Rootfs {
             lower: lower.clone(),
@@ -225,6 +233,7 @@ fn rootfs(spec: &Spec, context: &Context) -> Result<Rootfs, Error> {
             work: writable.work.clone(),
             volatile: writable.volatile,
             readonly,
+            idmap,
             ..Rootfs::default()
         }),
     }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset, Spec};
 use shim_wire::plan::{Join, Sysctl, TimeOffset};
 
-use crate::{Context, Error, mounts};
+use crate::users::Users;
+use crate::{Context, Error, mounts, users};
 
 /// The kernel's limit for both names of uts_namespaces(7).
 const UTS_NAME_MAX: usize = 64;
@@ -20,6 +21,8 @@ pub(crate) struct Namespaces {
     pub(crate) domainname: String,
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) time_offsets: Vec<TimeOffset>,
+    pub(crate) users: Users,
+    pub(crate) has_user: bool,
 }
 
 pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error> {
@@ -48,6 +51,14 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
         ));
     }
     let own = |kind: LinuxNamespaceType| seen & kind as u64 != 0;
+    let is_new = |lowered: &Namespaces, kind| lowered.clone_flags & kind as u64 != 0;
+    lowered.has_user = own(LinuxNamespaceType::User);
+    let namespace = match (lowered.has_user, is_new(&lowered, LinuxNamespaceType::User)) {
+        (false, _) => users::Namespace::None,
+        (true, true) => users::Namespace::New,
+        (true, false) => users::Namespace::Joined,
+    };
+    lowered.users = users::lower(spec, namespace)?;
     let uts = own(LinuxNamespaceType::Uts);
     lowered.hostname = uts_name(spec.hostname().as_deref(), "hostname", uts)?;
     lowered.domainname = uts_name(spec.domainname().as_deref(), "domainname", uts)?;
@@ -55,8 +66,7 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
         lowered.sysctls = sysctls(settings, own)?;
     }
     if let Some(offsets) = linux.time_offsets() {
-        let is_new = lowered.clone_flags & LinuxNamespaceType::Time as u64 != 0;
-        lowered.time_offsets = time_offsets(offsets, is_new)?;
+        lowered.time_offsets = time_offsets(offsets, is_new(&lowered, LinuxNamespaceType::Time))?;
     }
     Ok(lowered)
 }
@@ -73,9 +83,6 @@ fn add(
     let kind = typ as u64;
     let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
     match typ {
-        LinuxNamespaceType::User => {
-            return Err(Error::value(format!("{at}.type"), typ.to_string()));
-        }
         LinuxNamespaceType::Mount if path.is_some() => {
             return Err(Error::not_supported(format!("{at}.path")));
         }
@@ -95,6 +102,7 @@ fn add(
         | LinuxNamespaceType::Uts
         | LinuxNamespaceType::Ipc
         | LinuxNamespaceType::Time
+        | LinuxNamespaceType::User
         | LinuxNamespaceType::Pid => {}
     }
     if let Some(path) = path {

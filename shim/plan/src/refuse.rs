@@ -56,8 +56,6 @@ fn linux(linux: &Linux) -> Result<(), Error> {
         "linux.",
         &[
             (linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()), "netDevices"),
-            (some(linux.uid_mappings()), "uidMappings"),
-            (some(linux.gid_mappings()), "gidMappings"),
             (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
             (linux.intel_rdt().is_some(), "intelRdt"),
             (linux.memory_policy().is_some(), "memoryPolicy"),

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use shim_plan::{Context, ExecContext, Layers, Writable, exec};
 use shim_wire::hooks::{Hook, HookKind, State};
 use shim_wire::plan::{
-    BlockIo, CreateOptions, DeviceRule, HugepageLimit, Join, Log, LogFormat, NetworkPriority, Plan,
-    PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice, TimeOffset,
-    WeightDevice,
+    BlockIo, CreateOptions, DeviceRule, HugepageLimit, IdMapping, Join, Log, LogFormat,
+    NetworkPriority, Plan, PlanMount, RdmaLimit, Resources, Rlimit, Rootfs, Sysctl, ThrottleDevice,
+    TimeOffset, WeightDevice,
 };
 
 use specs::{lower, minimal, minimal_context, with};
@@ -400,6 +400,34 @@ fn clocks_of_a_new_time_namespace() {
         nanoseconds,
     };
     assert_eq!(plan.time_offsets, [offset("boottime", 7, 0), offset("monotonic", -3, 5)]);
+}
+
+#[test]
+fn users_of_a_user_namespace() {
+    let linux = |mut namespace: Value| {
+        namespace["type"] = json!("user");
+        json!({
+            "namespaces": [{"type": "mount"}, namespace],
+            "uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 65536}],
+            "gidMappings": [{"containerID": 0, "hostID": 200_000, "size": 10},
+                            {"containerID": 10, "hostID": 1000, "size": 1}]
+        })
+    };
+    let mapping = |inside, outside, size| IdMapping { inside, outside, size };
+    for (namespace, flags) in
+        [(json!({}), NEWNS | 0x1000_0000), (json!({"path": "/proc/7/ns/user"}), NEWNS)]
+    {
+        let spec = with(minimal(), "/linux", linux(namespace));
+        let (create, plan) = lower(spec, &minimal_context()).unwrap();
+        assert_eq!(create.clone_flags, flags);
+        assert_eq!(plan.uid_mappings, [mapping(0, 100_000, 65536)]);
+        assert_eq!(plan.gid_mappings, [mapping(0, 200_000, 10), mapping(10, 1000, 1)]);
+        assert!(!plan.rootfs.unwrap().idmap, "a directory is the caller's to prepare");
+    }
+    let layers = context().layers;
+    let context = Context { layers, ..minimal_context() };
+    let spec = with(minimal(), "/linux", linux(json!({})));
+    assert!(lower(spec, &context).unwrap().1.rootfs.unwrap().idmap);
 }
 
 #[test]

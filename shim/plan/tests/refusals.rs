@@ -10,16 +10,6 @@ use specs::{lower, minimal, minimal_context, with};
 fn what_is_not_done_is_refused_by_its_path() {
     let table = [
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: not supported"),
-        (
-            "/linux/uidMappings",
-            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
-            "linux.uidMappings: not supported",
-        ),
-        (
-            "/linux/gidMappings",
-            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
-            "linux.gidMappings: not supported",
-        ),
         ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
@@ -28,11 +18,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "/linux/rootfsPropagation",
             json!("rshared"),
             "linux.rootfsPropagation: \"rshared\" is not supported",
-        ),
-        (
-            "/linux/namespaces",
-            json!([{"type": "mount"}, {"type": "user"}]),
-            "linux.namespaces[1].type: \"user\" is not supported",
         ),
         (
             "/linux/namespaces",
@@ -373,4 +358,89 @@ fn hooks_that_can_t_run_are_refused_before_anything_is_made() {
     let context = shim_plan::Context { bundle: None, ..minimal_context() };
     let said = lower(spec, &context).unwrap_err();
     assert_eq!(said, "hooks: is told the path of the bundle, and this container has none");
+}
+
+#[test]
+fn users_that_can_not_be_are_named_by_their_path() {
+    let refused = |uids: Value, gids: Value, user: Value| {
+        let linux = json!({
+            "namespaces": [{"type": "mount"}, {"type": "user"}],
+            "uidMappings": uids,
+            "gidMappings": gids
+        });
+        let spec = with(with(minimal(), "/linux", linux), "/process/user", user);
+        lower(spec, &minimal_context()).unwrap_err()
+    };
+    let root = json!({"uid": 0, "gid": 0});
+    let map = |inside: u32, outside: u32, size: u32| json!({"containerID": inside, "hostID": outside, "size": size});
+    let good = json!([map(0, 100_000, 1000)]);
+    // CVE-2021-43784: a runtime whose lengths had 16 bits took the rest for other settings.
+    let long = |count: u32, first: u32| -> Value {
+        (0..count).map(|index| map(index, first + index, 1)).collect()
+    };
+    for (uids, gids, user, message) in [
+        (json!([]), good.clone(), root.clone(), "linux.uidMappings: missing"),
+        (good.clone(), Value::Null, root.clone(), "linux.gidMappings: missing"),
+        (
+            json!([map(1, 100_000, 1000)]),
+            good.clone(),
+            root.clone(),
+            "linux.uidMappings: 0 of the container is mapped to nobody",
+        ),
+        (
+            json!([map(0, 1, 0)]),
+            good.clone(),
+            root.clone(),
+            "linux.uidMappings[0].size: \"0\" is not at least 1",
+        ),
+        (
+            json!([map(0, 4_294_967_295, 1)]),
+            good.clone(),
+            root.clone(),
+            "linux.uidMappings[0].size: \"1\" is not",
+        ),
+        (
+            good.clone(),
+            json!([map(0, 1, 10), map(9, 100, 1)]),
+            root.clone(),
+            "linux.gidMappings[1].containerID: overlaps with an earlier mapping",
+        ),
+        (
+            good.clone(),
+            json!([map(0, 1, 10), map(10, 10, 1)]),
+            root.clone(),
+            "linux.gidMappings[1].hostID: overlaps with an earlier mapping",
+        ),
+        (
+            long(341, 1),
+            good.clone(),
+            root.clone(),
+            "linux.uidMappings: \"341 mappings\" is not a map of at most 340",
+        ),
+        (
+            long(340, 1_000_000_000),
+            good.clone(),
+            root.clone(),
+            "linux.uidMappings: \"5670 bytes\" is not a map that fits",
+        ),
+        (long(65_536, 100_000), good.clone(), root, "linux.uidMappings: \"65536 mappings\" is not"),
+        (
+            good.clone(),
+            good.clone(),
+            json!({"uid": 1000, "gid": 0}),
+            "process.user.uid: \"1000\" is not an id that is mapped",
+        ),
+        (
+            good.clone(),
+            good.clone(),
+            json!({"uid": 999, "gid": 0, "additionalGids": [1, 2000]}),
+            "process.user.additionalGids[1]: \"2000\" is not",
+        ),
+    ] {
+        let said = refused(uids, gids, user);
+        assert!(said.starts_with(message), "{said}\nis not {message}");
+    }
+    let spec = with(minimal(), "/linux/uidMappings", good);
+    let said = lower(spec, &minimal_context()).unwrap_err();
+    assert!(said.starts_with("linux.uidMappings: ids are mapped in a user namespace"), "{said}");
 }

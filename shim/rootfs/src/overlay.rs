@@ -20,6 +20,9 @@ const PAGE: usize = 4096;
 /// Since when layers can be given one by one.
 const ONE_BY_ONE: (u32, u32) = (6, 8);
 
+/// Since when they can be id-mapped mounts.
+const IDMAPPED: (u32, u32) = (5, 19);
+
 /// What is laid over what.
 #[derive(Clone, Copy, Debug)]
 pub struct Layers<'a> {
@@ -86,6 +89,12 @@ pub fn detached(layers: &Layers<'_>) -> Result<OwnedFd, Error> {
         return Err(old_kernel());
     }
     assemble(layers, form).map_err(|errno| missing_layer(layers, errno))
+}
+
+/// Whether this kernel's overlayfs takes layers on id-mapped mounts.
+#[must_use]
+pub fn takes_idmapped_layers() -> bool {
+    version() >= IDMAPPED
 }
 
 /// How the lower layers are given to fsconfig(2).

@@ -19,16 +19,21 @@ use rustix::net::{
 use shim_sys::net::peer_uid;
 
 use crate::Error;
+use crate::userns::Owner;
 
 /// What one side tells the other.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// To the child: its groups are made and limited.
     CgroupReady,
+    /// To the child: the parent knows it.
+    Adopted,
     /// To the child: execute.
     Start,
     /// To the child: the next parent comes to this listening socket.
     HandOver(OwnedFd),
+    /// To the parent: the child that it has now, and who the root of its user namespace is.
+    Born { process: OwnedFd, root: Owner },
     /// To the parent: the pty's master.
     Terminal(OwnedFd),
     /// To the parent: all is mounted, and the old root is still the root.
@@ -44,6 +49,8 @@ pub(crate) enum Message {
 }
 
 const CGROUP_READY: u8 = b'c';
+const ADOPTED: u8 = b'k';
+const BORN: u8 = b'b';
 const START: u8 = b's';
 const HAND_OVER: u8 = b'h';
 const TERMINAL: u8 = b't';
@@ -92,8 +99,18 @@ impl Channel {
         let descriptors;
         let text;
         let number;
+        let owner;
         let (kind, body): (u8, &[u8]) = match message {
             Message::CgroupReady => (CGROUP_READY, &[]),
+            Message::Adopted => (ADOPTED, &[]),
+            Message::Born { process, root } => {
+                descriptors = [process.as_fd()];
+                if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+                    return Err(Errno::NOBUFS);
+                }
+                owner = [root.uid.to_le_bytes(), root.gid.to_le_bytes()].concat();
+                (BORN, &owner)
+            }
             Message::Start => (START, &[]),
             Message::Assembled => (ASSEMBLED, &[]),
             Message::HooksDone => (HOOKS_DONE, &[]),
@@ -139,6 +156,14 @@ impl Channel {
         let Some((kind, body)) = bytes[..count].split_first() else { return Ok(None) };
         match (*kind, descriptor) {
             (CGROUP_READY, None) => Ok(Some(Message::CgroupReady)),
+            (ADOPTED, None) => Ok(Some(Message::Adopted)),
+            (BORN, Some(process)) => match body.split_first_chunk().zip(body.last_chunk()) {
+                Some(((uid, _), gid)) if body.len() == 8 => {
+                    let [uid, gid] = [uid, gid].map(|id| u32::from_le_bytes(*id));
+                    Ok(Some(Message::Born { process, root: Owner { uid, gid } }))
+                }
+                Some(_) | None => Err(Errno::BADMSG),
+            },
             (START, None) => Ok(Some(Message::Start)),
             (ASSEMBLED, None) => Ok(Some(Message::Assembled)),
             (HOOKS_DONE, None) => Ok(Some(Message::HooksDone)),

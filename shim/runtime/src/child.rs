@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Uid;
 use rustix::thread::ThreadNameSpaceType;
-use shim_cgroup::Cgroup;
+use shim_cgroup::{Cgroup, Door};
 use shim_rootfs::Root;
 use shim_sys::exec::{close_on_exec_from, execve, exit_now, fexecve};
 use shim_wire::files::RunDir;
@@ -26,9 +26,12 @@ use crate::process::{ProcessIo, pid_of};
 use crate::procfs::Procfs;
 use crate::state::Status;
 use crate::stdio::{ChildIo, Streams};
-use crate::tree::Tree;
+use crate::tree::{Sources, Tree};
 use crate::user::Identity;
-use crate::{Error, Rule, Step, command, credentials, dev, hooks, init, parameters, time, user};
+use crate::{
+    Error, Rule, Step, command, credentials, dev, hooks, init, midwife, parameters, time, user,
+    userns,
+};
 
 /// docker's, unless the plan says otherwise.
 const UMASK: u32 = 0o022;
@@ -47,18 +50,26 @@ pub(crate) struct Birth<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) joined: &'a Joined,
     pub(crate) parent: &'a Channel,
+    /// Of the groups, for a child that may not open them itself.
+    pub(crate) doors: Option<Vec<Door>>,
 }
 
 impl Birth<'_> {
     /// The kinds of namespaces that the container does not share with the host.
-    fn own_namespaces(&self) -> u64 {
-        self.options.clone_flags | self.joined.kinds()
+    pub(crate) fn own_namespaces(&self) -> u64 {
+        let joined = self.options.join.iter().fold(0, |kinds, join| kinds | join.kind);
+        self.options.clone_flags | joined
     }
 
     /// Waits for the groups, joins them, and makes them the root of what the container sees.
     pub(crate) fn enter_cgroup(&self, new_namespace: bool) -> Result<(), Error> {
-        wait_for(self.parent, |message| matches!(message, Message::CgroupReady))?;
-        self.cgroup.join_self_v1()?;
+        match &self.doors {
+            Some(doors) => doors.iter().try_for_each(Door::enter)?,
+            None => {
+                wait_for(self.parent, |message| matches!(message, Message::CgroupReady))?;
+                self.cgroup.join_self_v1()?;
+            }
+        }
         if new_namespace {
             shim_sys::clone::unshare(NEW_CGROUP).at(Step::Unshare, "the cgroup namespace")?;
         }
@@ -101,19 +112,33 @@ pub(crate) fn report(parent: &Channel, child: impl FnOnce() -> Result<Infallible
 }
 
 fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error> {
-    let options = birth.options;
     let plan = read_plan(birth.run_dir)?;
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
     rustix::process::umask(Mode::empty());
     birth.joined.join()?;
-    if options.clone_flags & NEW_TIME != 0 {
+    if birth.options.clone_flags & NEW_TIME != 0 {
         time::unshare(&plan.time_offsets, &Procfs::private()?)?;
         time::enter()?;
     }
     let image = (process.init || process.pause).then(init::image).transpose()?;
     fail::fail_point!("shim.create.before_mounts");
-    let mut tree = Tree::build(birth, &plan)?;
+    let sources = Sources::take(&plan, None)?;
+    assemble(birth, &plan, sources, image, io)
+}
+
+/// From what the host gave to the exec.
+pub(crate) fn assemble(
+    birth: &Birth<'_>,
+    plan: &Plan,
+    sources: Sources,
+    image: Option<OwnedFd>,
+    io: ChildIo,
+) -> Result<Infallible, Error> {
+    let options = birth.options;
+    let process =
+        plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
+    let mut tree = Tree::build(birth, plan, sources)?;
     if plan.loopback {
         shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;
     }
@@ -132,15 +157,15 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     if let Some(procfs) = &procfs {
         parameters::set_sysctls(birth.own_namespaces(), &plan.sysctls, procfs)?;
     }
-    tree.hide(&plan)?;
-    tree.enter_groups(birth, &plan)?;
+    tree.hide(plan)?;
+    tree.enter_groups(birth, plan)?;
     tree.make_cwd(&process.cwd)?;
     fail::fail_point!("shim.create.before_pivot");
     let hooks = (options.hooks & OWN_HOOKS != 0).then(|| hooks::read(birth.run_dir)).transpose()?;
     if let Some(hooks) = hooks.as_ref().filter(|_| options.hooks & BEFORE_PIVOT != 0) {
         hooks::before_pivot(hooks, birth.parent)?;
     }
-    tree.enter(&plan)?;
+    tree.enter(plan)?;
     let streams = Streams::new(&tree.root, io, terminal)?;
     let hooks = hooks.filter(|_| options.hooks & HookKind::StartContainer.bit() != 0);
     let brought = Brought { procfs, image, hooks, preserve_fds: options.preserve_fds };
@@ -158,24 +183,35 @@ fn join_container(
     rustix::process::umask(Mode::empty());
     cgroup.join_self_v1()?;
     let image = process.init.then(init::image).transpose()?;
+    let pid = pid_of(init)?;
+    let others = other_than_own(pid)?;
+    let has_user = others.contains(ThreadNameSpaceType::USER);
+    let mut process = std::borrow::Cow::Borrowed(process);
+    if has_user {
+        midwife::take_privileges(process.to_mut(), &Procfs::private()?)?;
+        io.give_to(userns::root_of_process(pid)?)?;
+    }
     let kinds = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::CONTROL_GROUP
-        | other_than_own(pid_of(init)?)?;
+        | others;
     rustix::thread::move_into_thread_name_spaces(init, kinds)
         .at(Step::JoinNamespace, "the container")?;
+    if has_user {
+        userns::become_root()?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).map(Root::new).at(Step::Resolve, "/")?;
     let terminal = open_terminal(&io, &root, options.width, options.height, parent)?;
     let streams = Streams::new(&root, io, terminal)?;
     let preserve_fds = options.preserve_fds;
     let brought = Brought { procfs: None, image, hooks: None, preserve_fds };
-    finish(process, &root, streams, brought, parent)
+    finish(&process, &root, streams, brought, parent)
 }
 
-fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
+pub(crate) fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
     let path = run_dir.plan();
     let bytes = std::fs::read(&path).map_err(|error| Error::System {
         step: Step::ReadPlan,
@@ -186,7 +222,7 @@ fn read_plan(run_dir: &RunDir) -> Result<Plan, Error> {
 }
 
 /// Waits for the parent's word; without a parent there is no use in going on.
-fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> Result<(), Error> {
+pub(crate) fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> Result<(), Error> {
     match parent.receive().at(Step::Channel, "the parent")? {
         Some(message) if wanted(&message) => Ok(()),
         Some(_) => Err(Errno::BADMSG).at(Step::Channel, "the parent"),

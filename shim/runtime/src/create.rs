@@ -15,10 +15,10 @@ use shim_wire::plan::{CreateOptions, Resources};
 use crate::channel::{Channel, Message};
 use crate::child::Birth;
 use crate::error::At;
-use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, NEW_USER, PidNamespace};
+use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, PidNamespace};
 use crate::process::{Unfinished, Waiting};
 use crate::state::Status;
-use crate::{Error, Rule, Step, child, hooks, stdio};
+use crate::{Error, Rule, Step, child, hooks, midwife, stdio};
 
 /// How long the removal of a group waits for the process that was just killed in it.
 const UNDO: Duration = Duration::from_secs(2);
@@ -67,9 +67,6 @@ fn check(options: &CreateOptions) -> Result<(), Error> {
         let flags = format!("clone flags {:#x}", options.clone_flags);
         return Err(Error::refused(flags, Rule::NamespaceKind));
     }
-    if options.clone_flags & NEW_USER != 0 {
-        return Err(Error::refused("the plan", Rule::UserNamespace));
-    }
     if options.clone_flags & NEW_MOUNT == 0 {
         return Err(Error::refused("the plan", Rule::MountNamespace));
     }
@@ -85,7 +82,7 @@ fn clone(
     cgroup: &Cgroup,
     hooks: &CreateHooks<'_>,
 ) -> Result<Waiting, Error> {
-    let joined = Joined::open(options, network)?;
+    let mut joined = Joined::open(options, network)?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
     let (pipes, child_io) = stdio::make(options.terminal, options.stdin, options.inherit_stdio)?;
     let none = Resources::default();
@@ -101,17 +98,30 @@ fn clone(
     // namespace to set its clocks before it is entered.
     let namespaces = options.clone_flags & !(NEW_CGROUP | NEW_TIME);
     let group = born_into.as_ref().map(AsFd::as_fd);
-    let pid_namespace = joined.pid.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
-    let (pid, pidfd) = match clone_into(namespaces, group, pid_namespace)? {
+    let has_user = midwife::is_needed(options);
+    let cloned = match has_user {
+        // What else is new is made by the midwife, in the user namespace.
+        true => clone_into(NEW_MOUNT, None, None)?,
+        false => {
+            let pid = joined.pid.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
+            clone_into(namespaces, group, pid)?
+        }
+    };
+    let (pid, pidfd) = match cloned {
         Cloned::Child => {
             drop(ours);
-            let birth = Birth { options, run_dir, cgroup, joined: &joined, parent: &theirs };
-            child::container(&birth, child_io, pipes)
+            let user = joined.user.take();
+            let birth =
+                Birth { options, run_dir, cgroup, joined: &joined, parent: &theirs, doors: None };
+            match has_user {
+                true => midwife::deliver(birth, user, group, child_io, pipes),
+                false => child::container(&birth, child_io, pipes),
+            }
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((theirs, child_io, joined));
-    let process = Unfinished::new(pid, pidfd, ours);
+    let mut process = Unfinished::new(pid, pidfd, ours);
     fail::fail_point!("shim.create.after_clone");
     if !layout.is_v2() {
         // While the child assembles its rootfs.
@@ -119,6 +129,13 @@ fn clone(
     }
     fail::fail_point!("shim.create.after_cgroup");
     process.tell(&Message::CgroupReady)?;
+    if has_user {
+        let (child, root) = process.adopt()?;
+        process = child;
+        if layout.is_v2() && options.new_cgroup_namespace {
+            cgroup.delegate(root.uid, root.gid)?;
+        }
+    }
     let waiting = process.finish(pipes, |pid| hooks.run(pid))?;
     fail::fail_point!("shim.create.after_setup");
     Ok(waiting)

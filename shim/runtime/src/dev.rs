@@ -43,35 +43,46 @@ pub(crate) fn make_links(root: &Root) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a node is.
+#[derive(Clone, Copy)]
+struct Node {
+    kind: FileType,
+    number: u64,
+}
+
+impl Node {
+    fn of(device: &Device) -> Result<Self, Error> {
+        let kind = match device.kind.as_str() {
+            "c" | "u" => FileType::CharacterDevice,
+            "b" => FileType::BlockDevice,
+            "p" => return Ok(Self { kind: FileType::Fifo, number: 0 }),
+            _ => return Err(Error::refused(&device.path, Rule::DeviceKind)),
+        };
+        Ok(Self { kind, number: rustix::fs::makedev(device.major, device.minor) })
+    }
+
+    fn is(self, found: &Stat) -> bool {
+        FileType::from_raw_mode(found.st_mode) == self.kind
+            && (self.kind == FileType::Fifo || found.st_rdev == self.number)
+    }
+}
+
 /// Makes a device node, or binds the host's where nodes can't be made.
 pub(crate) fn make_node(root: &Root, device: &Device) -> Result<(), Error> {
-    let kind = match device.kind.as_str() {
-        "c" | "u" => FileType::CharacterDevice,
-        "b" => FileType::BlockDevice,
-        "p" => FileType::Fifo,
-        _ => return Err(Error::refused(&device.path, Rule::DeviceKind)),
-    };
-    let number = match kind == FileType::Fifo {
-        true => 0,
-        false => rustix::fs::makedev(device.major, device.minor),
-    };
-    let same = |found: &Stat| {
-        FileType::from_raw_mode(found.st_mode) == kind
-            && (kind == FileType::Fifo || found.st_rdev == number)
-    };
+    let node = Node::of(device)?;
     let (parent, name) = root.make_parent(&device.path)?;
     let mode = Mode::from_raw_mode(device.mode & 0o7777);
-    match rustix::fs::mknodat(&parent, name, kind, mode, number) {
+    match rustix::fs::mknodat(&parent, name, node.kind, mode, node.number) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
             let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
                 .at(Step::MakeDevice, &device.path)?;
-            return match same(&found) {
+            return match node.is(&found) {
                 true => Ok(()),
                 false => Err(Error::refused(&device.path, Rule::OtherDevice)),
             };
         }
-        Err(Errno::PERM) => return bind_node(root, device, same),
+        Err(Errno::PERM) => return bind_node(root, device),
         Err(errno) => return Err(errno).at(Step::MakeDevice, &device.path),
     }
     if device.uid == 0 && device.gid == 0 {
@@ -82,11 +93,16 @@ pub(crate) fn make_node(root: &Root, device: &Device) -> Result<(), Error> {
         .at(Step::MakeDevice, &device.path)
 }
 
-fn bind_node(root: &Root, device: &Device, same: impl Fn(&Stat) -> bool) -> Result<(), Error> {
+/// Binds the host's node of the same path; a FIFO is made, anybody can.
+pub(crate) fn bind_node(root: &Root, device: &Device) -> Result<(), Error> {
+    let node = Node::of(device)?;
+    if node.kind == FileType::Fifo {
+        return make_node(root, device);
+    }
     let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let copy = open_tree(CWD, device.path.as_str(), how).at(Step::MakeDevice, &device.path)?;
     let found = rustix::fs::fstat(&copy).at(Step::MakeDevice, &device.path)?;
-    if !same(&found) {
+    if !node.is(&found) {
         return Err(Error::refused(&device.path, Rule::OtherDevice));
     }
     let place = root.make(&device.path, Leaf::File)?;

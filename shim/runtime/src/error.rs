@@ -188,6 +188,9 @@ texts! {
         Clone => "clone into the namespaces of",
         JoinCgroup => "join the control group",
         Unshare => "make",
+        ReadMap => "read the id map",
+        WriteMap => "write",
+        IdMap => "map the ids of",
         ReadPlan => "read the plan",
         Propagation => "set the mount propagation of",
         Overlay => "assemble the overlay",
@@ -229,7 +232,10 @@ texts! {
 texts! {
     /// What is never done, or not done yet.
     Rule {
-        UserNamespace => "user namespaces need id mappings, which a plan does not carry",
+        NoRoot => "the root of a user namespace is mapped to nobody",
+        OtherMappings => "the user namespace to join has others",
+        CantIdmap => "its file system, or this kernel, has no id-mapped mounts",
+        CantIdmapOverlay => "the kernel has no overlays of id-mapped layers, Linux 5.19 has",
         MountNamespace => "a container needs a mount namespace of its own",
         NamespaceKind => "not a kind of namespace that can be joined",
         NotANamespace => "not a namespace",

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | [`create`](crate::create()), [`exec`](crate::exec()) | the parent's side |
 //! | `child` | the child's side, in order |
+//! | `midwife`, `userns` | how a container gets into a user namespace |
 //! | `channel` | the socket between them |
 //! | `namespaces`, `time` | namespaces of others, and clocks |
 //! | `tree` | the container's mounts as a whole |
@@ -47,7 +48,7 @@
 //! The parent touches little memory and never reads the plan; the child allocates freely, for its
 //! memory goes with its exec. No mount ever appears in the mount table of the caller.
 //!
-//! Deliberately absent: JSON libraries, threads, id mappings (user namespaces), and rootless operation.
+//! Deliberately absent: JSON libraries, threads, and rootless operation.
 #![forbid(unsafe_code)]
 
 mod cgroupfs;
@@ -62,6 +63,7 @@ mod exec;
 mod hide;
 pub mod hooks;
 pub mod init;
+mod midwife;
 mod mounts;
 mod namespaces;
 mod overlay;
@@ -75,6 +77,7 @@ mod stdio;
 mod time;
 mod tree;
 mod user;
+mod userns;
 
 pub use create::{Created, create};
 pub use error::{Error, HookProblem, Kind, Rule, Step, UserProblem};

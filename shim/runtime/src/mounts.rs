@@ -1,6 +1,6 @@
 //! Mounts: made and set up while they are attached nowhere, then attached to a descriptor.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, OFlags};
 use rustix::io::Errno;
@@ -47,6 +47,8 @@ const ATTRIBUTES: [(u64, u64); 8] = [
 const ATIME_FIELD: u64 = 0x70;
 const ATIME_FLAGS: u64 = flag::NOATIME | flag::STRICTATIME;
 const READ_ONLY: u64 = 0x1;
+/// MOUNT_ATTR_IDMAP.
+const IDMAP: u64 = 0x0010_0000;
 
 /// MS_RDONLY, for those who have to leave it out for a while.
 pub(crate) const READ_ONLY_FLAG: u64 = flag::RDONLY;
@@ -86,14 +88,23 @@ pub(crate) fn copy_shared(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>,
     mounts.iter().map(|mount| is_shared(mount).then(|| copy(mount)).transpose()).collect()
 }
 
+/// Copies the sources of all binds.
+pub(crate) fn copy_all(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, Error> {
+    mounts.iter().map(|mount| (mount.kind == "bind").then(|| copy(mount)).transpose()).collect()
+}
+
 /// Makes a mount of any kind but `cgroup`.
 pub(crate) fn make(mount: &PlanMount) -> Result<Detached, Error> {
     match mount.kind.as_str() {
         "bind" => copy(mount),
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
-            let context = new_file_system(&mount.kind, &mount.source, &mount.data)?;
-            let detached = finish_file_system(&context, mount.flags)
-                .at(Step::Mount, format_args!("{} at {}", mount.kind, mount.destination))?;
+            let made = new(mount);
+            if let (Err(Error::System { errno: Errno::PERM, .. }), Some(hosts)) =
+                (&made, stand_in(mount))
+            {
+                return copy(&hosts);
+            }
+            let detached = made?;
             if mount.propagation & !flag::REC & !flag::PRIVATE != 0 {
                 set_propagation(&detached, mount)?;
             }
@@ -101,6 +112,30 @@ pub(crate) fn make(mount: &PlanMount) -> Result<Detached, Error> {
         }
         other => Err(Error::refused(format!("{other:?}"), Rule::MountKind)),
     }
+}
+
+fn new(mount: &PlanMount) -> Result<OwnedFd, Error> {
+    let context = new_file_system(&mount.kind, &mount.source, &mount.data)?;
+    finish_file_system(&context, mount.flags)
+        .at(Step::Mount, format_args!("{} at {}", mount.kind, mount.destination))
+}
+
+/// What stands in for a view of a namespace that is not the container's own: only the root of the user
+/// namespace that owns it may mount one, and a container in another one gets the host's.
+fn stand_in(mount: &PlanMount) -> Option<PlanMount> {
+    let (source, more) = match mount.kind.as_str() {
+        "proc" => ("/proc", 0),
+        // What of it is the host's alone can't be told from the rest.
+        "sysfs" => ("/sys", flag::RDONLY),
+        "mqueue" => ("/dev/mqueue", 0),
+        _ => return None,
+    };
+    Some(PlanMount {
+        kind: "bind".to_owned(),
+        source: source.to_owned(),
+        flags: mount.flags | flag::REC | more,
+        ..mount.clone()
+    })
 }
 
 /// A context for a file system of a kind, with its options.
@@ -182,6 +217,27 @@ pub(crate) fn set_flags(copy: &OwnedFd, flags: u64, name: &str) -> Result<(), Er
 pub(crate) fn make_private(mount: &OwnedFd, name: &str) -> Result<(), Error> {
     let attributes = MountAttributes { propagation: flag::PRIVATE, ..MountAttributes::default() };
     mount_setattr(mount.as_fd(), true, attributes).at(Step::Propagation, name)
+}
+
+/// Lets a mount that is attached nowhere, and those below it when `recursive`, show owners as a user
+/// namespace maps them.
+pub(crate) fn map_ids(
+    mount: &OwnedFd,
+    user: BorrowedFd<'_>,
+    recursive: bool,
+    name: &str,
+) -> Result<(), Error> {
+    let attributes = MountAttributes {
+        set: IDMAP,
+        user_namespace: user.as_raw_fd().unsigned_abs().into(),
+        ..MountAttributes::default()
+    };
+    match shim_sys::mount::mount_setattr(mount.as_fd(), recursive, attributes) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            Err(Error::refused(name, Rule::CantIdmap))
+        }
+        other => other.at(Step::IdMap, name),
+    }
 }
 
 /// Makes one mount read-only; those below it stay as they are, unless `recursive`.

@@ -41,6 +41,8 @@ pub(crate) struct Joined {
     plain: Vec<(u64, OwnedFd)>,
     /// One is born into it.
     pub(crate) pid: Option<OwnedFd>,
+    /// To be entered last: who is in it has no power over the others.
+    pub(crate) user: Option<OwnedFd>,
 }
 
 impl Joined {
@@ -59,18 +61,19 @@ impl Joined {
             };
             match join.kind {
                 NEW_PID => joined.pid = Some(namespace),
+                NEW_USER => joined.user = Some(namespace),
                 kind => joined.plain.push((kind, namespace)),
             }
         }
         Ok(joined)
     }
 
-    /// What there is of them, but for the pid namespace.
+    /// What there is of them, but for the pid and the user namespace.
     pub(crate) fn kinds(&self) -> u64 {
         self.plain.iter().fold(0, |kinds, (kind, _)| kinds | kind)
     }
 
-    /// Joins all but the pid namespace.
+    /// Joins all but the pid and the user namespace.
     pub(crate) fn join(&self) -> Result<(), Error> {
         self.plain.iter().try_for_each(|(kind, namespace)| {
             let (_, name, typ) = known(*kind)

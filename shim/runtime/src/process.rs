@@ -9,6 +9,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::channel::{Channel, Message};
 use crate::error::At;
+use crate::userns::Owner;
 use crate::{Error, Step};
 
 /// How long a child may take from its clone until it waits, and from its start until its exec: disks
@@ -136,6 +137,25 @@ impl Unfinished {
             Some(Message::Failed(error)) => Err(error),
             Some(_) | None => Err(Error::Ended),
         }
+    }
+
+    /// Waits for the child that this one bears in its stead, and goes on with that one: it, and who
+    /// the root of its user namespace is.
+    pub(crate) fn adopt(mut self) -> Result<(Self, Owner), Error> {
+        let message = self.gate.as_ref().map(receive).transpose()?.flatten();
+        let (process, root) = match message {
+            Some(Message::Born { process, root }) => (process, root),
+            Some(Message::Failed(error)) => return Err(error),
+            Some(_) | None => return Err(Error::Ended),
+        };
+        let pid = pid_of(process.as_fd());
+        let gate = self.gate.take();
+        // The midwife has nothing more to do, and is reaped.
+        drop(self);
+        let mut child = Self { pid: 0, pidfd: Some(process), gate };
+        child.pid = pid?;
+        child.tell(&Message::Adopted)?;
+        Ok((child, root))
     }
 
     /// Waits until the child is complete; a pty's master may come on the way. `assembled` is what is

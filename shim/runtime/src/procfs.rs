@@ -38,13 +38,32 @@ impl Procfs {
 
     /// Writes a file of it, whole and at once.
     pub(crate) fn write(&self, path: &str, value: &str) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        let file = rustix::fs::openat2(&self.0, path, flags, Mode::empty(), how)?;
+        let file = self.open(path, OFlags::WRONLY)?;
         match rustix::io::write(&file, value.as_bytes())? {
             count if count == value.len() => Ok(()),
             _ => Err(Errno::INVAL),
         }
+    }
+
+    /// Reads a file of it.
+    pub(crate) fn read(&self, path: &str) -> Result<String, Errno> {
+        let file = self.open(path, OFlags::RDONLY)?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok(text)
+    }
+
+    /// Opens what a file of `PID/ns` leads to: the one kind of link that is followed, in a procfs that
+    /// nobody else sees.
+    pub(crate) fn open_namespace(&self, path: &str) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(&self.0, path, flags, Mode::empty(), how)
     }
 
     /// Writes a file of this process' own directory.

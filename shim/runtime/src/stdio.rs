@@ -1,6 +1,6 @@
 //! Descriptors 0 to 2 of a process.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use shim_rootfs::Root;
 
 use crate::error::At;
 use crate::process::ProcessIo;
+use crate::userns::Owner;
 use crate::{Error, Rule, Step};
 
 /// The child's ends.
@@ -27,6 +28,32 @@ pub(crate) enum ChildIo {
     },
     /// Those that the caller itself has.
     Inherited,
+}
+
+impl ChildIo {
+    /// Gives pipes to the root of a user namespace, who can then give them on.
+    pub(crate) fn give_to(&self, owner: Owner) -> Result<(), Error> {
+        let give = |fd: BorrowedFd<'_>| {
+            let found = rustix::fs::fstat(fd).at(Step::Stdio, "a pipe")?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::Fifo {
+                return Ok(());
+            }
+            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+            rustix::fs::fchown(fd, Some(uid), Some(gid)).at(Step::Stdio, "a pipe")
+        };
+        match self {
+            Self::Terminal { .. } => Ok(()),
+            Self::Pipes { stdin, stdout, stderr } => {
+                let all = stdin.iter().chain([stdout, stderr]);
+                all.map(AsFd::as_fd).try_for_each(give)
+            }
+            Self::Inherited => {
+                [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+                    .into_iter()
+                    .try_for_each(give)
+            }
+        }
+    }
 }
 
 /// Both ends of what is no terminal; a terminal comes later, from inside.
@@ -124,7 +151,13 @@ impl Streams {
                 false => is_null(&found),
             };
             if !kept && found.st_uid != uid.as_raw() {
-                rustix::fs::fchown(fd, Some(uid), None::<Gid>).at(Step::Stdio, name)?;
+                match rustix::fs::fchown(fd, Some(uid), None::<Gid>) {
+                    // The user namespace has no such user.
+                    Err(Errno::INVAL) => {
+                        return Err(Errno::INVAL).at(Step::Identity, uid.as_raw());
+                    }
+                    other => other.at(Step::Stdio, name)?,
+                }
             }
         }
         Ok(())

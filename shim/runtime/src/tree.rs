@@ -12,9 +12,46 @@ use shim_wire::plan::{Plan, PlanMount};
 use crate::child::Birth;
 use crate::error::At;
 use crate::hide::{Masks, protect};
+use crate::mounts::Detached;
+use crate::namespaces::NEW_USER;
 use crate::procfs::Procfs;
 use crate::stdio::host_null;
+use crate::userns::UserNamespace;
 use crate::{Error, Rule, Step, cgroupfs, dev, mounts, overlay};
+
+/// What only the host's root can take: the rootfs, and copies of the host's directories, not attached
+/// to the container's tree yet.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    root: Made,
+    /// Of those mounts of the plan that are taken already.
+    mounts: Vec<Option<Detached>>,
+}
+
+impl Sources {
+    /// Takes the rootfs, and, for a container of a user namespace, all that it could not take itself.
+    /// From then on nothing that is mounted here travels to the host.
+    pub(crate) fn take(plan: &Plan, user: Option<&UserNamespace>) -> Result<Self, Error> {
+        let cut_off = || {
+            mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+                .at(Step::Propagation, "/")
+        };
+        let rootfs =
+            plan.rootfs.as_ref().ok_or_else(|| Error::refused("the plan", Rule::MalformedPlan))?;
+        if let Some(user) = user {
+            // Mounts of another user namespace never reach the host.
+            cut_off()?;
+            let mounts = mounts::copy_all(&plan.mounts)?;
+            return Ok(Self {
+                root: Made::Detached(overlay::make_detached(rootfs, user)?),
+                mounts,
+            });
+        }
+        let mounts = mounts::copy_shared(&plan.mounts)?;
+        cut_off()?;
+        Ok(Self { root: overlay::make(rootfs)?, mounts })
+    }
+}
 
 /// Everything mounted, on top of the old root.
 #[derive(Debug)]
@@ -33,14 +70,14 @@ enum Groups<'a> {
 
 impl<'a> Tree<'a> {
     /// Makes the rootfs, mounts what the plan says, and fills /dev.
-    pub(crate) fn build(birth: &Birth<'_>, plan: &'a Plan) -> Result<Self, Error> {
-        let mut shared = mounts::copy_shared(&plan.mounts)?;
-        // Nothing that is mounted here may travel to the host.
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .at(Step::Propagation, "/")?;
+    pub(crate) fn build(
+        birth: &Birth<'_>,
+        plan: &'a Plan,
+        mut sources: Sources,
+    ) -> Result<Self, Error> {
         let groups = Groups::Awaited(Vec::new());
-        let mut tree = Self { root: make_root(plan)?, procfs: None, groups };
-        for (index, (mount, shared)) in plan.mounts.iter().zip(&mut shared).enumerate() {
+        let mut tree = Self { root: attach_root(sources.root, plan)?, procfs: None, groups };
+        for (index, (mount, taken)) in plan.mounts.iter().zip(&mut sources.mounts).enumerate() {
             if mount.only_if_present && tree.root.open(&mount.destination, OFlags::PATH).is_err() {
                 continue;
             }
@@ -48,7 +85,7 @@ impl<'a> Tree<'a> {
                 tree.add_groups(birth, plan, index)?;
                 continue;
             }
-            let detached = shared.take().map_or_else(|| mounts::make(mount), Ok)?;
+            let detached = taken.take().map_or_else(|| mounts::make(mount), Ok)?;
             let attached = detached.attach_at(&tree.root, mount)?;
             if mount.kind == "proc" && tree.procfs.is_none() {
                 tree.procfs = Some(Procfs::of(attached));
@@ -57,7 +94,10 @@ impl<'a> Tree<'a> {
         if dev::is_own(&plan.mounts) {
             dev::make_links(&tree.root)?;
         }
-        plan.devices.iter().try_for_each(|device| dev::make_node(&tree.root, device))?;
+        // In a user namespace nobody makes devices.
+        let make =
+            if birth.own_namespaces() & NEW_USER != 0 { dev::bind_node } else { dev::make_node };
+        plan.devices.iter().try_for_each(|device| make(&tree.root, device))?;
         Ok(tree)
     }
 
@@ -119,13 +159,12 @@ impl<'a> Tree<'a> {
     }
 }
 
-fn make_root(plan: &Plan) -> Result<Root, Error> {
-    let rootfs =
-        plan.rootfs.as_ref().ok_or_else(|| Error::refused("the plan", Rule::MalformedPlan))?;
-    match overlay::make(rootfs)? {
+fn attach_root(made: Made, plan: &Plan) -> Result<Root, Error> {
+    match made {
         Made::Detached(mount) => {
             // On a path where hooks look for it, or on top of everything.
-            let shown = Some(rootfs.shown_at.as_str()).filter(|path| !path.is_empty());
+            let shown = plan.rootfs.as_ref().map(|rootfs| rootfs.shown_at.as_str());
+            let shown = shown.filter(|path| !path.is_empty());
             let shown = shown.and_then(|path| open_directory(path).ok());
             let place = shown.map_or_else(|| open_directory("/").at(Step::Resolve, "/"), Ok)?;
             mounts::attach(&mount, place.as_fd(), "/")?;

@@ -54,6 +54,24 @@ struct CloneArgs {
 /// locks that nobody will ever release. `EINVAL` for flags other than namespaces. Otherwise those of
 /// clone(2).
 pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    fork(namespaces, 0, libc::SIGCHLD as u64, cgroup)
+}
+
+/// As [`clone3`], but the child is the caller's sibling: its parent is the caller's own, which is told
+/// of its end as of the caller's.
+///
+/// # Errors
+/// As [`clone3`].
+pub fn clone3_sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    fork(namespaces, libc::CLONE_PARENT as u64, 0, cgroup)
+}
+
+fn fork(
+    namespaces: u64,
+    parent: u64,
+    exit_signal: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Cloned, Errno> {
     if namespaces & !NAMESPACES != 0 {
         return Err(Errno::INVAL);
     }
@@ -61,7 +79,7 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned,
         return Err(Errno::DEADLK);
     }
     let mut pidfd: RawFd = -1;
-    let mut flags = namespaces | libc::CLONE_PIDFD as u64;
+    let mut flags = namespaces | parent | libc::CLONE_PIDFD as u64;
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
@@ -70,7 +88,7 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned,
         pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,

@@ -112,6 +112,28 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Raises the hard limit of this process to at least `hard`; the soft one stays.
+///
+/// # Errors
+/// Those of prlimit(2): `EPERM` without CAP_SYS_RESOURCE.
+pub fn raise_rlimit(resource: u32, hard: u64) -> Result<(), Errno> {
+    let mut found = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a null new limit changes nothing, and the old limit is valid for the call.
+    crate::check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut found,
+        )
+    })?;
+    match found.rlim_max < hard {
+        true => set_rlimit(resource, found.rlim_cur, hard),
+        false => Ok(()),
+    }
+}
+
 /// Leaves the session keyring that this process inherited for a new, empty one (keyctl(2)).
 ///
 /// # Errors

@@ -320,6 +320,24 @@ pub struct Plan {
     /// Of the clocks of a new time namespace.
     #[prost(message, repeated, tag = "13")]
     pub time_offsets: Vec<TimeOffset>,
+    /// Of the new user namespace, or what those of the joined one are said to be.
+    #[prost(message, repeated, tag = "14")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "15")]
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+/// A range of ids of a user namespace (user_namespaces(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct IdMapping {
+    /// The first, in the namespace.
+    #[prost(uint32, tag = "1")]
+    pub inside: u32,
+    /// The same one, as the host counts.
+    #[prost(uint32, tag = "2")]
+    pub outside: u32,
+    #[prost(uint32, tag = "3")]
+    pub size: u32,
 }
 
 /// What a clock is ahead of the host's.
@@ -353,6 +371,10 @@ pub struct Rootfs {
     /// Remounted read-only at the end of the set-up.
     #[prost(bool, tag = "6")]
     pub readonly: bool,
+    /// The layers belong to whom the container's user namespace maps their owners to: root's files to
+    /// its root.
+    #[prost(bool, tag = "13")]
+    pub idmap: bool,
     /// Where hooks that run before the rootfs is the root find it; empty without such hooks.
     #[prost(string, tag = "30")]
     pub shown_at: String,
