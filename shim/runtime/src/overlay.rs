@@ -69,8 +69,10 @@ fn idmapped(rootfs: &Rootfs, user: &UserNamespace) -> Result<OwnedFd, Error> {
         volatile: rootfs.volatile,
     });
     // overlayfs makes files of its own, as who it was mounted by.
-    let made =
-        acting_as(user.root, || Ok(shim_rootfs::overlay::make(&Layers { lower: &lower, upper })?))?;
+    let made = acting_as(user.root, || {
+        let options = &rootfs.overlay_options;
+        Ok(shim_rootfs::overlay::make(&Layers { lower: &lower, upper, options })?)
+    })?;
     match made {
         Made::Detached(mount) => Ok(mount),
         Made::OnRoot => copy_of_covered_root(),
