@@ -72,6 +72,7 @@ fn lower(
         width: request.window.width.into(),
         height: request.window.height.into(),
         user: user.clone(),
+        personality: spec.linux().as_ref().and_then(|linux| linux.personality().clone()),
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     Ok(shim_plan::exec(&process, seccomp, &context)?)

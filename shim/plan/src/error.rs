@@ -15,6 +15,12 @@ pub enum Error {
     /// Two fields that can't both hold.
     #[error("{path}: {why}")]
     Contradiction { path: String, why: &'static str },
+    /// The text is no JSON at all.
+    #[error("not JSON: {source}")]
+    Json { source: serde_json::Error },
+    /// JSON of another type than the field's.
+    #[error("{path}: {source}")]
+    Type { path: String, source: serde_json::Error },
     #[error("linux.seccomp: {step}")]
     Seccomp {
         step: String,

@@ -9,6 +9,7 @@
 //!
 //! | module | lowers |
 //! |---|---|
+//! | [`parse`] | `config.json` to the typed specification |
 //! | `refuse` | nothing: names what bosun does not do, so that no field is silently ignored |
 //! | `namespaces` | `linux.namespaces`, `linux.timeOffsets`, `hostname`, `linux.sysctl` |
 //! | `users` | `linux.uidMappings`, `linux.gidMappings` |
@@ -34,6 +35,7 @@ mod error;
 mod hooks;
 mod mounts;
 mod namespaces;
+pub mod parse;
 mod process;
 pub mod profile;
 mod refuse;
@@ -116,6 +118,8 @@ pub struct ExecContext {
     pub height: u32,
     /// As [`Context::user`].
     pub user: String,
+    /// The container's own `linux.personality`.
+    pub personality: Option<oci::LinuxPersonality>,
 }
 
 /// Lowers a container.
@@ -148,6 +152,10 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     };
     let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
     lowered.init = context.init;
+    // It is about execs, and not about a container's first process (config.md).
+    lowered.cpus_at_clone.clear();
+    lowered.cpus.clear();
+    lowered.personality = linux.personality().as_ref().map(process::personality).transpose()?;
     let plan = Plan {
         hostname: namespaces.hostname,
         domainname: namespaces.domainname,
@@ -181,7 +189,8 @@ pub fn exec(
 ) -> Result<ExecOptions, Error> {
     let (width, height) = process::window(process, context.width, context.height)?;
     refuse::process(process)?;
-    let lowered = process::lower(process, seccomp, &context.user)?;
+    let mut lowered = process::lower(process, seccomp, &context.user)?;
+    lowered.personality = context.personality.as_ref().map(process::personality).transpose()?;
     let process = Some(lowered);
     Ok(ExecOptions { process, stdin: context.stdin, width, height, ..ExecOptions::default() })
 }

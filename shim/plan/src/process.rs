@@ -1,7 +1,7 @@
 //! The process: words, credentials, limits, terminal.
 
 use oci_spec::runtime as oci;
-use shim_wire::plan::{Capabilities, Process, Rlimit, User};
+use shim_wire::plan::{Capabilities, Process, Rlimit, Scheduler, User};
 
 use crate::capability::CapabilitySet;
 use crate::{Error, seccomp};
@@ -55,12 +55,16 @@ pub(crate) fn lower(
         None => (Vec::new(), 0),
     };
     let (user, umask) = credentials(process.user(), user)?;
+    let affinity = process.exec_cpu_affinity().as_ref();
+    let cpus = |list: Option<&String>, name: &str| {
+        cpus(list.map_or("", String::as_str), &format!("process.execCPUAffinity.{name}"))
+    };
     Ok(Process {
         args,
         env,
         cwd: cwd.to_owned(),
         user: Some(user),
-        capabilities: Some(capabilities(process.capabilities().as_ref())),
+        capabilities: Some(capabilities(process.capabilities().as_ref())?),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj,
@@ -68,6 +72,11 @@ pub(crate) fn lower(
         seccomp_flags,
         terminal: process.terminal().unwrap_or(false),
         umask,
+        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        cpus_at_clone: cpus(affinity.and_then(|list| list.initial().as_ref()), "initial")?,
+        cpus: cpus(affinity.and_then(|list| list.cpu_affinity_final().as_ref()), "final")?,
+        personality: None,
         init: false,
         apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         selinux: process.selinux_label().clone().unwrap_or_default(),
@@ -99,22 +108,143 @@ fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Erro
     Ok((lowered, user.umask()))
 }
 
+/// SCHED_* and SCHED_FLAG_* of `linux/sched.h`.
+fn scheduler(scheduler: &oci::Scheduler) -> Result<Scheduler, Error> {
+    use oci::{LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy};
+    const AT: &str = "process.scheduler";
+    let policy = scheduler.policy();
+    let number = match policy {
+        Policy::SchedOther => 0,
+        Policy::SchedFifo => 1,
+        Policy::SchedRr => 2,
+        Policy::SchedBatch => 3,
+        // Reserved, and never built into any kernel.
+        Policy::SchedIso => return Err(Error::value(format!("{AT}.policy"), policy.to_string())),
+        Policy::SchedIdle => 5,
+        Policy::SchedDeadline => 6,
+    };
+    let flags = scheduler.flags().iter().flatten().fold(0, |bits, flag| {
+        bits | match flag {
+            Flag::SchedResetOnFork => 0x01,
+            Flag::SchedFlagReclaim => 0x02,
+            Flag::SchedFlagDLOverrun => 0x04,
+            Flag::SchedFlagKeepPolicy => 0x08,
+            Flag::SchedFlagKeepParams => 0x10,
+            Flag::SchedFlagUtilClampMin => 0x20,
+            Flag::SchedFlagUtilClampMax => 0x40,
+        }
+    });
+    let nice = scheduler.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        let at = format!("{AT}.nice");
+        return Err(Error::malformed(at, nice.to_string(), "between -20 and 19"));
+    }
+    let priority = scheduler.priority().unwrap_or(0);
+    let realtime = matches!(policy, Policy::SchedFifo | Policy::SchedRr);
+    let at = format!("{AT}.priority");
+    match (realtime, u32::try_from(priority)) {
+        (true, Ok(1..=99)) | (false, Ok(0)) => {}
+        (true, _) => {
+            return Err(Error::malformed(at, priority.to_string(), "between 1 and 99"));
+        }
+        (false, _) => {
+            return Err(Error::contradiction(at, "belongs to SCHED_FIFO and SCHED_RR alone"));
+        }
+    }
+    let [runtime, deadline, period] =
+        [scheduler.runtime(), scheduler.deadline(), scheduler.period()]
+            .map(|time| time.unwrap_or(0));
+    if *policy == Policy::SchedDeadline {
+        // sched(7): a period of 0 is the deadline.
+        let period = if period == 0 { deadline } else { period };
+        if !(runtime > 0 && runtime <= deadline && deadline <= period) {
+            let why = "SCHED_DEADLINE needs 0 < runtime <= deadline <= period";
+            return Err(Error::contradiction(AT, why));
+        }
+    } else if [runtime, deadline, period] != [0; 3] {
+        let why = "runtime, deadline and period belong to SCHED_DEADLINE alone";
+        return Err(Error::contradiction(AT, why));
+    }
+    let priority = priority.unsigned_abs();
+    Ok(Scheduler { policy: number, flags, nice, priority, runtime, deadline, period })
+}
+
+/// IOPRIO_CLASS_* of `linux/ioprio.h`.
+fn io_priority(priority: &oci::LinuxIOPriority) -> Result<u32, Error> {
+    let class = match priority.class() {
+        oci::IOPriorityClass::IoprioClassRt => 1,
+        oci::IOPriorityClass::IoprioClassBe => 2,
+        oci::IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = priority.priority();
+    let level = u32::try_from(level).ok().filter(|level| *level <= 7).ok_or_else(|| {
+        Error::malformed("process.ioPriority.priority", level.to_string(), "between 0 and 7")
+    })?;
+    Ok(class << 13 | level)
+}
+
+/// A list such as `0-3,7` as a mask of bits.
+fn cpus(list: &str, at: &str) -> Result<Vec<u8>, Error> {
+    /// CONFIG_NR_CPUS is never more.
+    const MOST: usize = 8192;
+    let mut mask = Vec::new();
+    let malformed = || Error::malformed(at, list, "a list of CPUs below 8192 such as 0-3,7");
+    for range in list.split(',').filter(|_| !list.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+            return Err(malformed());
+        };
+        if first > last || last >= MOST {
+            return Err(malformed());
+        }
+        mask.resize(mask.len().max(last / 8 + 1), 0);
+        for cpu in first..=last {
+            mask[cpu / 8] |= 1 << (cpu % 8);
+        }
+    }
+    Ok(mask)
+}
+
+/// PER_* of personality(2).
+pub(crate) fn personality(personality: &oci::LinuxPersonality) -> Result<u32, Error> {
+    if let Some(flag) = personality.flags().iter().flatten().next() {
+        return Err(Error::value("linux.personality.flags[0]", flag));
+    }
+    Ok(match personality.domain() {
+        oci::LinuxPersonalityDomain::PerLinux => 0,
+        oci::LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}
+
 /// No `process.capabilities` at all: the sets are empty, as the specification has it for a process
 /// without any.
-fn capabilities(sets: Option<&oci::LinuxCapabilities>) -> Capabilities {
-    let Some(sets) = sets else { return Capabilities::default() };
+fn capabilities(sets: Option<&oci::LinuxCapabilities>) -> Result<Capabilities, Error> {
+    let Some(sets) = sets else { return Ok(Capabilities::default()) };
     let bits = |names: &Option<oci::Capabilities>| {
         let names: Vec<String> = names.iter().flatten().map(|name| name.to_string()).collect();
         // Every name of the typed spec is known here: a test holds the two tables together.
-        CapabilitySet::of(names.iter().map(String::as_str)).unwrap_or_default().0
+        CapabilitySet::of(names.iter().map(String::as_str)).unwrap_or_default()
     };
-    Capabilities {
-        bounding: bits(sets.bounding()),
-        effective: bits(sets.effective()),
-        permitted: bits(sets.permitted()),
-        inheritable: bits(sets.inheritable()),
-        ambient: bits(sets.ambient()),
+    let [bounding, effective, permitted, inheritable] =
+        [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable()].map(bits);
+    // The kernel's rules, capset(2).
+    for (set, field, within, why) in [
+        (effective, "effective", permitted, "names what process.capabilities.permitted does not"),
+        (inheritable, "inheritable", bounding, "names what process.capabilities.bounding does not"),
+    ] {
+        if set.without(within) != CapabilitySet::default() {
+            return Err(Error::contradiction(format!("process.capabilities.{field}"), why));
+        }
     }
+    // Those that can't be ambient are passed over, as runc has it; `parse` warns of them.
+    let ambient = bits(sets.ambient()).0 & permitted.0 & inheritable.0;
+    Ok(Capabilities {
+        bounding: bounding.0,
+        effective: effective.0,
+        permitted: permitted.0,
+        inheritable: inheritable.0,
+        ambient,
+    })
 }
 
 /// RLIMIT_* of `asm-generic/resource.h`, as x86, arm, riscv and s390 have them.
@@ -169,9 +299,11 @@ mod tests {
     fn every_capability_that_a_spec_can_name_has_its_bit() {
         let all = CapabilitySet::all(63);
         let names: Vec<String> = all.names().collect();
-        let sets = serde_json::json!({"bounding": names, "effective": ["CAP_BPF"]});
+        let sets = serde_json::json!({
+            "bounding": names, "permitted": ["CAP_BPF"], "effective": ["CAP_BPF"]
+        });
         let sets: oci::LinuxCapabilities = serde_json::from_value(sets).unwrap();
-        let lowered = capabilities(Some(&sets));
+        let lowered = capabilities(Some(&sets)).unwrap();
         assert_eq!((lowered.bounding, lowered.effective), (all.0, 1 << 39));
         for name in sets.bounding().iter().flatten().map(ToString::to_string) {
             assert!(CapabilitySet::of([name.as_str()]).is_ok(), "{name}");

@@ -40,15 +40,7 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
 /// # Errors
 /// Names the first field that is not supported.
 pub(crate) fn process(process: &Process) -> Result<(), Error> {
-    refuse(
-        "process.",
-        &[
-            (process.command_line().is_some(), "commandLine"),
-            (process.io_priority().is_some(), "ioPriority"),
-            (process.scheduler().is_some(), "scheduler"),
-            (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
-        ],
-    )
+    refuse("process.", &[(process.command_line().is_some(), "commandLine")])
 }
 
 fn linux(linux: &Linux) -> Result<(), Error> {
@@ -59,7 +51,6 @@ fn linux(linux: &Linux) -> Result<(), Error> {
             (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
             (linux.intel_rdt().is_some(), "intelRdt"),
             (linux.memory_policy().is_some(), "memoryPolicy"),
-            (linux.personality().is_some(), "personality"),
         ],
     )?;
     if let Some(propagation) = linux.rootfs_propagation()

@@ -10,7 +10,6 @@ use specs::{lower, minimal, minimal_context, with};
 fn what_is_not_done_is_refused_by_its_path() {
     let table = [
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: not supported"),
-        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
         ("/linux/mountLabel", json!("x"), "linux.mountLabel: not supported"),
@@ -28,21 +27,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "/linux/cgroupsPath",
             json!("a.slice:b:c"),
             "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
-        ),
-        (
-            "/process/scheduler",
-            json!({"policy": "SCHED_BATCH"}),
-            "process.scheduler: not supported",
-        ),
-        (
-            "/process/ioPriority",
-            json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1}),
-            "process.ioPriority: not supported",
-        ),
-        (
-            "/process/execCPUAffinity",
-            json!({"initial": "0"}),
-            "process.execCPUAffinity: not supported",
         ),
         (
             "/mounts",

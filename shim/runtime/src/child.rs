@@ -29,8 +29,8 @@ use crate::stdio::{ChildIo, Streams};
 use crate::tree::{Sources, Tree};
 use crate::user::Identity;
 use crate::{
-    Error, Rule, Step, command, credentials, dev, hooks, init, midwife, parameters, time, user,
-    userns,
+    Error, Rule, Step, command, credentials, dev, hooks, init, lsm, midwife, parameters, time,
+    user, userns,
 };
 
 /// docker's, unless the plan says otherwise.
@@ -115,6 +115,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
     let plan = read_plan(birth.run_dir)?;
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
+    lsm::check(process)?;
     rustix::process::umask(Mode::empty());
     birth.joined.join()?;
     if birth.options.clone_flags & NEW_TIME != 0 {
@@ -180,6 +181,7 @@ fn join_container(
     io: ChildIo,
     parent: &Channel,
 ) -> Result<Infallible, Error> {
+    lsm::check(process)?;
     rustix::process::umask(Mode::empty());
     cgroup.join_self_v1()?;
     let image = process.init.then(init::image).transpose()?;

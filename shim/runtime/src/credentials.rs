@@ -1,8 +1,9 @@
 //! The last steps of a process before its exec, in the only order that works.
 //!
 //! ```text
-//!  OOM score, limits          while all capabilities are there
-//!  keyring, security label
+//!  OOM score, labels, limits  while all capabilities are there
+//!  CPUs, I/O priority, domain, scheduling policy
+//!  keyring                    under its label
 //!  bounding set               needs CAP_SETPCAP
 //!  groups, gid, uid           capabilities are kept over it
 //!  permitted, effective, inheritable, ambient
@@ -21,13 +22,14 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 use rustix::thread::{Gid, Uid};
+use shim_sys::sched::Scheduler;
 use shim_wire::plan::{Capabilities, Process};
 
 use crate::channel::Channel;
 use crate::error::At;
 use crate::procfs::Procfs;
 use crate::user::Identity;
-use crate::{Error, Step};
+use crate::{Error, Step, lsm};
 
 /// Becomes who the process shall be. Without `capabilities` those of the caller stay.
 pub(crate) fn assume(
@@ -37,12 +39,13 @@ pub(crate) fn assume(
     parent: &Channel,
 ) -> Result<(), Error> {
     set_oom_score_and_label(process, procfs)?;
-    for limit in &process.rlimits {
+    for (index, limit) in process.rlimits.iter().enumerate() {
         shim_sys::exec::set_rlimit(limit.resource, limit.soft, limit.hard).at(
             Step::ResourceLimit,
-            format_args!("{} to {}:{}", limit.resource, limit.soft, limit.hard),
+            format_args!("process.rlimits[{index}] to {}:{}", limit.soft, limit.hard),
         )?;
     }
+    set_scheduling(process)?;
     if !process.keep_keyring {
         match shim_sys::exec::new_session_keyring() {
             // Not built into the kernel, or kept from us by whoever runs us.
@@ -76,7 +79,7 @@ pub(crate) fn assume(
 
 /// Whether [`assume`] writes to procfs.
 pub(crate) fn needs_procfs(process: &Process) -> bool {
-    process.oom_score_adj.is_some() || !process.apparmor.is_empty() || !process.selinux.is_empty()
+    process.oom_score_adj.is_some() || lsm::is_asked_for(process)
 }
 
 fn set_oom_score_and_label(process: &Process, procfs: Option<&Procfs>) -> Result<(), Error> {
@@ -86,19 +89,31 @@ fn set_oom_score_and_label(process: &Process, procfs: Option<&Procfs>) -> Result
             .write_own("oom_score_adj", &score.to_string())
             .at(Step::OomScore, format_args!("to {score}"))?;
     }
-    if !process.apparmor.is_empty() {
-        let value = format!("exec {}", process.apparmor);
-        procfs
-            .write_own("attr/apparmor/exec", &value)
-            .or_else(|_| procfs.write_own("attr/exec", &value))
-            .at(Step::SecurityLabel, &process.apparmor)?;
+    lsm::set(process, procfs)
+}
+
+fn set_scheduling(process: &Process) -> Result<(), Error> {
+    if !process.cpus.is_empty() {
+        shim_sys::sched::set_affinity(&process.cpus)
+            .at(Step::Affinity, "process.execCPUAffinity.final")?;
     }
-    if !process.selinux.is_empty() {
-        procfs
-            .write_own("attr/exec", &process.selinux)
-            .at(Step::SecurityLabel, &process.selinux)?;
+    if let Some(priority) = process.io_priority {
+        shim_sys::sched::set_io_priority(priority).at(Step::IoPriority, "process.ioPriority")?;
     }
-    Ok(())
+    if let Some(persona) = process.personality {
+        shim_sys::sched::set_personality(persona).at(Step::Personality, "linux.personality")?;
+    }
+    let Some(scheduler) = &process.scheduler else { return Ok(()) };
+    shim_sys::sched::set_scheduler(&Scheduler {
+        policy: scheduler.policy,
+        flags: scheduler.flags,
+        nice: scheduler.nice,
+        priority: scheduler.priority,
+        runtime: scheduler.runtime,
+        deadline: scheduler.deadline,
+        period: scheduler.period,
+    })
+    .at(Step::Scheduler, "process.scheduler")
 }
 
 fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {
@@ -144,8 +159,13 @@ fn set_sets(process: &Process, capabilities: &Capabilities) -> Result<(), Error>
     clear_ambient_capability_set().at(Step::Capabilities, "the process")?;
     for number in (0..64).filter(|number| capabilities.ambient & 1 << number != 0) {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        configure_capability_in_ambient_set(capability, true)
-            .at(Step::Capabilities, format_args!("ambient {number}"))?;
+        match configure_capability_in_ambient_set(capability, true) {
+            // A number that this kernel has no capability for can't be granted, by any set.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => {
+                return Err(errno).at(Step::Capabilities, format_args!("ambient {number}"));
+            }
+        }
     }
     Ok(())
 }

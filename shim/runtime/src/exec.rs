@@ -43,6 +43,7 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let clone = |group: Option<&OwnedFd>| {
         clone_into(0, group.map(AsFd::as_fd), Some(PidNamespace::Of(target.init)))
     };
+    let bound = Bound::to(&process.cpus_at_clone)?;
     let mut cloned = clone(born_into.as_ref());
     if matches!(&cloned, Err(Error::System { errno: Errno::BUSY, .. })) {
         // The container has divided its group, so nothing can be in the group itself (cgroups(7),
@@ -56,8 +57,33 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop((theirs, child_io));
+    drop((theirs, child_io, bound));
     let unfinished = Unfinished::new(pid, pidfd, ours);
     fail::fail_point!("shim.exec.after_clone");
     unfinished.finish(pipes, |_| Ok(()))
+}
+
+/// The caller, bound to some CPUs until this is dropped.
+struct Bound(Option<Vec<u8>>);
+
+impl Bound {
+    /// Without any it stays as it is.
+    fn to(cpus: &[u8]) -> Result<Self, Error> {
+        if cpus.is_empty() {
+            return Ok(Self(None));
+        }
+        let before = shim_sys::sched::affinity().at(Step::Affinity, "the caller")?;
+        shim_sys::sched::set_affinity(cpus)
+            .at(Step::Affinity, "process.execCPUAffinity.initial")?;
+        Ok(Self(Some(before)))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // It was so a moment ago.
+            let _ = shim_sys::sched::set_affinity(before);
+        }
+    }
 }

@@ -41,6 +41,7 @@
 //! | [`hooks`] | programs to run at points of the container's life |
 //! | [`state`] | the container's state as JSON |
 //! | `user`, `command` | who runs what, by the rootfs' own files |
+//! | `lsm` | labels of security modules |
 //! | `credentials` | the last steps before exec |
 //! | [`init`] | the tiny init of `--init`, and the one process of a pod with a pid namespace |
 //! | [`sandbox`](crate::sandbox()) | a pod's namespaces, without a process |
@@ -63,6 +64,7 @@ mod exec;
 mod hide;
 pub mod hooks;
 pub mod init;
+mod lsm;
 mod midwife;
 mod mounts;
 mod namespaces;

@@ -6,6 +6,7 @@
 //! | [`exec`] | execve(2), execveat(2), and what must be put right before them |
 //! | [`mount`] | mount_setattr(2) |
 //! | [`net`] | switching the loopback interface on, a socket's peer |
+//! | [`sched`] | scheduling, I/O priority, CPUs, execution domain |
 //! | [`seccomp`] | installing a compiled filter |
 //! | [`bpf`] | device programs of cgroup v2 |
 //! | [`spawn`] | starting a program with more descriptors than three |
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

@@ -484,6 +484,43 @@ pub struct Process {
     /// ends at a signal. The first process of a pod that shares a pid namespace.
     #[prost(bool, tag = "100")]
     pub pause: bool,
+    #[prost(message, optional, tag = "30")]
+    pub scheduler: Option<Scheduler>,
+    /// As ioprio_set(2) takes it: class and level in one number.
+    #[prost(uint32, optional, tag = "31")]
+    pub io_priority: Option<u32>,
+    /// CPUs that an exec's process is cloned on, bit n of byte n / 8 for CPU n; empty for all that
+    /// the caller may use.
+    #[prost(bytes = "vec", tag = "32")]
+    pub cpus_at_clone: Vec<u8>,
+    /// CPUs that it runs on once it is in the container's group; empty leaves that to the kernel.
+    #[prost(bytes = "vec", tag = "33")]
+    pub cpus: Vec<u8>,
+    /// As personality(2) takes it.
+    #[prost(uint32, optional, tag = "34")]
+    pub personality: Option<u32>,
+}
+
+/// What sched_setattr(2) takes, `size` apart.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Scheduler {
+    /// SCHED_*.
+    #[prost(uint32, tag = "1")]
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    #[prost(uint64, tag = "2")]
+    pub flags: u64,
+    #[prost(int32, tag = "3")]
+    pub nice: i32,
+    #[prost(uint32, tag = "4")]
+    pub priority: u32,
+    /// Nanoseconds, as the two that follow.
+    #[prost(uint64, tag = "5")]
+    pub runtime: u64,
+    #[prost(uint64, tag = "6")]
+    pub deadline: u64,
+    #[prost(uint64, tag = "7")]
+    pub period: u64,
 }
 
 /// Who: numbers, or a name that is looked up in the rootfs' own files by the child, inside.

@@ -1,0 +1,121 @@
+//! `config.json` from its text: errors name the JSON path, and nothing that the specification knows
+//! is lost on the way into types that do not.
+
+use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::capability;
+use crate::error::Error;
+
+/// What was read, and what of it can't be granted and is passed over, one line each: the
+/// specification wants it said and not refused.
+#[derive(Debug)]
+pub struct Parsed<T> {
+    pub value: T,
+    pub warnings: Vec<String>,
+}
+
+/// Properties of the specification that the types lack. All others that they lack are none, and are
+/// passed over as the specification demands.
+const NOT_IN_THE_TYPES: [&str; 1] = ["freebsd"];
+
+/// Flags that the types call otherwise than the specification.
+const RENAMED_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+
+/// Reads a `config.json`.
+///
+/// # Errors
+/// What is no JSON, no specification, or of a version other than 1.
+pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
+    let mut raw = json(text)?;
+    for name in NOT_IN_THE_TYPES {
+        if raw.get(name).is_some_and(|value| !value.is_null()) {
+            return Err(Error::not_supported(name));
+        }
+    }
+    let mut warnings = Vec::new();
+    if let Some(process) = raw.get_mut("process") {
+        adapt(process, &mut warnings);
+    }
+    let value: Spec = typed(raw, "")?;
+    let version = value.version();
+    if version.split('.').next() != Some("1") || version.split('.').count() < 3 {
+        return Err(Error::malformed("ociVersion", version, "a version 1.x.y"));
+    }
+    Ok(Parsed { value, warnings })
+}
+
+/// Reads a `process` on its own, as an exec is given one.
+///
+/// # Errors
+/// As [`config`].
+pub fn process(text: &[u8]) -> Result<Parsed<Process>, Error> {
+    let mut raw = json(text)?;
+    let mut warnings = Vec::new();
+    adapt(&mut raw, &mut warnings);
+    Ok(Parsed { value: typed(raw, "process.")?, warnings })
+}
+
+fn json(text: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(text).map_err(|source| Error::Json { source })
+}
+
+fn typed<T: DeserializeOwned>(raw: Value, below: &str) -> Result<T, Error> {
+    serde_path_to_error::deserialize(raw).map_err(|error| {
+        let path = format!("{below}{}", error.path());
+        Error::Type { path, source: error.into_inner() }
+    })
+}
+
+/// Makes a `process` what the types take.
+fn adapt(process: &mut Value, warnings: &mut Vec<String>) {
+    for flag in strings(process.pointer_mut("/scheduler/flags")) {
+        if let Some((_, ours)) = RENAMED_FLAGS.iter().find(|(theirs, _)| theirs == flag) {
+            *flag = (*ours).to_owned();
+        }
+    }
+    let Some(capabilities) = process.get_mut("capabilities") else { return };
+    for set in SETS {
+        let Some(names) = capabilities.get_mut(set).and_then(Value::as_array_mut) else { continue };
+        let at = format!("process.capabilities.{set}");
+        names.retain(|name| {
+            let known = name.as_str().is_none_or(|name| capability::number(name).is_some());
+            if !known {
+                warnings.push(format!("{at}: {name} is no capability and is passed over"));
+            }
+            known
+        });
+    }
+    let numbers = |set: &str| -> Vec<u32> {
+        let names = capabilities.get(set).and_then(Value::as_array).into_iter().flatten();
+        names.filter_map(|name| capability::number(name.as_str()?)).collect()
+    };
+    let (permitted, inheritable) = (numbers("permitted"), numbers("inheritable"));
+    for name in capabilities.get("ambient").and_then(Value::as_array).into_iter().flatten() {
+        let number = name.as_str().and_then(capability::number);
+        if number
+            .is_some_and(|number| !permitted.contains(&number) || !inheritable.contains(&number))
+        {
+            warnings.push(format!(
+                "process.capabilities.ambient: {name} is not both permitted and inheritable and is \
+                 passed over"
+            ));
+        }
+    }
+}
+
+fn strings(list: Option<&mut Value>) -> impl Iterator<Item = &mut String> {
+    let list = list.and_then(Value::as_array_mut).into_iter().flatten();
+    list.filter_map(|value| match value {
+        Value::String(text) => Some(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            None
+        }
+    })
+}

@@ -1,0 +1,280 @@
+//! What a process is given beside its words: scheduling, limits, labels. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(dead_code, reason = "of the tests' support only a part is used here")]
+
+use std::process::ExitCode;
+
+use shim_runtime::Kind;
+use shim_wire::plan::{Capabilities, ExecOptions, Process, Rlimit, Scheduler, User};
+
+#[path = "support/runner.rs"]
+mod runner;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::{Sandbox, finish};
+
+fn main() -> ExitCode {
+    runner::main(runner::tests![
+        every_policy_is_set_and_inherited,
+        a_policy_that_the_kernel_refuses_is_named,
+        io_priority_is_set,
+        the_execution_domain_is_set,
+        every_limit_is_set,
+        the_umask_is_set,
+        an_exec_has_all_of_it_and_its_cpus,
+        cpus_that_are_not_there_are_named,
+        labels_without_their_module_are_refused,
+        the_unconfined_profile_needs_no_module,
+        all_five_sets_of_capabilities_are_set,
+        a_capability_that_no_kernel_has_is_passed_over,
+    ])
+}
+
+/// Policy, static priority and nice value of a process that ran an exec: fields 41, 40 and 19 of
+/// proc_pid_stat(5).
+const SCHEDULING: &str =
+    "set -- $(cat /proc/self/stat); shift 18; nice=$1; shift 21; echo $2 $1 $nice";
+
+/// `None` when the machine gives its root no CAP_SYS_NICE.
+fn scheduling(scheduler: Scheduler) -> Option<String> {
+    let mut sandbox = Sandbox::script(SCHEDULING);
+    sandbox.process().scheduler = Some(scheduler);
+    let mut created = sandbox.create().unwrap();
+    if let Err(error) = created.process.start() {
+        assert_eq!(error.errno(), Some(rustix::io::Errno::PERM), "{error}");
+        assert!(error.to_string().contains("process.scheduler"), "{error}");
+        return None;
+    }
+    let outcome = finish(created.process);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    Some(outcome.stdout.trim().to_owned())
+}
+
+fn every_policy_is_set_and_inherited() {
+    let plain = Scheduler::default();
+    for (scheduler, expected) in [
+        (Scheduler { policy: 0, nice: 7, ..plain }, "0 0 7"),
+        (Scheduler { policy: 3, nice: -3, ..plain }, "3 0 -3"),
+        (Scheduler { policy: 5, ..plain }, "5 0 0"),
+        // What it starts is of no real-time policy any more.
+        (Scheduler { policy: 1, priority: 5, flags: 1, ..plain }, "0 0 0"),
+    ] {
+        let privileged = scheduler.nice < 0 || scheduler.policy == 1;
+        match scheduling(scheduler) {
+            Some(said) => assert_eq!(said, expected, "{scheduler:?}"),
+            None => assert!(privileged, "{scheduler:?}"),
+        }
+    }
+    let millisecond = 1_000_000;
+    let mut sandbox = Sandbox::new();
+    sandbox.process().args = ["/bin/cat", "/proc/self/sched"].map(str::to_owned).to_vec();
+    sandbox.process().scheduler = Some(Scheduler {
+        policy: 6,
+        runtime: millisecond,
+        deadline: 10 * millisecond,
+        period: 10 * millisecond,
+        ..plain
+    });
+    // A machine without bandwidth to promise says so.
+    let mut created = sandbox.create().unwrap();
+    match created.process.start() {
+        Ok(()) => {
+            let outcome = finish(created.process);
+            let policy = outcome.stdout.lines().find(|line| line.starts_with("policy"));
+            assert!(policy.is_some_and(|line| line.trim_end().ends_with('6')), "{outcome:?}");
+        }
+        Err(error) => assert!(error.to_string().contains("process.scheduler"), "{error}"),
+    }
+}
+
+fn a_policy_that_the_kernel_refuses_is_named() {
+    let mut sandbox = Sandbox::new();
+    sandbox.process().scheduler = Some(Scheduler { policy: 4, ..Scheduler::default() });
+    let said = sandbox.error().to_string();
+    assert!(
+        said.starts_with("set the scheduling of process.scheduler: Invalid argument"),
+        "{said}"
+    );
+}
+
+fn io_priority_is_set() {
+    let mut sandbox = Sandbox::script("ionice -p $$");
+    let link = sandbox.path("root/bin/ionice");
+    std::os::unix::fs::symlink("busybox", link).unwrap();
+    sandbox.process().io_priority = Some(2 << 13 | 6);
+    assert_eq!(sandbox.run().stdout, "best-effort: prio 6\n");
+}
+
+fn the_execution_domain_is_set() {
+    let mut sandbox = Sandbox::script("cat /proc/self/personality");
+    sandbox.process().personality = Some(8);
+    assert_eq!(sandbox.run().stdout, "00000008\n");
+}
+
+fn every_limit_is_set() {
+    let mut sandbox = Sandbox::script("cat /proc/self/limits");
+    // Below what any machine has as hard limits, and enough to run.
+    let limits = (0..16).map(|resource| {
+        let soft = match resource {
+            // Nice and real-time priority have a hard limit of 0 by default.
+            13 | 14 => 0,
+            1..=3 | 9 => 1 << 30,
+            8 => 1 << 16,
+            resource => 100 + u64::from(resource),
+        };
+        Rlimit { resource, soft, hard: soft }
+    });
+    sandbox.process().rlimits = limits.collect();
+    let outcome = sandbox.run();
+    let soft = |name: &str| {
+        let line = outcome.stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().next().unwrap().to_owned()
+    };
+    for (resource, name) in [
+        "Max cpu time",
+        "Max file size",
+        "Max data size",
+        "Max stack size",
+        "Max core file size",
+        "Max resident set",
+        "Max processes",
+        "Max open files",
+        "Max locked memory",
+        "Max address space",
+        "Max file locks",
+        "Max pending signals",
+        "Max msgqueue size",
+        "Max nice priority",
+        "Max realtime priority",
+        "Max realtime timeout",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let expected = sandbox.process().rlimits[resource].soft.to_string();
+        assert_eq!(soft(name), expected, "{name}");
+    }
+}
+
+fn the_umask_is_set() {
+    let mut sandbox = Sandbox::script("umask");
+    sandbox.process().umask = Some(0o077);
+    assert_eq!(sandbox.run().stdout, "0077\n");
+}
+
+fn an_exec_has_all_of_it_and_its_cpus() {
+    let sandbox = Sandbox::script("sleep 1000");
+    let created = sandbox.start();
+    let script = format!(
+        "{SCHEDULING}; cat /proc/self/personality /proc/self/oom_score_adj; umask; \
+         grep Cpus_allowed_list /proc/self/status; ulimit -n"
+    );
+    let process = Process {
+        args: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+        scheduler: Some(Scheduler { nice: 4, ..Scheduler::default() }),
+        personality: Some(8),
+        oom_score_adj: Some(900),
+        umask: Some(0o27),
+        cpus_at_clone: vec![1],
+        cpus: vec![2],
+        rlimits: vec![Rlimit { resource: 7, soft: 50, hard: 60 }],
+        ..support::process()
+    };
+    let options = ExecOptions { process: Some(process), ..ExecOptions::default() };
+    let before = shim_sys::sched::affinity().unwrap();
+    let outcome = finish(sandbox.exec(&created, &options).unwrap());
+    let said: Vec<&str> = outcome.stdout.split_whitespace().collect();
+    let expected = ["0", "0", "4", "00000008", "900", "0027", "Cpus_allowed_list:", "1", "50"];
+    assert_eq!(said, expected, "{outcome:?}");
+    assert_eq!(shim_sys::sched::affinity().unwrap(), before, "the caller's own");
+}
+
+fn cpus_that_are_not_there_are_named() {
+    let sandbox = Sandbox::script("sleep 1000");
+    let created = sandbox.start();
+    let far = [vec![0; 1000], vec![128]].concat();
+    for (process, field) in [
+        (Process { cpus_at_clone: far.clone(), ..support::process() }, "initial"),
+        (Process { cpus: far.clone(), ..support::process() }, "final"),
+    ] {
+        let options = ExecOptions { process: Some(process), ..ExecOptions::default() };
+        let said = sandbox.exec(&created, &options).unwrap_err().to_string();
+        let expected = format!("bind to CPUs process.execCPUAffinity.{field}: Invalid argument");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+fn labels_without_their_module_are_refused() {
+    let has_apparmor = std::path::Path::new("/sys/module/apparmor").exists();
+    let has_selinux = std::path::Path::new("/sys/fs/selinux/enforce").exists();
+    let mut sandbox = Sandbox::new();
+    sandbox.process().apparmor = "docker-default".to_owned();
+    if !has_apparmor {
+        let error = sandbox.create().map(drop).unwrap_err();
+        let expected =
+            "process.apparmorProfile \"docker-default\": AppArmor is not enabled on this kernel";
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Refused, expected));
+    }
+    sandbox.process().apparmor = String::new();
+    sandbox.process().selinux = "system_u:system_r:container_t:s0".to_owned();
+    if !has_selinux {
+        let error = sandbox.create().map(drop).unwrap_err();
+        let expected = "process.selinuxLabel \"system_u:system_r:container_t:s0\": SELinux is not enabled on this kernel";
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Refused, expected));
+    }
+}
+
+fn the_unconfined_profile_needs_no_module() {
+    let mut sandbox = Sandbox::script("echo ran");
+    sandbox.process().apparmor = "unconfined".to_owned();
+    assert_eq!(sandbox.run().stdout, "ran\n");
+}
+
+fn sets(sandbox: &Sandbox) -> Vec<(String, u64)> {
+    let outcome = sandbox.run();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let line = |line: &str| {
+        let (name, bits) = line.split_once(":\t").unwrap();
+        (name.to_owned(), u64::from_str_radix(bits, 16).unwrap())
+    };
+    outcome.stdout.lines().map(line).collect()
+}
+
+fn all_five_sets_of_capabilities_are_set() {
+    let mut sandbox = Sandbox::new();
+    sandbox.process().args = ["/bin/grep", "^Cap", "/proc/self/status"].map(str::to_owned).to_vec();
+    sandbox.process().user = Some(User { uid: 1000, gid: 1000, ..User::default() });
+    sandbox.process().capabilities = Some(Capabilities {
+        bounding: 0b1011,
+        permitted: 0b1011,
+        effective: 0b0001,
+        inheritable: 0b0011,
+        ambient: 0b0010,
+    });
+    // After the exec of a plain file by an ordinary user only the ambient set is left to have.
+    assert_eq!(
+        sets(&sandbox),
+        [
+            ("CapInh".to_owned(), 0b0011),
+            ("CapPrm".to_owned(), 0b0010),
+            ("CapEff".to_owned(), 0b0010),
+            ("CapBnd".to_owned(), 0b1011),
+            ("CapAmb".to_owned(), 0b0010),
+        ]
+    );
+}
+
+fn a_capability_that_no_kernel_has_is_passed_over() {
+    let mut sandbox = Sandbox::new();
+    sandbox.process().args = ["/bin/grep", "^Cap", "/proc/self/status"].map(str::to_owned).to_vec();
+    let all = 1 << 62 | 1;
+    sandbox.process().capabilities = Some(Capabilities {
+        bounding: all,
+        permitted: all,
+        effective: all,
+        inheritable: all,
+        ambient: all,
+    });
+    assert!(sets(&sandbox).iter().all(|(_, bits)| *bits == 1), "{:?}", sets(&sandbox));
+}
