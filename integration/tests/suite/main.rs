@@ -41,6 +41,7 @@ mod push;
 mod recovery;
 mod request_id;
 mod rootfs;
+mod seccomp;
 mod security;
 mod shim_lost;
 mod snapshots;

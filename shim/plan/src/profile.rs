@@ -5,8 +5,11 @@
 //! was given open the calls they are for; `clone` may not make namespaces, and `clone3`, whose flags
 //! lie behind a pointer that BPF can't follow, answers ENOSYS so that C libraries fall back.
 //!
-//! Known limit, shared with docker: 32-bit x86 programs reach `socket` through `socketcall`, whose
-//! arguments BPF can't read, so the address families denied below are denied to direct calls only.
+//! Stricter than docker's in two ways to the address families that both deny. The kernel looks at the
+//! lower half of `socket`'s argument alone, so this does too. And 32-bit x86 programs reached `socket`
+//! through `socketcall` as well, whose arguments lie behind a pointer: that one sub-call answers
+//! ENOSYS, for the call itself is there since Linux 4.3. A 32-bit glibc built for older kernels makes
+//! no sockets under this profile.
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
@@ -97,8 +100,21 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
 
 /// Address families of socket(2) that reach parts of the kernel which no container needs: the
 /// kernel's own cryptography, and the hypervisor.
-const AF_ALG: u64 = 38;
-const AF_VSOCK: u64 = 40;
+///
+/// AF_ALG is 38 and AF_VSOCK 40; these are all the others up to 47, as masks of 32 bits and what is
+/// left under them. Linux has 46.
+const FAMILIES: [(u64, u64); 7] = [
+    (0xffff_ffe0, 0),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+];
+
+/// SYS_SOCKET of `linux/net.h`: the sub-call of socketcall(2) that makes a socket.
+const SYS_SOCKET: u64 = 1;
 
 /// What personality(2) may set: Linux, Linux with 32-bit uname, both with legacy 16-bit uids left
 /// as they are; all ones asks without setting.
@@ -138,19 +154,17 @@ pub fn default(bounding: CapabilitySet, kernel: KernelVersion) -> LinuxSeccomp {
     names.dedup();
 
     let mut rules = vec![rule(&names, LinuxSeccompAction::ScmpActAllow, None, &[])];
-    // One comparison of an argument per rule: "not 38 and not 40" is three ranges.
-    for (operator, value) in [
-        (LinuxSeccompOperator::ScmpCmpLt, AF_ALG),
-        (LinuxSeccompOperator::ScmpCmpEq, AF_ALG + 1),
-        (LinuxSeccompOperator::ScmpCmpGt, AF_VSOCK),
-    ] {
-        rules.push(allow_if("socket", operator, value));
+    for (mask, left) in FAMILIES {
+        rules.push(allow_if("socket", masked(mask, left)));
     }
+    let socket = compared(LinuxSeccompOperator::ScmpCmpEq, SYS_SOCKET);
+    rules.push(rule(&["socketcall"], LinuxSeccompAction::ScmpActErrno, Some(ENOSYS), &[socket]));
     for persona in PERSONALITIES {
-        rules.push(allow_if("personality", LinuxSeccompOperator::ScmpCmpEq, persona));
+        let equal = compared(LinuxSeccompOperator::ScmpCmpEq, persona);
+        rules.push(allow_if("personality", equal));
     }
     if !holds("SYS_ADMIN") {
-        rules.push(allow_if("clone", LinuxSeccompOperator::ScmpCmpMaskedEq, CLONE_NAMESPACES));
+        rules.push(allow_if("clone", masked(CLONE_NAMESPACES, 0)));
         rules.push(rule(&["clone3"], LinuxSeccompAction::ScmpActErrno, Some(ENOSYS), &[]));
     }
     let mut profile = LinuxSeccomp::default();
@@ -172,21 +186,24 @@ fn architectures() -> Vec<Arch> {
     }
 }
 
-/// The first argument decides; with a mask, nothing of it may be set.
-fn allow_if(name: &str, operator: LinuxSeccompOperator, value: u64) -> LinuxSyscall {
-    let arg = LinuxSeccompArgBuilder::default().index(0_usize).value(value).op(operator);
-    let arg = match operator {
-        LinuxSeccompOperator::ScmpCmpMaskedEq => arg.value_two(0_u64),
-        LinuxSeccompOperator::ScmpCmpNe
-        | LinuxSeccompOperator::ScmpCmpLt
-        | LinuxSeccompOperator::ScmpCmpLe
-        | LinuxSeccompOperator::ScmpCmpEq
-        | LinuxSeccompOperator::ScmpCmpGe
-        | LinuxSeccompOperator::ScmpCmpGt => arg,
-    };
+fn allow_if(name: &str, condition: LinuxSeccompArg) -> LinuxSyscall {
+    rule(&[name], LinuxSeccompAction::ScmpActAllow, None, &[condition])
+}
+
+/// A condition on the first argument.
+fn compared(operator: LinuxSeccompOperator, value: u64) -> LinuxSeccompArg {
+    condition(LinuxSeccompArgBuilder::default().value(value).op(operator))
+}
+
+/// What is left of the first argument under a mask.
+fn masked(mask: u64, left: u64) -> LinuxSeccompArg {
+    let operator = LinuxSeccompOperator::ScmpCmpMaskedEq;
+    condition(LinuxSeccompArgBuilder::default().value(mask).value_two(left).op(operator))
+}
+
+fn condition(arg: LinuxSeccompArgBuilder) -> LinuxSeccompArg {
     // Every field of this builder has a default, so it can't fail.
-    let arg = arg.build().unwrap_or_default();
-    rule(&[name], LinuxSeccompAction::ScmpActAllow, None, &[arg])
+    arg.index(0_usize).build().unwrap_or_default()
 }
 
 fn rule(

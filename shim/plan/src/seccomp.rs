@@ -8,10 +8,14 @@
 //!   architecture of the profile? ──no──▶ libseccomp's program
 //!        │ yes
 //!   a younger call that the profile names ──▶ its action
+//!   a sub-call of socketcall that it names ──▶ its action
 //!   a number above every call that the profile names ──▶ ENOSYS   (default action errno only)
 //!        │ else
 //!        ▼ libseccomp's program
 //! ```
+//!
+//! A rule on one sub-call of i386's `socketcall` stands there too. libseccomp would make such rules
+//! itself, of those on `socket` and its like and without their conditions, and let no other in.
 //!
 //! Names that neither libseccomp nor this table knows are skipped: profiles are written for many
 //! kernels and architectures.
@@ -144,6 +148,10 @@ fn add(
             continue;
         };
         extras.known(syscall);
+        if let ("socketcall", Some(call)) = (name.as_str(), sub_call(args)) {
+            extras.sub_call(call, action);
+            continue;
+        }
         // libseccomp refuses rules that say what the default says.
         if action == default {
             continue;
@@ -160,6 +168,13 @@ fn add(
         }
     }
     Ok(())
+}
+
+/// The sub-call that the conditions of a rule on socketcall(2) name, if they name one and no more.
+fn sub_call(args: &[LinuxSeccompArg]) -> Option<u32> {
+    let [arg] = args else { return None };
+    let names_one = arg.index() == 0 && arg.op() == LinuxSeccompOperator::ScmpCmpEq;
+    u32::try_from(arg.value()).ok().filter(|_| names_one)
 }
 
 fn conditions_meet_one_argument_twice(args: &[LinuxSeccompArg]) -> bool {

@@ -31,6 +31,9 @@ const YOUNGER: [(&str, u32); 20] = [
 /// The one call that x86-64 got outside that range (Linux 6.11).
 const URETPROBE: (&str, u32) = ("uretprobe", 335);
 
+/// socketcall(2) of i386.
+const SOCKETCALL: u32 = 102;
+
 /// The first of the numbers that are the same everywhere; a profile whose youngest call is older is
 /// not judged by number.
 const UNIFIED: u32 = 424;
@@ -44,6 +47,8 @@ const ENOSYS: u32 = 38;
 /// `offsetof(struct seccomp_data, …)` of `linux/seccomp.h`.
 const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
+/// Of its lower half, on the little-endian machines that have i386's calls.
+const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
 /// Opcodes of classic BPF that are used here (`linux/bpf_common.h`).
 const LOAD_WORD: u16 = 0x20;
@@ -62,6 +67,8 @@ pub(super) struct Prologue {
     /// Number and what to return for it.
     younger: Vec<(u32, u32)>,
     uretprobe: Option<u32>,
+    /// Sub-calls of socketcall(2) and what to return for them.
+    sub_calls: Vec<(u32, u32)>,
     /// The highest number that the profile names.
     highest: u32,
 }
@@ -69,7 +76,8 @@ pub(super) struct Prologue {
 impl Prologue {
     pub(super) fn new(architectures: &[ScmpArch], default: ScmpAction) -> Self {
         let audit = architectures.iter().filter_map(|one| audit_architecture(*one)).collect();
-        Self { audit, default, younger: Vec::new(), uretprobe: None, highest: 0 }
+        let (younger, sub_calls) = (Vec::new(), Vec::new());
+        Self { audit, default, younger, uretprobe: None, sub_calls, highest: 0 }
     }
 
     /// The profile names a call that libseccomp knows.
@@ -90,6 +98,15 @@ impl Prologue {
             if action != self.default && self.younger.iter().all(|(other, _)| other != number) {
                 self.younger.push((*number, return_value(action)));
             }
+        }
+    }
+
+    /// The profile names one sub-call of socketcall(2).
+    pub(super) fn sub_call(&mut self, call: u32, action: ScmpAction) {
+        // The kernel has these; others fail by themselves, and are too many to jump over.
+        let exists = (1..=20).contains(&call);
+        if exists && self.sub_calls.iter().all(|(other, _)| *other != call) {
+            self.sub_calls.push((call, return_value(action)));
         }
     }
 
@@ -123,6 +140,19 @@ impl Prologue {
                 test(JUMP_GREATER, self.highest, 0, 1),
                 finish(RETURN_ERRNO | ENOSYS),
             ]);
+        }
+        if !self.sub_calls.is_empty() && self.audit.contains(&AUDIT_I386) {
+            let over = 2 * u8::try_from(self.sub_calls.len()).unwrap_or(u8::MAX);
+            body.extend([
+                test(JUMP_EQUAL, SOCKETCALL, 0, over + 4),
+                load(OFFSET_ARCHITECTURE),
+                test(JUMP_EQUAL, AUDIT_I386, 0, over + 1),
+                load(OFFSET_FIRST_ARGUMENT),
+            ]);
+            for (call, value) in &self.sub_calls {
+                body.extend([test(JUMP_EQUAL, *call, 0, 1), finish(*value)]);
+            }
+            body.push(load(OFFSET_NUMBER));
         }
         if let Some(value) = self.uretprobe.filter(|_| self.audit.contains(&AUDIT_X86_64)) {
             // 335 is another call on other architectures, and those come here too.
@@ -180,11 +210,12 @@ fn return_value(action: ScmpAction) -> u32 {
 }
 
 const AUDIT_X86_64: u32 = 0xc000_003e;
+const AUDIT_I386: u32 = 0x4000_0003;
 
 /// AUDIT_ARCH_* of `linux/audit.h`; x32 shares x86-64's.
 const AUDIT: [(ScmpArch, u32); 5] = [
     (ScmpArch::X8664, AUDIT_X86_64),
-    (ScmpArch::X86, 0x4000_0003),
+    (ScmpArch::X86, AUDIT_I386),
     (ScmpArch::Aarch64, 0xc000_00b7),
     (ScmpArch::Arm, 0x4000_0028),
     (ScmpArch::Riscv64, 0xc000_00f3),
