@@ -158,11 +158,18 @@ pub(super) fn mounts(
     );
     let mut binds: Vec<CheckedBind> = own.chain(binds.iter().cloned()).collect();
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
+    let read_only = read_only(shim_rootfs::overlay::version());
     for bind in &binds {
-        let words = ["rbind", bind.propagation].into_iter().chain(bind.read_only.then_some("ro"));
+        let words = if bind.read_only { read_only } else { &[] };
+        let words = ["rbind", bind.propagation].into_iter().chain(words.iter().copied());
         mounts.push(mount(&bind.destination, "bind", &bind.source, words)?);
     }
     Ok(mounts)
+}
+
+/// What makes a volume read-only: all that is mounted below it too, where the kernel can.
+fn read_only(kernel: (u32, u32)) -> &'static [&'static str] {
+    if kernel < (5, 12) { &["ro"] } else { &["ro", "rro"] }
 }
 
 fn mount<'a>(
@@ -282,7 +289,7 @@ mod tests {
         let options = ContainerOptions { read_only: true, ..ContainerOptions::default() };
         let made = made(&options, &[]);
         let hosts = made.iter().find(|line| line.starts_with("/etc/hosts ")).unwrap();
-        assert!(hosts.ends_with("rbind,rprivate,ro"), "{hosts}");
+        assert!(hosts.ends_with("rbind,rprivate,ro,rro"), "{hosts}");
     }
 
     #[test]
@@ -315,7 +322,7 @@ mod tests {
             ]
         );
         let srv = made.iter().find(|line| line.starts_with("/srv ")).unwrap();
-        assert_eq!(*srv, format!("/srv bind {} rbind,rslave,ro", source.display()));
+        assert_eq!(*srv, format!("/srv bind {} rbind,rslave,ro,rro", source.display()));
     }
 
     #[test]

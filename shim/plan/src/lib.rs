@@ -163,7 +163,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
             shown_at: shown_at(spec, context, hooks),
             ..rootfs(spec, context, namespaces.has_user)?
         }),
-        mounts: mounts::lower(spec, context.bundle.as_deref())?,
+        mounts: mounts::lower(spec, context.bundle.as_deref(), namespaces.has_user)?,
         masked_paths: mounts::paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
         readonly_paths: mounts::paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
         devices: devices::lower(spec)?,
@@ -174,6 +174,8 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         time_offsets: namespaces.time_offsets,
         uid_mappings: namespaces.users.uids,
         gid_mappings: namespaces.users.gids,
+        root_propagation: mounts::root_propagation(linux)?,
+        mount_label: linux.mount_label().clone().unwrap_or_default(),
     };
     Ok((create, plan))
 }
@@ -233,9 +235,13 @@ fn rootfs(spec: &Spec, context: &Context, idmap: bool) -> Result<Rootfs, Error> 
             Ok(Rootfs { directory, readonly, ..Rootfs::default() })
         }
         Layers::Overlay { lower, .. } if lower.is_empty() => Err(Error::missing("rootfs layers")),
-        Layers::Overlay { lower, writable: None } => {
-            Ok(Rootfs { lower: lower.clone(), readonly, idmap, ..Rootfs::default() })
-        }
+        Layers::Overlay { lower, writable: None } => Ok(Rootfs {
+            lower: lower.clone(),
+            readonly,
+            idmap,
+            overlay_options: label(spec),
+            ..Rootfs::default()
+        }),
         Layers::Overlay { lower, writable: Some(writable) } => Ok(Rootfs {
             lower: lower.clone(),
             upper: writable.upper.clone(),
@@ -243,7 +249,18 @@ fn rootfs(spec: &Spec, context: &Context, idmap: bool) -> Result<Rootfs, Error> 
             volatile: writable.volatile,
             readonly,
             idmap,
+            overlay_options: label(spec),
             ..Rootfs::default()
         }),
     }
+}
+
+/// The SELinux context of an overlay, as its option.
+fn label(spec: &Spec) -> Vec<String> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    label
+        .filter(|label| !label.is_empty())
+        .map(|label| format!("context={label}"))
+        .into_iter()
+        .collect()
 }

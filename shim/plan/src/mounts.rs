@@ -1,11 +1,12 @@
-//! Mounts: fstab words to `MS_*` flags, propagation and file system data (mount(2), mount(8)).
+//! Mounts: fstab words to `MS_*` flags, propagation, attributes and file system data (mount(2),
+//! mount_setattr(2), mount(8)).
 
 use std::path::Path;
 
-use oci_spec::runtime::{Mount, Spec};
-use shim_wire::plan::PlanMount;
+use oci_spec::runtime::{Linux, Mount, Spec};
+use shim_wire::plan::{IdMap, IdMapping, PlanMount};
 
-use crate::{COVERS_ANNOTATION, Error};
+use crate::{COVERS_ANNOTATION, Error, users};
 
 /// `MS_*` of `linux/mount.h`.
 pub(crate) mod flag {
@@ -14,6 +15,7 @@ pub(crate) mod flag {
     pub(crate) const NODEV: u64 = 1 << 2;
     pub(crate) const NOEXEC: u64 = 1 << 3;
     pub(crate) const SYNCHRONOUS: u64 = 1 << 4;
+    pub(crate) const REMOUNT: u64 = 1 << 5;
     pub(crate) const MANDLOCK: u64 = 1 << 6;
     pub(crate) const DIRSYNC: u64 = 1 << 7;
     pub(crate) const NOSYMFOLLOW: u64 = 1 << 8;
@@ -32,20 +34,41 @@ pub(crate) mod flag {
     pub(crate) const LAZYTIME: u64 = 1 << 25;
 }
 
+/// What only a file system as a whole can be: a bind is as its source is.
+const OF_FILE_SYSTEMS: u64 =
+    flag::SYNCHRONOUS | flag::MANDLOCK | flag::DIRSYNC | flag::I_VERSION | flag::LAZYTIME;
+
+/// `MOUNT_ATTR_*` of `linux/mount.h`, for a mount and all below it.
+mod attribute {
+    pub(super) const RDONLY: u64 = 0x1;
+    pub(super) const NOSUID: u64 = 0x2;
+    pub(super) const NODEV: u64 = 0x4;
+    pub(super) const NOEXEC: u64 = 0x8;
+    pub(super) const RELATIME: u64 = 0x0;
+    pub(super) const NOATIME: u64 = 0x10;
+    pub(super) const STRICTATIME: u64 = 0x20;
+    /// The three above are one field, to be cleared before one is set.
+    pub(super) const ATIME: u64 = 0x70;
+    pub(super) const NODIRATIME: u64 = 0x80;
+    pub(super) const NOSYMFOLLOW: u64 = 0x0020_0000;
+}
+
 /// What a word of `mounts[].options` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Set(u64),
     Clear(u64),
     Propagation(u64),
-    /// Known to the OCI specification, not done here.
-    Refused,
+    /// Attributes to set and to clear.
+    Recursive(u64, u64),
+    IdMap(IdMap),
+    CopyUp,
     /// For the file system itself.
     Data,
 }
 
 fn word(option: &str) -> Word {
-    use Word::{Clear, Propagation, Refused, Set};
+    use Word::{Clear, Propagation, Recursive, Set};
     match option {
         "defaults" => Set(0),
         "ro" => Set(flag::RDONLY),
@@ -87,10 +110,29 @@ fn word(option: &str) -> Word {
         "rshared" => Propagation(flag::SHARED | flag::REC),
         "unbindable" => Propagation(flag::UNBINDABLE),
         "runbindable" => Propagation(flag::UNBINDABLE | flag::REC),
-        "remount" | "tmpcopyup" | "idmap" | "ridmap" | "rro" | "rrw" | "rnosuid" | "rsuid"
-        | "rnodev" | "rdev" | "rnoexec" | "rexec" | "rnoatime" | "ratime" | "rnodiratime"
-        | "rdiratime" | "rrelatime" | "rnorelatime" | "rstrictatime" | "rnostrictatime"
-        | "rnosymfollow" | "rsymfollow" => Refused,
+        "remount" => Set(flag::REMOUNT),
+        "tmpcopyup" => Word::CopyUp,
+        "idmap" => Word::IdMap(IdMap::Mount),
+        "ridmap" => Word::IdMap(IdMap::Tree),
+        "rro" => Recursive(attribute::RDONLY, 0),
+        "rrw" => Recursive(0, attribute::RDONLY),
+        "rnosuid" => Recursive(attribute::NOSUID, 0),
+        "rsuid" => Recursive(0, attribute::NOSUID),
+        "rnodev" => Recursive(attribute::NODEV, 0),
+        "rdev" => Recursive(0, attribute::NODEV),
+        "rnoexec" => Recursive(attribute::NOEXEC, 0),
+        "rexec" => Recursive(0, attribute::NOEXEC),
+        "rnodiratime" => Recursive(attribute::NODIRATIME, 0),
+        "rdiratime" => Recursive(0, attribute::NODIRATIME),
+        "rnosymfollow" => Recursive(attribute::NOSYMFOLLOW, 0),
+        "rsymfollow" => Recursive(0, attribute::NOSYMFOLLOW),
+        "rnoatime" => Recursive(attribute::NOATIME, attribute::ATIME),
+        "rstrictatime" => Recursive(attribute::STRICTATIME, attribute::ATIME),
+        // What is neither of these is relatime.
+        "rrelatime" | "ratime" | "rnostrictatime" => {
+            Recursive(attribute::RELATIME, attribute::ATIME)
+        }
+        "rnorelatime" => Recursive(0, 0),
         _ => Word::Data,
     }
 }
@@ -99,7 +141,12 @@ fn word(option: &str) -> Word {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     flags: u64,
+    cleared: u64,
     propagation: u64,
+    recursive_set: u64,
+    recursive_cleared: u64,
+    idmap: Option<IdMap>,
+    copy_up: bool,
     data: Vec<String>,
 }
 
@@ -107,12 +154,21 @@ fn options(words: &[String], at: &str) -> Result<Options, Error> {
     let mut lowered = Options::default();
     for (index, option) in words.iter().enumerate() {
         match word(option) {
-            Word::Set(flags) => lowered.flags |= flags,
-            Word::Clear(flags) => lowered.flags &= !flags,
-            Word::Propagation(flags) => lowered.propagation = flags,
-            Word::Refused => {
-                return Err(Error::value(format!("{at}.options[{index}]"), option));
+            Word::Set(flags) => {
+                lowered.flags |= flags;
+                lowered.cleared &= !flags;
             }
+            Word::Clear(flags) => {
+                lowered.flags &= !flags;
+                lowered.cleared |= flags;
+            }
+            Word::Propagation(flags) => lowered.propagation = flags,
+            Word::Recursive(set, cleared) => {
+                lowered.recursive_set = lowered.recursive_set & !cleared | set;
+                lowered.recursive_cleared = lowered.recursive_cleared & !set | cleared;
+            }
+            Word::IdMap(which) => lowered.idmap = Some(which),
+            Word::CopyUp => lowered.copy_up = true,
             Word::Data => {
                 if option.is_empty() || option.contains([',', '\0']) {
                     return Err(Error::malformed(
@@ -128,7 +184,12 @@ fn options(words: &[String], at: &str) -> Result<Options, Error> {
     Ok(lowered)
 }
 
-pub(crate) fn lower(spec: &Spec, bundle: Option<&Path>) -> Result<Vec<PlanMount>, Error> {
+/// `has_user` is whether the container has a user namespace.
+pub(crate) fn lower(
+    spec: &Spec,
+    bundle: Option<&Path>,
+    has_user: bool,
+) -> Result<Vec<PlanMount>, Error> {
     let covers = covers(spec)?;
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for cover in &covers {
@@ -143,7 +204,7 @@ pub(crate) fn lower(spec: &Spec, bundle: Option<&Path>) -> Result<Vec<PlanMount>
         .iter()
         .enumerate()
         .map(|(index, mount)| {
-            let mut lowered = one(mount, bundle, &format!("mounts[{index}]"))?;
+            let mut lowered = one(mount, bundle, has_user, &format!("mounts[{index}]"))?;
             lowered.only_if_present = covers.contains(&lowered.destination);
             Ok(lowered)
         })
@@ -163,17 +224,27 @@ fn covers(spec: &Spec) -> Result<Vec<String>, Error> {
     })
 }
 
-fn one(mount: &Mount, bundle: Option<&Path>, at: &str) -> Result<PlanMount, Error> {
+fn one(mount: &Mount, bundle: Option<&Path>, has_user: bool, at: &str) -> Result<PlanMount, Error> {
     let destination = inside(&text(mount.destination(), &format!("{at}.destination"))?, at)?;
     let mut lowered = options(mount.options().as_deref().unwrap_or_default(), at)?;
     let typ = mount.typ().as_deref().unwrap_or_default();
     let kind = kind(typ, &mut lowered, at)?;
+    let is_remount = lowered.flags & flag::REMOUNT != 0;
     let source = match (kind, mount.source()) {
+        // It changes what is there already.
+        (_, _) if is_remount => String::new(),
         ("bind", Some(path)) => host_path(path, bundle, &format!("{at}.source"))?,
         ("bind", None) => return Err(Error::missing(format!("{at}.source"))),
         (_, Some(name)) if !name.as_os_str().is_empty() => text(name, &format!("{at}.source"))?,
         (_, _) => kind.to_owned(),
     };
+    if lowered.copy_up && (kind != "tmpfs" || is_remount) {
+        return Err(Error::contradiction(
+            format!("{at}.options"),
+            "tmpcopyup fills a new tmpfs, and this mount is none",
+        ));
+    }
+    let (idmap, uids, gids) = idmap(mount, &lowered, kind == "bind" && !is_remount, has_user, at)?;
     Ok(PlanMount {
         destination,
         kind: kind.to_owned(),
@@ -182,27 +253,87 @@ fn one(mount: &Mount, bundle: Option<&Path>, at: &str) -> Result<PlanMount, Erro
         data: lowered.data.join(","),
         propagation: lowered.propagation,
         only_if_present: false,
+        cleared: lowered.cleared,
+        recursive_set: lowered.recursive_set,
+        recursive_cleared: lowered.recursive_cleared,
+        idmap: idmap.into(),
+        uid_mappings: uids,
+        gid_mappings: gids,
+        copy_up: lowered.copy_up,
     })
 }
 
-/// The kinds that a plan knows. A bind is one by its type or by its options; the kernel ignores
-/// file system data there, so words that would be data are refused.
-fn kind(typ: &str, options: &mut Options, at: &str) -> Result<&'static str, Error> {
+/// Whether a mount is id-mapped, and by which maps of its own. Maps without a word for it mean the
+/// mount alone.
+fn idmap(
+    mount: &Mount,
+    options: &Options,
+    is_bind: bool,
+    has_user: bool,
+    at: &str,
+) -> Result<(IdMap, Vec<IdMapping>, Vec<IdMapping>), Error> {
+    let list = |list: &Option<Vec<_>>, name: &str| {
+        users::mappings(list.as_deref().unwrap_or_default(), &format!("{at}.{name}"))
+    };
+    let uids = list(mount.uid_mappings(), "uidMappings")?;
+    let gids = list(mount.gid_mappings(), "gidMappings")?;
+    match (uids.is_empty(), gids.is_empty()) {
+        (true, false) => return Err(Error::missing(format!("{at}.uidMappings"))),
+        (false, true) => return Err(Error::missing(format!("{at}.gidMappings"))),
+        (true, true) | (false, false) => {}
+    }
+    let which = options.idmap.or((!uids.is_empty()).then_some(IdMap::Mount));
+    let Some(which) = which else { return Ok((IdMap::None, uids, gids)) };
+    if !is_bind {
+        return Err(Error::contradiction(format!("{at}.type"), "only binds can be id-mapped"));
+    }
+    if uids.is_empty() && !has_user {
+        return Err(Error::contradiction(
+            format!("{at}.options"),
+            "idmap needs uidMappings and gidMappings, or a user namespace of the container",
+        ));
+    }
+    Ok((which, uids, gids))
+}
+
+/// `linux.rootfsPropagation`.
+pub(crate) fn root_propagation(linux: &Linux) -> Result<u64, Error> {
+    match linux.rootfs_propagation().as_deref().unwrap_or_default() {
+        "" => Ok(0),
+        other => match word(other) {
+            Word::Propagation(flags) => Ok(flags),
+            Word::Set(_)
+            | Word::Clear(_)
+            | Word::Recursive(..)
+            | Word::IdMap(_)
+            | Word::CopyUp
+            | Word::Data => Err(Error::value("linux.rootfsPropagation", other)),
+        },
+    }
+}
+
+/// What is mounted. A bind is one by its type or by its options; the kernel ignores file system data
+/// there, so words that would be data are refused. Which file systems there are is the kernel's to say.
+fn kind<'a>(typ: &'a str, options: &mut Options, at: &str) -> Result<&'a str, Error> {
     if typ == "bind" || options.flags & flag::BIND != 0 {
         if let Some(unknown) = options.data.first() {
             return Err(Error::value(format!("{at}.options"), unknown));
         }
+        if options.flags & OF_FILE_SYSTEMS != 0 {
+            return Err(Error::contradiction(
+                format!("{at}.options"),
+                "sync, dirsync, mand, iversion and lazytime are of file systems, a bind is as its source",
+            ));
+        }
         options.flags |= flag::BIND;
         return Ok("bind");
     }
-    const KINDS: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup"];
     match typ {
-        "" => Err(Error::missing(format!("{at}.type"))),
-        "cgroup2" => Ok("cgroup"),
-        typ => KINDS
-            .into_iter()
-            .find(|kind| *kind == typ)
-            .ok_or_else(|| Error::value(format!("{at}.type"), typ)),
+        "" if options.flags & flag::REMOUNT == 0 => Err(Error::missing(format!("{at}.type"))),
+        typ if typ.contains(['\0', '/']) => {
+            Err(Error::malformed(format!("{at}.type"), typ, "the type of a file system"))
+        }
+        typ => Ok(typ),
     }
 }
 
@@ -283,18 +414,42 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_would_do_nothing_is_refused_by_its_path() {
-        for (text, message) in [
-            ("ro rro", "mounts[0].options[1]: \"rro\" is not supported"),
-            ("tmpcopyup", "mounts[0].options[0]: \"tmpcopyup\" is not supported"),
-            ("idmap", "mounts[0].options[0]: \"idmap\" is not supported"),
-            ("a,b", "mounts[0].options[0]: \"a,b\" is not one mount option"),
+    fn words_for_all_that_is_below_become_attributes() {
+        let lowered = |text: &str| {
+            let lowered = options(&words(text), "mounts[0]").unwrap();
+            (lowered.recursive_set, lowered.recursive_cleared)
+        };
+        for (text, set, cleared) in [
+            ("rro", 1, 0),
+            ("rro rnosuid rnodev rnoexec rnosymfollow", 0x20_000f, 0),
+            ("rro rrw", 0, 1),
+            ("rrw rro", 1, 0),
+            ("rnoatime", 0x10, 0x70),
+            ("rnoatime rstrictatime rnodiratime", 0xa0, 0x70),
+            ("rstrictatime rrelatime", 0, 0x70),
         ] {
-            assert_eq!(options(&words(text), "mounts[0]").unwrap_err().to_string(), message);
+            let (found_set, found_cleared) = lowered(text);
+            // What is set is cleared before, as a field.
+            assert_eq!((found_set, found_cleared | set & 0x70), (set, cleared), "{text}");
         }
-        let mut bind = options(&words("rbind mode=755"), "mounts[2]").unwrap();
-        let error = kind("none", &mut bind, "mounts[2]").unwrap_err();
-        assert_eq!(error.to_string(), "mounts[2].options: \"mode=755\" is not supported");
+    }
+
+    #[test]
+    fn what_is_switched_off_is_known() {
+        let lowered = options(&words("ro nosuid rw dev"), "mounts[0]").unwrap();
+        assert_eq!((lowered.flags, lowered.cleared), (flag::NOSUID, flag::RDONLY | flag::NODEV));
+    }
+
+    #[test]
+    fn an_option_that_would_do_nothing_is_refused_by_its_path() {
+        let error = options(&words("ro a,b"), "mounts[0]").unwrap_err();
+        assert_eq!(error.to_string(), "mounts[0].options[1]: \"a,b\" is not one mount option");
+        let bind = |text: &str| {
+            let mut bind = options(&words(text), "mounts[2]").unwrap();
+            kind("none", &mut bind, "mounts[2]").unwrap_err().to_string()
+        };
+        assert_eq!(bind("rbind mode=755"), "mounts[2].options: \"mode=755\" is not supported");
+        assert!(bind("bind sync").starts_with("mounts[2].options: sync, dirsync"));
     }
 
     #[test]

@@ -25,15 +25,6 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
     if let Some(first) = spec.process() {
         process(first)?;
     }
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        refuse(
-            &format!("mounts[{index}]."),
-            &[
-                (some(mount.uid_mappings()), "uidMappings"),
-                (some(mount.gid_mappings()), "gidMappings"),
-            ],
-        )?;
-    }
     spec.linux().as_ref().map_or(Ok(()), linux)
 }
 
@@ -48,21 +39,11 @@ fn linux(linux: &Linux) -> Result<(), Error> {
         "linux.",
         &[
             (linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()), "netDevices"),
-            (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
             (linux.intel_rdt().is_some(), "intelRdt"),
             (linux.memory_policy().is_some(), "memoryPolicy"),
         ],
     )?;
-    if let Some(propagation) = linux.rootfs_propagation()
-        && !["", "private", "rprivate"].contains(&propagation.as_str())
-    {
-        return Err(Error::value("linux.rootfsPropagation", propagation));
-    }
     Ok(())
-}
-
-fn some<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
 fn refuse(below: &str, fields: &[Field]) -> Result<(), Error> {

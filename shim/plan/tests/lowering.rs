@@ -285,14 +285,14 @@ fn what_the_child_needs_of_a_docker_spec() {
         flags,
         data: data.into(),
         propagation: 0,
-        only_if_present: false,
+        ..PlanMount::default()
     };
     assert_eq!(
         plan.mounts,
         [
             mount("/proc", "proc", "proc", 0xe, ""),
             mount("/dev/pts", "devpts", "devpts", 0xa, "newinstance,ptmxmode=0666,gid=5"),
-            mount("/sys/fs/cgroup", "cgroup", "cgroup", 0x3, ""),
+            mount("/sys/fs/cgroup", "cgroup2", "cgroup2", 0x3, ""),
             PlanMount {
                 propagation: 0x8_4000,
                 ..mount("/data", "bind", "/bundle/data", 0x5001, "")
@@ -428,6 +428,49 @@ fn users_of_a_user_namespace() {
     let context = Context { layers, ..minimal_context() };
     let spec = with(minimal(), "/linux", linux(json!({})));
     assert!(lower(spec, &context).unwrap().1.rootfs.unwrap().idmap);
+}
+
+#[test]
+fn what_is_mounted_and_how() {
+    let mounts = json!([
+        {"destination": "a", "type": "ext4", "source": "/dev/x", "options": ["noload", "lazytime"]},
+        {"destination": "/b", "type": "none", "source": "/b",
+         "options": ["rbind", "rw", "rro", "ridmap"],
+         "uidMappings": [{"containerID": 0, "hostID": 5, "size": 1}],
+         "gidMappings": [{"containerID": 0, "hostID": 6, "size": 1}]},
+        {"destination": "/c", "type": "tmpfs", "options": ["tmpcopyup", "size=1m"]},
+        {"destination": "/d", "options": ["bind", "remount", "ro"]}
+    ]);
+    let spec = with(minimal(), "/mounts", mounts);
+    let spec = with(spec, "/linux/rootfsPropagation", json!("rslave"));
+    let spec = with(spec, "/linux/mountLabel", json!("system_u:object_r:x:s0:c1,c2"));
+    let (_, plan) = lower(spec, &minimal_context()).unwrap();
+    assert_eq!(plan.root_propagation, 0x8_4000);
+    assert_eq!(plan.mount_label, "system_u:object_r:x:s0:c1,c2");
+    let mapping = |outside| vec![IdMapping { inside: 0, outside, size: 1 }];
+    let mount = |destination: &str, kind: &str, source: &str| PlanMount {
+        destination: destination.into(),
+        kind: kind.into(),
+        source: source.into(),
+        ..PlanMount::default()
+    };
+    assert_eq!(
+        plan.mounts,
+        [
+            PlanMount { flags: 1 << 25, data: "noload".into(), ..mount("/a", "ext4", "/dev/x") },
+            PlanMount {
+                flags: 0x5000,
+                cleared: 1,
+                recursive_set: 1,
+                idmap: 2,
+                uid_mappings: mapping(5),
+                gid_mappings: mapping(6),
+                ..mount("/b", "bind", "/b")
+            },
+            PlanMount { copy_up: true, data: "size=1m".into(), ..mount("/c", "tmpfs", "tmpfs") },
+            PlanMount { flags: 0x1021, ..mount("/d", "bind", "") },
+        ]
+    );
 }
 
 #[test]

@@ -12,11 +12,10 @@ fn what_is_not_done_is_refused_by_its_path() {
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt: not supported"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices: not supported"),
-        ("/linux/mountLabel", json!("x"), "linux.mountLabel: not supported"),
         (
             "/linux/rootfsPropagation",
-            json!("rshared"),
-            "linux.rootfsPropagation: \"rshared\" is not supported",
+            json!("everywhere"),
+            "linux.rootfsPropagation: \"everywhere\" is not supported",
         ),
         (
             "/linux/namespaces",
@@ -27,22 +26,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "/linux/cgroupsPath",
             json!("a.slice:b:c"),
             "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
-        ),
-        (
-            "/mounts",
-            json!([{"destination": "/a", "type": "bind", "source": "/a",
-            "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
-            "mounts[0].uidMappings: not supported",
-        ),
-        (
-            "/mounts",
-            json!([{"destination": "/a", "type": "nfs", "source": "x"}]),
-            "mounts[0].type: \"nfs\" is not supported",
-        ),
-        (
-            "/mounts",
-            json!([{"destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"]}]),
-            "mounts[0].options[0]: \"tmpcopyup\" is not supported",
         ),
         ("/vm", json!({"kernel": {"path": "/x"}}), "vm: not supported"),
     ];
@@ -298,6 +281,32 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             json!([{"destination": "/a", "type": "bind", "source": "/a",
                             "options": ["bind", "mode=1"]}]),
             "mounts[0].options: \"mode=1\" is not supported",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a", "options": ["idmap"]}]),
+            "mounts[0].options: idmap needs uidMappings and gidMappings",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a",
+                    "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+            "mounts[0].uidMappings: missing",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "tmpfs", "options": ["ridmap"]}]),
+            "mounts[0].type: only binds can be id-mapped",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "ramfs", "options": ["tmpcopyup"]}]),
+            "mounts[0].options: tmpcopyup fills a new tmpfs",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "bind", "source": "/a", "options": ["sync"]}]),
+            "mounts[0].options: sync, dirsync, mand",
         ),
         ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
         (

@@ -213,7 +213,8 @@ fn escape(path: &str, also: &str) -> String {
 }
 
 /// The kernel's. Told by that and not by trying, which leaves a line in the kernel's log.
-fn version() -> (u32, u32) {
+#[must_use]
+pub fn version() -> (u32, u32) {
     let name = rustix::system::uname();
     let mut numbers = name.release().to_str().unwrap_or_default().split(['.', '-', '+']);
     let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());

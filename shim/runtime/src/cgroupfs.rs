@@ -14,14 +14,18 @@ use shim_rootfs::{Leaf, Root};
 use shim_wire::plan::PlanMount;
 
 use crate::error::At;
-use crate::{Error, Step, mounts};
+use crate::{Error, Rule, Step, mounts};
 
-/// Mounts every hierarchy: v2 as it is, v1 and hybrid as a tmpfs with a directory each. The groups
-/// must be made.
+/// Mounts every hierarchy: v2 as it is, v1 and hybrid as a tmpfs with a directory each; of a
+/// `cgroup2` on hybrid, the unified one alone. The groups must be made.
 pub(crate) fn mount(root: &Root, mount: &PlanMount, cgroup: &Cgroup) -> Result<(), Error> {
     let layout = cgroup.layout();
     let place = mounts::place(root, mount, Leaf::Directory)?;
-    if let (true, Some(unified)) = (layout.is_v2(), layout.unified()) {
+    let unified_alone = layout.is_v2() || mount.kind == "cgroup2";
+    if unified_alone && layout.unified().is_none() {
+        return Err(Error::refused(&mount.destination, Rule::NoUnified));
+    }
+    if let (true, Some(unified)) = (unified_alone, layout.unified()) {
         let group = bind(unified, cgroup, mount.flags)?;
         return mounts::attach(&group, place.as_fd(), &mount.destination);
     }

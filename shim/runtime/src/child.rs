@@ -139,6 +139,9 @@ pub(crate) fn assemble(
     let options = birth.options;
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
+    if !plan.mount_label.is_empty() && !lsm::selinux_is_enabled() {
+        return Err(Error::refused("linux.mountLabel", Rule::NoSelinux));
+    }
     let mut tree = Tree::build(birth, plan, sources)?;
     if plan.loopback {
         shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;

@@ -33,6 +33,7 @@
 //! | `namespaces`, `time` | namespaces of others, and clocks |
 //! | `tree` | the container's mounts as a whole |
 //! | `mounts`, `overlay`, `cgroupfs` | single mounts, detached until they are complete |
+//! | `copyup` | what a tmpfs starts with |
 //! | `setattr` | mount attributes, also on kernels that can't change what is detached |
 //! | `hide` | masked and read-only paths |
 //! | `dev`, `stdio` | device nodes, the pty, descriptors 0 to 2 |
@@ -56,6 +57,7 @@ mod cgroupfs;
 mod channel;
 mod child;
 mod command;
+mod copyup;
 mod create;
 mod credentials;
 mod dev;

@@ -68,6 +68,6 @@ fn apparmor_is_enabled() -> bool {
     enabled.is_ok_and(|text| text.first() == Some(&b'Y'))
 }
 
-fn selinux_is_enabled() -> bool {
+pub(crate) fn selinux_is_enabled() -> bool {
     rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|found| found.f_type == SELINUX_MAGIC)
 }

@@ -33,7 +33,7 @@ use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
 use crate::tree::Sources;
 use crate::userns::{UserNamespace, become_root};
-use crate::{Error, Rule, Step, init, time};
+use crate::{Error, Rule, Step, init, lsm, time};
 
 /// Whether a container is born this way.
 pub(crate) fn is_needed(options: &CreateOptions) -> bool {
@@ -60,6 +60,9 @@ fn bear(
     io: ChildIo,
 ) -> Result<Infallible, Error> {
     let mut plan = read_plan(birth.run_dir)?;
+    if let Some(process) = &plan.process {
+        lsm::check(process)?;
+    }
     rustix::process::umask(Mode::empty());
     let procfs = Procfs::private()?;
     let user = match user {

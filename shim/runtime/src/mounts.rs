@@ -1,23 +1,29 @@
 //! Mounts: made and set up while they are attached nowhere, then attached to a descriptor.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree,
 };
 use shim_rootfs::{Leaf, Root};
 use shim_sys::mount::MountAttributes;
-use shim_wire::plan::PlanMount;
+use shim_wire::plan::{IdMap, PlanMount};
 
 use crate::error::At;
-use crate::setattr::mount_setattr;
-use crate::{Error, Rule, Step};
+use crate::procfs::Procfs;
+use crate::setattr::{self, mount_setattr};
+use crate::userns::{self, UserNamespace};
+use crate::{Error, Rule, Step, copyup};
 
 /// MS_* of mount(2), as the plan has them.
 mod flag {
+    pub(super) const REMOUNT: u64 = 0x20;
+    pub(super) const BIND: u64 = 0x1000;
     pub(super) const REC: u64 = 0x4000;
     pub(super) const PRIVATE: u64 = 1 << 18;
     pub(super) const SHARED: u64 = 1 << 20;
@@ -30,6 +36,9 @@ mod flag {
     pub(super) const NOATIME: u64 = 1024;
     pub(super) const NODIRATIME: u64 = 2048;
     pub(super) const STRICTATIME: u64 = 1 << 24;
+    pub(super) const RELATIME: u64 = 1 << 21;
+    /// Of the file system as a whole: sync, mand, dirsync, silent, iversion, lazytime.
+    pub(super) const OF_FILE_SYSTEM: u64 = 1 << 4 | 1 << 6 | 1 << 7 | 1 << 15 | 1 << 23 | 1 << 25;
 }
 
 /// MOUNT_ATTR_* of mount_setattr(2) for each flag.
@@ -45,10 +54,12 @@ const ATTRIBUTES: [(u64, u64); 8] = [
 ];
 /// MOUNT_ATTR__ATIME: one field of several bits, cleared before one of them is set.
 const ATIME_FIELD: u64 = 0x70;
-const ATIME_FLAGS: u64 = flag::NOATIME | flag::STRICTATIME;
+const ATIME_FLAGS: u64 = flag::NOATIME | flag::STRICTATIME | flag::RELATIME;
 const READ_ONLY: u64 = 0x1;
 /// MOUNT_ATTR_IDMAP.
 const IDMAP: u64 = 0x0010_0000;
+/// What fsconfig(2) takes at most for a string, the terminating NUL included.
+const MAX_VALUE: usize = 256;
 
 /// MS_RDONLY, for those who have to leave it out for a while.
 pub(crate) const READ_ONLY_FLAG: u64 = flag::RDONLY;
@@ -61,7 +72,7 @@ pub(crate) const PROC_MAGIC: u64 = 0x9fa0;
 
 /// What may be mounted over in procfs: what lxcfs and the like stand in for. All else could be a way
 /// to fake what the last steps write (CVE-2015-3631, CVE-2019-16884).
-const MAY_BE_COVERED: [&str; 9] = [
+const MAY_BE_COVERED: [&str; 11] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
     "/proc/loadavg",
@@ -70,6 +81,8 @@ const MAY_BE_COVERED: [&str; 9] = [
     "/proc/slabinfo",
     "/proc/stat",
     "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
     "/proc/uptime",
 ];
 
@@ -80,44 +93,133 @@ pub(crate) struct Detached {
     leaf: Leaf,
 }
 
-/// Copies the sources of those binds whose mounts shall travel back to the host: only before the
-/// mount table turns into a slave of the host's are they still its peers.
-pub(crate) fn copy_shared(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, Error> {
-    let is_shared =
-        |mount: &PlanMount| mount.kind == "bind" && mount.propagation & flag::SHARED != 0;
-    mounts.iter().map(|mount| is_shared(mount).then(|| copy(mount)).transpose()).collect()
+/// Copies the sources of those binds that can't wait. What shall travel back to the host is its peer
+/// only before the mount table turns into a slave of the host's; and once something lies on the old
+/// root, nobody gets a user namespace to map ids by.
+pub(crate) fn copy_early(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, Error> {
+    let is_early = |mount: &PlanMount| {
+        let is_shared = mount.propagation & flag::SHARED != 0;
+        is_copy(mount) && (is_shared || mount.idmap() != IdMap::None)
+    };
+    mounts.iter().map(|mount| is_early(mount).then(|| copy(mount, None)).transpose()).collect()
+}
+
+/// Whether it changes a mount instead of making one.
+pub(crate) fn is_remount(mount: &PlanMount) -> bool {
+    mount.flags & flag::REMOUNT != 0
+}
+
+fn is_copy(mount: &PlanMount) -> bool {
+    mount.kind == "bind" && !is_remount(mount)
 }
 
 /// Copies the sources of all binds.
-pub(crate) fn copy_all(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, Error> {
-    mounts.iter().map(|mount| (mount.kind == "bind").then(|| copy(mount)).transpose()).collect()
+pub(crate) fn copy_all(
+    mounts: &[PlanMount],
+    user: &UserNamespace,
+) -> Result<Vec<Option<Detached>>, Error> {
+    let copy = |mount: &PlanMount| is_copy(mount).then(|| copy(mount, Some(user))).transpose();
+    mounts.iter().map(copy).collect()
 }
 
-/// Makes a mount of any kind but `cgroup`.
-pub(crate) fn make(mount: &PlanMount) -> Result<Detached, Error> {
+/// Makes a mount of any kind but of control groups. `label` is its SELinux context, where it takes
+/// one.
+pub(crate) fn make(mount: &PlanMount, label: &str) -> Result<Detached, Error> {
     match mount.kind.as_str() {
-        "bind" => copy(mount),
-        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
-            let made = new(mount);
+        "bind" => copy(mount, None),
+        _ => {
+            let made = new(mount, label);
             if let (Err(Error::System { errno: Errno::PERM, .. }), Some(hosts)) =
                 (&made, stand_in(mount))
             {
-                return copy(&hosts);
+                return copy(&hosts, None);
             }
             let detached = made?;
+            if mount.kind == "mqueue" && !label.is_empty() {
+                let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
+                let label = label.as_bytes();
+                rustix::fs::setxattr(path, "security.selinux", label, XattrFlags::empty())
+                    .at(Step::SecurityLabel, &mount.destination)?;
+            }
+            set_recursively(&detached, mount)?;
             if mount.propagation & !flag::REC & !flag::PRIVATE != 0 {
                 set_propagation(&detached, mount)?;
             }
             Ok(Detached { mount: detached, leaf: Leaf::Directory })
         }
-        other => Err(Error::refused(format!("{other:?}"), Rule::MountKind)),
     }
 }
 
-fn new(mount: &PlanMount) -> Result<OwnedFd, Error> {
+fn new(mount: &PlanMount, label: &str) -> Result<OwnedFd, Error> {
+    let at = || format!("{} at {}", mount.kind, mount.destination);
+    // The kernel labels these itself.
+    let label = if matches!(&*mount.kind, "proc" | "sysfs" | "mqueue") { "" } else { label };
+    let is_plain = matches!(&*mount.kind, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue")
+        && mount.flags & flag::OF_FILE_SYSTEM == 0
+        && mount.data.len() < MAX_VALUE;
+    if !is_plain {
+        return by_mount(mount, label).at(Step::Mount, at());
+    }
     let context = new_file_system(&mount.kind, &mount.source, &mount.data)?;
-    finish_file_system(&context, mount.flags)
-        .at(Step::Mount, format_args!("{} at {}", mount.kind, mount.destination))
+    if !label.is_empty() {
+        fsconfig_set_string(&context, "context", label).at(Step::MountOption, label)?;
+    }
+    finish_file_system(&context, mount.flags).at(Step::Mount, at())
+}
+
+/// Any file system, with all that mount(2) takes: the new calls don't know all flags, nor long
+/// options. It needs a place for a moment, which is one in the old root's procfs.
+fn by_mount(mount: &PlanMount, label: &str) -> Result<OwnedFd, Errno> {
+    let mut data = mount.data.clone();
+    if !label.is_empty() {
+        let separator = if data.is_empty() { "" } else { "," };
+        data += &format!("{separator}context=\"{label}\"");
+    }
+    let data = CString::new(data).map_err(|_| Errno::INVAL)?;
+    let flags = mount.flags & !(flag::REC | flag::BIND | flag::REMOUNT);
+    let flags = MountFlags::from_bits_retain(u32::try_from(flags).map_err(|_| Errno::INVAL)?);
+    let (source, kind) = (mount.source.as_str(), mount.kind.as_str());
+    rustix::mount::mount(source, setattr::DIRECTORY, kind, flags, Some(data.as_c_str()))?;
+    let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(setattr::DIRECTORY, place, Mode::empty())
+}
+
+/// Changes a mount that is there already.
+pub(crate) fn remount(root: &Root, mount: &PlanMount) -> Result<(), Error> {
+    let path = &mount.destination;
+    let place = root.open(path, OFlags::PATH).at(Step::Resolve, path)?;
+    if mount.flags & flag::BIND != 0 {
+        // All that is not asked for is switched off, as mount(2) does it.
+        let (set, _) = attributes(mount.flags);
+        let all = ATTRIBUTES.iter().fold(ATIME_FIELD, |bits, (_, attribute)| bits | attribute);
+        let attributes =
+            MountAttributes { set, clear: all & !set | ATIME_FIELD, ..MountAttributes::default() };
+        mount_setattr(place.as_fd(), false, attributes).at(Step::MountAttributes, path)?;
+    } else {
+        let data =
+            CString::new(mount.data.as_str()).map_err(|_| Error::refused(path, Rule::NulByte))?;
+        let flags = u32::try_from(mount.flags & !flag::REC).unwrap_or_default();
+        let flags = MountFlags::from_bits_retain(flags);
+        let name = format!("/proc/self/fd/{}", place.as_raw_fd());
+        rustix::mount::mount_remount(name, flags, data.as_c_str())
+            .at(Step::MountAttributes, path)?;
+    }
+    set_recursively(&place, mount)?;
+    match mount.propagation {
+        0 => Ok(()),
+        _ => set_propagation(&place, mount),
+    }
+}
+
+/// What holds for a mount and all below it: there is no old way for that.
+fn set_recursively(mount: &OwnedFd, plan: &PlanMount) -> Result<(), Error> {
+    let (set, clear) = (plan.recursive_set, plan.recursive_cleared);
+    if set | clear == 0 {
+        return Ok(());
+    }
+    let attributes = MountAttributes { set, clear, ..MountAttributes::default() };
+    shim_sys::mount::mount_setattr(mount.as_fd(), true, attributes)
+        .at(Step::MountAttributes, format_args!("all below {}", plan.destination))
 }
 
 /// What stands in for a view of a namespace that is not the container's own: only the root of the user
@@ -173,7 +275,7 @@ fn attributes(flags: u64) -> (u64, u64) {
 
 /// A copy of a host directory or file with its flags, and of what is mounted below it when the plan
 /// says so.
-fn copy(mount: &PlanMount) -> Result<Detached, Error> {
+fn copy(mount: &PlanMount, user: Option<&UserNamespace>) -> Result<Detached, Error> {
     let recursive = mount.flags & flag::REC != 0;
     let missing = |errno| Error::MountSource {
         source: mount.source.clone(),
@@ -187,13 +289,36 @@ fn copy(mount: &PlanMount) -> Result<Detached, Error> {
     let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
     let leaf = if is_directory { Leaf::Directory } else { Leaf::File };
     let (set, clear) = attributes(mount.flags);
-    if set != 0 {
+    let clear = clear | attributes(mount.cleared).0 & !set;
+    if set | clear != 0 {
+        // Of a field, nothing or all is cleared.
+        let clear = if clear & ATIME_FIELD != 0 { clear | ATIME_FIELD } else { clear };
         let attributes = MountAttributes { set, clear, ..MountAttributes::default() };
-        mount_setattr(copy.as_fd(), recursive, attributes)
-            .at(Step::MountAttributes, &mount.source)?;
+        mount_setattr(copy.as_fd(), false, attributes).at(Step::MountAttributes, &mount.source)?;
     }
+    set_recursively(&copy, mount)?;
     set_propagation(&copy, mount)?;
+    map_ids_of(&copy, mount, user)?;
     Ok(Detached { mount: copy, leaf })
+}
+
+fn map_ids_of(
+    copy: &OwnedFd,
+    mount: &PlanMount,
+    user: Option<&UserNamespace>,
+) -> Result<(), Error> {
+    let recursive = match mount.idmap() {
+        IdMap::None => return Ok(()),
+        IdMap::Mount => false,
+        IdMap::Tree => true,
+    };
+    if !mount.uid_mappings.is_empty() {
+        let maps =
+            userns::with_maps(&mount.uid_mappings, &mount.gid_mappings, &Procfs::private()?)?;
+        return map_ids(copy, maps.as_fd(), recursive, &mount.source);
+    }
+    let user = user.ok_or_else(|| Error::refused(&mount.destination, Rule::NoMaps))?;
+    map_ids(copy, user.as_fd(), recursive, &mount.source)
 }
 
 fn set_propagation(copy: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
@@ -254,8 +379,41 @@ impl Detached {
     /// Attaches it where the plan says, and gives back its root.
     pub(crate) fn attach_at(self, root: &Root, mount: &PlanMount) -> Result<OwnedFd, Error> {
         let place = place(root, mount, self.leaf)?;
+        if mount.kind == "tmpfs" {
+            self.take_after(&place, mount)?;
+        }
         attach(&self.mount, place.as_fd(), &mount.destination)?;
         Ok(self.mount)
+    }
+}
+
+impl Detached {
+    /// A tmpfs has the mode of the directory that it covers, unless the plan says otherwise, and, when
+    /// it says so, all that is in it.
+    fn take_after(&self, covered: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
+        let is_mode = |option: &str| option.starts_with("mode=");
+        let has_mode = mount.data.split(',').any(is_mode);
+        if !mount.copy_up && has_mode {
+            return Ok(());
+        }
+        let path = &mount.destination;
+        let is_read_only = mount.flags & flag::RDONLY != 0;
+        if is_read_only {
+            let clear = MountAttributes { clear: READ_ONLY, ..MountAttributes::default() };
+            mount_setattr(self.mount.as_fd(), false, clear).at(Step::MountAttributes, path)?;
+        }
+        if mount.copy_up {
+            copyup::copy(covered.as_fd(), self.mount.as_fd()).at(Step::CopyUp, path)?;
+        }
+        if !has_mode {
+            let mode = rustix::fs::fstat(covered).at(Step::Resolve, path)?.st_mode & 0o7777;
+            let mode = Mode::from_raw_mode(mode);
+            rustix::fs::chmodat(&self.mount, ".", mode, AtFlags::empty()).at(Step::CopyUp, path)?;
+        }
+        match is_read_only {
+            true => make_read_only(self.mount.as_fd(), false, path),
+            false => Ok(()),
+        }
     }
 }
 
@@ -340,16 +498,8 @@ mod tests {
             destination: "/data".to_owned(),
             ..PlanMount::default()
         };
-        let error = make(&mount).unwrap_err();
+        let error = make(&mount, "").unwrap_err();
         assert_eq!(error.kind(), crate::Kind::MountSource);
         assert!(error.to_string().contains("/no/such/source"), "{error}");
-    }
-
-    #[test]
-    fn kinds_that_no_container_may_mount_are_refused() {
-        for kind in ["ext4", "nfs", "overlay", "debugfs", ""] {
-            let mount = PlanMount { kind: kind.to_owned(), ..PlanMount::default() };
-            assert_eq!(make(&mount).unwrap_err().kind(), crate::Kind::Refused, "{kind}");
-        }
     }
 }

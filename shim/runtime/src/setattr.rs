@@ -15,7 +15,7 @@ use rustix::mount::{
 use shim_sys::mount::MountAttributes;
 
 /// Files of every procfs, to attach a directory and a file to.
-const DIRECTORY: &str = "/proc/fs";
+pub(crate) const DIRECTORY: &str = "/proc/fs";
 const FILE: &str = "/proc/version";
 
 /// The attributes that mount(2) has the same bits for, and those that it has others for.
@@ -23,6 +23,11 @@ const SAME_BITS: u64 = 0xf;
 const NOATIME: (u64, MountFlags) = (0x10, MountFlags::NOATIME);
 const STRICTATIME: (u64, MountFlags) = (0x20, MountFlags::STRICTATIME);
 const NODIRATIME: (u64, MountFlags) = (0x80, MountFlags::NODIRATIME);
+
+/// MOUNT_ATTR__ATIME, and what mount(2) has for it.
+const ATIME_FIELD: u64 = 0x70;
+const ATIME: MountFlags =
+    MountFlags::NOATIME.union(MountFlags::STRICTATIME).union(MountFlags::RELATIME);
 
 /// Changes a mount, attached or not, and those below it when `recursive`.
 pub(crate) fn mount_setattr(
@@ -43,8 +48,10 @@ fn by_mount(
 ) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     let change = || {
-        if attributes.set != 0 {
-            let flags = MountFlags::BIND | current(mount)? | flags(attributes.set);
+        if attributes.set | attributes.clear != 0 {
+            let kept = current(mount)? & !flags(attributes.clear & !ATIME_FIELD);
+            let kept = if attributes.clear & ATIME_FIELD == 0 { kept } else { kept & !ATIME };
+            let flags = MountFlags::BIND | kept | flags(attributes.set);
             mount_remount(path.as_str(), flags, "")?;
         }
         if attributes.propagation != 0 {

@@ -41,13 +41,13 @@ impl Sources {
         if let Some(user) = user {
             // Mounts of another user namespace never reach the host.
             cut_off()?;
-            let mounts = mounts::copy_all(&plan.mounts)?;
+            let mounts = mounts::copy_all(&plan.mounts, user)?;
             return Ok(Self {
                 root: Made::Detached(overlay::make_detached(rootfs, user)?),
                 mounts,
             });
         }
-        let mounts = mounts::copy_shared(&plan.mounts)?;
+        let mounts = mounts::copy_early(&plan.mounts)?;
         cut_off()?;
         Ok(Self { root: overlay::make(rootfs)?, mounts })
     }
@@ -81,11 +81,16 @@ impl<'a> Tree<'a> {
             if mount.only_if_present && tree.root.open(&mount.destination, OFlags::PATH).is_err() {
                 continue;
             }
-            if mount.kind == "cgroup" {
+            if mounts::is_remount(mount) {
+                mounts::remount(&tree.root, mount)?;
+                continue;
+            }
+            if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
                 tree.add_groups(birth, plan, index)?;
                 continue;
             }
-            let detached = taken.take().map_or_else(|| mounts::make(mount), Ok)?;
+            let detached =
+                taken.take().map_or_else(|| mounts::make(mount, &plan.mount_label), Ok)?;
             let attached = detached.attach_at(&tree.root, mount)?;
             if mount.kind == "proc" && tree.procfs.is_none() {
                 tree.procfs = Some(Procfs::of(attached));
@@ -155,6 +160,13 @@ impl<'a> Tree<'a> {
         rustix::process::pivot_root(".", ".").at(Step::Pivot, "the rootfs")?;
         // The old root now lies on top of the new one, at the same place.
         unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "the rootfs")?;
+        if let Ok(propagation) = u32::try_from(plan.root_propagation)
+            && propagation != 0
+        {
+            // Only now: what was set up must not have travelled anywhere.
+            mount_change(".", MountPropagationFlags::from_bits_retain(propagation))
+                .at(Step::Propagation, "/")?;
+        }
         rustix::process::chdir("/").at(Step::Pivot, "the rootfs")
     }
 }

@@ -47,7 +47,7 @@ impl UserNamespace {
         procfs: &Procfs,
     ) -> Result<Self, Error> {
         let root = root_of(uids, gids)?;
-        let descriptor = make(uids, gids, procfs)?;
+        let descriptor = with_maps(uids, gids, procfs)?;
         Ok(Self { descriptor, root })
     }
 
@@ -134,7 +134,11 @@ pub(crate) fn acting_as<T>(
 }
 
 /// A namespace of its own for nothing but its maps.
-fn make(uids: &[IdMapping], gids: &[IdMapping], procfs: &Procfs) -> Result<OwnedFd, Error> {
+pub(crate) fn with_maps(
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+    procfs: &Procfs,
+) -> Result<OwnedFd, Error> {
     let (keeper, pid) = keep(NEW_USER, || Ok(()))?;
     for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("{pid}/{file}");

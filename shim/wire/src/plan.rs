@@ -325,6 +325,12 @@ pub struct Plan {
     pub uid_mappings: Vec<IdMapping>,
     #[prost(message, repeated, tag = "15")]
     pub gid_mappings: Vec<IdMapping>,
+    /// As in [`PlanMount`], of the root when all is done; 0 is MS_PRIVATE.
+    #[prost(uint64, tag = "16")]
+    pub root_propagation: u64,
+    /// The SELinux context of what is mounted for the container; empty is none.
+    #[prost(string, tag = "17")]
+    pub mount_label: String,
 }
 
 /// A range of ids of a user namespace (user_namespaces(7)).
@@ -388,13 +394,14 @@ pub struct PlanMount {
     /// A path inside the rootfs.
     #[prost(string, tag = "1")]
     pub destination: String,
-    /// `bind`, `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup`.
+    /// `bind`, `cgroup` (all hierarchies), `cgroup2` (the unified one), or a file system's.
     #[prost(string, tag = "2")]
     pub kind: String,
     /// A path on the host for `bind`; a name otherwise.
     #[prost(string, tag = "3")]
     pub source: String,
-    /// MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME …, MS_BIND, MS_REC of mount(2).
+    /// MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME …, MS_BIND, MS_REC, MS_REMOUNT of
+    /// mount(2).
     #[prost(uint64, tag = "4")]
     pub flags: u64,
     /// Options of the file system: `mode=755,size=65536k`.
@@ -406,6 +413,35 @@ pub struct PlanMount {
     /// Hides what the rootfs has there; passed over when the destination does not exist.
     #[prost(bool, tag = "7")]
     pub only_if_present: bool,
+    /// Of the flags, what the source of a bind has and its copy shall not have.
+    #[prost(uint64, tag = "13")]
+    pub cleared: u64,
+    /// MOUNT_ATTR_* of mount_setattr(2), for the mount and all below it.
+    #[prost(uint64, tag = "14")]
+    pub recursive_set: u64,
+    #[prost(uint64, tag = "15")]
+    pub recursive_cleared: u64,
+    /// Owners are shown as a user namespace maps them: the container's, or one of these maps.
+    #[prost(enumeration = "IdMap", tag = "16")]
+    pub idmap: i32,
+    #[prost(message, repeated, tag = "17")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "18")]
+    pub gid_mappings: Vec<IdMapping>,
+    /// What the rootfs has there is copied into the tmpfs.
+    #[prost(bool, tag = "19")]
+    pub copy_up: bool,
+}
+
+/// Which mounts of a bind are id-mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum IdMap {
+    None = 0,
+    /// The one that is bound.
+    Mount = 1,
+    /// That one and those below it.
+    Tree = 2,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
