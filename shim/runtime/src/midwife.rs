@@ -7,7 +7,7 @@
 //!  groups in v1           user namespace, made or joined
 //!                         rootfs, copies of host directories,
 //!                         attached nowhere
-//!  CgroupReady ─────────▶ namespaces to join, the user namespace last
+//!  CgroupReady ─────────▶ namespaces to join, views of them, the user namespace last
 //!  ◀──────────────── Born clone3 as a sibling ────────────────▶ the other namespaces are new
 //!                         end
 //!  Adopted ───────────────────────────────────────────────────▶ is its root; goes on as others do
@@ -70,7 +70,7 @@ fn bear(
         None => UserNamespace::make(&plan.uid_mappings, &plan.gid_mappings, &procfs)?,
     };
     fail::fail_point!("shim.create.before_mounts");
-    let sources = Sources::take(&plan, Some(&user))?;
+    let mut sources = Sources::take(&plan, Some(&user))?;
     let process =
         plan.process.as_mut().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
     let image = process.init.then(init::image).transpose()?;
@@ -79,6 +79,7 @@ fn bear(
     wait_for(birth.parent, |message| matches!(message, Message::CgroupReady))?;
     birth.doors = Some(birth.cgroup.open_doors_v1()?);
     birth.joined.join()?;
+    sources.add_views(&plan, birth.own_namespaces(), birth.options.clone_flags)?;
     if let Some(namespace) = &birth.joined.pid {
         PidNamespace::At(namespace.as_fd()).enter().at(Step::JoinNamespace, "the kind pid")?;
     }

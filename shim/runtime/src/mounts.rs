@@ -128,13 +128,7 @@ pub(crate) fn make(mount: &PlanMount, label: &str) -> Result<Detached, Error> {
     match mount.kind.as_str() {
         "bind" => copy(mount, None),
         _ => {
-            let made = new(mount, label);
-            if let (Err(Error::System { errno: Errno::PERM, .. }), Some(hosts)) =
-                (&made, stand_in(mount))
-            {
-                return copy(&hosts, None);
-            }
-            let detached = made?;
+            let detached = new(mount, label)?;
             if mount.kind == "mqueue" && !label.is_empty() {
                 let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
                 let label = label.as_bytes();
@@ -220,24 +214,6 @@ fn set_recursively(mount: &OwnedFd, plan: &PlanMount) -> Result<(), Error> {
     let attributes = MountAttributes { set, clear, ..MountAttributes::default() };
     shim_sys::mount::mount_setattr(mount.as_fd(), true, attributes)
         .at(Step::MountAttributes, format_args!("all below {}", plan.destination))
-}
-
-/// What stands in for a view of a namespace that is not the container's own: only the root of the user
-/// namespace that owns it may mount one, and a container in another one gets the host's.
-fn stand_in(mount: &PlanMount) -> Option<PlanMount> {
-    let (source, more) = match mount.kind.as_str() {
-        "proc" => ("/proc", 0),
-        // What of it is the host's alone can't be told from the rest.
-        "sysfs" => ("/sys", flag::RDONLY),
-        "mqueue" => ("/dev/mqueue", 0),
-        _ => return None,
-    };
-    Some(PlanMount {
-        kind: "bind".to_owned(),
-        source: source.to_owned(),
-        flags: mount.flags | flag::REC | more,
-        ..mount.clone()
-    })
 }
 
 /// A context for a file system of a kind, with its options.

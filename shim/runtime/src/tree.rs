@@ -13,7 +13,7 @@ use crate::child::Birth;
 use crate::error::At;
 use crate::hide::{Masks, protect};
 use crate::mounts::Detached;
-use crate::namespaces::NEW_USER;
+use crate::namespaces::{NEW_IPC, NEW_NET, NEW_PID, NEW_USER};
 use crate::procfs::Procfs;
 use crate::stdio::host_null;
 use crate::userns::UserNamespace;
@@ -50,6 +50,25 @@ impl Sources {
         let mounts = mounts::copy_early(&plan.mounts)?;
         cut_off()?;
         Ok(Self { root: overlay::make(rootfs)?, mounts })
+    }
+}
+
+impl Sources {
+    /// Makes the views of namespaces that are not new, by somebody of the host who has joined them: in
+    /// another user namespace than their own nobody may. A procfs is of the host's processes only.
+    pub(crate) fn add_views(&mut self, plan: &Plan, own: u64, new: u64) -> Result<(), Error> {
+        for (mount, taken) in plan.mounts.iter().zip(&mut self.mounts) {
+            let is_foreign = match mount.kind.as_str() {
+                "proc" => own & NEW_PID == 0,
+                "sysfs" => new & NEW_NET == 0,
+                "mqueue" => new & NEW_IPC == 0,
+                _ => false,
+            };
+            if is_foreign && !mounts::is_remount(mount) {
+                *taken = Some(mounts::make(mount, &plan.mount_label)?);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         the_first_process_has_no_more_than_others,
         an_exec_is_in_it,
         one_is_joined_by_path,
-        views_of_the_hosts_namespaces_stand_in,
+        views_of_namespaces_of_others,
         host_directories_keep_their_owners,
         a_map_that_fills_a_page,
         what_the_host_alone_can_give_is_given,
@@ -288,17 +288,29 @@ fn one_is_joined_by_path() {
     drop(holder);
 }
 
-fn views_of_the_hosts_namespaces_stand_in() {
-    let mut sandbox = mapped(
-        "ls -d /sys/class; mkdir /sys/x || echo refused; touch /sys/kernel/uevent_helper || echo refused
-         readlink /proc/self/ns/net; test -d /proc/1/ns && echo proc",
-    );
-    sandbox.options.clone_flags &= !(0x4000_0000 | 0x2000_0000);
+fn views_of_namespaces_of_others() {
+    let script = "mkdir /sys/x || echo refused; echo 1 > /sys/kernel/profiling || echo refused
+         readlink /proc/self/ns/net; ls /sys/class/net | tr '\\n' ' '; test -d /dev/mqueue && echo queues";
+    let mut sandbox = mapped(script);
+    sandbox.options.clone_flags &= !(0x4000_0000 | 0x2000_0000 | 0x800_0000);
     sandbox.plan.loopback = false;
-    let outcome = sandbox.run();
-    let net = std::fs::read_link("/proc/self/ns/net").unwrap();
-    let expected = format!("/sys/class\nrefused\nrefused\n{}\nproc\n", net.to_str().unwrap());
-    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    let run = |sandbox: &Sandbox, net: &str| {
+        let outcome = sandbox.run();
+        let lines: Vec<&str> = outcome.stdout.lines().collect();
+        let net = std::fs::read_link(net).unwrap();
+        assert_eq!(lines[..3], ["refused", "refused", net.to_str().unwrap()], "{outcome:?}");
+        assert!(outcome.stdout.ends_with("queues\n"), "{outcome:?}");
+        sandbox.cgroup().remove(std::time::Instant::now()).unwrap();
+        lines[3].to_owned()
+    };
+    assert!(run(&sandbox, "/proc/self/ns/net").contains("lo "));
+    // Of a container without a user namespace: its interfaces, not the host's.
+    let other = Sandbox::script("sleep 1000");
+    let holder = other.start();
+    let net = format!("/proc/{}/ns/net", holder.process.pid);
+    sandbox.options.join = vec![Join { kind: 0x4000_0000, path: net.clone(), index: 3 }];
+    assert_eq!(run(&sandbox, &net), "lo queues");
+    drop(holder);
 }
 
 fn host_directories_keep_their_owners() {
@@ -365,7 +377,12 @@ fn it_dies_with_whoever_made_it() {
 fn the_caller_keeps_nothing() {
     support::leave_the_machines_mount_table();
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let table = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    // Others may remove a namespace's file, and its mount goes everywhere.
+    let table = || {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let lines = text.lines().filter(|line| !line.contains(" /run/netns/"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
     let mut sandbox = mapped("exit 0");
     assert_eq!(sandbox.run().code, 0);
     sandbox.cgroup().remove(std::time::Instant::now()).unwrap();
