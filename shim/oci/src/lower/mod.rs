@@ -187,3 +187,37 @@ fn write_file(path: &Path, message: &impl Message) -> Result<(), Error> {
     let written = opened.and_then(|mut file| file.write_all(&message.encode_to_vec()));
     written.map_err(Error::file("write", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_not_honoured_are_refused_by_name() {
+        let none = RuncOptions::default();
+        for (options, expected) in [
+            (RuncOptions { no_pivot_root: true, ..none.clone() }, "options.no_pivot_root: "),
+            (RuncOptions { binary_name: "crun".to_owned(), ..none.clone() }, "options.binary_name"),
+            (RuncOptions { root: "/run/runc".to_owned(), ..none.clone() }, "options.root: "),
+            (RuncOptions { systemd_cgroup: true, ..none.clone() }, "options.systemd_cgroup: "),
+        ] {
+            let refused = refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap_err();
+            assert!(refused.to_string().starts_with(expected), "{refused}");
+        }
+        let other = refuse_options(Some(&Any::of("kata.Options", &none))).unwrap_err();
+        assert_eq!(other.to_string(), r#"options: "kata.Options" are not supported"#);
+    }
+
+    #[test]
+    fn what_is_honoured_or_says_nothing_passes() {
+        let options = RuncOptions {
+            shim_cgroup: "/shims".to_owned(),
+            io_uid: 1000,
+            io_gid: 1000,
+            ..RuncOptions::default()
+        };
+        refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap();
+        refuse_options(Some(&Any::default())).unwrap();
+        refuse_options(None).unwrap();
+    }
+}
