@@ -130,6 +130,7 @@ impl Shim {
         let rootfs = request.rootfs.clone();
         let pid = self.launch_container(request).inspect_err(|_| {
             self.failed_create = Some(from.connection);
+            self.forget_cgroup();
         })?;
         self.step(ShimEvent::Created)?;
         self.watch_oom();

@@ -17,6 +17,8 @@ use crate::process;
 
 /// How long a logger may take to say that it is ready.
 const READY_SECONDS: i64 = 10;
+/// How soon all of what a process held is closed, once one thing is: nanoseconds.
+const ENDS_WITHIN: i64 = 10_000_000;
 
 /// A logger that has not ended. It ends by itself when the output does.
 #[derive(Debug)]
@@ -53,23 +55,28 @@ impl Logger {
         let child = spawn_with(command, &[stdout.0, stderr.0, ready.1])?;
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let logger = Self { serial, pidfd };
-        logger.await_ready(&ready.0).inspect_err(|_| logger.end(Signal::KILL))?;
+        logger.await_ready(&ready.0, &stdout.1).inspect_err(|_| logger.end(Signal::KILL))?;
         let sinks =
             vec![Sink::pipe(Stream::Stdout, stdout.1)?, Sink::pipe(Stream::Stderr, stderr.1)?];
         Ok((logger, sinks))
     }
 
-    /// It writes to the descriptor, or closes it.
-    fn await_ready(&self, ready: &OwnedFd) -> io::Result<()> {
+    /// It writes to `ready`, or closes it. One that closed it by ending was not ready: then nobody reads
+    /// `output` any more either, and its end follows at once.
+    fn await_ready(&self, ready: &OwnedFd, output: &OwnedFd) -> io::Result<()> {
         let patience = Timespec { tv_sec: READY_SECONDS, tv_nsec: 0 };
         if poll(&mut [PollFd::new(ready, PollFlags::IN)], Some(&patience))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // One that closed it by ending was not ready.
-        let said = rustix::io::read(ready, &mut [0])?;
-        match said {
-            0 if self.has_ended() => Err(io::Error::other("it ended before it was ready")),
-            _ => Ok(()),
+        if rustix::io::read(ready, &mut [0])? > 0 {
+            return Ok(());
+        }
+        let unread = PollFd::new(output, PollFlags::empty());
+        let ended = PollFd::new(&self.pidfd, PollFlags::IN);
+        let soon = Timespec { tv_sec: 0, tv_nsec: ENDS_WITHIN };
+        match poll(&mut [unread, ended], Some(&soon))? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("it ended before it was ready")),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use prost::Message;
@@ -82,19 +82,22 @@ fn run(what: &str, arguments: &Arguments, request: &[u8]) -> Result<Vec<u8>, Err
     let copies = output.try_clone().and_then(|output| Ok((output, complaint.try_clone()?)));
     let (stdout, stderr) = copies.map_err(failed("make files for"))?;
     command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
-    let success = finish(command).map_err(failed("run"))?;
-    if success {
+    let status = finish(command).map_err(failed("run"))?;
+    if status.success() {
         return content(&mut output).map_err(failed("read the answer of"));
     }
     let said = content(&mut complaint).map_err(failed("read the answer of"))?;
     let said = String::from_utf8_lossy(&said);
     // It names itself first, for whoever reads it in a terminal.
     let said = said.trim().trim_start_matches(PROGRAM).trim_start_matches(": ");
+    if said.is_empty() {
+        return Err(failed("run")(io::Error::other(status.to_string())));
+    }
     Err(Error::Lowering { said: said.to_owned() })
 }
 
-/// Runs it to its end. Whether it did what it was to do.
-fn finish(mut command: Command) -> io::Result<bool> {
+/// Runs it to its end.
+fn finish(mut command: Command) -> io::Result<ExitStatus> {
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let ended = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
@@ -106,7 +109,7 @@ fn finish(mut command: Command) -> io::Result<bool> {
         child.wait()?;
         return Err(ended.err().map_or_else(|| io::ErrorKind::TimedOut.into(), io::Error::from));
     }
-    Ok(child.wait()?.success())
+    child.wait()
 }
 
 fn memory() -> io::Result<File> {

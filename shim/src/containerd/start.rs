@@ -61,6 +61,7 @@ struct Request {
 /// # Errors
 /// Names the step; nothing is left then.
 pub(super) fn start(target: &Target, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let variable = |name: &str| std::env::var(name).ok();
     let request = Request::new(target, input, variable)?;
     let run = directory(&target.bundle);

@@ -186,6 +186,12 @@ impl Shim {
         }
     }
 
+    /// The container was not made: its cgroup, if there is one, is somebody else's.
+    pub(crate) fn forget_cgroup(&self) {
+        // It was noted under containerd only, and perhaps not yet.
+        let _ = fs::remove_file(self.arguments.run.cgroup());
+    }
+
     /// For whoever has to clean up behind this shim.
     ///
     /// # Errors
