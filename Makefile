@@ -14,8 +14,8 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # Debian's names of what is needed to build, to run and to test.
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
 # Peers of the tests: a registry, what reads and writes its images, and a system that fits in one file.
-TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl
-BENCH_PACKAGES := containerd runc podman conmon debootstrap
+TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd
+BENCH_PACKAGES := runc podman conmon debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
 # and the OCI runtime are static, have a profile of their own (`panic` can't be set per package) and so
@@ -98,6 +98,7 @@ install:
 	@test -x bin/bosund -a -x bin/bosun-shim -a -x bin/bosun-oci -a -x bin/ctl || { echo 'make install: run `make build` first' >&2; exit 1; }
 	install -D -m 0755 bin/bosund $(DESTDIR)$(PREFIX)/bin/bosund
 	install -D -m 0755 bin/bosun-shim $(DESTDIR)$(PREFIX)/bin/bosun-shim
+	ln -sfn bosun-shim $(DESTDIR)$(PREFIX)/bin/containerd-shim-bosun-v1
 	install -D -m 0755 bin/bosun-oci $(DESTDIR)$(PREFIX)/bin/bosun-oci
 	install -D -m 0755 bin/ctl $(DESTDIR)$(PREFIX)/bin/bosunctl
 	@if [ "$(CTL_LINK)" = yes ]; then ln -sfn bosunctl $(DESTDIR)$(PREFIX)/bin/ctl; fi
@@ -108,6 +109,7 @@ install:
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/bosund $(DESTDIR)$(PREFIX)/bin/bosun-shim \
+	      $(DESTDIR)$(PREFIX)/bin/containerd-shim-bosun-v1 \
 	      $(DESTDIR)$(PREFIX)/bin/bosun-oci $(DESTDIR)$(PREFIX)/bin/bosunctl
 	@if [ "$$(readlink $(DESTDIR)$(PREFIX)/bin/ctl)" = bosunctl ]; then rm -f $(DESTDIR)$(PREFIX)/bin/ctl; fi
 	rm -f $(DESTDIR)$(UNITDIR)/bosund.service $(DESTDIR)/etc/bosun/config.toml.example

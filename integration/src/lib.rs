@@ -3,6 +3,7 @@
 //! | module | what it hides |
 //! |---|---|
 //! | [`daemon`] | a bosund with its own root, cgroups, bridge and network namespace |
+//! | [`containerd`] | Debian's containerd, with bosun's shim as a runtime |
 //! | [`ctl`] | one run of the client: words in, output and exit code out |
 //! | [`terminal`] | the same on a pseudo terminal, as a person has it |
 //! | [`api`] | the gRPC API over the daemon's socket |
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod archive;
+pub mod containerd;
 pub mod ctl;
 pub mod daemon;
 pub mod fake_registry;

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_registry;
 mod budgets;
 mod commit;
+mod containerd;
 mod content;
 mod cp;
 mod credentials;
