@@ -73,6 +73,7 @@ fn lower(
         height: request.window.height.into(),
         user: user.clone(),
         personality: spec.linux().as_ref().and_then(|linux| linux.personality().clone()),
+        ..ExecContext::default()
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     Ok(shim_plan::exec(&process, seccomp, &context)?)

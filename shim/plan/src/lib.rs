@@ -46,7 +46,7 @@ mod users;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{self as oci, Spec};
-use shim_wire::hooks::{HookKind, Hooks};
+use shim_wire::hooks::{HookKind, Hooks, State};
 use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Resources, Rootfs};
 
 pub use error::Error;
@@ -118,6 +118,8 @@ pub struct ExecContext {
     pub height: u32,
     /// As [`Context::user`].
     pub user: String,
+    /// What the agent of the container's seccomp listener is told ([`state`]).
+    pub state: State,
     /// The container's own `linux.personality`.
     pub personality: Option<oci::LinuxPersonality>,
 }
@@ -152,6 +154,14 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     };
     let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
     lowered.init = context.init;
+    if let Some(notify) = &mut lowered.notify {
+        notify.state = Some(hooks::state(spec, context, "linux.seccomp.listenerPath")?);
+        if hooks & HookKind::StartContainer.bit() != 0 {
+            let why =
+                "run under the container's seccomp filter, which has one listener, the container's";
+            return Err(Error::contradiction("hooks.startContainer", why));
+        }
+    }
     // It is about execs, and not about a container's first process (config.md).
     lowered.cpus_at_clone.clear();
     lowered.cpus.clear();
@@ -192,6 +202,9 @@ pub fn exec(
     let (width, height) = process::window(process, context.width, context.height)?;
     refuse::process(process)?;
     let mut lowered = process::lower(process, seccomp, &context.user)?;
+    if let Some(notify) = &mut lowered.notify {
+        (notify.state, notify.is_exec) = (Some(context.state.clone()), true);
+    }
     lowered.personality = context.personality.as_ref().map(process::personality).transpose()?;
     let process = Some(lowered);
     Ok(ExecOptions { process, stdin: context.stdin, width, height, ..ExecOptions::default() })
@@ -204,6 +217,14 @@ pub fn exec(
 /// As [`plan`].
 pub fn resources(spec: &oci::LinuxResources) -> Result<Resources, Error> {
     Ok(resources::lower(Some(spec))?.unwrap_or_default())
+}
+
+/// What of a container's state never changes, as hooks and seccomp agents are told it.
+///
+/// # Errors
+/// Without a bundle.
+pub fn state(spec: &Spec, context: &Context) -> Result<State, Error> {
+    hooks::state(spec, context, "state")
 }
 
 /// The container's hooks with what they are told, for the file

@@ -1,7 +1,7 @@
 //! The process: words, credentials, limits, terminal.
 
 use oci_spec::runtime as oci;
-use shim_wire::plan::{Capabilities, Process, Rlimit, Scheduler, User};
+use shim_wire::plan::{Capabilities, Notify, Process, Rlimit, Scheduler, User};
 
 use crate::capability::CapabilitySet;
 use crate::{Error, seccomp};
@@ -50,10 +50,13 @@ pub(crate) fn lower(
             "between -1000 and 1000",
         ));
     }
-    let (seccomp, seccomp_flags) = match seccomp.map(seccomp::compile).transpose()? {
-        Some(filter) => (filter.program.to_vec(), filter.flags),
-        None => (Vec::new(), 0),
+    let filter = seccomp.map(seccomp::compile).transpose()?;
+    let notify = match (seccomp, &filter) {
+        (Some(profile), Some(filter)) if filter.notifies => Some(notify(profile)?),
+        (_, _) => None,
     };
+    let (seccomp, seccomp_flags) =
+        filter.map_or((Vec::new(), 0), |filter| (filter.program.to_vec(), filter.flags));
     let (user, umask) = credentials(process.user(), user)?;
     let affinity = process.exec_cpu_affinity().as_ref();
     let cpus = |list: Option<&String>, name: &str| {
@@ -77,6 +80,7 @@ pub(crate) fn lower(
         cpus_at_clone: cpus(affinity.and_then(|list| list.initial().as_ref()), "initial")?,
         cpus: cpus(affinity.and_then(|list| list.cpu_affinity_final().as_ref()), "final")?,
         personality: None,
+        notify,
         init: false,
         apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         selinux: process.selinux_label().clone().unwrap_or_default(),
@@ -106,6 +110,19 @@ fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Erro
         name: name.to_owned(),
     };
     Ok((lowered, user.umask()))
+}
+
+/// Everything but the container's state.
+fn notify(profile: &oci::LinuxSeccomp) -> Result<Notify, Error> {
+    let path = profile.listener_path().as_deref().unwrap_or(std::path::Path::new(""));
+    // sun_path of unix(7).
+    let usable = |path: &&str| path.starts_with('/') && path.len() < 108 && !path.contains('\0');
+    let path = path.to_str().filter(usable).ok_or_else(|| {
+        let value = path.to_string_lossy();
+        Error::malformed("linux.seccomp.listenerPath", value, "an absolute path of a socket")
+    })?;
+    let metadata = profile.listener_metadata().clone().unwrap_or_default();
+    Ok(Notify { path: path.to_owned(), metadata, state: None, is_exec: false })
 }
 
 /// SCHED_* and SCHED_FLAG_* of `linux/sched.h`.

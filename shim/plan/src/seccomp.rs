@@ -20,7 +20,8 @@
 //! Names that neither libseccomp nor this table knows are skipped: profiles are written for many
 //! kernels and architectures.
 //!
-//! Deliberately absent: notification (`SCMP_ACT_NOTIFY`), which needs an agent.
+//! Deliberately absent: notification as the default action, since no process could reach its exec
+//! before the agent answers.
 
 mod prologue;
 
@@ -46,6 +47,8 @@ pub struct Filter {
     pub program: Arc<[u8]>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u32,
+    /// An agent is told of some calls.
+    pub notifies: bool,
 }
 
 /// BPF_MAXINSNS of `linux/bpf_common.h`.
@@ -84,18 +87,22 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
 /// As [`compile`].
 pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     const AT: &str = "linux.seccomp";
-    if profile.listener_path().is_some() {
-        return Err(Error::not_supported(format!("{AT}.listenerPath")));
+    if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
+        let why = "is for the agent of linux.seccomp.listenerPath, and there is none";
+        return Err(Error::contradiction(format!("{AT}.listenerMetadata"), why));
     }
-    if profile.listener_metadata().is_some() {
-        return Err(Error::not_supported(format!("{AT}.listenerMetadata")));
+    if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
+        return Err(Error::value(format!("{AT}.defaultAction"), "SCMP_ACT_NOTIFY"));
     }
-    let default = action(
-        profile.default_action(),
-        profile.default_errno_ret(),
-        &format!("{AT}.defaultAction"),
-    )?;
-    let flags = flags(profile.flags().as_deref().unwrap_or_default())?;
+    let notifies = notifies(profile);
+    if notifies && profile.listener_path().is_none() {
+        let why = "missing, and SCMP_ACT_NOTIFY needs somebody to tell";
+        return Err(Error::contradiction(format!("{AT}.listenerPath"), why));
+    }
+    let errno_ret = profile.default_errno_ret();
+    let default =
+        action(profile.default_action(), errno_ret, AT, ["defaultAction", "defaultErrnoRet"])?;
+    let flags = flags(profile.flags().as_deref().unwrap_or_default(), notifies)?;
     let architectures = architectures(profile.architectures().as_deref().unwrap_or_default())?;
     let mut context = context(default, &architectures)?;
     let mut extras = prologue::Prologue::new(&architectures, default);
@@ -108,7 +115,12 @@ pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     if instructions > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong { instructions });
     }
-    Ok(Filter { program: program.into(), flags })
+    Ok(Filter { program: program.into(), flags, notifies })
+}
+
+fn notifies(profile: &LinuxSeccomp) -> bool {
+    let rules = profile.syscalls().iter().flatten();
+    rules.into_iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
 }
 
 fn failed(step: impl Into<String>) -> impl FnOnce(libseccomp::error::SeccompError) -> Error {
@@ -135,7 +147,7 @@ fn add(
     default: ScmpAction,
     at: &str,
 ) -> Result<(), Error> {
-    let action = action(rule.action(), rule.errno_ret(), &format!("{at}.action"))?;
+    let action = action(rule.action(), rule.errno_ret(), at, ["action", "errnoRet"])?;
     let args = rule.args().as_deref().unwrap_or_default();
     let comparisons = comparisons(args, at)?;
     for name in rule.names() {
@@ -212,16 +224,23 @@ fn comparisons(args: &[LinuxSeccompArg], at: &str) -> Result<Vec<ScmpArgCompare>
 /// EPERM, the errno of an errno action that names none.
 const EPERM: u32 = 1;
 
+/// `fields` are those of the action and of its number, below `at`.
 fn action(
     action: LinuxSeccompAction,
     errno_ret: Option<u32>,
     at: &str,
+    fields: [&str; 2],
 ) -> Result<ScmpAction, Error> {
     use LinuxSeccompAction as Oci;
+    let [at, number_at] = fields.map(|field| format!("{at}.{field}"));
+    if errno_ret.is_some() && !matches!(action, Oci::ScmpActErrno | Oci::ScmpActTrace) {
+        let why = "belongs to SCMP_ACT_ERRNO and SCMP_ACT_TRACE alone";
+        return Err(Error::contradiction(number_at, why));
+    }
     let value = errno_ret.unwrap_or(EPERM);
     let short = || {
         u16::try_from(value)
-            .map_err(|_| Error::malformed(at, value.to_string(), "an errno below 65536"))
+            .map_err(|_| Error::malformed(&*at, value.to_string(), "an errno below 65536"))
     };
     Ok(match action {
         Oci::ScmpActKill | Oci::ScmpActKillThread => ScmpAction::KillThread,
@@ -231,12 +250,12 @@ fn action(
         Oci::ScmpActTrace => ScmpAction::Trace(short()?),
         Oci::ScmpActLog => ScmpAction::Log,
         Oci::ScmpActAllow => ScmpAction::Allow,
-        Oci::ScmpActNotify => return Err(Error::value(at, "SCMP_ACT_NOTIFY")),
+        Oci::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
 /// SECCOMP_FILTER_FLAG_* of `linux/seccomp.h`.
-fn flags(flags: &[LinuxSeccompFilterFlag]) -> Result<u32, Error> {
+fn flags(flags: &[LinuxSeccompFilterFlag], notifies: bool) -> Result<u32, Error> {
     let mut bits = 0;
     for (index, flag) in flags.iter().enumerate() {
         bits |= match flag {
@@ -244,12 +263,10 @@ fn flags(flags: &[LinuxSeccompFilterFlag]) -> Result<u32, Error> {
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => 1 << 5,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                // Means something only with a listener.
-                return Err(Error::value(
-                    format!("linux.seccomp.flags[{index}]"),
-                    flag.to_string(),
-                ));
+                let why = "means something only with SCMP_ACT_NOTIFY";
+                return Err(Error::contradiction(format!("linux.seccomp.flags[{index}]"), why));
             }
         };
     }

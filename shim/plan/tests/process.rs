@@ -5,8 +5,9 @@ mod specs;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use shim_plan::{ExecContext, exec};
-use shim_wire::plan::Scheduler;
+use shim_plan::{Context, ExecContext, exec};
+use shim_wire::hooks::State;
+use shim_wire::plan::{Notify, Scheduler};
 
 use specs::{lower, minimal, minimal_context, with};
 
@@ -216,4 +217,45 @@ fn what_is_no_specification_is_refused_where_it_is_none() {
     assert!(said.starts_with("not JSON: EOF while parsing"), "{said}");
     let said = shim_plan::parse::process(b"{\"cwd\": 1}").unwrap_err().to_string();
     assert!(said.starts_with("process.cwd: invalid type"), "{said}");
+}
+
+#[test]
+fn an_agent_of_seccomp_is_told_the_container() {
+    let seccomp = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/run/agent.sock",
+        "listenerMetadata": "words",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    let spec = with(minimal(), "/linux/seccomp", seccomp.clone());
+    let context = Context { id: "web".into(), ..minimal_context() };
+    let notify = lower(spec.clone(), &context).unwrap().1.process.unwrap().notify.unwrap();
+    let state = State {
+        oci_version: "1.0.2".into(),
+        id: "web".into(),
+        bundle: "/bundle".into(),
+        ..State::default()
+    };
+    let expected = Notify {
+        path: "/run/agent.sock".into(),
+        metadata: "words".into(),
+        state: Some(state.clone()),
+        is_exec: false,
+    };
+    assert_eq!(notify, expected);
+    let typed: Spec = serde_json::from_value(spec.clone()).unwrap();
+    assert_eq!(shim_plan::state(&typed, &context).unwrap(), state);
+    let profile = typed.linux().as_ref().unwrap().seccomp().as_ref();
+    let context_of_exec = ExecContext { state, ..ExecContext::default() };
+    let further = exec(typed.process().as_ref().unwrap(), profile, &context_of_exec).unwrap();
+    assert_eq!(further.process.unwrap().notify, Some(Notify { is_exec: true, ..expected }));
+
+    let quiet = with(spec.clone(), "/linux/seccomp/syscalls", json!([]));
+    assert_eq!(lower(quiet, &context).unwrap().1.process.unwrap().notify, None);
+    let relative = with(spec.clone(), "/linux/seccomp/listenerPath", json!("agent.sock"));
+    let said = lower(relative, &context).unwrap_err();
+    assert!(said.starts_with("linux.seccomp.listenerPath: \"agent.sock\" is not"), "{said}");
+    let hooked = with(spec, "/hooks", json!({"startContainer": [{"path": "/x"}]}));
+    let said = lower(hooked, &context).unwrap_err();
+    assert!(said.starts_with("hooks.startContainer: run under"), "{said}");
 }

@@ -307,8 +307,16 @@ fn a_profile_that_can_t_be_done_is_refused_by_its_path() {
     };
     let notify = json!({"defaultAction": "SCMP_ACT_NOTIFY"});
     assert_eq!(said(notify), "linux.seccomp.defaultAction: \"SCMP_ACT_NOTIFY\" is not supported");
-    let listener = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"});
-    assert_eq!(said(listener), "linux.seccomp.listenerPath: not supported");
+    let nobody = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    assert!(said(nobody).starts_with("linux.seccomp.listenerPath: missing"));
+    let words = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
+    assert!(said(words).starts_with("linux.seccomp.listenerMetadata: is for the agent"));
+    let number = json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1});
+    assert!(said(number).starts_with("linux.seccomp.defaultErrnoRet: belongs to"));
+    let number = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]});
+    assert!(said(number).starts_with("linux.seccomp.syscalls[0].errnoRet: belongs to"));
     let argument = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["read"], "action": "SCMP_ACT_ERRNO"},
         {"names": ["write"], "action": "SCMP_ACT_ERRNO",
@@ -325,7 +333,38 @@ fn a_profile_that_can_t_be_done_is_refused_by_its_path() {
 }
 
 #[test]
+fn every_action_is_the_kernel_s() {
+    for (action, expected) in [
+        ("SCMP_ACT_KILL", Verdict::KillThread),
+        ("SCMP_ACT_KILL_THREAD", Verdict::KillThread),
+        ("SCMP_ACT_KILL_PROCESS", Verdict::KillProcess),
+        ("SCMP_ACT_TRAP", Verdict::Other(0x0003_0000)),
+        ("SCMP_ACT_ERRNO", EPERM),
+        ("SCMP_ACT_TRACE", Verdict::Other(0x7ff0_0000)),
+        ("SCMP_ACT_LOG", Verdict::Other(0x7ffc_0000)),
+        ("SCMP_ACT_NOTIFY", Verdict::Other(0x7fc0_0000)),
+    ] {
+        // One call that libseccomp knows, and one that it is too old for.
+        let program = custom(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
+            "syscalls": [{"names": ["mkdir", "fchmodat2"], "action": action}]}));
+        assert_eq!(call(&program, "mkdir", &[]), expected, "{action}");
+        assert_eq!(call(&program, "fchmodat2", &[]), expected, "{action}");
+        assert_eq!(call(&program, "rmdir", &[]), Verdict::Allow, "{action}");
+    }
+}
+
+#[test]
 fn flags_reach_the_kernel_s_numbers() {
+    let profile: LinuxSeccomp = serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        "listenerPath": "/a",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    }))
+    .unwrap();
+    let filter = seccomp::compile(&profile).unwrap();
+    assert_eq!((filter.flags, filter.notifies), (1 << 5, true), "one thread needs no TSYNC");
+
     let profile: LinuxSeccomp = serde_json::from_value(json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]

@@ -38,8 +38,11 @@ pub(crate) enum Message {
     Terminal(OwnedFd),
     /// To the parent: all is mounted, and the old root is still the root.
     Assembled,
-    /// To the child: the hooks of that moment have run.
-    HooksDone,
+    /// To the child: what it waits for has been done.
+    GoOn,
+    /// To the parent: a filter with a listener will be installed by the process that `own` means. At
+    /// these numbers are the words for its agent, and then the listener.
+    Listening { own: OwnedFd, numbers: [i32; 2] },
     /// To the parent: it may take this long until the next message.
     Working { seconds: u64 },
     /// To the parent: all is found and made, but for the last steps.
@@ -55,7 +58,8 @@ const START: u8 = b's';
 const HAND_OVER: u8 = b'h';
 const TERMINAL: u8 = b't';
 const ASSEMBLED: u8 = b'a';
-const HOOKS_DONE: u8 = b'd';
+const GO_ON: u8 = b'd';
+const LISTENING: u8 = b'l';
 const WORKING: u8 = b'w';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
@@ -113,10 +117,19 @@ impl Channel {
             }
             Message::Start => (START, &[]),
             Message::Assembled => (ASSEMBLED, &[]),
-            Message::HooksDone => (HOOKS_DONE, &[]),
+            Message::GoOn => (GO_ON, &[]),
             Message::Working { seconds } => {
                 number = seconds.to_ne_bytes();
                 (WORKING, &number)
+            }
+            Message::Listening { own, numbers } => {
+                descriptors = [own.as_fd()];
+                if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+                    return Err(Errno::NOBUFS);
+                }
+                let [first, second] = numbers.map(|number| u64::from(number.cast_unsigned()));
+                number = (first << 32 | second).to_ne_bytes();
+                (LISTENING, &number)
             }
             Message::Ready => (READY, &[]),
             Message::Terminal(descriptor) | Message::HandOver(descriptor) => {
@@ -166,10 +179,15 @@ impl Channel {
             },
             (START, None) => Ok(Some(Message::Start)),
             (ASSEMBLED, None) => Ok(Some(Message::Assembled)),
-            (HOOKS_DONE, None) => Ok(Some(Message::HooksDone)),
+            (GO_ON, None) => Ok(Some(Message::GoOn)),
             (WORKING, None) => {
                 let seconds = body.try_into().map_err(|_| Errno::BADMSG)?;
                 Ok(Some(Message::Working { seconds: u64::from_ne_bytes(seconds) }))
+            }
+            (LISTENING, Some(own)) => {
+                let numbers = u64::from_ne_bytes(body.try_into().map_err(|_| Errno::BADMSG)?);
+                let numbers = [(numbers >> 32) as i32, numbers as u32 as i32];
+                Ok(Some(Message::Listening { own, numbers }))
             }
             (READY, None) => Ok(Some(Message::Ready)),
             (TERMINAL, Some(master)) => Ok(Some(Message::Terminal(master))),

@@ -29,7 +29,7 @@ use crate::channel::Channel;
 use crate::error::At;
 use crate::procfs::Procfs;
 use crate::user::Identity;
-use crate::{Error, Step, lsm};
+use crate::{Error, Step, lsm, notify};
 
 /// Becomes who the process shall be. Without `capabilities` those of the caller stay.
 pub(crate) fn assume(
@@ -70,7 +70,9 @@ pub(crate) fn assume(
             shim_sys::exec::exit_now(1);
         }
     }
-    if !process.seccomp.is_empty() {
+    if let Some(notify) = &process.notify {
+        notify::install(process, notify, parent)?;
+    } else if !process.seccomp.is_empty() {
         shim_sys::seccomp::install_filter(&process.seccomp, process.seccomp_flags)
             .at(Step::Seccomp, "the process")?;
     }

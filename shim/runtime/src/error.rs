@@ -229,6 +229,7 @@ texts! {
         IoPriority => "set the I/O priority of",
         Affinity => "bind to CPUs",
         Personality => "set the execution domain of",
+        Notify => "hand the seccomp notifications over to",
         HookInput => "tell the state to",
         Exec => "execute",
     }
@@ -265,6 +266,7 @@ texts! {
         HostnameNamespace => "it would rename the host: the container shares the UTS namespace",
         NoProcess => "there is no command to run",
         NulByte => "it holds a NUL byte",
+        MovedListener => "the listener is not where it was announced",
         NoAppArmor => "AppArmor is not enabled on this kernel",
         NoSelinux => "SELinux is not enabled on this kernel",
         InitImage => "the init's own program has changed meanwhile",

@@ -202,7 +202,7 @@ pub(crate) fn read(run_dir: &RunDir) -> Result<Hooks, Error> {
 pub(crate) fn before_pivot(hooks: &Hooks, parent: &Channel) -> Result<(), Error> {
     parent.send(&Message::Assembled).at(Step::Channel, "the parent")?;
     match parent.receive().at(Step::Channel, "the parent")? {
-        Some(Message::HooksDone) => {}
+        Some(Message::GoOn) => {}
         Some(_) => return Err(Errno::BADMSG).at(Step::Channel, "the parent"),
         None => exit_now(1),
     }
@@ -344,7 +344,7 @@ fn execute(
 }
 
 /// Something to be read to its end, that never keeps who writes it waiting.
-fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     let file = rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC)?;
     let mut written = 0;
     while written < bytes.len() {

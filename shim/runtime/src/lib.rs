@@ -10,7 +10,7 @@
 //!                                           masks, read-only paths
 //!  CgroupReady ───────────────────────────▶ join v1 groups, unshare and mount them
 //!  hooks ◀──────────────────────── Assembled
-//!  HooksDone ─────────────────────────────▶ hooks
+//!  GoOn ──────────────────────────────────▶ hooks
 //!                                           pivot_root
 //!  ◀─────────────────────────────── Ready ─ user, directory, command are found
 //!  Start ─────────────────────────────────▶ limits, identity, capabilities, seccomp, exec
@@ -43,6 +43,7 @@
 //! | [`state`] | the container's state as JSON |
 //! | `user`, `command` | who runs what, by the rootfs' own files |
 //! | `lsm` | labels of security modules |
+//! | `notify` | listeners of seccomp notifications |
 //! | `credentials` | the last steps before exec |
 //! | [`init`] | the tiny init of `--init`, and the one process of a pod with a pid namespace |
 //! | [`sandbox`](crate::sandbox()) | a pod's namespaces, without a process |
@@ -70,6 +71,7 @@ mod lsm;
 mod midwife;
 mod mounts;
 mod namespaces;
+mod notify;
 mod overlay;
 mod parameters;
 mod process;

@@ -10,7 +10,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use crate::channel::{Channel, Message};
 use crate::error::At;
 use crate::userns::Owner;
-use crate::{Error, Step};
+use crate::{Error, Step, notify};
 
 /// How long a child may take from its clone until it waits, and from its start until its exec: disks
 /// hang, and nobody waits for ever.
@@ -85,10 +85,22 @@ fn start(gate: &Channel) -> Result<(), Error> {
         Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Ended),
         Err(errno) => return Err(errno).at(Step::Channel, "the gate"),
     }
-    match receive(gate)? {
-        None => Ok(()),
-        Some(Message::Failed(error)) => Err(error),
-        Some(_) => Err(Error::Ended),
+    loop {
+        match receive(gate)? {
+            None => return Ok(()),
+            Some(Message::Failed(error)) => return Err(error),
+            Some(Message::Listening { own, numbers }) => {
+                if let Err(error) = notify::tell(&own, numbers) {
+                    // What the child said meanwhile is more telling.
+                    return match gate.receive_until(Instant::now()) {
+                        Ok(Some(Message::Failed(said))) => Err(said),
+                        Ok(_) | Err(_) => Err(error),
+                    };
+                }
+                gate.send(&Message::GoOn).at(Step::Channel, "the gate")?;
+            }
+            Some(_) => return Err(Error::Ended),
+        }
     }
 }
 
@@ -175,7 +187,7 @@ impl Unfinished {
                 Some(Message::Terminal(master)) => io = Some(ProcessIo::Terminal { master }),
                 Some(Message::Assembled) => {
                     assembled(self.pid)?;
-                    self.tell(&Message::HooksDone)?;
+                    self.tell(&Message::GoOn)?;
                 }
                 Some(Message::Ready) => break,
                 Some(Message::Failed(error)) => return Err(error),

@@ -2,10 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(dead_code, reason = "of the tests' support only a part is used here")]
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use shim_runtime::Kind;
-use shim_wire::plan::{Capabilities, ExecOptions, Process, Rlimit, Scheduler, User};
+use shim_wire::hooks::State;
+use shim_wire::plan::{Capabilities, ExecOptions, Notify, Process, Rlimit, Scheduler, User};
 
 #[path = "support/runner.rs"]
 mod runner;
@@ -28,6 +33,8 @@ fn main() -> ExitCode {
         the_unconfined_profile_needs_no_module,
         all_five_sets_of_capabilities_are_set,
         a_capability_that_no_kernel_has_is_passed_over,
+        an_agent_gets_the_listener_of_a_process_and_of_execs,
+        an_agent_that_is_not_there_is_named,
     ])
 }
 
@@ -277,4 +284,109 @@ fn a_capability_that_no_kernel_has_is_passed_over() {
         ambient: all,
     });
     assert!(sets(&sandbox).iter().all(|(_, bits)| *bits == 1), "{:?}", sets(&sandbox));
+}
+
+/// A filter that notifies of mkdir(2) of x86-64 and of mkdirat(2) of the others, and allows the rest.
+fn notifying() -> Vec<u8> {
+    let number: u32 = if cfg!(target_arch = "x86_64") { 83 } else { 34 };
+    let instruction = |code: u16, jt: u8, jf: u8, k: u32| {
+        let ([a, b], [c, d, e, f]) = (code.to_ne_bytes(), k.to_ne_bytes());
+        [a, b, jt, jf, c, d, e, f]
+    };
+    [
+        instruction(0x20, 0, 0, 0),
+        instruction(0x15, 0, 1, number),
+        instruction(0x06, 0, 0, 0x7fc0_0000),
+        instruction(0x06, 0, 0, 0x7fff_0000),
+    ]
+    .concat()
+}
+
+fn notify(path: &std::path::Path) -> Notify {
+    let state = State {
+        oci_version: "1.3.0".to_owned(),
+        id: "web".to_owned(),
+        bundle: "/b".to_owned(),
+        ..State::default()
+    };
+    Notify {
+        path: path.to_str().unwrap().to_owned(),
+        metadata: "\"words\"".to_owned(),
+        state: Some(state),
+        is_exec: false,
+    }
+}
+
+/// What came to the agent: the text to its end, and the one descriptor.
+fn receive(agent: &UnixListener) -> (String, OwnedFd) {
+    let (mut socket, _) = agent.accept().unwrap();
+    let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let mut bytes = vec![0; 1 << 16];
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let count = recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    let mut text = String::from_utf8(bytes[..count].to_vec()).unwrap();
+    std::io::Read::read_to_string(&mut socket, &mut text).unwrap();
+    let [listener] = <[OwnedFd; 1]>::try_from(descriptors).unwrap();
+    (text, listener)
+}
+
+/// Whether it is a listener, and hears of a call soon.
+fn hears(listener: &OwnedFd) -> bool {
+    let link = format!("/proc/self/fd/{}", listener.as_raw_fd());
+    let is_listener =
+        std::fs::read_link(link).unwrap().to_str() == Some("anon_inode:seccomp notify");
+    let mut ready = [PollFd::new(listener, PollFlags::IN)];
+    let soon = Timespec { tv_sec: 5, tv_nsec: 0 };
+    is_listener && poll(&mut ready, Some(&soon)).unwrap() == 1
+}
+
+fn an_agent_gets_the_listener_of_a_process_and_of_execs() {
+    let mut sandbox = Sandbox::script("mkdir /tmp/made; sleep 1000");
+    let path = sandbox.path("agent.sock");
+    let agent = UnixListener::bind(&path).unwrap();
+    sandbox.process().seccomp = notifying();
+    sandbox.process().notify = Some(notify(&path));
+    let created = sandbox.start();
+    let (text, listener) = receive(&agent);
+    let pid = created.process.pid;
+    let expected = |pid: i32, state: &str| {
+        format!(
+            r#"{{"ociVersion":"1.3.0","fds":["seccompFd"],"pid":{pid},"metadata":"\"words\"","state":{{"ociVersion":"1.3.0","id":"web","status":{state},"bundle":"/b","annotations":{{}}}}}}"#
+        )
+    };
+    assert_eq!(text, expected(pid, &format!("\"created\",\"pid\":{pid}")));
+    assert!(hears(&listener));
+    assert!(!sandbox.path("upper/tmp/made").exists(), "nobody has answered");
+
+    let process = Process {
+        args: ["/bin/mkdir", "/tmp/other"].map(str::to_owned).to_vec(),
+        seccomp: notifying(),
+        notify: Some(Notify { is_exec: true, ..notify(&path) }),
+        ..support::process()
+    };
+    let options = ExecOptions { process: Some(process), ..ExecOptions::default() };
+    let waiting = sandbox.exec(&created, &options).unwrap();
+    let (text, listener) = receive(&agent);
+    assert_eq!(text, expected(waiting.pid, "\"running\""));
+    assert!(hears(&listener));
+    support::kill(&created.process.pidfd);
+}
+
+fn an_agent_that_is_not_there_is_named() {
+    let mut sandbox = Sandbox::new();
+    let path = sandbox.path("agent.sock");
+    sandbox.process().seccomp = notifying();
+    sandbox.process().notify = Some(notify(&path));
+    let said = sandbox.error().to_string();
+    let expected = format!(
+        "hand the seccomp notifications over to linux.seccomp.listenerPath {path:?}: No such file"
+    );
+    assert!(said.starts_with(&expected), "{said}");
 }

@@ -1,5 +1,7 @@
 //! Installing a compiled seccomp filter (seccomp(2)).
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use rustix::io::Errno;
 
 /// Puts this thread, and what it will become, under a filter.
@@ -11,6 +13,22 @@ use rustix::io::Errno;
 /// `EINVAL` when the length is no multiple of 8 or more than 65,535 instructions, or the kernel
 /// rejects the program; `EACCES` without both CAP_SYS_ADMIN and no_new_privs.
 pub fn install_filter(program: &[u8], flags: u32) -> Result<(), Errno> {
+    install(program, flags).map(drop)
+}
+
+/// The same for a filter that notifies of calls: the listener that hears of them, close-on-exec and at
+/// the lowest free number (seccomp_unotify(2)).
+///
+/// # Errors
+/// As [`install_filter`], and `EBUSY` when a filter of this thread has a listener already.
+pub fn install_listening(program: &[u8], flags: u32) -> Result<OwnedFd, Errno> {
+    let listener = install(program, flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32)?;
+    let listener = i32::try_from(listener).map_err(|_| Errno::BADF)?;
+    // SAFETY: with that flag the kernel returns a descriptor that it has just made.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+fn install(program: &[u8], flags: u32) -> Result<libc::c_long, Errno> {
     let (instructions, rest) = program.as_chunks::<8>();
     let len = u16::try_from(instructions.len()).map_err(|_| Errno::INVAL)?;
     if !rest.is_empty() || len == 0 {
@@ -31,7 +49,6 @@ pub fn install_filter(program: &[u8], flags: u32) -> Result<(), Errno> {
     crate::check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
-    .map(drop)
 }
 
 #[cfg(test)]

@@ -535,6 +535,24 @@ pub struct Process {
     /// As personality(2) takes it.
     #[prost(uint32, optional, tag = "34")]
     pub personality: Option<u32>,
+    /// The filter tells an agent of calls.
+    #[prost(message, optional, tag = "35")]
+    pub notify: Option<Notify>,
+}
+
+/// Who is told of calls that the filter notifies of, and with what words.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Notify {
+    /// A listening unix socket on the host.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    #[prost(string, tag = "2")]
+    pub metadata: String,
+    #[prost(message, optional, tag = "3")]
+    pub state: Option<crate::hooks::State>,
+    /// The process is not the container's first.
+    #[prost(bool, tag = "4")]
+    pub is_exec: bool,
 }
 
 /// What sched_setattr(2) takes, `size` apart.

@@ -204,8 +204,9 @@ fn return_value(action: ScmpAction) -> u32 {
         ScmpAction::Trace(value) => 0x7ff0_0000 | u32::from(value),
         ScmpAction::Log => 0x7ffc_0000,
         ScmpAction::Allow => 0x7fff_0000,
-        // Notification is refused before; whatever a later libseccomp adds: the safe end.
-        ScmpAction::KillThread | ScmpAction::Notify | _ => 0,
+        ScmpAction::Notify => 0x7fc0_0000,
+        // Whatever a later libseccomp adds: the safe end.
+        ScmpAction::KillThread | _ => 0,
     }
 }
 
