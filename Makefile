@@ -15,6 +15,8 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
 # Peers of the tests: a registry, what reads and writes its images, and a system that fits in one file.
 TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd
+# An emulator, and what makes a root file system for it.
+VM_PACKAGES    := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 BENCH_PACKAGES := runc podman conmon debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
@@ -31,11 +33,13 @@ define put
 	@cp $(1) $(2).new && mv -f $(2).new $(2)
 endef
 
-.PHONY: help build build-test run test unit bench lint deps test-deps bench-deps toolchain install uninstall clean
+.PHONY: help build build-test run test test-vm test-vm-core unit bench lint deps test-deps vm-deps bench-deps toolchain install uninstall clean
 
 help:
 	@echo 'make run      the main job, shown on this machine as a transcript (root)'
 	@echo 'make test     all tests, on the real binaries (root)'
+	@echo 'make test-vm  tests in a virtual machine with cgroup v2, systemd, AppArmor (root);'
+	@echo '              VM="PROGRAM FILTER..." runs a part, test-vm-core what `make test` runs of it'
 	@echo 'make build    bosund, bosun-shim, bosun-oci and ctl, side by side in bin/'
 	@echo 'make bench    bosun beside containerd+runc and podman+conmon (root)'
 	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
@@ -52,6 +56,9 @@ deps:
 
 test-deps:
 	@integration/deps.sh $(TEST_PACKAGES)
+
+vm-deps:
+	@integration/deps.sh $(VM_PACKAGES)
 
 bench-deps:
 	@integration/deps.sh $(TEST_PACKAGES) $(BENCH_PACKAGES)
@@ -77,10 +84,17 @@ run: build
 	@integration/demo.sh
 
 # build-test first: what lies in target/ afterwards is what `make build` made.
-test:
+test: vm-deps
 	@$(MAKE) --no-print-directory build-test
 	@$(MAKE) --no-print-directory build
 	@RUST_TEST_THREADS=$(TEST_THREADS) integration/leak-check.sh $(CARGO) test --locked --release --workspace
+	@integration/vm/test.sh core
+
+test-vm: build vm-deps
+	@integration/vm/test.sh all $(VM)
+
+test-vm-core: build vm-deps
+	@integration/vm/test.sh core
 
 unit: toolchain
 	$(CARGO) test --locked --release --workspace --exclude integration
