@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "bosun/v1/containers.proto",
+    "bosun/v1/sandboxes.proto",
     "bosun/v1/io.proto",
     "bosun/v1/snapshots.proto",
     "bosun/v1/content.proto",

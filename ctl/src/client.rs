@@ -20,6 +20,7 @@ use bosun_proto::v1::files_client::FilesClient;
 use bosun_proto::v1::images_client::ImagesClient;
 use bosun_proto::v1::io_client::IoClient;
 use bosun_proto::v1::leases_client::LeasesClient;
+use bosun_proto::v1::sandboxes_client::SandboxesClient;
 use bosun_proto::v1::snapshots_client::SnapshotsClient;
 use bosun_proto::v1::system_client::SystemClient;
 use bosun_proto::v1::{Container, GetRequest};
@@ -414,6 +415,10 @@ pub(crate) fn snapshots(channel: Channel) -> SnapshotsClient<Channel> {
 
 pub(crate) fn content(channel: Channel) -> ContentClient<Channel> {
     ContentClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
+}
+
+pub(crate) fn sandboxes(channel: Channel) -> SandboxesClient<Channel> {
+    SandboxesClient::new(channel).max_decoding_message_size(MESSAGE_MAX_LEN)
 }
 
 pub(crate) fn leases(channel: Channel) -> LeasesClient<Channel> {

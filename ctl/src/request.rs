@@ -83,6 +83,7 @@ pub(crate) fn container_options(
         restart_policy: args.restart.unwrap_or_default(),
         platform: args.platform,
         publish_all: args.publish_all,
+        sandbox: args.pod.unwrap_or_default(),
     })
 }
 

@@ -14,6 +14,12 @@ use crate::{network, shim, spec, store};
 pub enum Error {
     #[error("no such container: {reference}: `ctl ps -a` lists those that exist")]
     NoSuchContainer { reference: String },
+    #[error("no such pod: {reference}: `ctl pod ls` lists those that exist")]
+    NoSuchSandbox { reference: String },
+    #[error("pod {id} has containers: {}: remove them first, or it with force (-f)", members.join(", "))]
+    SandboxInUse { id: String, members: Vec<String> },
+    #[error("the container whose namespaces are joined has ended: start it first")]
+    PeerEnded,
     #[error("container prefix {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
     AmbiguousPrefix { prefix: String, matches: Vec<String> },
     #[error(

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use shim_cgroup::Cgroup;
-use shim_runtime::Waiting;
+use shim_runtime::{Held, Waiting};
 use shim_wire::containerd::TaskIo;
 use shim_wire::exit::{ExitRecord, ExitStatus, Timestamp};
 
@@ -39,8 +39,10 @@ pub(crate) struct Container {
     /// [`Recorded`]: shim_wire::lifecycle::ShimState::Recorded
     pub(crate) record: Option<ExitRecord>,
     pub(crate) waiters: Vec<Waiter>,
+    /// For others to join.
+    pub(crate) namespaces: Vec<Held>,
     /// Dropping it is the shim's last act: the kernel then takes the rootfs down.
-    pub(crate) mount_namespace: OwnedFd,
+    pub(crate) mount_namespace: Option<OwnedFd>,
     /// The kinds of hooks that there are; of poststop, as long as they have not run.
     pub(crate) hooks: u32,
 }
@@ -51,6 +53,8 @@ pub(crate) enum Init {
     /// Cloned, and waits to be told to execute.
     Waiting(Waiting),
     Executed(Child),
+    /// A sandbox: namespaces without a process.
+    Held,
     /// It could not execute its program, and is dead and reaped: there never was a run. The daemon
     /// undoes what is left.
     Failed,
@@ -71,16 +75,16 @@ impl Container {
         match &self.init {
             Init::Waiting(waiting) => Some(waiting.pidfd.as_fd()),
             Init::Executed(child) => Some(child.pidfd()),
-            Init::Failed => None,
+            Init::Held | Init::Failed => None,
         }
     }
 
     /// The process ended: notes how, and ends what would keep its output from ending.
     pub(crate) fn ended(&mut self, status: ExitStatus, boot_id: &str) {
-        let oom_kills = self.cgroup.oom_kills().unwrap_or_else(|error| {
-            report("count the kernel's kills for want of memory", &error);
-            0
-        });
+        let oom_kills = match self.init {
+            Init::Held => 0,
+            Init::Waiting(_) | Init::Executed(_) | Init::Failed => self.oom_kills(),
+        };
         self.record = Some(ExitRecord {
             attempt: self.attempt,
             status,
@@ -90,6 +94,13 @@ impl Container {
             boottime_ns: clock::boottime_ns(),
         });
         self.stdio.process_ended();
+    }
+
+    fn oom_kills(&self) -> u64 {
+        self.cgroup.oom_kills().unwrap_or_else(|error| {
+            report("count the kernel's kills for want of memory", &error);
+            0
+        })
     }
 
     /// Kills what the process left in its cgroup. Whether nothing is left.

@@ -38,6 +38,9 @@ impl Shim {
     /// Names the step that failed; nothing of it is left then.
     pub(crate) fn launch_container(&mut self, request: CreateTaskRequest) -> Result<u32, Error> {
         let (options, io) = self.lowered(&request)?;
+        if let Some(sandbox) = &options.sandbox {
+            return self.launch_sandbox(&options, sandbox, request.bundle).map(|()| 0);
+        }
         let directory = &self.arguments.container;
         fail::fail_point!("shim.create.before_reserve");
         let reserved = Reserved::new(directory).map_err(|source| {
@@ -59,8 +62,11 @@ impl Shim {
         let created = shim_runtime::create(&options, &self.arguments.run, network)?;
         fail::fail_point!("shim.create.before_identity");
         let pid = created.process.pid.unsigned_abs();
-        let mut stdio = match self.take_hold(&created.process, &options) {
-            Ok(stdio) => stdio,
+        let held = shim_runtime::namespaces_of(created.process.pid, options.held);
+        let held = held.map_err(Error::from);
+        let taken = held.and_then(|held| Ok((held, self.take_hold(&created.process, &options)?)));
+        let (namespaces, mut stdio) = match taken {
+            Ok(taken) => taken,
             Err(error) => {
                 undo(created, &cgroup);
                 if options.hooks & HookKind::Poststop.bit() != 0
@@ -88,7 +94,8 @@ impl Shim {
             reserved,
             record: None,
             waiters: Vec::new(),
-            mount_namespace: created.mount_namespace,
+            namespaces,
+            mount_namespace: Some(created.mount_namespace),
             hooks: options.hooks,
         });
         Ok(pid)
@@ -139,6 +146,11 @@ impl Shim {
                 container.init = Init::Executed(Child::new(container.pid, waiting.pidfd));
                 container.started_at = Some(clock::now());
                 Ok(container.pid)
+            }
+            Init::Held => {
+                container.init = Init::Held;
+                container.started_at = Some(clock::now());
+                Ok(0)
             }
             other @ (Init::Executed(_) | Init::Failed) => {
                 container.init = other;

@@ -8,6 +8,7 @@
 //! | [`event_loop`] | the one loop, and with it all state |
 //! | [`rpc`], [`service`] | the task API: connections, and what each call does |
 //! | [`launch`] | starting the first process and execs |
+//! | [`sandbox`] | a pod's namespaces, without a process |
 //! | [`container`], [`process`], [`stdio`] | the first process, the execs, their streams |
 //! | [`streams`] | what flows between processes, log and clients |
 //! | [`exit_protocol`] | what an end sets off |
@@ -37,6 +38,7 @@ mod launch;
 mod log;
 mod process;
 mod rpc;
+mod sandbox;
 mod service;
 mod setup;
 mod stdio;

@@ -30,6 +30,7 @@ use crate::ends::Ends;
 use crate::error::Error;
 use crate::event_loop::Shim;
 use crate::process::{Exec, ExecState, Exit, Key, Waiter};
+use crate::sandbox::shown;
 use crate::stdio::Stdio;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -337,6 +338,7 @@ impl Shim {
             log_bytes_lost: log.map_or(0, crate::log::Log::bytes_lost),
             version: VERSION.to_owned(),
             paused: container.is_some_and(|container| container.paused),
+            namespaces: container.map_or_else(Vec::new, |container| shown(&container.namespaces)),
         };
         Ok(Response::ok(&response).into())
     }
@@ -351,7 +353,11 @@ impl Shim {
     }
 
     fn pids(&mut self, request: &TaskRequest) -> Outcome {
-        let pids = self.task(&request.id)?.cgroup.procs()?;
+        let container = self.task(&request.id)?;
+        let pids = match container.init {
+            Init::Held => Vec::new(),
+            Init::Waiting(_) | Init::Executed(_) | Init::Failed => container.cgroup.procs()?,
+        };
         let processes = pids
             .into_iter()
             .filter_map(|pid| u32::try_from(pid).ok())
@@ -408,6 +414,9 @@ impl Shim {
     fn kill_task(&mut self, request: &KillRequest) -> Result<(), Error> {
         let living = matches!(self.state, ShimState::Created | ShimState::Running);
         let container = self.task_mut(&request.id)?;
+        if living && matches!(container.init, Init::Held) {
+            return self.signal_sandbox(request.signal);
+        }
         if request.all {
             return container.signal_all(request.signal);
         }
@@ -434,6 +443,10 @@ impl Shim {
         }
         if self.state != ShimState::Running {
             let why = "the container is not running";
+            return Err(Error::ExecNotStartable { id, why });
+        }
+        if self.container.as_ref().is_some_and(|container| matches!(container.init, Init::Held)) {
+            let why = "a sandbox has no processes";
             return Err(Error::ExecNotStartable { id, why });
         }
         let options: ExecOptions = match self.is_containerds() {

@@ -106,6 +106,11 @@ impl Stdio {
         Ok(Self { outputs, input, terminal: None, ends: Ends::default() })
     }
 
+    /// Of what is no process.
+    pub(crate) fn none() -> Self {
+        Self { outputs: Vec::new(), input: None, terminal: None, ends: Ends::default() }
+    }
+
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal.is_some()
     }

@@ -105,6 +105,9 @@ pub(crate) struct ContainerArgs {
     /// bridge, host, none or container:NAME
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = parse_network)]
     pub(crate) network: Option<Network>,
+    /// Share the namespaces of a pod: see `ctl pod create`
+    #[arg(long, value_name = "POD")]
+    pub(crate) pod: Option<String>,
     /// Set a variable: NAME=VALUE, or NAME to take the value it has here
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,

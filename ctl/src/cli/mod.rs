@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod image;
 pub(crate) mod lease;
 pub(crate) mod login;
+pub(crate) mod pod;
 pub(crate) mod snapshot;
 pub(crate) mod system;
 
@@ -26,6 +27,7 @@ use content::ContentVerb;
 use image::{ImageNoun, ImageVerb};
 use lease::LeaseVerb;
 use login::{LoginArgs, LogoutArgs};
+use pod::PodVerb;
 use snapshot::SnapshotVerb;
 use system::SystemVerb;
 
@@ -59,6 +61,13 @@ pub(crate) enum Verb {
     /// Look after leases: what keeps snapshots and blobs from being removed
     #[command(subcommand, visible_alias = "leases", after_help = "Example:\n  ctl lease ls")]
     Lease(LeaseVerb),
+    /// Look after pods: containers that share their namespaces
+    #[command(
+        subcommand,
+        visible_alias = "pods",
+        after_help = "Example:\n  ctl pod create -p 8000:8000 web"
+    )]
+    Pod(PodVerb),
     Events(EventsArgs),
     Version(VersionArgs),
     Info(InfoArgs),
@@ -151,7 +160,10 @@ struct DeclaredImage {
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run containers",
-        &["run", "create", "start", "stop", "restart", "kill", "rm", "wait", "exec", "attach"],
+        &[
+            "run", "create", "start", "stop", "restart", "kill", "rm", "wait", "exec", "attach",
+            "pod",
+        ],
     ),
     ("See containers", &["ps", "inspect", "logs", "events", "diff"]),
     ("Images", &["pull", "push", "images", "rmi", "tag", "history", "login", "logout", "image"]),

@@ -18,6 +18,7 @@ mod kill;
 mod lease;
 mod login;
 mod logs;
+mod pod;
 pub(crate) mod ps;
 mod restart;
 mod rm;
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Error> {
         Verb::Snapshot(verb) => snapshot::run(&client, verb).await,
         Verb::Content(verb) => content::run(&client, verb).await,
         Verb::Lease(verb) => lease::run(&client, verb).await,
+        Verb::Pod(verb) => pod::run(&client, verb).await,
         Verb::Events(args) => events::run(&client, args).await,
         Verb::Version(args) => version::run(&client, args).await,
         Verb::Info(args) => info::run(&client, args).await,
@@ -120,6 +122,7 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
         | Verb::Snapshot(_)
         | Verb::Content(_)
         | Verb::Lease(_)
+        | Verb::Pod(_)
         | Verb::Events(_)
         | Verb::Version(_)
         | Verb::Info(_)

@@ -12,6 +12,7 @@ pub(crate) mod image;
 mod inspect;
 mod listing;
 mod moment;
+pub(crate) mod pod;
 mod ports;
 pub(crate) mod prune;
 mod row;

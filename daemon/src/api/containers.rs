@@ -162,11 +162,7 @@ impl Containers for Service {
             .iter()
             .map(|handle| convert::container(self.supervisor.core(), handle))
             .collect();
-        // The newest first, as docker lists them.
-        containers.sort_by_key(|container| {
-            let created = container.created_at.unwrap_or_default();
-            std::cmp::Reverse((created.seconds, created.nanos))
-        });
+        convert::newest_first(&mut containers, |container| container.created_at);
         Ok(Response::new(v1::ListResponse { containers: filter.apply(containers) }))
     }
 }

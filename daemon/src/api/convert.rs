@@ -21,7 +21,8 @@ use crate::network::{self, Published};
 use crate::requests::Request;
 use crate::shim;
 use crate::spec::{
-    self, BindMount, ContainerOptions, Limits, LogOptions, NetworkMode, Port, Protocol, WindowSize,
+    self, BindMount, ContainerOptions, Limits, LogOptions, NetworkMode, Port, Protocol, Role,
+    Sandbox, WindowSize,
 };
 use crate::store;
 use crate::time::Time;
@@ -109,6 +110,9 @@ impl From<Error> for Status {
 fn code_of(error: &Error) -> (Code, Option<&'static str>) {
     match error {
         Error::NoSuchContainer { .. } => (Code::NotFound, Some("NO_SUCH_CONTAINER")),
+        Error::NoSuchSandbox { .. } => (Code::NotFound, Some("NO_SUCH_SANDBOX")),
+        Error::SandboxInUse { .. } => (Code::FailedPrecondition, Some("SANDBOX_IN_USE")),
+        Error::PeerEnded => (Code::FailedPrecondition, Some("NOT_RUNNING")),
         Error::AmbiguousPrefix { .. } => (Code::InvalidArgument, Some("AMBIGUOUS_PREFIX")),
         Error::NameInUse { .. } => (Code::AlreadyExists, Some("NAME_IN_USE")),
         Error::InvalidName { .. }
@@ -367,6 +371,32 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         window: window(message.window),
         platform: message.platform,
         publish_all: message.publish_all,
+        role: match message.sandbox {
+            none if none.is_empty() => Role::Alone,
+            sandbox => Role::Member(sandbox),
+        },
+        ..ContainerOptions::default()
+    })
+}
+
+/// A sandbox as the core has it: a container in the role of one.
+///
+/// # Errors
+/// Names what can't be parsed.
+pub(super) fn sandbox_options(message: v1::SandboxOptions) -> Result<ContainerOptions> {
+    let sysctls = message.sysctls.into_iter().collect();
+    Ok(ContainerOptions {
+        name: message.name,
+        hostname: message.hostname,
+        ports: message.ports.into_iter().map(port).collect::<Result<_>>()?,
+        network: network_mode(message.network.unwrap_or_default())?,
+        labels: message.labels.into_iter().collect(),
+        role: Role::Sandbox(Sandbox { share_pid: message.share_pid, sysctls }),
+        // The one process that there may be is bosun's own, and needs nothing.
+        command: vec!["bosun-init".to_owned()],
+        cap_drop: vec!["ALL".to_owned()],
+        read_only: true,
+        log: LogOptions::None,
         ..ContainerOptions::default()
     })
 }
@@ -440,13 +470,11 @@ impl From<&Port> for network::Publish {
 
 fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
     use v1::container_options::Base;
-    let network = match &options.network {
-        NetworkMode::Bridge => (v1::network::Mode::Bridge, String::new()),
-        NetworkMode::Host => (v1::network::Mode::Host, String::new()),
-        NetworkMode::None => (v1::network::Mode::None, String::new()),
-        NetworkMode::Container(id) => (v1::network::Mode::Container, id.clone()),
-    };
     let (log_driver, log_options) = options.log.to_docker();
+    let sandbox = match &options.role {
+        Role::Alone | Role::Sandbox(_) => String::new(),
+        Role::Member(sandbox) => sandbox.clone(),
+    };
     v1::ContainerOptions {
         name: options.name.clone(),
         base: match (&options.rootfs, &options.image) {
@@ -473,7 +501,7 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         cap_drop: options.cap_drop.clone(),
         mounts: options.mounts.iter().map(mount_message).collect(),
         ports: options.ports.iter().map(port_message).collect(),
-        network: Some(v1::Network { mode: network.0.into(), container: network.1 }),
+        network: Some(network_message(&options.network)),
         limits: Some(limits_message(&options.limits)),
         stop_signal: options.stop_signal.unwrap_or(spec::Signal::TERM).to_string(),
         stop_timeout_seconds: options.stop_timeout,
@@ -486,7 +514,18 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         restart_policy: "no".to_owned(),
         platform: options.platform.clone(),
         publish_all: options.publish_all,
+        sandbox,
     }
+}
+
+fn network_message(network: &NetworkMode) -> v1::Network {
+    let (mode, container) = match network {
+        NetworkMode::Bridge => (v1::network::Mode::Bridge, String::new()),
+        NetworkMode::Host => (v1::network::Mode::Host, String::new()),
+        NetworkMode::None => (v1::network::Mode::None, String::new()),
+        NetworkMode::Container(id) => (v1::network::Mode::Container, id.clone()),
+    };
+    v1::Network { mode: mode.into(), container }
 }
 
 fn mount_message(mount: &BindMount) -> v1::BindMount {
@@ -581,6 +620,52 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
         message.network = Some(network_status(core, lease));
     }
     message
+}
+
+pub(super) fn sandbox(core: &Core, handle: &Handle, members: &[Handle]) -> v1::Sandbox {
+    let v1::Container { id, name, created_at, state, network: network_status, .. } =
+        container(core, handle);
+    let mut message = v1::Sandbox {
+        id,
+        name,
+        created_at,
+        state,
+        network_status,
+        containers: members.iter().map(|member| member.key().id.to_string()).collect(),
+        ..v1::Sandbox::default()
+    };
+    let view = handle.view();
+    let Some(record) = &view.record else { return message };
+    let options = &record.options;
+    if let (Phase::Running(_), true) = (&view.phase, options.network != NetworkMode::Host) {
+        let path = crate::container::network_path(handle.key());
+        message.network_namespace = path.to_string_lossy().into_owned();
+    }
+    let (share_pid, sysctls) = match &options.role {
+        Role::Sandbox(sandbox) => (sandbox.share_pid, sandbox.sysctls.clone()),
+        Role::Alone | Role::Member(_) => Default::default(),
+    };
+    message.options = Some(v1::SandboxOptions {
+        name: options.name.clone(),
+        hostname: spec::hostname(options, &record.id, ""),
+        ports: options.ports.iter().map(port_message).collect(),
+        network: Some(network_message(&options.network)),
+        share_pid,
+        sysctls: sysctls.into_iter().collect(),
+        labels: options.labels.clone().into_iter().collect(),
+    });
+    message
+}
+
+/// As docker lists.
+pub(super) fn newest_first<T>(
+    list: &mut [T],
+    created_at: impl Fn(&T) -> Option<prost_types::Timestamp>,
+) {
+    list.sort_by_key(|one| {
+        let created = created_at(one).unwrap_or_default();
+        std::cmp::Reverse((created.seconds, created.nanos))
+    });
 }
 
 fn network_status(core: &Core, lease: &Lease) -> v1::NetworkStatus {

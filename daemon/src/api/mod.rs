@@ -15,6 +15,7 @@ mod images;
 mod io;
 mod layers;
 mod leases;
+mod sandboxes;
 mod snapshots;
 mod system;
 mod transfer;
@@ -32,6 +33,7 @@ use bosun_proto::v1::files_server::FilesServer;
 use bosun_proto::v1::images_server::ImagesServer;
 use bosun_proto::v1::io_server::IoServer;
 use bosun_proto::v1::leases_server::LeasesServer;
+use bosun_proto::v1::sandboxes_server::SandboxesServer;
 use bosun_proto::v1::snapshots_server::SnapshotsServer;
 use bosun_proto::v1::system_server::SystemServer;
 use prost::Message;
@@ -143,6 +145,7 @@ pub async fn serve(
     let timeout = supervisor.core().config.call_timeout;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ContainersServer<containers::Service>>().await;
+    health.set_serving::<SandboxesServer<sandboxes::Service>>().await;
     health.set_serving::<IoServer<io::Service>>().await;
     health.set_serving::<SnapshotsServer<snapshots::Service>>().await;
     health.set_serving::<ContentServer<content::Service>>().await;
@@ -156,6 +159,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let containers = containers::Service::new(Arc::clone(&supervisor));
+    let sandboxes = sandboxes::Service::new(Arc::clone(&supervisor));
     let io = io::Service::new(Arc::clone(&supervisor));
     let snapshots = snapshots::Service::new(Arc::clone(&supervisor));
     let content = content::Service::new(Arc::clone(&supervisor));
@@ -187,6 +191,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(ContainersServer::new(containers).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(SandboxesServer::new(sandboxes).max_decoding_message_size(MAX_MESSAGE))
         .add_service(IoServer::new(io).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SnapshotsServer::new(snapshots).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ContentServer::new(content).max_decoding_message_size(MAX_MESSAGE))

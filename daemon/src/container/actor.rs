@@ -14,9 +14,10 @@ use tokio::task::JoinHandle;
 
 use super::adopted;
 use super::handle::{Handle, Phase, View};
+use super::peer::Peer;
 use super::record::{Exit, Record, Run};
 use super::registry::Registry;
-use super::run::{self, Peer, Prepared, Running, Start};
+use super::run::{self, Prepared, Running, Start};
 use super::{Key, label};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -573,7 +574,7 @@ pub(super) fn container_event(
     attributes.push(("image", record.image_name()));
     NewEvent {
         namespace: key.namespace.to_string(),
-        kind: "container".to_owned(),
+        kind: if record.is_sandbox() { "sandbox" } else { "container" }.to_owned(),
         action: action.to_owned(),
         id: key.id.to_string(),
         attributes,

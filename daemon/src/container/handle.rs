@@ -78,6 +78,13 @@ impl Handle {
         }
     }
 
+    /// Whether it is no container, but what a pod's containers share.
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        let view = self.view.borrow();
+        view.record.as_ref().is_some_and(|record| record.is_sandbox())
+    }
+
     /// The record.
     ///
     /// # Errors

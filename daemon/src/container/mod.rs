@@ -19,20 +19,25 @@
 //! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
 //! | `run` | from intent to a running process, and the undoing of it |
+//! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
+//! | `peer` | the namespaces of another container, or of a sandbox, to join |
 //! | `recover` | what a daemon that starts makes of what it finds |
 
 mod actor;
 mod adopted;
 mod handle;
+mod peer;
 mod record;
 mod recover;
 mod registry;
 mod run;
+mod sandbox;
 mod supervisor;
 
 pub use handle::{Handle, Phase, View};
 pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
 pub use run::{Running, freeze, remove_empty_cgroups};
+pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
 

@@ -8,7 +8,7 @@ use shim_wire::exit::{ExitRecord, ExitStatus};
 use shim_wire::lifecycle;
 
 use crate::network::Published;
-use crate::spec::ContainerOptions;
+use crate::spec::{ContainerOptions, Role};
 use crate::time::Time;
 
 /// The record of a container.
@@ -51,6 +51,12 @@ pub struct FromImage {
 }
 
 impl Record {
+    /// Whether it is no container, but what a pod's containers share.
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        matches!(self.options.role, Role::Sandbox(_))
+    }
+
     /// What stands in the place of an image's name.
     #[must_use]
     pub fn image_name(&self) -> String {

@@ -23,15 +23,16 @@ use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
 use shim_wire::plan::{CreateOptions, Plan};
 
+use super::peer::Peer;
 use super::record::{Lease, Record};
-use super::{Key, label};
+use super::{Key, label, sandbox};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
 use crate::shim::{self, Attached, Client, Launch, ShimProcess};
 use crate::snapshots::Layers;
-use crate::spec::{self, NetworkMode, PlanPlace};
+use crate::spec::{self, NetworkMode, PlanPlace, Role};
 use crate::time::Time;
 use crate::trees;
 
@@ -124,13 +125,19 @@ pub(super) async fn run(
             cgroup: &cgroup,
         },
     );
-    let parsed: oci_spec::runtime::Spec =
+    let mut parsed: oci_spec::runtime::Spec =
         serde_json::from_str(&spec).map_err(crate::store::Error::from)?;
-    let (create, plan) = shim_plan::plan(&parsed, &context)?;
+    if let Some(peer) = &peer {
+        peer.share_with(&mut parsed);
+    }
+    let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
+    if let Role::Sandbox(sandbox) = &record.options.role {
+        sandbox::lower(sandbox, &mut create, &mut plan);
+    }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
     fail::fail_point!("daemon.start.after_files");
-    let namespace = network(core, key, &prepared, peer).await?;
+    let namespace = network(core, key, &prepared, peer.as_ref()).await?;
     fail::fail_point!("daemon.start.after_network");
     let shim_cgroup = shim_cgroup(core, key);
     let process = shim::launch(&Launch {
@@ -157,6 +164,15 @@ pub(super) async fn run(
         }
     };
     fail::fail_point!("daemon.start.after_start");
+    if let Some(error) = peer.as_ref().and_then(|peer| peer.check().err()) {
+        // What was found at its path may have been somebody else's.
+        process.kill();
+        process.ended(KILL).await;
+        return Err(error);
+    }
+    if record.is_sandbox() {
+        publish_network(key, record, &process, &client).await?;
+    }
     let running = Running {
         attempt,
         pid,
@@ -165,6 +181,16 @@ pub(super) async fn run(
         shim: Shim { process, client, sockets },
     };
     Ok((running, attached))
+}
+
+async fn publish_network(
+    key: &Key,
+    record: &Record,
+    process: &ShimProcess,
+    client: &Client,
+) -> Result<()> {
+    let status = client.status().await.map_err(|source| shim_failed(record, source))?;
+    sandbox::publish_network(key, process.pid(), &status)
 }
 
 /// What a start needs beside the record.
@@ -176,12 +202,6 @@ pub(super) struct Start {
     pub peer: Option<Peer>,
     /// Attach a client before the process goes on to its exec.
     pub hello: Option<Hello>,
-}
-
-/// Another container whose network namespace is joined.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub pid: u32,
 }
 
 async fn build(
@@ -232,12 +252,10 @@ async fn network(
     core: &Core,
     key: &Key,
     prepared: &Prepared,
-    peer: Option<Peer>,
+    peer: Option<&Peer>,
 ) -> Result<Option<OwnedFd>> {
-    if let Some(peer) = peer {
-        let path = format!("/proc/{}/ns/net", peer.pid);
-        let namespace =
-            std::fs::File::open(&path).map_err(Error::file("open", Path::new(&path)))?;
+    if let Some(path) = peer.and_then(Peer::network) {
+        let namespace = std::fs::File::open(path).map_err(Error::file("open", path))?;
         return Ok(Some(namespace.into()));
     }
     let Some(lease) = &prepared.lease else { return Ok(None) };
@@ -274,6 +292,9 @@ fn write_files(
     let options = serde_json::to_vec_pretty(&record.options).map_err(crate::store::Error::from)?;
     write_file(&container_dir.options(), &options, 0o600)?;
     write_file(&run_dir.plan(), &plan.encode_to_vec(), 0o600)?;
+    if record.is_sandbox() {
+        sandbox::make_shared_memory(run_dir)?;
+    }
     for (name, content) in spec::etc_files(&record.options, &record.id, address) {
         write_file(&run_dir.etc(name), content.as_bytes(), 0o644)?;
     }
@@ -353,6 +374,7 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
     for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
         remove_cgroup(core, path).await;
     }
+    sandbox::withdraw_network(key);
     fail::fail_point!("daemon.stop.before_run_directories");
     remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
     remove_tree(core.layout.run_dir(&key.namespace, &key.id).path());

@@ -14,10 +14,11 @@ use shim_wire::id::Id;
 
 use super::actor::{Actor, Begin, Command, Started, container_event};
 use super::handle::Handle;
+use super::peer::Peer;
 use super::record::{Exit, FromImage, Record, Run};
 use super::registry::Registry;
-use super::run::{self, Peer, Running, Start};
-use super::{Key, recover, short};
+use super::run::{self, Running, Start};
+use super::{Key, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::images::Choice;
@@ -25,7 +26,7 @@ use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
-use crate::spec::{self, ContainerOptions, ExecRequest, NetworkMode};
+use crate::spec::{self, ContainerOptions, ExecRequest, NetworkMode, Role};
 use crate::store::Store;
 use crate::time::Time;
 
@@ -44,8 +45,8 @@ pub struct Created {
 /// All containers of this daemon.
 #[derive(Debug)]
 pub struct Supervisor {
-    core: Arc<Core>,
-    registry: Arc<Registry>,
+    pub(super) core: Arc<Core>,
+    pub(super) registry: Arc<Registry>,
     requests: Requests,
 }
 
@@ -174,6 +175,10 @@ impl Supervisor {
             options.name = spec::generated_name(id.as_str());
         }
         check_name(&options.name)?;
+        if let Role::Member(sandbox) = &options.role {
+            let sandbox = self.sandbox(&namespace, sandbox)?;
+            sandbox::enter(&self.core, &sandbox, &mut options)?;
+        }
         if let NetworkMode::Container(other) = &options.network {
             let other = self.registry.find(&namespace, other)?;
             options.network = NetworkMode::Container(other.key.id.to_string());
@@ -341,22 +346,30 @@ impl Supervisor {
         committed: Option<Start>,
         hello: Option<Hello>,
     ) -> Result<Started> {
-        let peer = self.peer(handle)?;
+        let peer = self.peer(handle).await?;
         let owners = self.port_owners();
         let begin = Begin { committed, peer, hello, owners };
         handle.ask(|answer| Command::Start { begin, answer }).await
     }
 
-    /// The running container whose network namespace is joined.
-    fn peer(&self, handle: &Handle) -> Result<Option<Peer>> {
+    /// The running container whose namespaces are joined.
+    async fn peer(&self, handle: &Handle) -> Result<Option<Peer>> {
         let record = handle.record()?;
-        match &record.options.network {
-            NetworkMode::Container(other) => {
-                let other = self.registry.find(&handle.key.namespace, other)?;
-                Ok(Some(Peer { pid: other.running()?.pid }))
-            }
-            NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(None),
+        let other = match (&record.options.role, &record.options.network) {
+            (Role::Member(sandbox), _) => sandbox,
+            (Role::Alone | Role::Sandbox(_), NetworkMode::Container(other)) => other,
+            (
+                Role::Alone | Role::Sandbox(_),
+                NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None,
+            ) => return Ok(None),
+        };
+        let other = self.registry.find(&handle.key.namespace, other)?;
+        let running = other.running()?;
+        if !other.is_sandbox() {
+            return Ok(Some(Peer::container(running)));
         }
+        let peer = Peer::sandbox(running).await;
+        peer.map(Some).map_err(|source| Error::Shim { id: other.label(), source: source.into() })
     }
 
     /// Undoes a creation whose start failed, so that the same request may be made again.
@@ -480,14 +493,16 @@ impl Supervisor {
         self.registry.find(namespace, reference)
     }
 
+    /// The containers of a namespace.
     #[must_use]
     pub fn list(&self, namespace: &Id) -> Vec<Handle> {
-        self.registry.list(namespace)
+        self.registry.list(namespace).into_iter().filter(|handle| !handle.is_sandbox()).collect()
     }
 
+    /// The containers of all namespaces.
     #[must_use]
     pub fn all(&self) -> Vec<Handle> {
-        self.registry.all()
+        self.registry.all().into_iter().filter(|handle| !handle.is_sandbox()).collect()
     }
 
     /// Adds a process to a running container, with a client attached to it; it waits for

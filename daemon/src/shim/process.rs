@@ -8,6 +8,7 @@ use std::process::Child;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shim_wire::files::{ProcessIdentity, start_time_of_stat};
 use tokio::io::Interest;
@@ -66,6 +67,13 @@ impl ShimProcess {
             self.reap();
         }
         ended
+    }
+
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let mut pidfd = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        matches!(poll(&mut pidfd, Some(&Timespec::default())), Ok(0))
     }
 
     /// Kills it; without effect on one that has ended.

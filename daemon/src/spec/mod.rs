@@ -57,6 +57,6 @@ pub use plan::{PlanPlace, plan_context};
 pub use privileges::warm_up;
 pub use request::{
     BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,
-    Volume, WindowSize,
+    Role, Sandbox, Volume, WindowSize,
 };
 pub use signal::Signal;

@@ -65,6 +65,29 @@ pub struct ContainerOptions {
     pub publish_all: bool,
     /// Of the image.
     pub volumes: Vec<Volume>,
+    pub role: Role,
+}
+
+/// What a container is to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    #[default]
+    Alone,
+    /// None itself: it holds what the containers of a pod share.
+    Sandbox(Sandbox),
+    /// A container of a pod, by the id of its sandbox.
+    Member(String),
+}
+
+/// What is asked of a sandbox alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sandbox {
+    /// One pid namespace for all.
+    pub share_pid: bool,
+    /// Kernel parameters of its namespaces, by their dotted names.
+    pub sysctls: BTreeMap<String, String>,
 }
 
 /// A directory that an image wants to be kept apart: made with the container, filled with what the

@@ -111,6 +111,12 @@ impl RunDir {
         self.0.join("sockets")
     }
 
+    /// What the containers of a pod have at `/dev/shm`; its sandbox's own.
+    #[must_use]
+    pub fn shared_memory(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
     /// The shim's standard error.
     #[must_use]
     pub fn shim_log(&self) -> PathBuf {

@@ -67,6 +67,10 @@ pub struct CreateOptions {
     /// runs in it, no control group is made, and the plan is not read.
     #[prost(message, optional, tag = "100")]
     pub sandbox: Option<Sandbox>,
+    /// Of a container: the kinds (CLONE_NEW*) that the shim holds by descriptor and shows in its
+    /// status, for others to join.
+    #[prost(uint64, tag = "101")]
+    pub held: u64,
 }
 
 /// What is set in the namespaces of a pod.

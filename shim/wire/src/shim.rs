@@ -37,6 +37,19 @@ pub struct StatusResponse {
     /// It stands still until it is resumed.
     #[prost(bool, tag = "50")]
     pub paused: bool,
+    /// What a pod's containers join.
+    #[prost(message, repeated, tag = "100")]
+    pub namespaces: Vec<HeldNamespace>,
+}
+
+/// A namespace that the shim holds: `/proc/SHIM/fd/DESCRIPTOR` leads to it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct HeldNamespace {
+    /// The CLONE_NEW* flag that names its kind.
+    #[prost(uint64, tag = "1")]
+    pub kind: u64,
+    #[prost(uint32, tag = "2")]
+    pub descriptor: u32,
 }
 
 /// [`ShimState`](crate::lifecycle::ShimState) on the wire.

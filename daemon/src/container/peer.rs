@@ -1,0 +1,89 @@
+//! The namespaces of another container, or of a sandbox, to join.
+//!
+//! They are found through a living process: `/proc/PID/ns` of a container's first one, the descriptors
+//! of a sandbox's shim. A path with a pid in it is a promise for as long as that process lives, so
+//! whoever joined by one asks afterwards whether it still does ([`Peer::check`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use shim_wire::shim::StatusResponse;
+
+use super::run::Running;
+use crate::error::{Error, Result};
+use crate::shim;
+
+/// CLONE_NEW* of clone(2), as far as a sandbox holds them.
+const KINDS: [(u64, LinuxNamespaceType); 5] = [
+    (0x0400_0000, LinuxNamespaceType::Uts),
+    (0x0800_0000, LinuxNamespaceType::Ipc),
+    (0x1000_0000, LinuxNamespaceType::User),
+    (0x2000_0000, LinuxNamespaceType::Pid),
+    (0x4000_0000, LinuxNamespaceType::Network),
+];
+
+/// Who is joined, and where what is joined can be found.
+#[derive(Debug)]
+pub(super) struct Peer {
+    running: Arc<Running>,
+    namespaces: Vec<(LinuxNamespaceType, PathBuf)>,
+}
+
+impl Peer {
+    /// A container, whose network is joined.
+    pub(super) fn container(running: Arc<Running>) -> Self {
+        let path = PathBuf::from(format!("/proc/{}/ns/net", running.pid));
+        Self { running, namespaces: vec![(LinuxNamespaceType::Network, path)] }
+    }
+
+    /// A sandbox, of which everything is joined.
+    ///
+    /// # Errors
+    /// Its shim does not answer.
+    pub(super) async fn sandbox(running: Arc<Running>) -> std::result::Result<Self, shim::Error> {
+        let status = running.shim.client.status().await?;
+        let namespaces = held(running.shim.process.pid(), &status).collect();
+        Ok(Self { running, namespaces })
+    }
+
+    pub(super) fn network(&self) -> Option<&Path> {
+        let network = |(kind, _): &&(LinuxNamespaceType, _)| *kind == LinuxNamespaceType::Network;
+        self.namespaces.iter().find(network).map(|(_, path)| path.as_path())
+    }
+
+    /// Lets a spec name what it joins. The network is not among it: it is handed over.
+    pub(super) fn share_with(&self, spec: &mut Spec) {
+        let Some(linux) = spec.linux_mut() else { return };
+        for namespace in linux.namespaces_mut().iter_mut().flatten() {
+            let held = self.namespaces.iter().find(|(kind, _)| *kind == namespace.typ());
+            if let Some((kind, path)) = held
+                && *kind != LinuxNamespaceType::Network
+            {
+                namespace.set_path(Some(path.clone()));
+            }
+        }
+    }
+
+    /// Whether what was joined was the peer's.
+    ///
+    /// # Errors
+    /// It has ended meanwhile.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.running.shim.process.is_alive() {
+            true => Ok(()),
+            false => Err(Error::PeerEnded),
+        }
+    }
+}
+
+/// What the shim of a sandbox holds, and where.
+pub(super) fn held(
+    shim: u32,
+    status: &StatusResponse,
+) -> impl Iterator<Item = (LinuxNamespaceType, PathBuf)> {
+    status.namespaces.iter().filter_map(move |held| {
+        let (_, kind) = KINDS.iter().find(|(flag, _)| *flag == held.kind)?;
+        Some((*kind, PathBuf::from(format!("/proc/{shim}/fd/{}", held.descriptor))))
+    })
+}

@@ -1,0 +1,269 @@
+//! Pods. A sandbox is a container's record and actor, whose run holds namespaces instead of a process:
+//! so a sandbox survives the daemon, is recovered, keeps its ports and its exit as every container
+//! does, by the same code.
+//!
+//! ```text
+//!   sandbox ─ its shim ─ holds ipc, uts, net (and pid: then its one process is bosun's own init)
+//!     ▲ Role::Member(id)
+//!   containers of the pod, each with a shim of its own, join what it holds
+//! ```
+//!
+//! The network namespace is bound at `/run/netns/bosun-ID`, where those look who configure networks:
+//! the one mount that bosun makes in the host's table.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use shim_wire::files::RunDir;
+use shim_wire::id::Id;
+use shim_wire::plan::{self, CreateOptions, Plan, Sysctl};
+
+use super::handle::Handle;
+use super::supervisor::{Created, Supervisor};
+use super::{Key, peer};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::requests::Request;
+use crate::spec::{BindMount, ContainerOptions, NetworkMode, Role, Sandbox};
+
+/// Where everybody looks for network namespaces (ip-netns(8)).
+const NETNS: &str = "/run/netns";
+
+/// CLONE_NEW* of clone(2): the kinds that live without a process.
+const IPC: u64 = 0x0800_0000;
+const UTS: u64 = 0x0400_0000;
+const PID: u64 = 0x2000_0000;
+const NET: u64 = 0x4000_0000;
+
+/// How long a container of a removed pod has to end.
+const AT_ONCE: Duration = Duration::ZERO;
+
+impl Supervisor {
+    /// Makes a sandbox and starts it. When the start fails nothing is left.
+    ///
+    /// # Errors
+    /// As [`Supervisor::run`].
+    pub async fn run_sandbox(
+        self: &Arc<Self>,
+        request: Request,
+        options: ContainerOptions,
+    ) -> Result<Created> {
+        if matches!(options.network, NetworkMode::Container(_)) {
+            return Err(Error::InvalidArgument {
+                what: "network",
+                problem: "a sandbox has a network of its own: bridge, host or none".to_owned(),
+            });
+        }
+        self.run(request, options).await
+    }
+
+    /// # Errors
+    /// There is none of that name.
+    pub fn sandbox(&self, namespace: &Id, reference: &str) -> Result<Handle> {
+        match self.registry.find(namespace, reference) {
+            Ok(handle) if handle.is_sandbox() => Ok(handle),
+            Ok(_) | Err(Error::NoSuchContainer { .. }) => {
+                Err(Error::NoSuchSandbox { reference: reference.to_owned() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sandboxes of a namespace.
+    #[must_use]
+    pub fn sandboxes(&self, namespace: &Id) -> Vec<Handle> {
+        self.registry.list(namespace).into_iter().filter(Handle::is_sandbox).collect()
+    }
+
+    /// The containers of a sandbox.
+    #[must_use]
+    pub fn members(&self, sandbox: &Handle) -> Vec<Handle> {
+        let is_member = |handle: &Handle| {
+            let own = |id: &str| id == sandbox.key.id.as_str();
+            handle.record().is_ok_and(
+                |record| matches!(&record.options.role, Role::Member(id) if own(id.as_str())),
+            )
+        };
+        self.registry.list(&sandbox.key.namespace).into_iter().filter(is_member).collect()
+    }
+
+    /// Stops the containers of a sandbox, all at once, then the sandbox.
+    ///
+    /// # Errors
+    /// One hangs even after KILL; the others are stopped all the same.
+    pub async fn stop_sandbox(
+        self: &Arc<Self>,
+        namespace: &Id,
+        reference: &str,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let sandbox = self.sandbox(namespace, reference)?;
+        self.stop_members(&sandbox, timeout).await?;
+        self.stop(namespace, sandbox.key.id.as_str(), timeout).await.map(drop)
+    }
+
+    async fn stop_members(
+        self: &Arc<Self>,
+        sandbox: &Handle,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let members = self.members(sandbox);
+        let stops = members
+            .iter()
+            .map(|member| self.stop(&member.key.namespace, member.key.id.as_str(), timeout));
+        join_all(stops).await.into_iter().try_for_each(|stopped| stopped.map(drop))
+    }
+
+    /// Removes a sandbox; with `force`, its containers as well.
+    ///
+    /// # Errors
+    /// It has containers, or runs, and `force` is not set.
+    pub async fn remove_sandbox(
+        self: &Arc<Self>,
+        namespace: &Id,
+        reference: &str,
+        force: bool,
+    ) -> Result<String> {
+        let sandbox = self.sandbox(namespace, reference)?;
+        let members = self.members(&sandbox);
+        if !members.is_empty() && !force {
+            let members = members.iter().map(Handle::label).collect();
+            return Err(Error::SandboxInUse { id: sandbox.label(), members });
+        }
+        if force {
+            self.stop_members(&sandbox, Some(AT_ONCE)).await?;
+            let removals = members
+                .iter()
+                .map(|member| self.remove(&member.key.namespace, member.key.id.as_str(), true));
+            for removed in join_all(removals).await {
+                match removed {
+                    // One that goes with its end.
+                    Ok(_) | Err(Error::NoSuchContainer { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.remove(namespace, sandbox.key.id.as_str(), force).await
+    }
+}
+
+/// Makes a container one of a sandbox: whatever is shared is the sandbox's.
+///
+/// # Errors
+/// The sandbox does not run, or the container wants something of its own that is shared.
+pub(super) fn enter(core: &Core, sandbox: &Handle, options: &mut ContainerOptions) -> Result<()> {
+    sandbox.running()?;
+    let record = sandbox.record()?;
+    let refused = |what| Error::InvalidArgument {
+        what,
+        problem: format!("it is that of sandbox {}: leave it out", sandbox.label()),
+    };
+    if options.network != NetworkMode::Bridge {
+        return Err(refused("network"));
+    }
+    if !options.hostname.is_empty() || !options.domainname.is_empty() {
+        return Err(refused("host name"));
+    }
+    if !options.ports.is_empty() || options.publish_all {
+        return Err(Error::InvalidArgument {
+            what: "published ports",
+            problem: format!("publish them with sandbox {}, when it is made", sandbox.label()),
+        });
+    }
+    let id = sandbox.key.id.to_string();
+    options.network = match record.options.network {
+        NetworkMode::Host => NetworkMode::Host,
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container(_) => {
+            NetworkMode::Container(id.clone())
+        }
+    };
+    options.hostname = crate::spec::hostname(&record.options, &record.id, "");
+    let run_dir = core.layout.run_dir(&sandbox.key.namespace, &sandbox.key.id);
+    let own = options.mounts.iter().any(|mount| mount.destination == "/dev/shm");
+    if !own {
+        options.mounts.push(BindMount {
+            source: run_dir.shared_memory(),
+            destination: "/dev/shm".to_owned(),
+            ..BindMount::default()
+        });
+    }
+    options.role = Role::Member(id);
+    Ok(())
+}
+
+/// Makes a sandbox of the plan of a container.
+pub(super) fn lower(sandbox: &Sandbox, create: &mut CreateOptions, plan: &mut Plan) {
+    let sysctls = sandbox.sysctls.iter().map(|(name, value)| Sysctl {
+        // As sysctl(8) has it: with slashes already, dots are parts of names.
+        path: if name.contains('/') { name.clone() } else { name.replace('.', "/") },
+        value: value.clone(),
+    });
+    plan.sysctls.extend(sysctls);
+    create.log = None;
+    if sandbox.share_pid {
+        if let Some(process) = &mut plan.process {
+            process.pause = true;
+        }
+        create.held = IPC | UTS | NET | PID;
+        return;
+    }
+    create.clone_flags &= IPC | UTS | NET;
+    create.sandbox = Some(plan::Sandbox {
+        hostname: plan.hostname.clone(),
+        domainname: plan.domainname.clone(),
+        sysctls: std::mem::take(&mut plan.sysctls),
+    });
+}
+
+/// `/dev/shm` of a pod: a directory on the tmpfs that the state lies on.
+pub(super) fn make_shared_memory(run_dir: &RunDir) -> Result<()> {
+    let path = run_dir.shared_memory();
+    let make = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        // Whatever the umask is.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777))
+    };
+    make().map_err(Error::file("make directory", &path))
+}
+
+/// The file that a sandbox's network namespace is bound to.
+#[must_use]
+pub fn network_path(key: &Key) -> PathBuf {
+    Path::new(NETNS).join(format!("bosun-{}", key.id))
+}
+
+/// Binds the network namespace of a sandbox where others look for it.
+pub(super) fn publish_network(
+    key: &Key,
+    shim: u32,
+    status: &shim_wire::shim::StatusResponse,
+) -> Result<()> {
+    let network = |(kind, _): &(LinuxNamespaceType, _)| *kind == LinuxNamespaceType::Network;
+    let Some((_, source)) = peer::held(shim, status).find(network) else { return Ok(()) };
+    let path = network_path(key);
+    let bind = || {
+        DirBuilder::new().recursive(true).mode(0o755).create(NETNS)?;
+        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        mount_bind(&source, &path).map_err(std::io::Error::from)
+    };
+    bind().map_err(Error::file("bind the network namespace at", &path))
+}
+
+/// Undoes [`publish_network`]. What is not there is fine.
+pub(super) fn withdraw_network(key: &Key) {
+    let path = network_path(key);
+    if !path.exists() {
+        return;
+    }
+    // Once for each time that it was bound.
+    while unmount(&path, UnmountFlags::DETACH).is_ok() {}
+    if let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!(path = %path.display(), %error, "not removed");
+    }
+}
