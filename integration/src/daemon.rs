@@ -475,9 +475,12 @@ impl Daemon {
             self.environment.clear();
             self.start_again();
         }
-        let ids = self.ctl("ps -a -q --no-trunc").text().replace('\n', " ");
-        if !ids.is_empty() {
-            self.ctl(&format!("rm -f {ids}")).ok();
+        // Pods take their containers along.
+        for (list, remove) in [("pod ls -q", "pod rm -f"), ("ps -a -q --no-trunc", "rm -f")] {
+            let ids = self.ctl(list).text().replace('\n', " ");
+            if !ids.is_empty() {
+                self.ctl(&format!("{remove} {ids}")).ok();
+            }
         }
         self.forget_tries();
         for name in self.api().image_names() {

@@ -17,7 +17,7 @@ use crate::view::Listing;
 use crate::view::pod::{COLUMNS, value};
 
 const TABLE: &str =
-    "table {{.ShortID}}\t{{.Name}}\t{{.State}}\t{{.Created}}\t{{.Containers}}\t{{.Ports}}";
+    "table {{.ShortID}}\t{{.Name}}\t{{.State}}\t{{.Created}}\t{{.Count}}\t{{.Ports}}";
 
 pub(super) async fn run(client: &Client, verb: PodVerb) -> Result<u8, Error> {
     match verb {

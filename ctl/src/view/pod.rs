@@ -15,7 +15,7 @@ pub(crate) const COLUMNS: [Column; 7] = [
     Column { field: "Name", heading: "NAME" },
     Column { field: "State", heading: "STATUS" },
     Column { field: "Created", heading: "CREATED" },
-    Column { field: "Containers", heading: "CONTAINERS" },
+    Column { field: "Count", heading: "CONTAINERS" },
     Column { field: "Ports", heading: "PORTS" },
 ];
 
@@ -46,5 +46,6 @@ pub(crate) fn value(pod: &Sandbox) -> Value {
         ("Sysctls", (&options.sysctls).into()),
         ("Labels", (&options.labels).into()),
         ("Containers", pod.containers.clone().into()),
+        ("Count", u64::try_from(pod.containers.len()).unwrap_or(u64::MAX).into()),
     ])
 }

@@ -36,6 +36,7 @@ mod main_job;
 mod mounts;
 mod names;
 mod network;
+mod pods;
 mod ports;
 mod pull;
 mod push;

@@ -88,6 +88,9 @@ fn sealed_copy(own: &str) -> Result<OwnedFd, Errno> {
 /// Is the init: runs the command in its own arguments and ends with its status. Without a command it
 /// is the first process of a pod.
 pub fn main() -> ! {
+    // Who looks at a list of processes sees what it is, not what it was executed from.
+    let name = CString::new(ARGV0).unwrap_or_default();
+    let _ = rustix::thread::set_name(&name);
     let mut arguments = std::env::args_os()
         .skip(1)
         .map(|argument| CString::new(argument.into_vec()).unwrap_or_default());

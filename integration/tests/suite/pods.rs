@@ -1,0 +1,152 @@
+//! Pods: containers that share what a sandbox holds.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use integration::daemon::Daemon;
+use integration::{http, wait};
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SHARED: &str = "for kind in ipc uts net; do readlink /proc/self/ns/$kind; done";
+
+fn pod(daemon: &Daemon, flags: &str) -> String {
+    daemon.ctl(&format!("pod create {flags}")).text().trim().to_owned()
+}
+
+fn shown(daemon: &Daemon, field: &str) -> String {
+    let answer = daemon.ctl(&format!("pod inspect --format {{{{.{field}}}}} one"));
+    answer.text().trim().to_owned()
+}
+
+fn inside(daemon: &Daemon, script: &str) -> String {
+    daemon.ctl(&format!("run --rm --pod one --rootfs / /bin/sh -c '{script}'")).text()
+}
+
+fn serves(daemon: &Daemon) -> bool {
+    let answer = http::get(&daemon.netns().path(), LOCALHOST, 5000, "/");
+    answer.is_ok_and(|response| response.status == 200)
+}
+
+#[test]
+fn containers_share_namespaces_and_no_process_holds_them() {
+    let daemon = Daemon::start();
+    pod(&daemon, "--net none --hostname box one");
+    assert_eq!(shown(&daemon, "Pid"), "0");
+    let seen = inside(&daemon, &format!("hostname; {SHARED}"));
+    assert!(seen.starts_with("box\nipc:["), "{seen}");
+    assert_eq!(seen, inside(&daemon, &format!("hostname; {SHARED}")));
+    let alone = daemon.ctl(&format!("run --rm --net none --rootfs / /bin/sh -c '{SHARED}'"));
+    for namespace in alone.text().lines() {
+        assert!(!seen.contains(namespace), "{namespace}");
+    }
+    inside(&daemon, "echo note > /dev/shm/note");
+    assert_eq!(inside(&daemon, "cat /dev/shm/note"), "note");
+}
+
+#[test]
+fn processes_are_shared_only_on_request() {
+    let daemon = Daemon::start();
+    pod(&daemon, "--net none --share-pid one");
+    assert_ne!(shown(&daemon, "Pid"), "0");
+    daemon.ctl("run -d --name sleeper --pod one --rootfs / /bin/sleep 600").ok();
+    let seen = inside(&daemon, "cat /proc/[0-9]*/comm; ls -l /proc/1/root/ 2>&1");
+    assert!(seen.starts_with("bosun-init\nsleep\n"), "{seen}");
+    assert!(!seen.contains("boot"), "the init's own root is empty: {seen}");
+    daemon.ctl("pod rm -f one").ok();
+    pod(&daemon, "--net none one");
+    assert_eq!(inside(&daemon, "cat /proc/1/comm; true"), "sh");
+}
+
+#[test]
+fn its_ports_outlive_containers_and_the_daemon() {
+    let mut daemon = Daemon::start();
+    pod(&daemon, "-p 5000:7000 one");
+    let server = "--pod one --rootfs / /usr/bin/python3 -m http.server 7000";
+    daemon.ctl(&format!("run -d --name first {server}")).ok();
+    wait::until_true("an answer", || serves(&daemon));
+    daemon.kill();
+    assert!(serves(&daemon), "without a daemon");
+    daemon.start_again();
+    assert_eq!(shown(&daemon, "State"), "running");
+    daemon.ctl("rm -f first").ok();
+    daemon.ctl(&format!("run -d --name second {server}")).ok();
+    wait::until_true("an answer again", || serves(&daemon));
+}
+
+#[test]
+fn its_network_is_where_others_look_for_it() {
+    let daemon = Daemon::start();
+    let id = pod(&daemon, "--net none one");
+    let path = format!("/run/netns/bosun-{id}");
+    assert_eq!(shown(&daemon, "NetworkNamespace"), path);
+    let address = integration::netns::run(
+        std::process::Command::new("nsenter").arg(format!("--net={path}")).args(["ip", "link"]),
+    );
+    assert!(address.contains("lo"), "{address}");
+    daemon.ctl("pod stop one").ok();
+    assert!(!Path::new(&path).exists());
+    daemon.ctl("pod start one").ok();
+    assert!(Path::new(&path).exists());
+    daemon.ctl("pod rm -f one").ok();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn stop_and_start_keep_its_containers() {
+    let daemon = Daemon::start();
+    pod(&daemon, "--net none one");
+    daemon.ctl("run -d --name sleeper --init --pod one --rootfs / /bin/sleep 600").ok();
+    daemon.ctl("pod stop one").ok();
+    assert_eq!(daemon.inspect("sleeper", "{{.State.Status}}"), "exited");
+    daemon.ctl("start sleeper").fails(1, &["is not running"]);
+    daemon.ctl("pod start one").ok();
+    daemon.ctl("start sleeper").ok();
+    daemon.ctl("pod rm one").fails(1, &["\"sleeper\"", "-f"]);
+    daemon.ctl("pod rm -f one").ok();
+    assert_eq!(daemon.ctl("ps -aq").text(), "");
+}
+
+#[test]
+fn a_killed_shim_is_the_end_of_the_sandbox_and_said_to_be() {
+    let daemon = Daemon::start();
+    let id = pod(&daemon, "--net none one");
+    integration::process::Process(shown(&daemon, "ShimPid").parse().unwrap()).kill();
+    wait::until_true("its end", || shown(&daemon, "State") == "exited");
+    assert!(!Path::new(&format!("/run/netns/bosun-{id}")).exists());
+    daemon.ctl("run --rm --pod one --rootfs / /bin/true").fails(125, &["is not running"]);
+    daemon.ctl("pod start one").ok();
+    daemon.ctl("run --rm --pod one --rootfs / /bin/true").ok();
+}
+
+#[test]
+fn kernel_parameters_are_its_own() {
+    let daemon = Daemon::start();
+    pod(
+        &daemon,
+        "--net none --sysctl net.ipv4.ip_default_ttl=77 --sysctl kernel.shmmax=123456 one",
+    );
+    let seen = inside(&daemon, "cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmax");
+    assert_eq!(seen, "77\n123456");
+    daemon.ctl("pod rm -f one").ok();
+    daemon.ctl("pod create --sysctl kernel.sysrq=1 two").fails(1, &["kernel/sysrq"]);
+    assert_eq!(daemon.ctl("pod ls -q").text(), "");
+}
+
+#[test]
+fn what_is_shared_is_not_asked_for_twice() {
+    let daemon = Daemon::start();
+    pod(&daemon, "--net none one");
+    for (flags, said) in [
+        ("--net host", "network"),
+        ("--hostname other", "host name"),
+        ("-p 80:80", "published ports"),
+    ] {
+        let run = format!("run --rm --pod one {flags} --rootfs / /bin/true");
+        daemon.ctl(&run).fails(125, &[said, "one"]);
+    }
+    daemon.ctl("run --rm --pod two --rootfs / /bin/true").fails(125, &["no such pod", "two"]);
+    daemon.ctl("pod create --net container:one two").fails(1, &["bridge, host or none"]);
+    daemon.ctl("pod create one").fails(1, &["in use"]);
+    daemon.ctl("exec one /bin/true").fails(125, &["a sandbox has no processes"]);
+    assert_eq!(daemon.ctl("ps -aq").text(), "", "it is no container");
+}
