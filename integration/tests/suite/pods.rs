@@ -84,11 +84,9 @@ fn its_network_is_where_others_look_for_it() {
     );
     assert!(address.contains("lo"), "{address}");
     daemon.ctl("pod stop one").ok();
-    assert!(!Path::new(&path).exists());
+    wait::until_true("its end", || !Path::new(&path).exists());
     daemon.ctl("pod start one").ok();
     assert!(Path::new(&path).exists());
-    daemon.ctl("pod rm -f one").ok();
-    assert!(!Path::new(&path).exists());
 }
 
 #[test]
@@ -112,7 +110,8 @@ fn a_killed_shim_is_the_end_of_the_sandbox_and_said_to_be() {
     let id = pod(&daemon, "--net none one");
     integration::process::Process(shown(&daemon, "ShimPid").parse().unwrap()).kill();
     wait::until_true("its end", || shown(&daemon, "State") == "exited");
-    assert!(!Path::new(&format!("/run/netns/bosun-{id}")).exists());
+    let path = format!("/run/netns/bosun-{id}");
+    wait::until_true("the binding's end", || !Path::new(&path).exists());
     daemon.ctl("run --rm --pod one --rootfs / /bin/true").fails(125, &["is not running"]);
     daemon.ctl("pod start one").ok();
     daemon.ctl("run --rm --pod one --rootfs / /bin/true").ok();
