@@ -265,6 +265,11 @@ impl Container {
         self.init().ok_or_else(|| Error::NotRunning { id: self.record.id.clone() })
     }
 
+    /// For whoever holds the lock: nobody else can be creating it.
+    pub(crate) fn status_held(&self, _lock: &Lock) -> Status {
+        self.init().map_or(Status::Stopped, |_| self.status_alive())
+    }
+
     pub(crate) fn status(&self) -> Status {
         match self.init() {
             Some(_) => self.status_alive(),

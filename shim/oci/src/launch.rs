@@ -48,10 +48,20 @@ pub(crate) struct LaunchArgs {
     no_new_keyring: bool,
     /// So many descriptors from 3 on are the container's as well
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
+    preserve_fds: u32,
     /// Unique among the containers of the root
     #[arg(value_name = "ID")]
     pub(crate) id: String,
+}
+
+impl LaunchArgs {
+    /// As [`Preserved::take`].
+    ///
+    /// # Errors
+    /// As that.
+    pub(crate) fn take_descriptors(&self) -> Result<Preserved, Error> {
+        Preserved::take(self.preserve_fds, true)
+    }
 }
 
 /// A container whose first process waits, and what the caller has of it.
@@ -85,12 +95,12 @@ struct Lowered {
 pub(crate) fn launch(
     global: &Global,
     arguments: &LaunchArgs,
+    preserved: Preserved,
     attended: Attended,
 ) -> Result<Launched, Error> {
     if arguments.no_pivot {
         return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
     }
-    let preserved = Preserved::take(arguments.preserve_fds, true)?;
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
     let lowered = lower(&bundle, arguments, preserved)?;
     let options = &lowered.options;

@@ -15,8 +15,9 @@ pub(crate) struct CreateArgs {
 }
 
 pub(crate) fn run(global: &Global, arguments: &CreateArgs) -> Result<(), Error> {
+    let preserved = arguments.launch.take_descriptors()?;
     let Launched { container, waiting, lock: _lock } =
-        launch(global, &arguments.launch, Attended::Elsewhere)?;
+        launch(global, &arguments.launch, preserved, Attended::Elsewhere)?;
     let handed_over = container
         .gate()
         .listen()

@@ -26,12 +26,12 @@ pub(crate) fn run(global: &Global, arguments: &DeleteArgs) -> Result<(), Error> 
 
 fn delete(global: &Global, arguments: &DeleteArgs) -> Result<(), Error> {
     let container = Container::find(&global.root, &arguments.id)?;
-    let _lock = match container.lock() {
+    let lock = match container.lock() {
         // A command that hangs with it is no reason to keep it.
         Err(Error::InUse { .. }) if arguments.force => None,
         lock => Some(lock?),
     };
-    let status = container.status();
+    let status = lock.as_ref().map_or(Status::Running, |lock| container.status_held(lock));
     // One that was never started holds nothing that anybody could miss: runc ends it, too.
     let ends = matches!(status, Status::Stopped | Status::Created);
     if !ends && !arguments.force {

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -13,6 +14,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,6 +29,7 @@ use crate::error::Error;
 pub(crate) enum Verb {
     Create(create::CreateArgs),
     Delete(delete::DeleteArgs),
+    Events(events::EventsArgs),
     Exec(Box<exec::ExecArgs>),
     Features,
     Kill(kill::KillArgs),
@@ -40,6 +43,7 @@ pub(crate) enum Verb {
     Spec(spec::SpecArgs),
     Start(start::StartArgs),
     State(state::StateArgs),
+    Update(Box<update::UpdateArgs>),
 }
 
 /// Does what the command line says; the code is the program's.
@@ -52,6 +56,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let done = match &cli.verb {
         Verb::Create(arguments) => create::run(global, arguments),
         Verb::Delete(arguments) => delete::run(global, arguments),
+        Verb::Events(arguments) => events::run(global, arguments),
         Verb::Exec(arguments) => return Ok(exec::run(global, arguments)),
         Verb::Features => features::run(),
         Verb::Kill(arguments) => kill::run(global, arguments),
@@ -64,6 +69,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Verb::Spec(arguments) => spec::run(arguments),
         Verb::Start(arguments) => start::run(global, arguments),
         Verb::State(arguments) => state::run(global, arguments),
+        Verb::Update(arguments) => update::run(global, arguments),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

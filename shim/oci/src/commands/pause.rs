@@ -22,8 +22,8 @@ pub(crate) struct PauseArgs {
 
 pub(crate) fn run(global: &Global, arguments: &PauseArgs) -> Result<(), Error> {
     let container = Container::find(&global.root, &arguments.id)?;
-    let _lock = container.lock()?;
-    let status = container.status();
+    let lock = container.lock()?;
+    let status = container.status_held(&lock);
     if !matches!(status, Status::Running | Status::Created) {
         return Err(Error::Status { verb: "pause", id: arguments.id.clone(), status });
     }

@@ -16,8 +16,8 @@ pub(crate) struct ResumeArgs {
 
 pub(crate) fn run(global: &Global, arguments: &ResumeArgs) -> Result<(), Error> {
     let container = Container::find(&global.root, &arguments.id)?;
-    let _lock = container.lock()?;
-    let status = container.status();
+    let lock = container.lock()?;
+    let status = container.status_held(&lock);
     if status != Status::Paused {
         return Err(Error::Status { verb: "resume", id: arguments.id.clone(), status });
     }

@@ -28,9 +28,10 @@ pub(crate) struct RunArgs {
 
 /// The code is the container's.
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
+    let preserved = arguments.launch.take_descriptors()?;
     if arguments.detach {
         let Launched { container, mut waiting, lock: _lock } =
-            launch(global, &arguments.launch, Attended::Elsewhere)?;
+            launch(global, &arguments.launch, preserved, Attended::Elsewhere)?;
         let started = waiting.start().map_err(Error::from);
         return match started.and_then(|()| container.run_poststart()) {
             Ok(()) => Ok(0),
@@ -43,7 +44,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
     }
     let signals = Signals::take()?;
     let Launched { container, mut waiting, lock } =
-        launch(global, &arguments.launch, Attended::Here)?;
+        launch(global, &arguments.launch, preserved, Attended::Here)?;
     let handed_away = arguments.launch.console_socket.is_some();
     let attendant = Foreground::new(signals, &waiting.io, handed_away);
     let started = attendant.and_then(|attendant| {

@@ -16,8 +16,8 @@ pub(crate) struct StartArgs {
 
 pub(crate) fn run(global: &Global, arguments: &StartArgs) -> Result<(), Error> {
     let container = Container::find(&global.root, &arguments.id)?;
-    let _lock = container.lock()?;
-    let status = container.status();
+    let lock = container.lock()?;
+    let status = container.status_held(&lock);
     if status != Status::Created {
         return Err(Error::Status { verb: "start", id: arguments.id.clone(), status });
     }

@@ -1,0 +1,144 @@
+//! Wrong commands, and bundles that are none: an error that names what is wrong, and nothing made.
+
+use serde_json::json;
+
+use crate::sandbox::Sandbox;
+
+#[test]
+fn a_bundle_without_a_configuration() {
+    let sandbox = Sandbox::new("true");
+    std::fs::remove_file(sandbox.path("bundle/config.json")).unwrap();
+    let error = sandbox.create().err();
+    assert!(error.contains("bundle/config.json: No such file"), "{error}");
+    assert!(sandbox.is_gone());
+    let error = sandbox.on("create", &["--bundle", "/no/such"]).err();
+    assert!(error.contains("/no/such: No such file"), "{error}");
+}
+
+#[test]
+fn a_configuration_that_is_malformed_is_told_by_its_place() {
+    let mut sandbox = Sandbox::new("true");
+    for (pointer, value, expected) in [
+        ("/process/user/uid", json!("root"), "process.user.uid: "),
+        ("/process/cwd", json!("relative"), "process.cwd"),
+        ("/process/args", json!([]), "process.args"),
+        ("/linux/resources", json!({"pids": {"limit": "x"}}), "linux.resources.pids.limit: "),
+        ("/mounts", json!([{"destination": "/proc", "options": 1}]), "mounts[0].options: "),
+    ] {
+        let before = sandbox.config.clone();
+        sandbox.set(pointer, value);
+        let error = sandbox.create().err();
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert!(error.contains("config.json"), "{error}");
+        assert!(sandbox.is_gone());
+        sandbox.config = before;
+    }
+    std::fs::write(sandbox.path("bundle/config.json"), "{\"ociVersion\": \"1.0.0\",").unwrap();
+    let error = sandbox.create().err();
+    assert!(error.contains("EOF") && error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn a_rootfs_that_is_not_there() {
+    let mut sandbox = Sandbox::new("true");
+    sandbox.set("/root/path", json!("nowhere"));
+    let error = sandbox.create().err();
+    assert!(error.contains("nowhere"), "{error}");
+    assert!(sandbox.is_gone());
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told_in_runcs_words() {
+    let mut sandbox = Sandbox::new("true");
+    for (command, expected) in [
+        ("nope", "exec: \"nope\": executable file not found in $PATH"),
+        ("/nope", "exec: \"/nope\": stat /nope: no such file or directory"),
+        ("/bin", "exec: \"/bin\": permission denied"),
+    ] {
+        sandbox.set("/process/args", json!([command]));
+        for verb in ["create", "run"] {
+            let error = sandbox.on(verb, &["--bundle", &sandbox.bundle()]).err();
+            assert!(error.contains(expected), "{error}");
+            assert!(sandbox.is_gone());
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_containers_state_is_refused() {
+    let sandbox = Sandbox::new("exec sleep 1000");
+    for verb in ["state", "start", "kill", "delete", "pause", "resume", "ps", "events", "update"] {
+        let error = sandbox.on(verb, &[]).err();
+        assert!(error.contains("container does not exist"), "{verb}: {error}");
+    }
+    sandbox.on("delete", &["--force"]).ok();
+    sandbox.create().ok();
+    let error = sandbox.create().err();
+    assert!(error.contains("container with given ID already exists"), "{error}");
+    assert_eq!(sandbox.status(), "created", "and the first is as it was");
+    sandbox.on("start", &[]).ok();
+    assert!(sandbox.on("start", &[]).err().contains("it is running"));
+    assert!(sandbox.on("delete", &[]).err().contains("not stopped: running"));
+    sandbox.oci(&["kill", &sandbox.id, "KILL"]).ok();
+    sandbox.wait_for("stopped");
+    assert!(sandbox.on("kill", &[]).err().contains("container not running"));
+    assert!(sandbox.on("start", &[]).err().contains("it is stopped"));
+    assert!(sandbox.exec(&[], &["true"]).err().contains("it is stopped"));
+}
+
+#[test]
+fn a_created_container_is_deleted_without_force() {
+    let sandbox = Sandbox::new("true");
+    sandbox.create().ok();
+    sandbox.on("delete", &[]).ok();
+    assert!(sandbox.is_gone());
+}
+
+#[test]
+fn ids_stay_in_their_directory() {
+    let sandbox = Sandbox::new("true");
+    for id in ["../x", "a/b", "..", "a b", ""] {
+        for words in [&["create", "--bundle", &sandbox.bundle(), id][..], &["delete", "-f", id]] {
+            let error = sandbox.oci(words).err();
+            assert!(error.contains("container id"), "{words:?}: {error}");
+        }
+    }
+    assert!(!sandbox.path("x").exists());
+}
+
+#[test]
+fn signals_are_checked_before_they_are_sent() {
+    let sandbox = Sandbox::running("exec sleep 1000");
+    let error = sandbox.oci(&["kill", &sandbox.id, "NOPE"]).err();
+    assert!(error.contains("\"NOPE\" is not a signal's name or number"), "{error}");
+    assert_eq!(sandbox.status(), "running");
+}
+
+#[test]
+fn flags_that_can_not_be_honoured_are_refused_by_name() {
+    let sandbox = Sandbox::new("true");
+    let bundle = sandbox.bundle();
+    for words in [
+        &["create", "--no-pivot", "--bundle", &bundle, "x"][..],
+        &["--rootless", "true", "create", "--bundle", &bundle, "x"],
+        &["spec", "--rootless"],
+        &["create", "--console-socket", "/nope", "--bundle", &bundle, "x"],
+    ] {
+        let error = sandbox.oci(words).err();
+        let flag = words.iter().find(|word| word.starts_with("--")).unwrap();
+        assert!(error.contains(flag), "{error}");
+        assert!(sandbox.is_gone());
+    }
+    let error = sandbox.oci(&["create", "--nonsense"]).err();
+    assert!(error.contains("--nonsense"), "{error}");
+}
+
+#[test]
+fn a_group_with_processes_is_nobody_elses() {
+    let one = Sandbox::running("exec sleep 1000");
+    let mut other = Sandbox::new("true");
+    other.set("/linux/cgroupsPath", json!(format!("/bosun-oci-{}", one.id)));
+    let error = other.create().err();
+    assert!(error.contains("linux.cgroupsPath"), "{error}");
+    assert_eq!(one.status(), "running");
+}
