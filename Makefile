@@ -13,11 +13,12 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # Debian's names of what is needed to build, to run and to test.
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
-# Peers of the tests: a registry, what reads and writes its images, and a system that fits in one file.
-TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd
+# Peers of the tests: a registry, what reads and writes its images, a system that fits in one file, and
+# what drives a runtime or a shim.
+TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd podman conmon
 # An emulator, and what makes a root file system for it.
 VM_PACKAGES    := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
-BENCH_PACKAGES := runc podman conmon debootstrap
+BENCH_PACKAGES := runc debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
 # and the OCI runtime are static, have a profile of their own (`panic` can't be set per package) and so

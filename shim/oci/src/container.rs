@@ -35,12 +35,15 @@ use shim_wire::files::{ProcessIdentity, RunDir, start_time_of_stat};
 use shim_wire::hooks::HookKind;
 
 use crate::bundle::{self, Bundle};
+use crate::cli::Global;
 use crate::ending::has_ended;
 use crate::error::Error;
 use crate::files;
 use crate::gate;
+use crate::report;
 use crate::signal;
 
+const RECORD: &str = "state.json";
 /// How long another command may hold a container.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what was killed may take to go.
@@ -157,12 +160,30 @@ impl Container {
     pub(crate) fn find(root: &Path, id: &str) -> Result<Self, Error> {
         check_id(id)?;
         let directory = root.join(id);
-        if !directory.is_dir() {
-            return Err(Error::NoContainer { id: id.to_owned() });
-        }
-        let path = directory.join("state.json");
-        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let path = directory.join(RECORD);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return Error::NoContainer { id: id.to_owned() };
+            }
+            Error::file("read", &path)(error)
+        })?;
         Ok(Self { directory, record: bundle::parse(&text, &path)? })
+    }
+
+    /// Removes what a `create` left that was killed before it had a record: a directory, for all else
+    /// comes after.
+    ///
+    /// # Errors
+    /// [`Error::InvalidId`], or that it can't be removed.
+    pub(crate) fn sweep(root: &Path, id: &str) -> Result<(), Error> {
+        check_id(id)?;
+        let directory = root.join(id);
+        let Ok(file) = File::open(&directory) else { return Ok(()) };
+        let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+        if held || directory.join(RECORD).exists() {
+            return Ok(());
+        }
+        fs::remove_dir_all(&directory).map_err(Error::file("remove", &directory))
     }
 
     /// All of a root, sorted by id. Those that come or go meanwhile may be missing.
@@ -225,7 +246,7 @@ impl Container {
     }
 
     fn state(&self) -> PathBuf {
-        self.directory.join("state.json")
+        self.directory.join(RECORD)
     }
 
     pub(crate) fn gate(&self) -> gate::Gate<'_> {
@@ -312,17 +333,17 @@ impl Container {
         })
     }
 
-    /// Ends whatever is left of it and removes all that it had, the directory last; then tells the
-    /// hooks that follow.
+    /// Ends whatever is left of it, runs the hooks that follow its end, and removes its directory. A
+    /// hook that fails is a warning in the log, as the specification has it.
     ///
     /// # Errors
-    /// Of the control group, which then is still there, as the directory is; of the hooks when all is
-    /// gone.
-    pub(crate) fn remove(&self) -> Result<(), Error> {
+    /// Of the control group, which then is still there, as the directory is.
+    pub(crate) fn remove(&self, global: &Global) -> Result<(), Error> {
         self.remove_cgroup()?;
-        let told = hooks::poststop(&self.run_dir());
-        fs::remove_dir_all(&self.directory).map_err(Error::file("remove", &self.directory))?;
-        Ok(told?)
+        if let Err(error) = hooks::poststop(&self.run_dir()) {
+            report::warning(global, &error);
+        }
+        fs::remove_dir_all(&self.directory).map_err(Error::file("remove", &self.directory))
     }
 
     /// Ends all processes in its group and removes that.

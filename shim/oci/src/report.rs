@@ -23,6 +23,15 @@ pub(crate) fn error(global: &Global, error: &dyn Display) {
     }
 }
 
+/// Tells what went wrong without stopping a command.
+pub(crate) fn warning(global: &Global, error: &dyn Display) {
+    let text = error.to_string();
+    let _ = match &global.log {
+        Some(path) => append(path, &line(global.log_format, "warning", &text)),
+        None => writeln!(io::stderr(), "bosun-oci: warning: {text}"),
+    };
+}
+
 /// Tells what is done, to who asked for it.
 pub(crate) fn debug(global: &Global, text: &dyn Display) {
     if !global.debug {

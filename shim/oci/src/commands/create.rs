@@ -23,5 +23,5 @@ pub(crate) fn run(global: &Global, arguments: &CreateArgs) -> Result<(), Error> 
         .listen()
         .and_then(|listener| waiting.hand_over(listener).map_err(Error::from));
     // Its process has ended with the channel, unless it was handed over.
-    handed_over.inspect_err(|_| drop(container.remove()))
+    handed_over.inspect_err(|_| drop(container.remove(global)))
 }

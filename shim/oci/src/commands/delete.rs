@@ -19,7 +19,7 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) fn run(global: &Global, arguments: &DeleteArgs) -> Result<(), Error> {
     match delete(global, arguments) {
-        Err(Error::NoContainer { .. }) if arguments.force => Ok(()),
+        Err(Error::NoContainer { id }) if arguments.force => Container::sweep(&global.root, &id),
         done => done,
     }
 }
@@ -37,5 +37,5 @@ fn delete(global: &Global, arguments: &DeleteArgs) -> Result<(), Error> {
     if !ends && !arguments.force {
         return Err(Error::NotStopped { id: arguments.id.clone(), status });
     }
-    container.remove()
+    container.remove(global)
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
         let started = waiting.start().map_err(Error::from);
         return match started.and_then(|()| container.run_poststart()) {
             Ok(()) => Ok(0),
-            Err(error) => Err(given_up(&container, error)),
+            Err(error) => Err(given_up(global, &container, error)),
         };
     }
     if !arguments.no_subreaper {
@@ -54,18 +54,18 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
     });
     let attendant = match started {
         Ok(attendant) => attendant,
-        Err(error) => return Err(given_up(&container, error)),
+        Err(error) => return Err(given_up(global, &container, error)),
     };
     drop(lock);
     let code = attendant.attend(waiting.pid, &waiting.pidfd);
     if !arguments.keep {
-        remove(&container)?;
+        remove(global, &container)?;
     }
     Ok(code)
 }
 
-fn remove(container: &Container) -> Result<(), Error> {
-    match container.lock().and_then(|_lock| container.remove()) {
+fn remove(global: &Global, container: &Container) -> Result<(), Error> {
+    match container.lock().and_then(|_lock| container.remove(global)) {
         // Somebody was quicker.
         Err(Error::NoContainer { .. }) => Ok(()),
         done => done,
@@ -73,8 +73,8 @@ fn remove(container: &Container) -> Result<(), Error> {
 }
 
 /// Removes a container whose start failed; its process has ended or is about to.
-fn given_up(container: &Container, error: Error) -> Error {
+fn given_up(global: &Global, container: &Container, error: Error) -> Error {
     // The error that led here is the one to tell.
-    let _ = container.remove();
+    let _ = container.remove(global);
     error
 }

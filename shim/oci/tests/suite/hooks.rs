@@ -60,6 +60,19 @@ fn one_that_fails_undoes_the_create() {
 }
 
 #[test]
+fn a_poststop_that_fails_is_a_warning() {
+    let mut sandbox = Sandbox::new("true");
+    let ran = sandbox.text("ran");
+    let touch = json!({"path": "/bin/touch", "args": ["touch", ran]});
+    sandbox.set("/hooks", json!({"poststop": [{"path": "/bin/false"}, touch]}));
+    let said = sandbox.run();
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("warning: hooks.poststop[0]"), "{said:?}");
+    assert!(sandbox.path("ran").exists(), "the others run all the same");
+    assert!(sandbox.is_gone());
+}
+
+#[test]
 fn a_poststart_that_fails_ends_the_container() {
     let mut sandbox = Sandbox::new("exec sleep 1000");
     sandbox.set("/hooks", json!({"poststart": [{"path": "/bin/false"}]}));
