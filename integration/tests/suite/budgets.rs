@@ -8,7 +8,7 @@ use integration::wait;
 fn the_shim_is_a_small_static_program() {
     let path = program("bosun-shim");
     let size = path.metadata().unwrap().len();
-    assert!(size < 2_000_000, "{size} bytes");
+    assert!(size < 2_250_000, "{size} bytes");
     assert!(!wants_an_interpreter(&std::fs::read(&path).unwrap()));
 }
 
@@ -18,9 +18,11 @@ fn an_idle_shim_is_one_thread_and_little_memory() {
     daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
     let shim = daemon.shim("one");
     assert_eq!(shim.threads(), 1);
-    for (field, limit) in [("Private_Dirty", 200), ("Rss", 1600)] {
-        let kilobytes = shim.memory(field).unwrap();
-        assert!(kilobytes <= limit, "{field} is {kilobytes} kB, at most {limit}");
+    // Once it is idle it gives back what its start took.
+    for (field, limit) in [("Private_Dirty", 150), ("Rss", 1300)] {
+        wait::until(&format!("{field} of at most {limit} kB"), || {
+            shim.memory(field).filter(|kilobytes| *kilobytes <= limit)
+        });
     }
 }
 

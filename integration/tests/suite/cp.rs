@@ -317,12 +317,12 @@ fn a_swap_while_copying_leads_nowhere() {
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("secret"), "of the host").unwrap();
     let script = format!(
-        "mkdir -p /a/real; echo inside > /a/real/secret; ln -s {} /a/evil; cd /a; cp -a real here; while :; do mv here x; mv evil here; mv here evil; mv x here; done",
+        "mkdir -p /a/real; echo inside > /a/real/secret; ln -s {} /a/evil; cd /a; cp -a real here; touch ready; while :; do mv here x; mv evil here; mv here evil; mv x here; done",
         target.display()
     );
     daemon.ctl(&format!("exec -d one sh -c '{script}'")).ok();
     integration::wait::until_true("the swapping to begin", || {
-        daemon.ctl("exec one test -e /a/real/secret").code == Some(0)
+        daemon.ctl("exec one test -e /a/ready").code == Some(0)
     });
     let source = here.join("file").display().to_string();
     let got = here.join("got");

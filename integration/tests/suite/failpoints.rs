@@ -67,12 +67,15 @@ fn expect_sound(daemon: &Daemon, point: &str) {
     daemon.ctl("rm one").ok();
 }
 
+/// How long after the last call a daemon may take to get to a point that nobody waits for.
+const REACHED: Duration = Duration::from_secs(5);
+
 fn kill_the_daemon_at_each(operation: &str) {
     let mut unreached = Vec::new();
     for point in of_operation("daemon", operation) {
         let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
         live(&daemon);
-        if daemon.ended_by_itself(Duration::from_millis(200)).is_none() {
+        if daemon.ended_by_itself(REACHED).is_none() {
             unreached.push(point);
             daemon.kill();
             daemon.clear_environment();

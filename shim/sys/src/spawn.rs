@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn descriptors_are_in_their_places_and_no_others() {
-        let pipes: Vec<_> = (0..3).map(|_| rustix::pipe::pipe().unwrap()).collect();
+        let make = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let pipes: Vec<_> = (0..3).map(|_| make()).collect();
         let (mut readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "echo one >&3; echo two >&4; echo three >&5; echo x >&6"]);
