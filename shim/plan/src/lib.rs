@@ -18,6 +18,7 @@
 //! | `resources` | `linux.resources`, `linux.cgroupsPath` |
 //! | `process` | `process`: credentials, limits, terminal |
 //! | `hooks` | `hooks`, and the state they are told |
+//! | [`features`] | nothing: says what all of these take |
 //! | [`capability`] | names of capabilities to bit sets |
 //! | [`seccomp`] | `linux.seccomp` to BPF, each profile once per process |
 //! | [`profile`] | the default seccomp profile |
@@ -32,6 +33,7 @@
 pub mod capability;
 mod devices;
 mod error;
+pub mod features;
 mod hooks;
 mod mounts;
 mod namespaces;
