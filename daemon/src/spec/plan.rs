@@ -27,6 +27,7 @@ pub fn plan_context(options: &ContainerOptions, place: PlanPlace<'_>) -> Context
         log: Some(log(&options.log, place.log)),
         layers: place.layers,
         cgroup: place.cgroup.to_owned(),
+        systemd_cgroup: false,
         network_handed_over: match options.network {
             NetworkMode::Bridge | NetworkMode::Container(_) => true,
             NetworkMode::Host | NetworkMode::None => false,

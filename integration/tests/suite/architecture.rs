@@ -6,16 +6,20 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
     ("shim-cgroup", &["shim-wire", "shim-sys"]),
+    ("shim-systemd", &["shim-wire"]),
     ("shim-plan", &["shim-wire"]),
     ("shim-rootfs", &[]),
     ("shim-runtime", &["shim-wire", "shim-sys", "shim-cgroup", "shim-rootfs"]),
     ("bosun-shim", &["shim-wire", "shim-sys", "shim-cgroup", "shim-runtime"]),
-    ("bosun-oci", &["shim-wire", "shim-sys", "shim-cgroup", "shim-plan", "shim-runtime"]),
+    (
+        "bosun-oci",
+        &["shim-wire", "shim-sys", "shim-cgroup", "shim-systemd", "shim-plan", "shim-runtime"],
+    ),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
     ("bosun-registry", &["bosun-image"]),

@@ -15,7 +15,7 @@
 //! | `users` | `linux.uidMappings`, `linux.gidMappings` |
 //! | `mounts` | `mounts`, `linux.maskedPaths`, `linux.readonlyPaths`; fstab options to `MS_*` |
 //! | `devices` | `linux.devices` and `linux.resources.devices` |
-//! | `resources` | `linux.resources`, `linux.cgroupsPath` |
+//! | `resources`, `scope` | `linux.resources`, `linux.cgroupsPath` |
 //! | `process` | `process`: credentials, limits, terminal |
 //! | `hooks` | `hooks`, and the state they are told |
 //! | [`features`] | nothing: says what all of these take |
@@ -42,6 +42,7 @@ mod process;
 pub mod profile;
 mod refuse;
 mod resources;
+mod scope;
 pub mod seccomp;
 mod users;
 
@@ -52,6 +53,7 @@ use shim_wire::hooks::{HookKind, Hooks, State};
 use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Resources, Rootfs};
 
 pub use error::Error;
+pub use scope::Scope;
 
 /// Annotation of a spec: a JSON array of mount destinations that only hide what the rootfs has
 /// there ([`only_if_present`](shim_wire::plan::PlanMount::only_if_present)). A runtime that does not
@@ -71,8 +73,12 @@ pub struct Context {
     /// Where relative paths of the spec begin (the bundle); without it they are refused, and hooks,
     /// which are told it.
     pub bundle: Option<PathBuf>,
-    /// Used when the spec has no `linux.cgroupsPath`.
+    /// Used when the spec has no `linux.cgroupsPath`; the container's id where systemd names the
+    /// group.
     pub cgroup: String,
+    /// systemd manages control groups: the path is `SLICE:PREFIX:NAME`, and whoever executes the plan
+    /// has the [`Scope`] made first.
+    pub systemd_cgroup: bool,
     /// The namespace descriptor that waits for the shim at its start (`Bootstrap`): the spec's
     /// network namespace must then have no path.
     pub network_handed_over: bool,
@@ -142,7 +148,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         attempt: context.attempt,
         clone_flags: namespaces.clone_flags,
         join: namespaces.join,
-        cgroup: resources::cgroup(linux.cgroups_path().as_deref(), &context.cgroup)?,
+        cgroup: resources::cgroup(linux.cgroups_path().as_deref(), context)?,
         resources: resources::lower(linux.resources().as_ref())?,
         terminal: process.terminal().unwrap_or(false),
         stdin: context.stdin,

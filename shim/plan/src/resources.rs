@@ -16,24 +16,34 @@ use oci_spec::runtime::{
 };
 use shim_wire::plan::{HugepageLimit, NetworkPriority, RdmaLimit, Resources};
 
-use crate::{Error, devices};
+use crate::{Context, Error, Scope, devices};
 
 /// Longest name of a network interface (IFNAMSIZ, without its NUL).
 const INTERFACE_NAME_MAX: usize = 15;
 
 /// The cgroup's path below each controller's mount point, without a leading slash.
-pub(crate) fn cgroup(spec: Option<&Path>, fallback: &str) -> Result<String, Error> {
+pub(crate) fn cgroup(spec: Option<&Path>, context: &Context) -> Result<String, Error> {
     const AT: &str = "linux.cgroupsPath";
-    let Some(path) = spec.filter(|path| !path.as_os_str().is_empty()) else {
+    let spec = spec.filter(|path| !path.as_os_str().is_empty());
+    let text = |path: &Path| {
+        let text = path.to_str().map(ToOwned::to_owned);
+        text.ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))
+    };
+    let fallback = &context.cgroup;
+    if context.systemd_cgroup {
+        let path = spec.map(text).transpose()?;
+        return Ok(Scope::parse(path.as_deref(), fallback)?.path);
+    }
+    let Some(path) = spec else {
         return if fallback.is_empty() {
             Err(Error::missing(AT))
         } else {
             Ok(fallback.trim_matches('/').to_owned())
         };
     };
-    let text = path.to_str().ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))?;
+    let text = text(path)?;
     if !text.contains('/') && text.split(':').count() == 3 {
-        // SLICE:PREFIX:NAME, of the systemd manager.
+        // Of the other manager, which was not asked for.
         return Err(Error::value(AT, text));
     }
     let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
@@ -41,7 +51,7 @@ pub(crate) fn cgroup(spec: Option<&Path>, fallback: &str) -> Result<String, Erro
         || parts.iter().any(|part| matches!(*part, "." | ".."))
         || text.contains('\0')
     {
-        return Err(Error::malformed(AT, text, "a path below the cgroup root"));
+        return Err(Error::malformed(AT, text.as_str(), "a path below the cgroup root"));
     }
     Ok(parts.join("/"))
 }

@@ -249,6 +249,19 @@ fn every_limit_of_the_specification_is_lowered() {
 }
 
 #[test]
+fn systemd_names_the_group_where_it_is_asked_to() {
+    let systemd = Context { systemd_cgroup: true, cgroup: "id".into(), ..minimal_context() };
+    let spec = with(minimal(), "/linux/cgroupsPath", json!("a-b.slice:bosun:web"));
+    let (create, _) = lower(spec, &systemd).unwrap();
+    assert_eq!(create.cgroup, "a.slice/a-b.slice/bosun-web.scope");
+    let (create, _) = lower(minimal(), &systemd).unwrap();
+    assert_eq!(create.cgroup, "system.slice/bosun-id.scope");
+    let plain = with(minimal(), "/linux/cgroupsPath", json!("/bosun/web"));
+    let said = lower(plain, &systemd).unwrap_err();
+    assert!(said.contains("is not SLICE:PREFIX:NAME"), "{said}");
+}
+
+#[test]
 fn what_is_zero_or_empty_is_left_as_it_is() {
     let spec = serde_json::from_value(json!({
         "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": u64::MAX,
