@@ -8,6 +8,7 @@ use bosun_proto::v1::container_options::Base;
 use bosun_proto::v1::{ContainerOptions, Limits, LogOptions, StringList, WindowSize};
 
 use crate::cli::create::ContainerArgs;
+use crate::cli::limits::{BirthLimitArgs, LimitArgs};
 use crate::flags::{FlagError, absolute, environment, parse_mount, publish};
 
 /// What the caller of `ctl` has that flags refer to.
@@ -63,15 +64,7 @@ pub(crate) fn container_options(
         mounts: mounts.collect::<Result<_, _>>()?,
         ports: publish(&args.publish)?,
         network: args.network,
-        limits: Some(Limits {
-            memory: args.memory.filter(|bytes| *bytes > 0),
-            memory_swap: args.memory_swap.filter(|bytes| *bytes != 0),
-            nano_cpus: args.cpus,
-            // docker's 0 is no limit as well, and so is what it leaves unset.
-            pids: args.pids_limit.filter(|limit| *limit != 0),
-            cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
-            cpuset_cpus: args.cpuset_cpus.unwrap_or_default(),
-        }),
+        limits: Some(limits(args.limits, args.birth_limits)),
         stop_signal: args.stop_signal.unwrap_or_default(),
         stop_timeout_seconds: args.stop_timeout,
         labels: args.label.into_iter().collect(),
@@ -85,6 +78,43 @@ pub(crate) fn container_options(
         publish_all: args.publish_all,
         sandbox: args.pod.unwrap_or_default(),
     })
+}
+
+/// docker's 0 is no limit, and so is what it leaves unset.
+fn limits(args: LimitArgs, birth: BirthLimitArgs) -> Limits {
+    let pids = args.pids_limit.filter(|limit| *limit != 0);
+    Limits {
+        pids,
+        memory_swappiness: birth.memory_swappiness,
+        oom_kill_disable: birth.oom_kill_disable,
+        blkio_weight_devices: birth.blkio_weight_device,
+        device_read_bps: birth.device_read_bps,
+        device_write_bps: birth.device_write_bps,
+        device_read_iops: birth.device_read_iops,
+        device_write_iops: birth.device_write_iops,
+        ..updated_limits(args)
+    }
+}
+
+/// Limits to change; those that are left out stay as they are.
+pub(crate) fn updated_limits(args: LimitArgs) -> Limits {
+    let asked = |value: &i64| *value != 0;
+    Limits {
+        memory: args.memory.filter(asked),
+        memory_swap: args.memory_swap.filter(asked),
+        memory_reservation: args.memory_reservation.filter(asked),
+        nano_cpus: args.cpus,
+        cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
+        cpu_quota: args.cpu_quota.filter(asked),
+        cpu_period: args.cpu_period.filter(|period| *period > 0),
+        cpu_rt_runtime: args.cpu_rt_runtime.filter(asked),
+        cpu_rt_period: args.cpu_rt_period.filter(|period| *period > 0),
+        cpuset_cpus: args.cpuset_cpus.unwrap_or_default(),
+        cpuset_mems: args.cpuset_mems.unwrap_or_default(),
+        pids: args.pids_limit,
+        blkio_weight: args.blkio_weight.filter(|weight| *weight > 0),
+        ..Limits::default()
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +173,10 @@ mod tests {
              --net none -m 64m --memory-swap -1 --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0-1 \
              --pids-limit -1 --cap-add NET_ADMIN --cap-drop ALL --privileged --stop-signal INT \
              --stop-timeout 3 --restart no -l a=b -l c --log-driver none --log-opt max-file=2 \
-             --platform linux/arm64 -P --entrypoint /bin/echo --rootfs /",
+             --platform linux/arm64 -P --entrypoint /bin/echo --memory-reservation 32m \
+             --memory-swappiness 7 --oom-kill-disable --cpu-period 50000 --cpuset-mems 0 \
+             --blkio-weight 300 --blkio-weight-device /dev/sda:200 --device-read-bps /dev/sda:1mb \
+             --device-write-iops /dev/sda:9 --rootfs /",
         )
         .unwrap();
         assert_eq!(options.env, ["A=1", "HOME=/root"]);
@@ -155,6 +188,18 @@ mod tests {
         assert_eq!((limits.memory, limits.memory_swap), (Some(64 << 20), Some(-1)));
         assert_eq!((limits.nano_cpus, limits.pids), (Some(500_000_000), Some(-1)));
         assert_eq!((limits.cpu_shares, limits.cpuset_cpus.as_str()), (Some(512), "0-1"));
+        assert_eq!(
+            (limits.memory_reservation, limits.memory_swappiness),
+            (Some(32 << 20), Some(7))
+        );
+        assert!(limits.oom_kill_disable);
+        assert_eq!((limits.cpu_period, limits.cpuset_mems.as_str()), (Some(50_000), "0"));
+        assert_eq!((limits.blkio_weight, limits.blkio_weight_devices[0].weight), (Some(300), 200));
+        assert_eq!(limits.device_read_bps[0].rate, 1 << 20);
+        assert_eq!(
+            (limits.device_write_iops[0].path.as_str(), limits.device_write_iops[0].rate),
+            ("/dev/sda", 9)
+        );
         assert_eq!(
             (options.cap_add, options.cap_drop),
             (vec!["NET_ADMIN".into()], vec!["ALL".into()])

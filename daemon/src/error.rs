@@ -52,6 +52,10 @@ pub enum Error {
     StillRunning { id: String },
     #[error("container {id} is running already")]
     AlreadyRunning { id: String },
+    #[error("container {id} is paused: let it go on first (`ctl unpause`)")]
+    Paused { id: String },
+    #[error("container {id} is not paused")]
+    NotPaused { id: String },
     #[error("container {id} is being removed")]
     Removing { id: String },
     #[error("container {id}: its record can't be read ({problem}): only its removal is possible")]

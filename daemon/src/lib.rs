@@ -208,7 +208,8 @@ async fn leave(core: &Core, supervisor: &Supervisor) {
     if let Err(error) = flushed {
         tracing::error!(%error, "last facts not stored");
     }
-    let runs = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Starting);
+    let runs =
+        |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Paused(_) | Phase::Starting);
     if supervisor.all().iter().any(|handle| runs(&handle.view().phase)) {
         return;
     }

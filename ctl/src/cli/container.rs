@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::create::{CreateArgs, RunArgs, SessionKeys};
 use super::files::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
+use super::limits::LimitArgs;
 use crate::flags::{DetachKeys, Moment, parse_moment};
 
 #[derive(Debug, Subcommand)]
@@ -14,6 +15,11 @@ pub(crate) enum ContainerVerb {
     Stop(StopArgs),
     Restart(RestartArgs),
     Kill(KillArgs),
+    Pause(PauseArgs),
+    Unpause(UnpauseArgs),
+    Update(Box<UpdateArgs>),
+    Stats(StatsArgs),
+    Top(TopArgs),
     Rm(RmArgs),
     Wait(WaitArgs),
     Ps(PsArgs),
@@ -78,6 +84,72 @@ pub(crate) struct KillArgs {
     /// Ids, unique beginnings of ids, or names
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) containers: Vec<String>,
+}
+
+/// Hold every process of containers still
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ctl pause web")]
+pub(crate) struct PauseArgs {
+    /// Ids, unique beginnings of ids, or names
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Let paused containers go on
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ctl unpause web")]
+pub(crate) struct UnpauseArgs {
+    /// Ids, unique beginnings of ids, or names
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Change the limits of containers, at once and for good
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ctl update -m 512m --cpus 1.5 web\n  ctl update --pids-limit -1 web db"
+)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Ids, unique beginnings of ids, or names
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Show what containers use, again every second
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ctl stats\n  ctl stats --no-stream --format json web\n  ctl stats --format '{{.Name}} {{.CPUPerc}} {{.MemUsage}}'"
+)]
+pub(crate) struct StatsArgs {
+    /// Those that don't run as well
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show it once and end
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Nothing cut short
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// A Go template, "table TEMPLATE", table or json
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+    /// Ids, unique beginnings of ids, or names [default: all that run]
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Show the processes of a container, as ps on the host does
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctl top web\n  ctl top web -eo pid,comm,rss")]
+pub(crate) struct TopArgs {
+    /// An id, a unique beginning of one, or a name
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// Options of ps [default: -ef]
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
 }
 
 /// Remove containers

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use bosun_proto::v1::Network;
 use clap::{ArgAction, Args, ValueEnum};
 
-use crate::flags::{
-    DetachKeys, key_value, label, parse_cpus, parse_network, parse_size, parse_swap,
-};
+use super::limits::{BirthLimitArgs, LimitArgs};
+use crate::flags::{DetachKeys, key_value, label, parse_network};
 
 /// Make a container and run it
 #[derive(Args, Debug)]
@@ -135,24 +134,10 @@ pub(crate) struct ContainerArgs {
     /// Run a small init as process 1, which forwards signals and reaps
     #[arg(long)]
     pub(crate) init: bool,
-    /// Memory limit, for example 512m
-    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
-    pub(crate) memory: Option<i64>,
-    /// Limit of memory and swap together; -1 for none
-    #[arg(long, value_name = "SIZE", value_parser = parse_swap, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<i64>,
-    /// How many CPUs' time, for example 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
-    pub(crate) cpus: Option<i64>,
-    /// Share of the CPU among the busy; 1024 is a usual one
-    #[arg(short, long, value_name = "WEIGHT")]
-    pub(crate) cpu_shares: Option<u64>,
-    /// The CPUs to run on, for example 0-2,4
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) birth_limits: BirthLimitArgs,
     /// Add a capability
     #[arg(long, value_name = "CAP")]
     pub(crate) cap_add: Vec<String>,

@@ -10,6 +10,7 @@ pub(crate) mod create;
 pub(crate) mod files;
 pub(crate) mod image;
 pub(crate) mod lease;
+pub(crate) mod limits;
 pub(crate) mod login;
 pub(crate) mod pod;
 pub(crate) mod snapshot;
@@ -161,11 +162,11 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run containers",
         &[
-            "run", "create", "start", "stop", "restart", "kill", "rm", "wait", "exec", "attach",
-            "pod",
+            "run", "create", "start", "stop", "restart", "kill", "pause", "unpause", "update",
+            "rm", "wait", "exec", "attach", "pod",
         ],
     ),
-    ("See containers", &["ps", "inspect", "logs", "events", "diff"]),
+    ("See containers", &["ps", "inspect", "logs", "events", "stats", "top", "diff"]),
     ("Images", &["pull", "push", "images", "rmi", "tag", "history", "login", "logout", "image"]),
     ("Files and archives", &["cp", "export", "commit", "load", "save", "import"]),
     (

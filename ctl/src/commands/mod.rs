@@ -18,6 +18,7 @@ mod kill;
 mod lease;
 mod login;
 mod logs;
+mod pause;
 mod pod;
 pub(crate) mod ps;
 mod restart;
@@ -25,8 +26,12 @@ mod rm;
 mod run;
 mod snapshot;
 mod start;
+pub(crate) mod stats;
 mod stop;
 pub(crate) mod system;
+mod top;
+mod unpause;
+mod update;
 mod version;
 mod wait;
 
@@ -80,6 +85,11 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
         ContainerVerb::Stop(args) => stop::run(client, args).await,
         ContainerVerb::Restart(args) => restart::run(client, args).await,
         ContainerVerb::Kill(args) => kill::run(client, args).await,
+        ContainerVerb::Pause(args) => pause::run(client, args).await,
+        ContainerVerb::Unpause(args) => unpause::run(client, args).await,
+        ContainerVerb::Update(args) => update::run(client, *args).await,
+        ContainerVerb::Stats(args) => stats::run(client, args).await,
+        ContainerVerb::Top(args) => top::run(client, args).await,
         ContainerVerb::Rm(args) => rm::run(client, args).await,
         ContainerVerb::Wait(args) => wait::run(client, args).await,
         ContainerVerb::Ps(args) => ps::run(client, args).await,
@@ -104,6 +114,11 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Stop(_)
             | ContainerVerb::Restart(_)
             | ContainerVerb::Kill(_)
+            | ContainerVerb::Pause(_)
+            | ContainerVerb::Unpause(_)
+            | ContainerVerb::Update(_)
+            | ContainerVerb::Stats(_)
+            | ContainerVerb::Top(_)
             | ContainerVerb::Rm(_)
             | ContainerVerb::Wait(_)
             | ContainerVerb::Ps(_)

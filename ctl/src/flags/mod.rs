@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 mod detach;
+mod device;
 mod env;
 mod moment;
 mod mount;
@@ -13,6 +14,7 @@ mod port;
 mod size;
 
 pub(crate) use detach::DetachKeys;
+pub(crate) use device::{parse_device_iops, parse_device_rate, parse_device_weight};
 pub(crate) use env::{environment, key_value, label};
 pub(crate) use moment::{Moment, parse_moment, parse_span, timestamp};
 pub(crate) use mount::{absolute, parse_mount};
@@ -69,6 +71,10 @@ pub(crate) enum FlagError {
     Size(String),
     #[error("number of CPUs \"{0}\": want a positive number, for example 1.5")]
     Cpus(String),
+    #[error("device \"{0}\": want DEVICE:VALUE, for example /dev/sda:1mb or /dev/sda:300")]
+    Device(String),
+    #[error("nothing to change: name a limit, for example --memory 512m")]
+    NothingToUpdate,
     #[error("network \"{0}\": there are bridge, host, none and container:NAME")]
     Network(String),
     #[error("environment variable \"{0}\": want NAME=VALUE, or NAME to take the value it has here")]

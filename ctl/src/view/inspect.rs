@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bosun_proto::v1::state::Status;
 use bosun_proto::v1::{
-    BindMount, Container, ContainerOptions, Limits, LogOptions, NetworkStatus, Port, State,
-    StringList,
+    BindMount, Container, ContainerOptions, DeviceRate, DeviceWeight, LogOptions, NetworkStatus,
+    Port, State, StringList,
 };
 
 use super::moment::utc;
@@ -61,8 +61,9 @@ fn state_record(state: &State) -> Value {
     };
     record([
         ("Status", status::word(status).into()),
-        ("Running", (status == Status::Running).into()),
-        ("Paused", false.into()),
+        // docker's: one that stands still runs.
+        ("Running", matches!(status, Status::Running | Status::Paused).into()),
+        ("Paused", (status == Status::Paused).into()),
         ("Restarting", false.into()),
         ("OOMKilled", exit.oom_killed.into()),
         ("Dead", (status == Status::Quarantined).into()),
@@ -78,7 +79,6 @@ fn state_record(state: &State) -> Value {
 
 fn host_config(options: &ContainerOptions) -> Value {
     let limits = options.limits.clone().unwrap_or_default();
-    let Limits { memory, memory_swap, nano_cpus, pids, cpu_shares, cpuset_cpus } = limits;
     let LogOptions { driver, options: log_options } = options.log.clone().unwrap_or_default();
     let driver = if driver.is_empty() { "json-file".to_owned() } else { driver };
     let restart = match options.restart_policy.as_str() {
@@ -99,14 +99,46 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("Init", if options.init { true.into() } else { Value::Null }),
         ("Privileged", options.privileged.into()),
         ("ReadonlyRootfs", options.read_only.into()),
-        ("Memory", memory.unwrap_or(0).into()),
-        ("MemorySwap", memory_swap.unwrap_or(0).into()),
-        ("NanoCpus", nano_cpus.unwrap_or(0).into()),
-        ("CpuShares", cpu_shares.unwrap_or(0).into()),
-        ("CpusetCpus", cpuset_cpus.into()),
-        ("PidsLimit", pids.into()),
+        ("Memory", limits.memory.unwrap_or(0).into()),
+        ("MemorySwap", limits.memory_swap.unwrap_or(0).into()),
+        ("MemoryReservation", limits.memory_reservation.unwrap_or(0).into()),
+        ("MemorySwappiness", limits.memory_swappiness.into()),
+        ("OomKillDisable", limits.oom_kill_disable.into()),
+        ("NanoCpus", limits.nano_cpus.unwrap_or(0).into()),
+        ("CpuShares", limits.cpu_shares.unwrap_or(0).into()),
+        ("CpuQuota", limits.cpu_quota.unwrap_or(0).into()),
+        ("CpuPeriod", limits.cpu_period.unwrap_or(0).into()),
+        ("CpuRealtimeRuntime", limits.cpu_rt_runtime.unwrap_or(0).into()),
+        ("CpuRealtimePeriod", limits.cpu_rt_period.unwrap_or(0).into()),
+        ("CpusetCpus", limits.cpuset_cpus.as_str().into()),
+        ("CpusetMems", limits.cpuset_mems.as_str().into()),
+        ("PidsLimit", limits.pids.into()),
+        ("BlkioWeight", limits.blkio_weight.unwrap_or(0).into()),
+        ("BlkioWeightDevice", weights(&limits.blkio_weight_devices)),
+        ("BlkioDeviceReadBps", rates(&limits.device_read_bps)),
+        ("BlkioDeviceWriteBps", rates(&limits.device_write_bps)),
+        ("BlkioDeviceReadIOps", rates(&limits.device_read_iops)),
+        ("BlkioDeviceWriteIOps", rates(&limits.device_write_iops)),
         ("Runtime", "io.bosun.v1".into()),
     ])
+}
+
+fn weights(devices: &[DeviceWeight]) -> Value {
+    let one = |device: &DeviceWeight| {
+        record([("Path", device.path.as_str().into()), ("Weight", device.weight.into())])
+    };
+    list_or_null(devices.iter().map(one).collect())
+}
+
+fn rates(devices: &[DeviceRate]) -> Value {
+    let one = |device: &DeviceRate| {
+        record([("Path", device.path.as_str().into()), ("Rate", device.rate.into())])
+    };
+    list_or_null(devices.iter().map(one).collect())
+}
+
+fn list_or_null(items: Vec<Value>) -> Value {
+    if items.is_empty() { Value::Null } else { Value::List(items) }
 }
 
 /// As `--volume` would be given again.
@@ -223,6 +255,7 @@ fn own(container: &Container, state: &State) -> Value {
         Status::Created => "created",
         Status::Starting => "starting",
         Status::Running => "running",
+        Status::Paused => "paused",
         Status::Exited => "exited",
         Status::Removing => "removing",
         Status::Quarantined => "quarantined",

@@ -61,7 +61,7 @@ pub(crate) fn container_row(
     let state = container.state.as_ref().map_or(Status::Unspecified, |state| state.status());
     let bound = container.network.as_ref().map_or(&[][..], |network| &network.ports);
     // As docker has it: of those that run.
-    let runs = state == Status::Running;
+    let runs = matches!(state, Status::Running | Status::Paused);
     let exposed = if runs { container.exposed_ports.as_slice() } else { &[] };
     let age = human_duration(seconds_since(container.created_at.as_ref(), now));
     record([

@@ -13,6 +13,7 @@ pub(super) fn word(status: Status) -> &'static str {
         Status::Unspecified => "unknown",
         Status::Created | Status::Starting => "created",
         Status::Running => "running",
+        Status::Paused => "paused",
         Status::Exited => "exited",
         Status::Removing => "removing",
         Status::Quarantined => "dead",
@@ -26,13 +27,16 @@ pub(super) fn sentence(container: &Container, now: Timestamp) -> String {
         Status::Unspecified => "Unknown".to_owned(),
         Status::Created => "Created".to_owned(),
         Status::Starting => "Starting".to_owned(),
-        Status::Running => {
-            format!("Up {}", human_duration(seconds_since(state.started_at.as_ref(), now)))
-        }
+        Status::Running => up(state, now),
+        Status::Paused => format!("{} (Paused)", up(state, now)),
         Status::Exited => exited(state, now),
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Quarantined => "Dead".to_owned(),
     }
+}
+
+fn up(state: &State, now: Timestamp) -> String {
+    format!("Up {}", human_duration(seconds_since(state.started_at.as_ref(), now)))
 }
 
 fn exited(state: &State, now: Timestamp) -> String {
@@ -72,6 +76,7 @@ mod tests {
             (Status::Starting, None, None, "Starting"),
             (Status::Running, ago(3), None, "Up 3 seconds"),
             (Status::Running, None, None, "Up Less than a second"),
+            (Status::Paused, ago(3), None, "Up 3 seconds (Paused)"),
             (Status::Exited, ago(9), exit(42, false, "", ago(5)), "Exited (42) 5 seconds ago"),
             (Status::Exited, None, exit(0, false, "", ago(60)), "Exited (0) About a minute ago"),
             (

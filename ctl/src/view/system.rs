@@ -76,7 +76,7 @@ pub(crate) fn info(info: &InfoResponse) -> Value {
     record([
         ("Containers", info.containers.into()),
         ("ContainersRunning", info.running.into()),
-        ("ContainersPaused", 0_u32.into()),
+        ("ContainersPaused", info.paused.into()),
         ("ContainersStopped", info.exited.into()),
         ("Driver", info.snapshotter.as_str().into()),
         ("CgroupVersion", info.cgroup_version.as_str().into()),

@@ -4,7 +4,7 @@ const MIN_WIDTH: usize = 10;
 const PADDING: usize = 3;
 
 /// Lines of tab-separated cells to aligned lines. A line's last cell is not padded.
-pub(super) fn align(lines: &[String]) -> String {
+pub(crate) fn align(lines: &[String]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for line in lines {
         let cells: Vec<&str> = line.split('\t').collect();

@@ -63,6 +63,40 @@ fn inspect_shows_what_exists_and_complains_about_the_rest() {
 }
 
 #[test]
+fn containers_are_held_changed_and_watched() {
+    let fake = with_web();
+    let (daemon, _dir) = start(&fake);
+    for (words, call) in [
+        ("pause web", "pause web"),
+        ("unpause web", "unpause web"),
+        ("update -m 64m --pids-limit 0 web", "update web Some(67108864) Some(0)"),
+    ] {
+        let done = ran(command(&daemon.socket, words));
+        assert_eq!((done.code, done.out.as_str()), (0, "web\n"), "{words}: {}", done.err);
+        assert_eq!(fake.book().calls.last().unwrap(), call);
+    }
+    let nothing = ran(command(&daemon.socket, "update web"));
+    assert_eq!(nothing.code, 125);
+    assert!(nothing.err.contains("nothing to change"), "{}", nothing.err);
+    let stats = ran(command(&daemon.socket, "stats --no-stream"));
+    let lines: Vec<&str> = stats.out.lines().collect();
+    assert!(
+        lines[0].starts_with("CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT"),
+        "{lines:?}"
+    );
+    assert!(lines[1].starts_with("0123456789ab   web       0.00%"), "{lines:?}");
+    assert!(lines[1].ends_with("0B / 0B     0B / 0B     3"), "{lines:?}");
+    let json = ran(command(&daemon.socket, "stats --no-stream --format json web"));
+    assert!(json.out.contains("\"PIDs\":\"3\""), "{}", json.out);
+    let missing = ran(command(&daemon.socket, "stats --no-stream none"));
+    assert_eq!(missing.code, 1);
+    let top = ran(command(&daemon.socket, "top web -eo pid,cmd"));
+    assert_eq!(fake.book().calls.last().unwrap(), "top [\"-eo\", \"pid,cmd\"]");
+    assert!(top.out.starts_with("PID       CMD\n42        sh -c a"), "{}", top.out);
+    assert!(!top.out.contains('\u{1b}'), "a process does not speak to the terminal");
+}
+
+#[test]
 fn wait_prints_the_exit_code_and_takes_it() {
     let fake = with_web();
     let (daemon, _dir) = start(&fake);

@@ -119,6 +119,69 @@ impl Containers for Service {
         Ok(Response::new(v1::KillResponse {}))
     }
 
+    async fn pause(
+        &self,
+        call: Request<v1::PauseRequest>,
+    ) -> Result<Response<v1::PauseResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Pause", &message.request_id, message)?;
+        let pause = async {
+            self.supervisor.pause(&request.namespace, &message.container).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, pause).await?;
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn unpause(
+        &self,
+        call: Request<v1::UnpauseRequest>,
+    ) -> Result<Response<v1::UnpauseResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Unpause", &message.request_id, message)?;
+        let unpause = async {
+            self.supervisor.unpause(&request.namespace, &message.container).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, unpause).await?;
+        Ok(Response::new(v1::UnpauseResponse {}))
+    }
+
+    async fn update(
+        &self,
+        call: Request<v1::UpdateRequest>,
+    ) -> Result<Response<v1::UpdateResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Update", &message.request_id, message)?;
+        let limits = convert::limits(message.limits.clone().unwrap_or_default())?;
+        let update = async {
+            self.supervisor.update(&request.namespace, &message.container, limits).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, update).await?;
+        Ok(Response::new(v1::UpdateResponse {}))
+    }
+
+    async fn stats(
+        &self,
+        call: Request<v1::StatsRequest>,
+    ) -> Result<Response<v1::StatsResponse>, Status> {
+        let namespace = convert::namespace(call.metadata())?;
+        let usage = self.supervisor.usage(&namespace, &call.get_ref().container).await?;
+        Ok(Response::new(convert::usage(self.supervisor.core(), &usage)))
+    }
+
+    async fn top(
+        &self,
+        call: Request<v1::TopRequest>,
+    ) -> Result<Response<v1::TopResponse>, Status> {
+        let namespace = convert::namespace(call.metadata())?;
+        let v1::TopRequest { container, ps_options } = call.get_ref();
+        let found = self.supervisor.processes(&namespace, container, ps_options).await?;
+        let processes = found.rows.into_iter().map(|values| v1::TopProcess { values }).collect();
+        Ok(Response::new(v1::TopResponse { titles: found.titles, processes }))
+    }
+
     async fn remove(
         &self,
         call: Request<v1::RemoveRequest>,

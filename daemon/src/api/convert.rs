@@ -14,15 +14,17 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::config::hex;
-use crate::container::{Exit, Handle, Lease, Phase, Reason, Record, Run, Status as ExitedAs};
+use crate::container::{
+    Exit, Handle, Lease, Phase, Reason, Record, Run, Running, Status as ExitedAs, Usage,
+};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::{self, Published};
 use crate::requests::Request;
 use crate::shim;
 use crate::spec::{
-    self, BindMount, ContainerOptions, Limits, LogOptions, NetworkMode, Port, Protocol, Role,
-    Sandbox, WindowSize,
+    self, BindMount, ContainerOptions, DeviceLimit, Limits, LogOptions, NetworkMode, Port,
+    Protocol, Role, Sandbox, WindowSize,
 };
 use crate::store;
 use crate::time::Time;
@@ -126,6 +128,8 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::Shim { source, .. } => shim_code(source),
         Error::NotRunning { .. } => (Code::FailedPrecondition, Some("NOT_RUNNING")),
         Error::AlreadyRunning { .. } => (Code::FailedPrecondition, Some("ALREADY_RUNNING")),
+        Error::Paused { .. } => (Code::FailedPrecondition, Some("PAUSED")),
+        Error::NotPaused { .. } => (Code::FailedPrecondition, Some("NOT_PAUSED")),
         Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {
             (Code::FailedPrecondition, None)
         }
@@ -359,7 +363,7 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         mounts,
         ports,
         network: network_mode(message.network.unwrap_or_default())?,
-        limits: limits(message.limits.unwrap_or_default()),
+        limits: limits(message.limits.unwrap_or_default())?,
         stop_signal: match message.stop_signal.as_str() {
             "" => None,
             text => Some(text.parse()?),
@@ -434,16 +438,47 @@ fn network_mode(message: v1::Network) -> Result<NetworkMode> {
     })
 }
 
-fn limits(message: v1::Limits) -> Limits {
-    Limits {
+/// Limits of a request.
+///
+/// # Errors
+/// A weight is no number of 16 bits; a device is no absolute path.
+pub(super) fn limits(message: v1::Limits) -> Result<Limits> {
+    let device = |path: String, value: u64| match path.starts_with('/') {
+        true => Ok(DeviceLimit { path: path.into(), value }),
+        false => Err(Error::InvalidArgument {
+            what: "device",
+            problem: format!("{path:?} is not an absolute path"),
+        }),
+    };
+    let rates = |list: Vec<v1::DeviceRate>| -> Result<Vec<DeviceLimit>> {
+        list.into_iter().map(|rate| device(rate.path, rate.rate)).collect()
+    };
+    let weights = message.blkio_weight_devices.into_iter();
+    Ok(Limits {
         memory: message.memory,
         memory_swap: message.memory_swap,
+        memory_reservation: message.memory_reservation,
+        memory_swappiness: message.memory_swappiness,
+        oom_kill_disable: message.oom_kill_disable,
         nano_cpus: message.nano_cpus,
         cpu_shares: message.cpu_shares,
+        cpu_period: message.cpu_period,
+        cpu_quota: message.cpu_quota,
+        cpu_rt_period: message.cpu_rt_period,
+        cpu_rt_runtime: message.cpu_rt_runtime,
         cpuset_cpus: message.cpuset_cpus,
+        cpuset_mems: message.cpuset_mems,
         pids: message.pids,
-        ..Limits::default()
-    }
+        // What does not fit is no weight either.
+        blkio_weight: message.blkio_weight.map(|weight| u16::try_from(weight).unwrap_or(u16::MAX)),
+        blkio_weight_devices: weights
+            .map(|weight| device(weight.path, weight.weight.into()))
+            .collect::<Result<_>>()?,
+        device_read_bps: rates(message.device_read_bps)?,
+        device_write_bps: rates(message.device_write_bps)?,
+        device_read_iops: rates(message.device_read_iops)?,
+        device_write_iops: rates(message.device_write_iops)?,
+    })
 }
 
 pub(super) fn window(message: Option<v1::WindowSize>) -> WindowSize {
@@ -568,13 +603,59 @@ fn address(address: Ipv4Addr) -> String {
 }
 
 fn limits_message(limits: &Limits) -> v1::Limits {
+    let path = |limit: &DeviceLimit| limit.path.to_string_lossy().into_owned();
+    let rates = |list: &[DeviceLimit]| {
+        list.iter().map(|limit| v1::DeviceRate { path: path(limit), rate: limit.value }).collect()
+    };
+    let weights = limits.blkio_weight_devices.iter();
     v1::Limits {
         memory: limits.memory,
         memory_swap: limits.memory_swap,
+        memory_reservation: limits.memory_reservation,
+        memory_swappiness: limits.memory_swappiness,
+        oom_kill_disable: limits.oom_kill_disable,
         nano_cpus: limits.nano_cpus,
         pids: limits.pids,
         cpu_shares: limits.cpu_shares,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpu_rt_period: limits.cpu_rt_period,
+        cpu_rt_runtime: limits.cpu_rt_runtime,
         cpuset_cpus: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+        blkio_weight: limits.blkio_weight.map(u32::from),
+        blkio_weight_devices: weights
+            .map(|limit| v1::DeviceWeight {
+                path: path(limit),
+                weight: u32::try_from(limit.value).unwrap_or(u32::MAX),
+            })
+            .collect(),
+        device_read_bps: rates(&limits.device_read_bps),
+        device_write_bps: rates(&limits.device_write_bps),
+        device_read_iops: rates(&limits.device_read_iops),
+        device_write_iops: rates(&limits.device_write_iops),
+    }
+}
+
+/// What a container uses, as clients see it.
+pub(super) fn usage(core: &Core, usage: &Usage) -> v1::StatsResponse {
+    v1::StatsResponse {
+        read_at: Some(time(Time::now())),
+        cpu_total: usage.cpu_total,
+        cpu_kernel: usage.cpu_kernel,
+        cpu_user: usage.cpu_user,
+        cpu_throttled: usage.cpu_throttled,
+        cpu_throttled_periods: usage.cpu_throttled_periods,
+        memory_used: usage.memory_used,
+        memory_limit: usage.memory_limit,
+        pids: usage.pids,
+        pids_limit: usage.pids_limit,
+        block_read: usage.block_read,
+        block_written: usage.block_written,
+        network_received: usage.network_received,
+        network_sent: usage.network_sent,
+        oom_kills: usage.oom_kills,
+        online_cpus: u32::try_from(core.machine.online_cpus.len()).unwrap_or(u32::MAX),
     }
 }
 
@@ -614,7 +695,7 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
                 container_dir.json_log(key.id.as_str()).to_string_lossy().into_owned();
         }
     }
-    if let Phase::Running(running) = &view.phase
+    if let Phase::Running(running) | Phase::Paused(running) = &view.phase
         && let Some(lease) = &running.lease
     {
         message.network = Some(network_status(core, lease));
@@ -637,7 +718,9 @@ pub(super) fn sandbox(core: &Core, handle: &Handle, members: &[Handle]) -> v1::S
     let view = handle.view();
     let Some(record) = &view.record else { return message };
     let options = &record.options;
-    if let (Phase::Running(_), true) = (&view.phase, options.network != NetworkMode::Host) {
+    if let (Phase::Running(_) | Phase::Paused(_), true) =
+        (&view.phase, options.network != NetworkMode::Host)
+    {
         let path = crate::container::network_path(handle.key());
         message.network_namespace = path.to_string_lossy().into_owned();
     }
@@ -697,9 +780,12 @@ fn state(phase: &Phase, record: Option<&Record>) -> v1::State {
         Phase::Created => Is::Created,
         Phase::Starting => Is::Starting,
         Phase::Running(running) => {
-            message.pid = running.pid;
-            message.shim_pid = running.shim.process.pid();
+            set_processes(&mut message, running);
             Is::Running
+        }
+        Phase::Paused(running) => {
+            set_processes(&mut message, running);
+            Is::Paused
         }
         Phase::Exited(ended) => {
             message.exit = Some(exit(ended));
@@ -716,6 +802,11 @@ fn state(phase: &Phase, record: Option<&Record>) -> v1::State {
     };
     message.set_status(status);
     message
+}
+
+fn set_processes(message: &mut v1::State, running: &Running) {
+    message.pid = running.pid;
+    message.shim_pid = running.shim.process.pid();
 }
 
 /// A signal's name or number; empty is `default`.

@@ -150,7 +150,7 @@ async fn containers(supervisor: &Supervisor, namespace: &Id) -> Result<v1::DiskU
         usage.count += 1;
         usage.size += size;
         match handle.view().phase {
-            Phase::Running(_) | Phase::Starting => usage.active += 1,
+            Phase::Running(_) | Phase::Paused(_) | Phase::Starting => usage.active += 1,
             Phase::Created | Phase::Exited(_) | Phase::Removed(_) | Phase::Quarantined(_) => {
                 usage.reclaimable += size;
             }

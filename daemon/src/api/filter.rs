@@ -131,7 +131,7 @@ fn status(container: &v1::Container) -> Is {
 }
 
 fn is_up(container: &v1::Container) -> bool {
-    matches!(status(container), Is::Running | Is::Starting)
+    matches!(status(container), Is::Running | Is::Paused | Is::Starting)
 }
 
 fn matches_one(
@@ -153,6 +153,7 @@ fn matches_one(
             Is::Created => value == "created",
             Is::Starting => value == "starting",
             Is::Running => value == "running",
+            Is::Paused => value == "paused",
             Is::Exited => value == "exited",
             Is::Removing => value == "removing",
             Is::Quarantined => value == "dead",

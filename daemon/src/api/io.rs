@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
-use crate::container::{Handle, Phase, Running, Supervisor};
+use crate::container::{Handle, Running, Supervisor};
 use crate::error::{Error, Result as CoreResult};
 use crate::logs::{self, LogQuery};
 use crate::shim::{self, AttachReader, AttachWriter, Output};
@@ -189,7 +189,7 @@ impl Io for Service {
             since: message.since.map(convert::time_from),
             until: message.until.map(convert::time_from),
         };
-        let follow = message.follow && matches!(handle.view().phase, Phase::Running(_));
+        let follow = message.follow && handle.running().is_ok();
         let (found, mut receiver) = mpsc::channel(64);
         let (records, answers) = mpsc::channel(IN_FLIGHT);
         let ended = async move {

@@ -76,6 +76,7 @@ impl System for Service {
             subnet: core.config.subnet.to_string(),
             containers: count(|_| true),
             running: count(|phase| matches!(phase, Phase::Running(_))),
+            paused: count(|phase| matches!(phase, Phase::Paused(_))),
             exited: count(|phase| matches!(phase, Phase::Exited(_))),
             snapshots,
             namespaces,

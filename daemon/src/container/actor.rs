@@ -3,6 +3,8 @@
 //! Commands are short: what waits for a process (stop, wait) waits outside, on the view. An exit is
 //! committed before anybody hears of it, and before the shim is told to go.
 
+mod change;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;
 use crate::shim::{self, Attached, boot_id};
+use crate::spec::Limits;
 use crate::store::NewEvent;
 use crate::time::Time;
 
@@ -45,6 +48,16 @@ pub(super) enum Command {
     /// Sends a signal to process 1.
     Kill {
         signal: u32,
+        answer: oneshot::Sender<Result<()>>,
+    },
+    Pause {
+        answer: oneshot::Sender<Result<()>>,
+    },
+    Unpause {
+        answer: oneshot::Sender<Result<()>>,
+    },
+    Update {
+        limits: Limits,
         answer: oneshot::Sender<Result<()>>,
     },
     /// Answers once the last run has let go of its files.
@@ -85,6 +98,8 @@ pub(super) struct Started {
 enum State {
     Created,
     Running(Arc<Running>),
+    /// It stands still.
+    Paused(Arc<Running>),
     Exited(Exit),
     Quarantined(String),
     Removed,
@@ -143,19 +158,23 @@ impl Actor {
         handle
     }
 
-    /// As [`Actor::spawn`], for a container that a living shim runs.
+    /// As [`Actor::spawn`], for a container that a living shim runs, or holds still.
     pub(super) fn adopt(
         core: &Arc<Core>,
         registry: &Arc<Registry>,
         key: Key,
         record: Record,
         running: Running,
+        paused: bool,
     ) -> Handle {
         let name = record.name.clone();
         let (commands, inbox) = mpsc::unbounded_channel();
         let record = Arc::new(record);
         let running = Arc::new(running);
-        let state = State::Running(Arc::clone(&running));
+        let state = match paused {
+            true => State::Paused(Arc::clone(&running)),
+            false => State::Running(Arc::clone(&running)),
+        };
         let (view, seen) =
             watch::channel(View { record: Some(Arc::clone(&record)), phase: phase_of(&state) });
         let handle =
@@ -187,6 +206,15 @@ impl Actor {
                 Command::Kill { signal, answer } => {
                     let _ = answer.send(self.kill(signal).await);
                 }
+                Command::Pause { answer } => {
+                    let _ = answer.send(self.pause().await);
+                }
+                Command::Unpause { answer } => {
+                    let _ = answer.send(self.unpause().await);
+                }
+                Command::Update { limits, answer } => {
+                    let _ = answer.send(self.update(&limits).await);
+                }
                 Command::Settle { answer } => {
                     let _ = answer.send(self.wait_until_free().await);
                 }
@@ -212,9 +240,14 @@ impl Actor {
             (None, State::Quarantined(problem)) => {
                 Err(Error::Quarantined { id: self.label(), problem: problem.clone() })
             }
-            (None, State::Created | State::Running(_) | State::Exited(_) | State::Removed) => {
-                Err(Error::Removing { id: self.label() })
-            }
+            (
+                None,
+                State::Created
+                | State::Running(_)
+                | State::Paused(_)
+                | State::Exited(_)
+                | State::Removed,
+            ) => Err(Error::Removing { id: self.label() }),
         }
     }
 
@@ -224,8 +257,10 @@ impl Actor {
 
     async fn start(&mut self, begin: Begin) -> Result<Started> {
         let record = self.record()?;
-        if let State::Running(_) = self.state {
-            return Err(Error::AlreadyRunning { id: self.label() });
+        match self.state {
+            State::Running(_) => return Err(Error::AlreadyRunning { id: self.label() }),
+            State::Paused(_) => return Err(Error::Paused { id: self.label() }),
+            State::Created | State::Exited(_) | State::Quarantined(_) | State::Removed => {}
         }
         self.wait_until_free().await?;
         // Somebody may be writing to its files.
@@ -322,15 +357,16 @@ impl Actor {
     }
 
     async fn kill(&mut self, signal: u32) -> Result<()> {
-        let State::Running(running) = &self.state else {
+        let Some(running) = self.present().map(Arc::clone) else {
             return Err(Error::NotRunning { id: self.label() });
         };
-        let running = Arc::clone(running);
         fail::fail_point!("daemon.stop.before_signal");
         let record = self.record()?;
         let event = self.event("kill", &record, vec![("signal", signal.to_string())]);
         self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
-        match running.shim.client.kill("", signal, false).await {
+        let killed = running.shim.client.kill("", signal, false).await;
+        self.let_end(signal).await;
+        match killed {
             // It has ended meanwhile: its exit is on the way.
             Ok(()) | Err(shim::Error::Gone { .. }) => Ok(()),
             Err(shim::Error::Refused { code: shim_wire::ttrpc::Code::NotFound, .. }) => Ok(()),
@@ -347,11 +383,10 @@ impl Actor {
 
     /// The run has ended, or its shim has: find out how, commit it, tell, and take it apart.
     async fn ended(&mut self, attempt: u64, announced: Option<shim::Exited>) {
-        let State::Running(running) = &self.state else { return };
+        let Some(running) = self.present().map(Arc::clone) else { return };
         if running.attempt != attempt {
             return;
         }
-        let running = Arc::clone(running);
         let exit = match (announced, self.exit_record(attempt)) {
             (_, Some(record)) => Exit::recorded(&record),
             (Some(announced), None) => announced_exit(announced),
@@ -487,11 +522,10 @@ impl Actor {
         if let State::Quarantined(_) = self.state {
             return self.remove_quarantined().await;
         }
-        if let State::Running(running) = &self.state {
+        if let Some(running) = self.present().map(Arc::clone) {
             if !force {
                 return Err(Error::StillRunning { id: self.label() });
             }
-            let running = Arc::clone(running);
             self.kill(SIGKILL).await?;
             let wait = running.shim.client.wait("");
             let announced = match tokio::time::timeout(KILLED, wait).await {
@@ -526,7 +560,11 @@ impl Actor {
         fail::fail_point!("daemon.delete.after_commit");
         let exit = match &self.state {
             State::Exited(exit) => Some(exit.clone()),
-            State::Created | State::Running(_) | State::Quarantined(_) | State::Removed => None,
+            State::Created
+            | State::Running(_)
+            | State::Paused(_)
+            | State::Quarantined(_)
+            | State::Removed => None,
         };
         self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
         self.state = State::Removed;
@@ -585,6 +623,7 @@ fn phase_of(state: &State) -> Phase {
     match state {
         State::Created => Phase::Created,
         State::Running(running) => Phase::Running(Arc::clone(running)),
+        State::Paused(running) => Phase::Paused(Arc::clone(running)),
         State::Exited(exit) => Phase::Exited(exit.clone()),
         State::Quarantined(problem) => Phase::Quarantined(problem.clone()),
         State::Removed => Phase::Removed(None),

@@ -16,6 +16,8 @@ pub enum Phase {
     Created,
     Starting,
     Running(Arc<Running>),
+    /// It stands still.
+    Paused(Arc<Running>),
     Exited(Exit),
     /// The record is gone; the exit of its last run, if it ever ran.
     Removed(Option<Exit>),
@@ -63,13 +65,13 @@ impl Handle {
         self.view.borrow().clone()
     }
 
-    /// The running side.
+    /// The running side, whether it stands still or not.
     ///
     /// # Errors
     /// [`Error::NotRunning`].
     pub fn running(&self) -> Result<Arc<Running>> {
         match &self.view.borrow().phase {
-            Phase::Running(running) => Ok(Arc::clone(running)),
+            Phase::Running(running) | Phase::Paused(running) => Ok(Arc::clone(running)),
             Phase::Created
             | Phase::Starting
             | Phase::Exited(_)
@@ -108,7 +110,11 @@ impl Handle {
             match &view.borrow_and_update().phase {
                 Phase::Exited(exit) => return Some(exit.clone()),
                 Phase::Removed(exit) => return exit.clone(),
-                Phase::Created | Phase::Starting | Phase::Running(_) | Phase::Quarantined(_) => {}
+                Phase::Created
+                | Phase::Starting
+                | Phase::Running(_)
+                | Phase::Paused(_)
+                | Phase::Quarantined(_) => {}
             }
             if view.changed().await.is_err() {
                 return None;

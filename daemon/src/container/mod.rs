@@ -9,6 +9,8 @@
 //!                        └───────────────────────────── start ────────────────┘
 //! ```
 //!
+//! A running container may be held still (Paused): the shim knows, and nobody else.
+//!
 //! What is durable of it is [`Run`], whose variants carry the names of the exit protocol
 //! (`shim_wire::lifecycle::Durable`); what is volatile is [`Phase`].
 //!
@@ -18,6 +20,7 @@
 //! | `registry` | names, ids and prefixes; who is where |
 //! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
+//! | `usage`, `top` | what a running one uses, and its processes |
 //! | `run` | from intent to a running process, and the undoing of it |
 //! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
 //! | `peer` | the namespaces of another container, or of a sandbox, to join |
@@ -33,6 +36,8 @@ mod registry;
 mod run;
 mod sandbox;
 mod supervisor;
+mod top;
+mod usage;
 
 pub use handle::{Handle, Phase, View};
 pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
@@ -40,6 +45,8 @@ pub use run::{Running, freeze, remove_empty_cgroups};
 pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
+pub use top::Processes;
+pub use usage::Usage;
 
 use shim_wire::id::Id;
 

@@ -139,12 +139,14 @@ async fn take_up_run(
                     tx.event(start).map(|_| ())
                 });
             }
-            // A daemon that ended in the middle of a commit had them held still.
-            if let Err(error) = run::freeze(core, &key, false).await {
+            // A daemon that ended in the middle of a commit had them held still, and no shim knows of it.
+            if !status.paused
+                && let Err(error) = run::freeze(core, &key, false).await
+            {
                 tracing::debug!(container = %key, %error, "not thawed");
             }
             let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
-            Actor::adopt(core, registry, key, record, running);
+            Actor::adopt(core, registry, key, record, running, status.paused);
             endpoint.into_iter().collect()
         }
         (Verdict::Adopt | Verdict::Undo, found) => {

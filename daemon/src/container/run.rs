@@ -301,6 +301,22 @@ fn write_files(
     Ok(())
 }
 
+/// Brings the files of a container's directory up to date with an update, where they are already; the
+/// next start writes them anyway.
+pub(super) fn rewrite_spec(core: &Core, key: &Key, record: &Record, spec: &str) {
+    let container_dir = core.layout.container_dir(&key.namespace, &key.id);
+    if !container_dir.config().exists() {
+        return;
+    }
+    let rewritten = serde_json::to_vec_pretty(&record.options)
+        .map_err(|error| Error::from(crate::store::Error::from(error)))
+        .and_then(|options| write_file(&container_dir.options(), &options, 0o600))
+        .and_then(|()| write_file(&container_dir.config(), spec.as_bytes(), 0o600));
+    if let Err(error) = rewritten {
+        tracing::warn!(container = %key, %error, "its files show the limits that were");
+    }
+}
+
 fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let write = || {
         let mut file = OpenOptions::new()

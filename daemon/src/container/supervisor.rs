@@ -13,11 +13,13 @@ use shim_wire::attach::Hello;
 use shim_wire::id::Id;
 
 use super::actor::{Actor, Begin, Command, Started, container_event};
-use super::handle::Handle;
+use super::handle::{Handle, Phase};
 use super::peer::Peer;
 use super::record::{Exit, FromImage, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Start};
+use super::top::{self, Processes};
+use super::usage::Usage;
 use super::{Key, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -26,7 +28,7 @@ use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
-use crate::spec::{self, ContainerOptions, ExecRequest, NetworkMode, Role};
+use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, Role};
 use crate::store::Store;
 use crate::time::Time;
 
@@ -449,6 +451,67 @@ impl Supervisor {
         handle.ask(|answer| Command::Kill { signal, answer }).await
     }
 
+    /// Holds a running container still.
+    ///
+    /// # Errors
+    /// It does not run, or is paused already.
+    pub async fn pause(&self, namespace: &Id, reference: &str) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        handle.ask(|answer| Command::Pause { answer }).await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It is not paused.
+    pub async fn unpause(&self, namespace: &Id, reference: &str) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        handle.ask(|answer| Command::Unpause { answer }).await
+    }
+
+    /// Changes the limits that `limits` names.
+    ///
+    /// # Errors
+    /// They can't be met, together with those that stay; nothing is changed.
+    pub async fn update(&self, namespace: &Id, reference: &str, limits: Limits) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        handle.ask(|answer| Command::Update { limits, answer }).await
+    }
+
+    /// What a running container uses.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn usage(&self, namespace: &Id, reference: &str) -> Result<Usage> {
+        let handle = self.registry.find(namespace, reference)?;
+        let running = handle.running()?;
+        let metrics =
+            running.shim.client.stats().await.map_err(|source| failed(&handle, source))?;
+        let mut usage = Usage::new(&metrics);
+        if handle.record()?.options.network != NetworkMode::Host {
+            // A process that has just ended has no traffic any more.
+            let path = format!("/proc/{}/net/dev", running.pid);
+            usage.add_network(&std::fs::read_to_string(path).unwrap_or_default());
+        }
+        Ok(usage)
+    }
+
+    /// The processes of a running container, as ps(1) shows them.
+    ///
+    /// # Errors
+    /// It does not run; ps does not know the options.
+    pub async fn processes(
+        &self,
+        namespace: &Id,
+        reference: &str,
+        options: &[String],
+    ) -> Result<Processes> {
+        let handle = self.registry.find(namespace, reference)?;
+        let running = handle.running()?;
+        let pids = running.shim.client.pids().await.map_err(|source| failed(&handle, source))?;
+        top::processes(options, &pids.into_iter().collect()).await
+    }
+
     /// Removes a container; with `force`, one that runs as well.
     ///
     /// # Errors
@@ -517,6 +580,9 @@ impl Supervisor {
         hello: Option<Hello>,
     ) -> Result<(Arc<Running>, String, Option<Attached>)> {
         let running = handle.running()?;
+        if let Phase::Paused(_) = handle.view().phase {
+            return Err(Error::Paused { id: handle.label() });
+        }
         let container_dir = self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
         let options = spec::exec_options(&handle.record()?.options, &container_dir, request)?;
         let exec_id = random_id();
@@ -617,6 +683,15 @@ const SIGKILL: u32 = 9;
 
 /// What a user of `--rootfs /` is told.
 const HOST_TREE: &str = "--rootfs / runs over this machine's own tree: its files become readable inside (changes stay in the container)";
+
+fn failed(handle: &Handle, source: shim::Error) -> Error {
+    let id = handle.label();
+    // Its exit is on the way.
+    if let shim::Error::Gone { .. } = source {
+        return Error::NotRunning { id };
+    }
+    Error::Shim { id, source: Arc::new(source) }
+}
 
 async fn signal_and_wait(handle: &Handle, signal: u32, timeout: Duration) -> Result<()> {
     match handle.ask(|answer| Command::Kill { signal, answer }).await {

@@ -144,6 +144,7 @@ pub async fn export(core: &Core, handle: &Handle, to: pipe::Writer) -> Result<()
         Phase::Created
         | Phase::Starting
         | Phase::Running(_)
+        | Phase::Paused(_)
         | Phase::Exited(_)
         | Phase::Quarantined(_) => Ok(()),
     }
@@ -235,7 +236,8 @@ pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Res
     let image = record.image.clone();
     let image = image.ok_or_else(|| Error::NoImageBelow { id: handle.label() })?;
     let (upper, lower) = layers(core, handle).await?;
-    let pause = request.pause && handle.running().is_ok();
+    // One that stands still already is not let go on by this.
+    let pause = request.pause && matches!(handle.view().phase, Phase::Running(_));
     // One that does not run must not be started in the middle, and two commits of one that runs would
     // let its processes go for each other.
     let _turn = core.trees.wait(handle.key().clone()).await;
@@ -287,7 +289,7 @@ async fn open(core: &Core, handle: &Handle, access: Access) -> Result<Tree> {
         let attempts = handle.record()?.run.attempts();
         let turn = core.trees.wait(handle.key().clone()).await;
         match handle.view().phase {
-            Phase::Running(running) => {
+            Phase::Running(running) | Phase::Paused(running) => {
                 return Ok(Tree { root: of_process(core, handle, running.pid)?, _turn: None });
             }
             Phase::Removed(_) => return Err(Error::Removing { id: handle.label() }),

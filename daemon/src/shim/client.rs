@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use prost::Message;
 use shim_wire::exit::Timestamp;
-use shim_wire::plan::{CREATE_OPTIONS, CreateOptions, EXEC_OPTIONS, ExecOptions};
+use shim_wire::metrics::{v1, v2};
+use shim_wire::plan::{
+    CREATE_OPTIONS, CreateOptions, EXEC_OPTIONS, ExecOptions, RESOURCES, Resources,
+};
 use shim_wire::shim::{self as private, ReleaseRequest, StatusResponse};
 use shim_wire::task::{self, Any, Empty};
 use shim_wire::ttrpc::{self, Code, Kind, Request, Response};
@@ -38,6 +41,13 @@ pub struct Exited {
     /// The code, or 128 + the signal; 255 when unknown.
     pub status: u32,
     pub at: Timestamp,
+}
+
+/// Statistics, in the message of the machine that they are from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metrics {
+    V1(v1::Metrics),
+    V2(v2::Metrics),
 }
 
 type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>>;
@@ -137,6 +147,66 @@ impl Client {
         Ok(())
     }
 
+    /// Holds every process of the container still.
+    ///
+    /// # Errors
+    /// The shim's refusal, or the transport's.
+    pub async fn pause(&self) -> Result<(), Error> {
+        let _: Empty = self.call(TASK, "Pause", &self.task(), Some(SHORT)).await?;
+        Ok(())
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// The shim's refusal, or the transport's.
+    pub async fn resume(&self) -> Result<(), Error> {
+        let _: Empty = self.call(TASK, "Resume", &self.task(), Some(SHORT)).await?;
+        Ok(())
+    }
+
+    /// Changes limits: all of them, or none.
+    ///
+    /// # Errors
+    /// Names the limit that the machine does not grant; or the transport's.
+    pub async fn update(&self, resources: &Resources) -> Result<(), Error> {
+        let request = task::UpdateTaskRequest {
+            id: self.id.clone(),
+            resources: Some(any(RESOURCES, resources)),
+        };
+        // The kernel may have to write memory to swap first.
+        let _: Empty = self.call(TASK, "Update", &request, Some(LONG)).await?;
+        Ok(())
+    }
+
+    /// What the container uses and has used.
+    ///
+    /// # Errors
+    /// The shim's refusal, or the transport's; statistics of a kind that nobody knows.
+    pub async fn stats(&self) -> Result<Metrics, Error> {
+        let method = "Stats";
+        let answer: task::StatsResponse =
+            self.call(TASK, method, &self.task(), Some(SHORT)).await?;
+        let stats = answer.stats.unwrap_or_default();
+        let malformed = |problem: String| Error::Malformed { method, problem };
+        let bytes = stats.value.as_slice();
+        match stats.type_url.as_str() {
+            v1::METRICS => v1::Metrics::decode(bytes).map(Metrics::V1),
+            v2::METRICS => v2::Metrics::decode(bytes).map(Metrics::V2),
+            other => return Err(malformed(format!("statistics of type {other:?}"))),
+        }
+        .map_err(|error| malformed(error.to_string()))
+    }
+
+    /// The processes of the container, by their numbers on the host.
+    ///
+    /// # Errors
+    /// The shim's refusal, or the transport's.
+    pub async fn pids(&self) -> Result<Vec<u32>, Error> {
+        let answer: task::PidsResponse = self.call(TASK, "Pids", &self.task(), Some(SHORT)).await?;
+        Ok(answer.processes.iter().map(|process| process.pid).collect())
+    }
+
     /// Forgets an exec that has ended.
     ///
     /// # Errors
@@ -178,6 +248,10 @@ impl Client {
         let request = ReleaseRequest { attempt };
         let _: Empty = self.call(private::SERVICE, "Release", &request, Some(SHORT)).await?;
         Ok(())
+    }
+
+    fn task(&self) -> task::TaskRequest {
+        task::TaskRequest { id: self.id.clone() }
     }
 
     fn process(&self, exec_id: &str) -> task::ProcessRequest {

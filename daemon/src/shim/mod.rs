@@ -15,7 +15,7 @@ mod launch;
 mod process;
 
 pub use attach::{AttachReader, AttachWriter, Attached, Output, attach};
-pub use client::{Client, Exited};
+pub use client::{Client, Exited, Metrics};
 pub use launch::{Launch, launch};
 pub use process::{ShimProcess, boot_id, read_identity};
 

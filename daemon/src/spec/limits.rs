@@ -1,12 +1,17 @@
 //! Limits: checked against the machine, then in the spec's terms.
 
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxBlockIo, LinuxCpu, LinuxCpuBuilder, LinuxMemory, LinuxMemoryBuilder, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
+    LinuxWeightDeviceBuilder,
 };
+use shim_wire::plan::Resources;
 
 use super::machine::cpu_list;
-use super::{Error, Limits, Machine, privileges};
+use super::{ContainerOptions, DeviceLimit, Error, Limits, Machine, privileges};
 
 /// Below this a container can't start at all; docker's own minimum.
 const MEMORY_MIN: i64 = 6 << 20;
@@ -22,16 +27,39 @@ const NANO: i64 = 1_000_000_000;
 /// What the kernel takes as a weight (`sched/core.c`: MIN_SHARES, MAX_SHARES).
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
+/// What a weight of block devices can be.
+const BLKIO_WEIGHTS: std::ops::RangeInclusive<u64> = 10..=1000;
+
 /// Limits as the kernel will be told them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Checked {
     memory: Option<i64>,
     memory_swap: Option<i64>,
     memory_reservation: Option<i64>,
+    memory_swappiness: Option<u64>,
+    oom_kill_disable: bool,
     cpu_quota: Option<i64>,
+    cpu_period: Option<u64>,
     cpu_shares: Option<u64>,
+    cpu_rt_period: Option<u64>,
+    cpu_rt_runtime: Option<i64>,
     cpuset_cpus: Option<String>,
+    cpuset_mems: Option<String>,
     pids: Option<i64>,
+    blkio_weight: Option<u16>,
+    weight_devices: Vec<Device>,
+    read_bps: Vec<Device>,
+    write_bps: Vec<Device>,
+    read_iops: Vec<Device>,
+    write_iops: Vec<Device>,
+}
+
+/// A block device, by its number, and what it is limited to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Device {
+    major: u32,
+    minor: u32,
+    value: u64,
 }
 
 pub(super) fn check(limits: &Limits, machine: &Machine) -> Result<Checked, Error> {
@@ -51,14 +79,82 @@ pub(super) fn check(limits: &Limits, machine: &Machine) -> Result<Checked, Error
             why: "is more than the memory limit: lower it",
         });
     }
+    if let Some(swappiness) = limits.memory_swappiness.filter(|swappiness| *swappiness > 100) {
+        return Err(Error::malformed("swappiness", swappiness.to_string(), "between 0 and 100"));
+    }
+    let (cpu_quota, cpu_period) = cpu_time(limits, machine.online_cpus.len())?;
+    let blkio_weight = limits.blkio_weight.filter(|weight| *weight != 0);
+    for weight in blkio_weight
+        .into_iter()
+        .map(u64::from)
+        .chain(limits.blkio_weight_devices.iter().map(|device| device.value))
+    {
+        if !BLKIO_WEIGHTS.contains(&weight) {
+            let expected = "between 10 and 1000";
+            return Err(Error::malformed("weight of block devices", weight.to_string(), expected));
+        }
+    }
     Ok(Checked {
         memory,
         memory_swap: swap(limits.memory_swap, memory, machine.counts_swap)?,
         memory_reservation: reservation,
-        cpu_quota: cpu_quota(limits.nano_cpus, machine.online_cpus.len())?,
+        memory_swappiness: limits.memory_swappiness,
+        oom_kill_disable: limits.oom_kill_disable,
+        cpu_quota,
+        cpu_period,
         cpu_shares: shares(limits.cpu_shares)?,
+        cpu_rt_period: limits.cpu_rt_period.filter(|period| *period != 0),
+        cpu_rt_runtime: limits.cpu_rt_runtime.filter(|runtime| *runtime != 0),
         cpuset_cpus: cpuset(&limits.cpuset_cpus, machine)?,
+        cpuset_mems: Some(limits.cpuset_mems.clone()).filter(|mems| !mems.is_empty()),
         pids: pids(limits.pids)?,
+        blkio_weight,
+        weight_devices: devices(&limits.blkio_weight_devices)?,
+        read_bps: devices(&limits.device_read_bps)?,
+        write_bps: devices(&limits.device_write_bps)?,
+        read_iops: devices(&limits.device_read_iops)?,
+        write_iops: devices(&limits.device_write_iops)?,
+    })
+}
+
+/// The numbers of block devices of the host.
+fn devices(limits: &[DeviceLimit]) -> Result<Vec<Device>, Error> {
+    let number = |limit: &DeviceLimit| {
+        let path = &limit.path;
+        let found =
+            std::fs::metadata(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        if !found.file_type().is_block_device() {
+            let (what, value) = ("device", path.to_string_lossy());
+            return Err(Error::malformed(what, value, "a block device of this machine"));
+        }
+        let device = found.rdev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        Ok(Device { major, minor, value: limit.value })
+    };
+    limits.iter().map(number).collect()
+}
+
+/// The quota and the period, whichever way they are asked for.
+fn cpu_time(limits: &Limits, online: usize) -> Result<(Option<i64>, Option<u64>), Error> {
+    let period = limits.cpu_period.filter(|period| *period != 0);
+    let quota = limits.cpu_quota.filter(|quota| *quota != 0);
+    if limits.nano_cpus.is_some_and(|cpus| cpus != 0) && (period.is_some() || quota.is_some()) {
+        return Err(Error::Contradiction {
+            what: "CPUs",
+            why: "are asked for twice, as a number and as a quota: leave one of them away",
+        });
+    }
+    if let Some(period) = period.filter(|period| !(1_000..=1_000_000).contains(period)) {
+        let expected = "between 1000 and 1000000 microseconds";
+        return Err(Error::malformed("CPU period", period.to_string(), expected));
+    }
+    if let Some(quota) = quota.filter(|quota| *quota < 1_000 && *quota != -1) {
+        let expected = "at least 1000 microseconds, or -1";
+        return Err(Error::malformed("CPU quota", quota.to_string(), expected));
+    }
+    Ok(match cpu_quota(limits.nano_cpus, online)? {
+        Some(quota) => (Some(quota), Some(CPU_PERIOD)),
+        None => (quota, period),
     })
 }
 
@@ -138,37 +234,135 @@ pub(super) fn resources(
 ) -> Result<LinuxResources, OciSpecError> {
     let mut resources =
         LinuxResourcesBuilder::default().devices(privileges::device_rules(privileged)?);
-    if checked.memory.is_some() || checked.memory_reservation.is_some() {
-        let mut memory = LinuxMemoryBuilder::default();
-        if let Some(limit) = checked.memory {
-            memory = memory.limit(limit);
-        }
-        if let Some(swap) = checked.memory_swap {
-            memory = memory.swap(swap);
-        }
-        if let Some(reservation) = checked.memory_reservation {
-            memory = memory.reservation(reservation);
-        }
-        resources = resources.memory(memory.build()?);
+    if let Some(memory) = memory(checked)? {
+        resources = resources.memory(memory);
     }
-    let mut cpu = LinuxCpuBuilder::default();
-    if let Some(quota) = checked.cpu_quota {
-        cpu = cpu.quota(quota).period(CPU_PERIOD);
-    }
-    if let Some(shares) = checked.cpu_shares {
-        cpu = cpu.shares(shares);
-    }
-    if let Some(cpus) = &checked.cpuset_cpus {
-        cpu = cpu.cpus(cpus);
-    }
-    let cpu = cpu.build()?;
-    if cpu != oci_spec::runtime::LinuxCpu::default() {
+    if let Some(cpu) = cpu(checked)? {
         resources = resources.cpu(cpu);
+    }
+    if let Some(block_io) = block_io(checked)? {
+        resources = resources.block_io(block_io);
     }
     if let Some(limit) = checked.pids {
         resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build()?);
     }
     resources.build()
+}
+
+fn memory(checked: &Checked) -> Result<Option<LinuxMemory>, OciSpecError> {
+    let mut memory = LinuxMemoryBuilder::default();
+    if let Some(limit) = checked.memory {
+        memory = memory.limit(limit);
+    }
+    if let Some(swap) = checked.memory_swap {
+        memory = memory.swap(swap);
+    }
+    if let Some(reservation) = checked.memory_reservation {
+        memory = memory.reservation(reservation);
+    }
+    if let Some(swappiness) = checked.memory_swappiness {
+        memory = memory.swappiness(swappiness);
+    }
+    if checked.oom_kill_disable {
+        memory = memory.disable_oom_killer(true);
+    }
+    let memory = memory.build()?;
+    Ok((memory != LinuxMemory::default()).then_some(memory))
+}
+
+fn cpu(checked: &Checked) -> Result<Option<LinuxCpu>, OciSpecError> {
+    let mut cpu = LinuxCpuBuilder::default();
+    if let Some(quota) = checked.cpu_quota {
+        cpu = cpu.quota(quota);
+    }
+    if let Some(period) = checked.cpu_period {
+        cpu = cpu.period(period);
+    }
+    if let Some(shares) = checked.cpu_shares {
+        cpu = cpu.shares(shares);
+    }
+    if let Some(period) = checked.cpu_rt_period {
+        cpu = cpu.realtime_period(period);
+    }
+    if let Some(runtime) = checked.cpu_rt_runtime {
+        cpu = cpu.realtime_runtime(runtime);
+    }
+    if let Some(cpus) = &checked.cpuset_cpus {
+        cpu = cpu.cpus(cpus);
+    }
+    if let Some(mems) = &checked.cpuset_mems {
+        cpu = cpu.mems(mems);
+    }
+    let cpu = cpu.build()?;
+    Ok((cpu != LinuxCpu::default()).then_some(cpu))
+}
+
+fn block_io(checked: &Checked) -> Result<Option<LinuxBlockIo>, OciSpecError> {
+    let throttles = |devices: &[Device]| -> Result<Vec<LinuxThrottleDevice>, OciSpecError> {
+        let throttle = |device: &Device| {
+            LinuxThrottleDeviceBuilder::default()
+                .major(i64::from(device.major))
+                .minor(i64::from(device.minor))
+                .rate(device.value)
+                .build()
+        };
+        devices.iter().map(throttle).collect()
+    };
+    let weight = |device: &Device| {
+        LinuxWeightDeviceBuilder::default()
+            .major(i64::from(device.major))
+            .minor(i64::from(device.minor))
+            .weight(u16::try_from(device.value).unwrap_or(u16::MAX))
+            .build()
+    };
+    let mut block_io = LinuxBlockIo::default();
+    block_io.set_weight(checked.blkio_weight);
+    let some = |list: Vec<LinuxThrottleDevice>| Some(list).filter(|list| !list.is_empty());
+    let weights = checked.weight_devices.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
+    block_io
+        .set_weight_device(Some(weights).filter(|list| !list.is_empty()))
+        .set_throttle_read_bps_device(some(throttles(&checked.read_bps)?))
+        .set_throttle_write_bps_device(some(throttles(&checked.write_bps)?))
+        .set_throttle_read_iops_device(some(throttles(&checked.read_iops)?))
+        .set_throttle_write_iops_device(some(throttles(&checked.write_iops)?));
+    Ok((block_io != LinuxBlockIo::default()).then_some(block_io))
+}
+
+/// What an update changes.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// All limits of the container, from now on.
+    pub limits: Limits,
+    /// The spec with them.
+    pub json: String,
+    /// What a running container is told.
+    pub resources: Resources,
+}
+
+/// Changes the limits of a container: what `asked` says, in the place of what was said before.
+///
+/// # Errors
+/// As [`generate`](super::generate), for the limits as they would be then.
+pub fn update(
+    options: &ContainerOptions,
+    json: &str,
+    asked: &Limits,
+    machine: &Machine,
+) -> Result<Update, Error> {
+    let limits = options.limits.updated(asked);
+    let checked = check(&limits, machine)?;
+    let lowered = resources(&checked, options.privileged)?;
+    let mut spec: serde_json::Value = serde_json::from_str(json)?;
+    // Only what it limits is touched: a typed spec may lose what it does not know.
+    spec["linux"]["resources"] = serde_json::to_value(&lowered)?;
+    let mut resources = shim_plan::resources(&lowered)?;
+    // The rules of devices are as they were.
+    resources.devices.clear();
+    // A new container has no limit where none is said; one in use has to be told.
+    if asked.pids.is_some() && checked.pids.is_none() {
+        resources.pids = Some(-1);
+    }
+    Ok(Update { limits, json: serde_json::to_string_pretty(&spec)?, resources })
 }
 
 #[cfg(test)]
@@ -253,6 +447,52 @@ mod tests {
         assert_eq!(check(&limits, &machine).unwrap().memory_swap, None);
         limits.memory_swap = Some(128 << 20);
         assert!(check(&limits, &machine).unwrap_err().to_string().contains("counts no swap"));
+    }
+
+    #[test]
+    fn a_quota_is_another_way_to_say_cpus() {
+        let both = checked(|limits| {
+            (limits.cpu_quota, limits.cpu_period) = (Some(-1), Some(50_000));
+        });
+        let both = both.unwrap();
+        assert_eq!((both.cpu_quota, both.cpu_period), (Some(-1), Some(50_000)));
+        let twice = said(|limits| {
+            (limits.nano_cpus, limits.cpu_quota) = (Some(NANO), Some(5_000));
+        });
+        assert!(twice.contains("asked for twice"), "{twice}");
+        assert!(said(|limits| limits.cpu_period = Some(10)).contains("CPU period \"10\""));
+        assert!(said(|limits| limits.cpu_quota = Some(10)).contains("CPU quota \"10\""));
+    }
+
+    #[test]
+    fn only_block_devices_are_limited() {
+        let limit = |path: &str, value| vec![DeviceLimit { path: path.into(), value }];
+        let null = said(|limits| limits.device_read_bps = limit("/dev/null", 1));
+        assert!(null.contains("device \"/dev/null\" is not a block device"), "{null}");
+        let missing = said(|limits| limits.device_write_iops = limit("/nowhere", 1));
+        assert!(missing.contains("/nowhere"), "{missing}");
+        let weight = said(|limits| limits.blkio_weight = Some(9));
+        assert!(weight.contains("between 10 and 1000"), "{weight}");
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names_and_keeps_the_rest_of_the_spec() {
+        let json = r#"{"linux":{"resources":{},"future":1},"more":[true]}"#;
+        let mut options = ContainerOptions::default();
+        options.limits.memory = Some(64 << 20);
+        options.limits.nano_cpus = Some(NANO);
+        let asked = Limits { pids: Some(-1), cpu_quota: Some(20_000), ..Limits::default() };
+        let update = update(&options, json, &asked, &machine()).unwrap();
+        assert_eq!((update.limits.memory, update.limits.nano_cpus), (Some(64 << 20), None));
+        let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
+        assert_eq!(spec["linux"]["future"], 1);
+        assert_eq!(spec["more"][0], true);
+        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
+        assert_eq!(spec["linux"]["resources"]["cpu"]["quota"], 20_000);
+        assert!(spec["linux"]["resources"]["devices"].is_array());
+        assert_eq!(update.resources.pids, Some(-1), "a limit that was there is lifted");
+        assert_eq!(update.resources.cpu_quota, Some(20_000));
+        assert!(update.resources.devices.is_empty());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!        │                 checked against Machine and the host
 //!        ├──▶ etc_files()                resolv.conf, hosts, hostname  at each start
 //!        ├──▶ plan_context()             what shim_plan::plan() needs   at each start
-//!        └──▶ exec_options()             a further process              at each exec
+//!        ├──▶ exec_options()             a further process              at each exec
+//!        └──▶ update()                   config.json with other limits  at an update
 //! ```
 //!
 //! | module | owns |
@@ -50,13 +51,14 @@ pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
 pub use exec::{ExecRequest, exec_options};
 pub use generate::{Generated, Surroundings, generate};
 pub use image::merge_image;
+pub use limits::{Update, update};
 pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
 pub use privileges::warm_up;
 pub use request::{
-    BindMount, ContainerOptions, Limits, NetworkMode, Port, Propagation, Protocol, RestartPolicy,
-    Role, Sandbox, Volume, WindowSize,
+    BindMount, ContainerOptions, DeviceLimit, Limits, NetworkMode, Port, Propagation, Protocol,
+    RestartPolicy, Role, Sandbox, Volume, WindowSize,
 };
 pub use signal::Signal;

@@ -264,6 +264,70 @@ pub struct Limits {
     pub cpuset_cpus: String,
     /// How many processes and threads; 0 and -1 are unlimited.
     pub pids: Option<i64>,
+    /// 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    pub oom_kill_disable: bool,
+    /// Microseconds; not with `nano_cpus`. A quota of -1 is unlimited.
+    pub cpu_period: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    /// Microseconds of realtime scheduling.
+    pub cpu_rt_period: Option<u64>,
+    pub cpu_rt_runtime: Option<i64>,
+    /// Memory nodes, as `cpuset_cpus`.
+    pub cpuset_mems: String,
+    /// 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    pub blkio_weight_devices: Vec<DeviceLimit>,
+    /// Bytes a second.
+    pub device_read_bps: Vec<DeviceLimit>,
+    pub device_write_bps: Vec<DeviceLimit>,
+    /// Operations a second.
+    pub device_read_iops: Vec<DeviceLimit>,
+    pub device_write_iops: Vec<DeviceLimit>,
+}
+
+/// A weight or a rate of one block device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLimit {
+    pub path: PathBuf,
+    pub value: u64,
+}
+
+impl Limits {
+    /// These, with what `new` says in the place of what was said.
+    #[must_use]
+    pub fn updated(&self, new: &Self) -> Self {
+        let text = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
+        let list = |new: &Vec<DeviceLimit>, old: &Vec<DeviceLimit>| {
+            let named = |old: &&DeviceLimit| new.iter().all(|new| new.path != old.path);
+            old.iter().filter(named).chain(new).cloned().collect()
+        };
+        // A share of CPUs is said in one of two ways.
+        let in_cpus = new.nano_cpus.is_some();
+        let in_quota = new.cpu_quota.is_some() || new.cpu_period.is_some();
+        Self {
+            memory: new.memory.or(self.memory),
+            memory_swap: new.memory_swap.or(self.memory_swap),
+            memory_reservation: new.memory_reservation.or(self.memory_reservation),
+            nano_cpus: new.nano_cpus.or(self.nano_cpus.filter(|_| !in_quota)),
+            cpu_shares: new.cpu_shares.or(self.cpu_shares),
+            cpuset_cpus: text(&new.cpuset_cpus, &self.cpuset_cpus),
+            pids: new.pids.or(self.pids),
+            memory_swappiness: new.memory_swappiness.or(self.memory_swappiness),
+            oom_kill_disable: new.oom_kill_disable || self.oom_kill_disable,
+            cpu_period: new.cpu_period.or(self.cpu_period.filter(|_| !in_cpus)),
+            cpu_quota: new.cpu_quota.or(self.cpu_quota.filter(|_| !in_cpus)),
+            cpu_rt_period: new.cpu_rt_period.or(self.cpu_rt_period),
+            cpu_rt_runtime: new.cpu_rt_runtime.or(self.cpu_rt_runtime),
+            cpuset_mems: text(&new.cpuset_mems, &self.cpuset_mems),
+            blkio_weight: new.blkio_weight.or(self.blkio_weight),
+            blkio_weight_devices: list(&new.blkio_weight_devices, &self.blkio_weight_devices),
+            device_read_bps: list(&new.device_read_bps, &self.device_read_bps),
+            device_write_bps: list(&new.device_write_bps, &self.device_write_bps),
+            device_read_iops: list(&new.device_read_iops, &self.device_read_iops),
+            device_write_iops: list(&new.device_write_iops, &self.device_write_iops),
+        }
+    }
 }
 
 /// What happens when a container ends by itself.

@@ -76,6 +76,17 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Replaces the OCI spec of a container.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn update_spec(&mut self, namespace: &str, id: &str, spec: &str) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("UPDATE containers SET spec = ?3 WHERE namespace = ?1 AND id = ?2")?
+            .execute(params![namespace, id, spec])?;
+        Ok(())
+    }
+
     /// Turns the container into a removed one: its name and id are free from the commit on, its
     /// surroundings are cleaned up afterwards. Answers whether its image may be garbage now: its name
     /// is gone, or stands for another one.

@@ -6,7 +6,7 @@ use integration::daemon::Daemon;
 use integration::leak;
 
 /// The value of a control file of a container: v1's name, v2's name.
-fn control(daemon: &Daemon, v1: &str, v2: &str) -> String {
+pub(crate) fn control(daemon: &Daemon, v1: &str, v2: &str) -> String {
     let cgroups = daemon.process("one").cgroups();
     let candidates = leak::hierarchies().into_iter().flat_map(|top| {
         cgroups.values().map(move |path| top.join(path.trim_start_matches('/'))).collect::<Vec<_>>()
@@ -64,6 +64,55 @@ fn the_share_of_processors_reaches_the_kernel() {
     daemon.ctl("run -d --name one --cpus 0.5 --net none --rootfs / /bin/sleep 600").ok();
     let value = control(&daemon, "cpu.cfs_quota_us", "cpu.max");
     assert!(value.starts_with("50000"), "{value}");
+}
+
+/// A whole disk of this machine.
+fn disk() -> Option<String> {
+    let disks = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let names = disks.map(|entry| entry.file_name().into_string().unwrap());
+    let real = |name: &String| !name.starts_with("loop") && !name.starts_with("zram");
+    names
+        .filter(real)
+        .map(|name| format!("/dev/{name}"))
+        .find(|path| std::fs::exists(path).unwrap())
+}
+
+#[test]
+fn disks_are_shared_and_throttled() {
+    let Some(disk) = disk() else { return };
+    let daemon = Daemon::start();
+    let flags = format!("--device-read-bps {disk}:1mb --device-write-iops {disk}:100");
+    daemon.ctl(&format!("run -d --name one {flags} --net none --rootfs / /bin/sleep 600")).ok();
+    let bytes = control(&daemon, "blkio.throttle.read_bps_device", "io.max");
+    assert!(bytes.contains("1048576"), "{bytes}");
+    let writes = control(&daemon, "blkio.throttle.write_iops_device", "io.max");
+    assert!(writes.contains("100"), "{writes}");
+    let shown = daemon.inspect("one", "{{(index .HostConfig.BlkioDeviceReadBps 0).Path}}");
+    assert_eq!(shown, disk);
+}
+
+#[test]
+fn what_is_no_disk_is_not_throttled() {
+    let daemon = Daemon::start();
+    let run = |flag: &str| daemon.ctl(&format!("run --rm {flag} --net none --rootfs / /bin/true"));
+    run("--device-read-bps /dev/null:1mb").fails(125, &["/dev/null", "block device"]);
+    run("--device-read-bps /dev/nowhere:1mb").fails(125, &["/dev/nowhere"]);
+    run("--device-read-iops sda:1").fails(125, &["sda:1"]);
+    run("--blkio-weight 5").fails(125, &["10 and 1000"]);
+    run("--cpus 1 --cpu-quota 5000").fails(125, &["asked for twice"]);
+    assert_eq!(daemon.ctl("ps -aq").text(), "");
+}
+
+#[test]
+fn memory_nodes_and_a_reservation_reach_the_kernel() {
+    let daemon = Daemon::start();
+    let flags =
+        "-m 64m --memory-reservation 32m --cpuset-mems 0 --cpu-quota 20000 --cpu-period 40000";
+    daemon.ctl(&format!("run -d --name one {flags} --net none --rootfs / /bin/sleep 600")).ok();
+    let reserved = control(&daemon, "memory.soft_limit_in_bytes", "memory.low");
+    assert_eq!(reserved, (32 << 20).to_string());
+    assert_eq!(control(&daemon, "cpuset.mems", "cpuset.mems"), "0");
+    assert!(control(&daemon, "cpu.cfs_quota_us", "cpu.max").starts_with("20000"));
 }
 
 #[test]

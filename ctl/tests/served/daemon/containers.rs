@@ -80,6 +80,57 @@ impl Containers for Fake {
         Ok(Response::new(KillResponse {}))
     }
 
+    async fn pause(
+        &self,
+        request: Request<PauseRequest>,
+    ) -> Result<Response<PauseResponse>, Status> {
+        let request = request.into_inner();
+        self.find(&request.container)?;
+        self.note(format!("pause {}", request.container), &request.request_id);
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn unpause(
+        &self,
+        request: Request<UnpauseRequest>,
+    ) -> Result<Response<UnpauseResponse>, Status> {
+        let request = request.into_inner();
+        self.find(&request.container)?;
+        self.note(format!("unpause {}", request.container), &request.request_id);
+        Ok(Response::new(UnpauseResponse {}))
+    }
+
+    async fn update(
+        &self,
+        request: Request<UpdateRequest>,
+    ) -> Result<Response<UpdateResponse>, Status> {
+        let request = request.into_inner();
+        self.find(&request.container)?;
+        let limits = request.limits.unwrap_or_default();
+        let (memory, pids) = (limits.memory, limits.pids);
+        self.note(format!("update {} {memory:?} {pids:?}", request.container), &request.request_id);
+        Ok(Response::new(UpdateResponse {}))
+    }
+
+    async fn stats(
+        &self,
+        request: Request<StatsRequest>,
+    ) -> Result<Response<StatsResponse>, Status> {
+        self.find(&request.into_inner().container)?;
+        let now = std::time::SystemTime::now().into();
+        let pids = 3;
+        Ok(Response::new(StatsResponse { read_at: Some(now), pids, ..Default::default() }))
+    }
+
+    async fn top(&self, request: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
+        let request = request.into_inner();
+        self.find(&request.container)?;
+        self.note(format!("top {:?}", request.ps_options), "");
+        let values = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+        let processes = vec![TopProcess { values: values(["42", "sh -c a\u{1b}[2Jb"]) }];
+        Ok(Response::new(TopResponse { titles: values(["PID", "CMD"]), processes }))
+    }
+
     async fn remove(
         &self,
         request: Request<RemoveRequest>,

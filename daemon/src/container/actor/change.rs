@@ -1,0 +1,149 @@
+//! What is changed of a container that is there: whether it goes on, and its limits.
+
+use std::sync::Arc;
+
+use shim_wire::plan::Resources;
+use shim_wire::ttrpc::Code;
+
+use super::{Actor, State, phase_of};
+use crate::container::record::Record;
+use crate::container::run::{self, Running};
+use crate::error::{Error, Result};
+use crate::shim;
+use crate::spec::{self, Limits};
+
+impl Actor {
+    /// What runs, whether it stands still or not.
+    pub(super) fn present(&self) -> Option<&Arc<Running>> {
+        match &self.state {
+            State::Running(running) | State::Paused(running) => Some(running),
+            State::Created | State::Exited(_) | State::Quarantined(_) | State::Removed => None,
+        }
+    }
+
+    /// Holds the container still.
+    pub(super) async fn pause(&mut self) -> Result<()> {
+        let running = match &self.state {
+            State::Running(running) => Arc::clone(running),
+            State::Paused(_) => return Err(Error::Paused { id: self.label() }),
+            State::Created | State::Exited(_) | State::Quarantined(_) | State::Removed => {
+                return Err(Error::NotRunning { id: self.label() });
+            }
+        };
+        running.shim.client.pause().await.map_err(|source| self.not_done(source))?;
+        self.note("pause");
+        self.state = State::Paused(running);
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub(super) async fn unpause(&mut self) -> Result<()> {
+        let running = match &self.state {
+            State::Paused(running) => Arc::clone(running),
+            State::Running(_) => return Err(Error::NotPaused { id: self.label() }),
+            State::Created | State::Exited(_) | State::Quarantined(_) | State::Removed => {
+                return Err(Error::NotRunning { id: self.label() });
+            }
+        };
+        running.shim.client.resume().await.map_err(|source| self.not_done(source))?;
+        self.note("unpause");
+        self.state = State::Running(running);
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
+    /// A process that stands still hears a signal only when it goes on, so what is to end it lets it
+    /// go on, as docker does.
+    pub(super) async fn let_end(&mut self, signal: u32) {
+        let stop = self.record.as_ref().and_then(|record| record.options.stop_signal);
+        let ends = [spec::Signal::KILL, stop.unwrap_or(spec::Signal::TERM)];
+        if matches!(self.state, State::Paused(_))
+            && ends.iter().any(|ending| ending.number() == signal)
+            && let Err(error) = self.unpause().await
+        {
+            // It may have ended of the signal already.
+            tracing::debug!(container = %self.key, %error, "not unpaused");
+        }
+    }
+
+    /// Changes limits: first those of a running container, which takes all of them or none, then the
+    /// record. What can't be committed is taken back.
+    pub(super) async fn update(&mut self, asked: &Limits) -> Result<()> {
+        let record = self.record()?;
+        let (namespace, id) = (self.key.namespace.to_string(), record.id.clone());
+        let spec: Result<Option<String>> =
+            self.core.store.write(move |tx| Ok(tx.container_spec(&namespace, &id)?)).await;
+        let spec = spec?.unwrap_or_default();
+        let update = spec::update(&record.options, &spec, asked, &self.core.machine)?;
+        let running = self.present().map(Arc::clone);
+        if let Some(running) = &running {
+            self.tell_limits(running, &update.resources).await?;
+        }
+        fail::fail_point!("daemon.update.before_commit");
+        let mut next = Record::clone(&record);
+        next.options.limits = update.limits;
+        let event = self.event("update", &next, Vec::new());
+        let (namespace, stored, json) =
+            (self.key.namespace.to_string(), next.clone(), update.json.clone());
+        let committed: Result<()> = self
+            .core
+            .store
+            .write(move |tx| {
+                tx.update_container(&namespace, &stored)?;
+                tx.update_spec(&namespace, &stored.id, &json)?;
+                tx.event(event)?;
+                Ok(())
+            })
+            .await;
+        if let Err(error) = committed {
+            if let Some(running) = &running {
+                self.take_back(running, &record, &spec).await;
+            }
+            return Err(error);
+        }
+        run::rewrite_spec(&self.core, &self.key, &next, &update.json);
+        self.record = Some(Arc::new(next));
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
+    async fn tell_limits(&self, running: &Running, resources: &Resources) -> Result<()> {
+        running.shim.client.update(resources).await.map_err(|source| self.not_done(source))
+    }
+
+    async fn take_back(&self, running: &Running, record: &Record, spec: &str) {
+        let before = spec::update(&record.options, spec, &Limits::default(), &self.core.machine);
+        let told = match before {
+            Ok(before) => self.tell_limits(running, &before.resources).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = told {
+            tracing::error!(container = %self.key, %error, "new limits hold that are not recorded");
+        }
+    }
+
+    /// What a shim answers, in the container's terms.
+    fn not_done(&self, source: shim::Error) -> Error {
+        use shim::Error::{Gone, Refused};
+        let over = [Code::NotFound, Code::FailedPrecondition];
+        let id = self.label();
+        match source {
+            // Its exit is on the way.
+            Gone { .. } => Error::NotRunning { id },
+            Refused { code, .. } if over.contains(&code) => Error::NotRunning { id },
+            Refused { .. }
+            | shim::Error::Io { .. }
+            | shim::Error::TimedOut { .. }
+            | shim::Error::Malformed { .. }
+            | shim::Error::AttachRefused { .. } => Error::Shim { id, source: Arc::new(source) },
+        }
+    }
+
+    fn note(&self, action: &str) {
+        if let Some(record) = &self.record {
+            let event = self.event(action, record, Vec::new());
+            self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        }
+    }
+}
