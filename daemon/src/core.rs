@@ -15,6 +15,7 @@ use crate::images::Images;
 use crate::layout::Layout;
 use crate::leases::Leases;
 use crate::network::{self, Bridge};
+use crate::shim;
 use crate::snapshots::Snapshots;
 use crate::spec::Machine;
 use crate::store::Store;
@@ -31,6 +32,7 @@ pub struct Core {
     pub leases: Leases,
     pub images: Images,
     pub collector: Collector,
+    pub shim: shim::Program,
     pub cgroups: Cgroups,
     pub network: Network,
     pub machine: Machine,

@@ -92,6 +92,8 @@ pub enum Failure {
     Core(#[from] Error),
     #[error(transparent)]
     Api(#[from] api::Error),
+    #[error(transparent)]
+    Shim(#[from] shim::Error),
     #[error("become the subreaper of shims: {0}")]
     Subreaper(std::io::Error),
 }
@@ -150,6 +152,7 @@ pub async fn run(
         registry: registry(&config),
     });
     let core = Arc::new(Core {
+        shim: shim::Program::open(&config.shim)?,
         snapshots,
         content,
         leases,

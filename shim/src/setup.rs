@@ -39,6 +39,10 @@ pub(crate) struct Inherited {
 /// Names the step that failed; the process is of no use then.
 pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     let step = SetupError::step;
+    shim_runtime::program::protect()
+        .map_err(|e| step("protect its program", io::Error::other(e)))?;
+    // The kernel before 6.14 calls what was executed by a descriptor by its number.
+    let _ = rustix::thread::set_name(c"bosun-shim");
     shim_sys::exec::close_inherited_from(3).map_err(|e| step("close descriptors", e.into()))?;
     // What ends a service must not end the container: only its own shim's release does.
     for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {

@@ -141,7 +141,7 @@ pub(super) async fn run(
     fail::fail_point!("daemon.start.after_network");
     let shim_cgroup = shim_cgroup(core, key);
     let process = shim::launch(&Launch {
-        program: &core.config.shim,
+        program: &core.shim,
         namespace: &key.namespace,
         id: &key.id,
         container_dir: &container_dir,

@@ -8,10 +8,11 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use prost::Message;
@@ -28,10 +29,32 @@ use super::{Error, ShimProcess};
 /// Descriptors that fit one message (SCM_MAX_FD of unix(7) is 253).
 pub(crate) const MAX_PORT_SOCKETS: usize = 250;
 
+/// The shim's program as this daemon found it, where no container can write to it
+/// ([`shim_sys::program`]). One that is installed later is the next daemon's.
+#[derive(Debug)]
+pub struct Program {
+    /// Of the descriptor: it means the same in a child that is about to execute it.
+    path: PathBuf,
+    _image: OwnedFd,
+}
+
+impl Program {
+    /// # Errors
+    /// When it is not there, or can't be put out of reach.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let image = shim_sys::program::protected(path).map_err(|errno| Error::Io {
+            step: "put the program out of reach",
+            source: errno.into(),
+        })?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
+        Ok(Self { path, _image: image })
+    }
+}
+
 /// What a shim is started with.
 #[derive(Debug)]
 pub struct Launch<'a> {
-    pub program: &'a Path,
+    pub program: &'a Program,
     pub namespace: &'a Id,
     pub id: &'a Id,
     pub container_dir: &'a ContainerDir,
@@ -67,7 +90,8 @@ pub fn launch(launch: &Launch<'_>) -> Result<ShimProcess, Error> {
         .map_err(failed("open log"))?;
     let bootstrap = bootstrap(launch.network_namespace, launch.port_sockets)
         .map_err(failed("hand over descriptors"))?;
-    let child = Command::new(launch.program)
+    let child = Command::new(&launch.program.path)
+        .arg0("bosun-shim")
         .arg("--namespace")
         .arg(launch.namespace.as_str())
         .arg("--id")

@@ -16,7 +16,7 @@ mod process;
 
 pub use attach::{AttachReader, AttachWriter, Attached, Output, attach};
 pub use client::{Client, Exited, Metrics};
-pub use launch::{Launch, launch};
+pub use launch::{Launch, Program, launch};
 pub use process::{ShimProcess, boot_id, read_identity};
 
 use shim_wire::ttrpc::Code;

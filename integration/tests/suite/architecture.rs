@@ -34,6 +34,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "shim-plan",
             "shim-cgroup",
             "shim-rootfs",
+            "shim-sys",
         ],
     ),
     ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),

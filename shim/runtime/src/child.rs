@@ -29,8 +29,8 @@ use crate::stdio::{ChildIo, Streams};
 use crate::tree::{Sources, Tree};
 use crate::user::Identity;
 use crate::{
-    Error, Rule, Step, command, credentials, dev, hooks, init, lsm, midwife, parameters, time,
-    user, userns,
+    Error, Rule, Step, command, credentials, dev, hooks, init, lsm, midwife, parameters, program,
+    time, user, userns,
 };
 
 /// docker's, unless the plan says otherwise.
@@ -122,7 +122,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         time::unshare(&plan.time_offsets, &Procfs::private()?)?;
         time::enter()?;
     }
-    let image = (process.init || process.pause).then(init::image).transpose()?;
+    let image = (process.init || process.pause).then(program::image).transpose()?;
     fail::fail_point!("shim.create.before_mounts");
     let sources = Sources::take(&plan, None)?;
     assemble(birth, &plan, sources, image, io)
@@ -187,7 +187,7 @@ fn join_container(
     lsm::check(process)?;
     rustix::process::umask(Mode::empty());
     cgroup.join_self_v1()?;
-    let image = process.init.then(init::image).transpose()?;
+    let image = process.init.then(program::image).transpose()?;
     let pid = pid_of(init)?;
     let others = other_than_own(pid)?;
     let has_user = others.contains(ThreadNameSpaceType::USER);

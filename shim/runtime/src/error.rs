@@ -224,12 +224,12 @@ texts! {
         DeathSignal => "set the death signal of",
         Seccomp => "install the seccomp filter of",
         Descriptors => "close the descriptors of",
-        InitImage => "copy the init from",
         Scheduler => "set the scheduling of",
         IoPriority => "set the I/O priority of",
         Affinity => "bind to CPUs",
         Personality => "set the execution domain of",
         Notify => "hand the seccomp notifications over to",
+        OwnProgram => "put out of reach",
         HookInput => "tell the state to",
         Exec => "execute",
     }
@@ -269,7 +269,6 @@ texts! {
         MovedListener => "the listener is not where it was announced",
         NoAppArmor => "AppArmor is not enabled on this kernel",
         NoSelinux => "SELinux is not enabled on this kernel",
-        InitImage => "the init's own program has changed meanwhile",
         OldKernel => "the kernel can't assemble these layers without a place",
         SandboxNamespace => "not a kind of namespace that lives without a process",
     }

@@ -2,23 +2,16 @@
 //! signals on, and ends as its one child ends. Without a command it is the first process of a pod that
 //! shares a pid namespace, and only reaps.
 //!
-//! It is the caller's own program, run again inside. So that nothing inside can ever write to that
-//! program's file through `/proc/1/exe` (CVE-2019-5736), it is executed from a read-only mount of
-//! nowhere, or from a sealed copy in memory where the kernel can't do that.
+//! It is the caller's own program, run again inside, from where it can't be written
+//! ([`program`](crate::program)).
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, Signal, WaitOptions};
 use shim_sys::exec::{execve, exit_now};
 use shim_sys::signal::{self, Blocked};
-
-use crate::error::At;
-use crate::{Error, Rule, Step, mounts};
 
 /// The name that this program has when it shall be the init: its `main` then has to call [`main`]
 /// before anything else.
@@ -37,52 +30,6 @@ pub(crate) fn arguments(path: CString, arguments: Vec<CString>) -> Vec<CString> 
 /// Without a command there is nothing to do but to reap.
 pub(crate) fn pause_arguments() -> Vec<CString> {
     vec![CString::new(ARGV0).unwrap_or_default()]
-}
-
-/// This program, to be executed inside without being writable there. Called outside, before the
-/// mount table changes.
-pub(crate) fn image() -> Result<OwnedFd, Error> {
-    const OWN: &str = "/proc/self/exe";
-    read_only_mount(OWN).or_else(|_| sealed_copy(OWN).at(Step::InitImage, OWN)).and_then(|image| {
-        let same = rustix::fs::stat(OWN).and_then(|own| {
-            let size = rustix::fs::fstat(&image)?.st_size;
-            Ok(size == own.st_size)
-        });
-        match same.at(Step::InitImage, OWN)? {
-            true => Ok(image),
-            false => Err(Error::refused(OWN, Rule::InitImage)),
-        }
-    })
-}
-
-fn read_only_mount(own: &str) -> Result<OwnedFd, Error> {
-    // By its path: what the link itself leads to lies in the caller's mount namespace, of which this
-    // is a copy.
-    let path = rustix::fs::readlink(own, Vec::new()).at(Step::InitImage, own)?;
-    let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, path, how).at(Step::InitImage, own)?;
-    mounts::make_private(&mount, own)?;
-    mounts::make_read_only(mount.as_fd(), false, own)?;
-    let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
-    let found = rustix::fs::fstat(&mount).map(identity).at(Step::InitImage, own)?;
-    let wanted = rustix::fs::stat(own).map(identity).at(Step::InitImage, own)?;
-    // Replaced by a newer one meanwhile, or deleted.
-    if found == wanted { Ok(mount) } else { Err(Error::refused(own, Rule::InitImage)) }
-}
-
-fn sealed_copy(own: &str) -> Result<OwnedFd, Errno> {
-    let from = rustix::fs::open(own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let copy = rustix::fs::memfd_create(ARGV0, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    loop {
-        match rustix::fs::sendfile(&copy, &from, None, 1 << 30) {
-            Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
-    Ok(copy)
 }
 
 /// Is the init: runs the command in its own arguments and ends with its status. Without a command it

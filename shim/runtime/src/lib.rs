@@ -47,6 +47,7 @@
 //! | `credentials` | the last steps before exec |
 //! | [`init`] | the tiny init of `--init`, and the one process of a pod with a pid namespace |
 //! | [`sandbox`](crate::sandbox()) | a pod's namespaces, without a process |
+//! | [`program`] | the caller's own program, out of a container's reach |
 //!
 //! The parent touches little memory and never reads the plan; the child allocates freely, for its
 //! memory goes with its exec. No mount ever appears in the mount table of the caller.
@@ -76,6 +77,7 @@ mod overlay;
 mod parameters;
 mod process;
 mod procfs;
+pub mod program;
 mod sandbox;
 mod setattr;
 pub mod state;

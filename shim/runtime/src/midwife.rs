@@ -33,7 +33,7 @@ use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
 use crate::tree::Sources;
 use crate::userns::{UserNamespace, become_root};
-use crate::{Error, Rule, Step, init, lsm, time};
+use crate::{Error, Rule, Step, lsm, program, time};
 
 /// Whether a container is born this way.
 pub(crate) fn is_needed(options: &CreateOptions) -> bool {
@@ -73,7 +73,7 @@ fn bear(
     let mut sources = Sources::take(&plan, Some(&user))?;
     let process =
         plan.process.as_mut().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
-    let image = process.init.then(init::image).transpose()?;
+    let image = process.init.then(program::image).transpose()?;
     take_privileges(process, &procfs)?;
     io.give_to(user.root)?;
     wait_for(birth.parent, |message| matches!(message, Message::CgroupReady))?;

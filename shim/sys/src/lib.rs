@@ -12,6 +12,7 @@
 //! | [`spawn`] | starting a program with more descriptors than three |
 //! | [`signal`] | what a tiny init needs of signals |
 //! | [`pidfd`] | signals by pidfd |
+//! | [`program`] | a program that nobody can write to |
 //! | [`memory`] | giving memory back |
 //!
 //! Deliberately absent: everything that rustix has with a safe signature, and any policy.
@@ -23,6 +24,7 @@ pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
+pub mod program;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

@@ -53,6 +53,9 @@ pub(crate) enum Verb {
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let global = &cli.global;
     global.check()?;
+    if matches!(cli.verb, Verb::Create(_) | Verb::Exec(_) | Verb::Run(_)) {
+        shim_runtime::program::protect()?;
+    }
     let done = match &cli.verb {
         Verb::Create(arguments) => create::run(global, arguments),
         Verb::Delete(arguments) => delete::run(global, arguments),
