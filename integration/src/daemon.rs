@@ -51,6 +51,7 @@ pub struct Settings {
     netns: Option<Arc<NetNs>>,
     log_level: Option<&'static str>,
     disk: Option<u32>,
+    umask: Option<u32>,
 }
 
 impl Settings {
@@ -92,6 +93,13 @@ impl Settings {
     #[must_use]
     pub fn disk(mut self, megabytes: u32) -> Self {
         self.disk = Some(megabytes);
+        self
+    }
+
+    /// Started with this umask.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.umask = Some(umask);
         self
     }
 
@@ -146,6 +154,7 @@ impl Settings {
             arguments: self.arguments,
             log_level: self.log_level.unwrap_or("debug"),
             disk: self.disk,
+            umask: self.umask,
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -175,6 +184,7 @@ pub struct Daemon {
     arguments: Vec<String>,
     log_level: &'static str,
     disk: Option<u32>,
+    umask: Option<u32>,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -200,9 +210,15 @@ impl Daemon {
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = match self.disk {
-            None => self.netns.command(&self.bosund),
-            Some(megabytes) => {
+        let mut command = match (self.disk, self.umask) {
+            (None, None) => self.netns.command(&self.bosund),
+            (None, Some(umask)) => {
+                let mut command = self.netns.command("/bin/sh");
+                command.args(["-ec", "umask \"$1\"; shift; exec \"$@\"", "sh"]);
+                command.arg(format!("{umask:03o}")).arg(&self.bosund);
+                command
+            }
+            (Some(megabytes), _) => {
                 // Programs that become each other: the daemon is the process that was started.
                 let script = "mkdir -p \"$2\"; mount -t tmpfs -o \"size=$1m,mode=0700\" disk \"$2\"; shift 2; exec \"$@\"";
                 let mut command = self.netns.command("unshare");

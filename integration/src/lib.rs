@@ -16,6 +16,9 @@
 //! | [`registry`] | Debian's docker-registry: plain, with TLS, with passwords, with tokens |
 //! | [`fake_registry`] | one that misbehaves as it is told |
 //! | [`tree`] | whole trees of files, compared |
+//! | [`canary`] | files of the host that nothing may reach |
+//! | [`swapper`] | two names that change places all the time |
+//! | [`elf`] | programs of a few machine instructions |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
 //! | [`wait`] | conditions with deadlines; nothing here sleeps blindly |
@@ -25,9 +28,11 @@
 
 pub mod api;
 pub mod archive;
+pub mod canary;
 pub mod containerd;
 pub mod ctl;
 pub mod daemon;
+pub mod elf;
 pub mod fake_registry;
 pub mod http;
 pub mod http_server;
@@ -36,6 +41,7 @@ pub mod leak;
 pub mod netns;
 pub mod process;
 pub mod registry;
+pub mod swapper;
 pub mod tar;
 pub mod terminal;
 pub mod tree;

@@ -306,6 +306,7 @@ fn what_is_no_archive_is_refused_and_nothing_stays() {
 }
 
 /// Documents of gigabytes, and links that lead to files of the host.
+/// CVE-2023-25153, CVE-2026-53489.
 #[test]
 fn hostile_archives_are_refused() {
     let daemon = Daemon::start();

@@ -118,6 +118,7 @@ fn what_is_no_http_is_an_error() {
     fails_and_recovers(&daemon, &registry, &name, &[&name]);
 }
 
+/// CVE-2014-8178, CVE-2014-8179.
 #[test]
 fn a_blob_with_another_digest_is_refused() {
     let (daemon, registry, name, image) = prepared();
@@ -258,6 +259,7 @@ fn one_that_stalls_holds_nobody_else_up() {
     }
 }
 
+/// CVE-2021-41190, GHSA-5j5w-g665-5m35.
 #[test]
 fn a_document_that_is_index_and_manifest_at_once_is_refused() {
     let (daemon, registry, name, image) = prepared();
@@ -427,6 +429,7 @@ fn errors_have_reasons() {
     assert_eq!((status.code(), reason(&status)), of(Code::NotFound, "NO_SUCH_IMAGE"));
 }
 
+/// CVE-2020-15157: nothing is asked of where a manifest points.
 #[test]
 fn a_foreign_layer_is_not_fetched_from_where_it_says() {
     let daemon = Daemon::start();

@@ -309,6 +309,7 @@ fn what_comes_out_writes_only_below_its_destination() {
 }
 
 /// The container exchanges a directory and a link as fast as it can.
+/// CVE-2018-15664, CVE-2019-10152, CVE-2022-4123, CVE-2026-41568, CVE-2026-42306.
 #[test]
 fn a_swap_while_copying_leads_nowhere() {
     let daemon = prepared(true);

@@ -145,6 +145,7 @@ fn password() -> Auth {
     Auth::Basic { user: "me".to_owned(), password: SECRET.to_owned() }
 }
 
+/// CVE-2020-15157.
 #[test]
 fn a_redirect_takes_no_credentials_along() {
     for auth in [password(), bearer("")] {

@@ -65,6 +65,7 @@ fn the_directory_to_work_in() {
     assert_eq!(run(&daemon, &format!("-w /tmp {NAME}")), "/tmp");
 }
 
+/// CVE-2022-36109, CVE-2023-25173.
 #[test]
 fn the_user_and_all_groups() {
     for (user, expected) in [
@@ -88,6 +89,7 @@ fn the_user_and_all_groups() {
     assert_eq!(daemon.process("one").status("CapEff").as_deref(), Some("0000000000000000"));
 }
 
+/// CVE-2024-40635, CVE-2026-46680.
 #[test]
 fn a_user_out_of_range_is_never_root() {
     let passwd = "root:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n-1:x:0:0::/:/bin/sh\n";
@@ -115,6 +117,7 @@ fn a_user_out_of_range_is_never_root() {
     }
 }
 
+/// CVE-2026-47262, CVE-2025-4437, CVE-2024-9676.
 #[test]
 fn a_passwd_file_that_is_none_is_an_error_at_once() {
     let long = "x:x:1:1::/:\n".repeat(3 << 20);
@@ -199,6 +202,7 @@ fn a_volume_begins_with_what_the_image_has_there() {
     daemon.ctl("rm -f one").ok();
 }
 
+/// CVE-2022-23648.
 #[test]
 fn a_volume_leads_nowhere_else() {
     let mark = format!("/etc/bosun-volume-{}", std::process::id());
@@ -217,6 +221,7 @@ fn a_volume_leads_nowhere_else() {
     }
 }
 
+/// CVE-2026-53488: a label became a command of the host.
 #[test]
 fn labels_come_along_but_not_reserved_ones() {
     let daemon = with(json!({"Labels": {
@@ -250,6 +255,7 @@ fn a_container_names_its_image() {
     );
 }
 
+/// CVE-2021-21334.
 #[test]
 fn two_containers_of_one_image_share_nothing_else() {
     let daemon = with(json!({"Env": ["PATH=/bin", "A=image"]}));
@@ -266,6 +272,7 @@ fn two_containers_of_one_image_share_nothing_else() {
     });
 }
 
+/// CVE-2014-6408: an image has no say in its own confinement.
 #[test]
 fn unknown_keys_change_nothing() {
     let daemon = with(json!({
