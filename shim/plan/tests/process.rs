@@ -1,5 +1,4 @@
 //! What a process is given beside its words, lowered.
-#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod specs;
 
