@@ -105,6 +105,25 @@ pub struct RuncOptions {
     pub task_api_version: u32,
 }
 
+/// The type URL of [`CreateOptions`].
+pub const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
+
+/// containerd.linux.runc.CreateOptions, what `ctr` until 1.7 sends to every runtime but runc's.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CreateOptions {
+    #[prost(bool, tag = "1")]
+    pub no_pivot_root: bool,
+    #[prost(bool, tag = "8")]
+    pub no_new_keyring: bool,
+    #[prost(string, tag = "9")]
+    pub shim_cgroup: String,
+    /// Who owns the container's streams.
+    #[prost(uint32, tag = "10")]
+    pub io_uid: u32,
+    #[prost(uint32, tag = "11")]
+    pub io_gid: u32,
+}
+
 /// The type URL of [`ProcessDetails`].
 pub const PROCESS_DETAILS: &str = "containerd.runc.v1.ProcessDetails";
 

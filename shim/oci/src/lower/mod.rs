@@ -22,7 +22,7 @@ use oci_spec::runtime::{LinuxResources, Process, Root};
 use prost::Message;
 use serde::de::DeserializeOwned;
 use shim_plan::{Context, ExecContext};
-use shim_wire::containerd::{RUNC_OPTIONS, RuncOptions};
+use shim_wire::containerd::{self, CREATE_OPTIONS, RUNC_OPTIONS, RuncOptions};
 use shim_wire::files::RunDir;
 use shim_wire::plan::{CreateOptions, Resources};
 use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest, UpdateTaskRequest};
@@ -113,7 +113,9 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
     }
     let (create, mut plan) = shim_plan::plan(&spec, &context).map_err(refused)?;
     if let Some(rootfs) = &mut plan.rootfs {
-        rootfs.overlay_options = overlay_options;
+        rootfs.overlay_options.extend(overlay_options);
+        // Whoever made the mounts gave the files to the container's users.
+        rootfs.idmap = false;
     }
     let run = RunDir::new(arguments.run_dir.clone());
     write_file(&run.plan(), &plan)?;
@@ -154,10 +156,19 @@ fn update(request: &[u8]) -> Result<Resources, Error> {
 /// Options of a runtime that this one is not: what they ask for and is not done is refused, by name.
 fn refuse_options(any: Option<&Any>) -> Result<(), Error> {
     let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(()) };
-    if any.type_url != RUNC_OPTIONS {
-        return Err(Error::field("options", format!("{:?} are not supported", any.type_url)));
-    }
-    let options: RuncOptions = decode("options", &any.value)?;
+    let options: RuncOptions = match any.type_url.as_str() {
+        RUNC_OPTIONS => decode("options", &any.value)?,
+        CREATE_OPTIONS => {
+            let old: containerd::CreateOptions = decode("options", &any.value)?;
+            if !old.shim_cgroup.is_empty() {
+                let why = "the shim is in its cgroup from its start on";
+                return Err(Error::field("options.shim_cgroup", why));
+            }
+            let containerd::CreateOptions { no_pivot_root, no_new_keyring, .. } = old;
+            RuncOptions { no_pivot_root, no_new_keyring, ..RuncOptions::default() }
+        }
+        other => return Err(Error::field("options", format!("{other:?} are not supported"))),
+    };
     let asked = [
         (options.no_pivot_root, "no_pivot_root", "a rootfs is always entered by pivot_root"),
         (options.no_new_keyring, "no_new_keyring", "a container has a keyring of its own"),
@@ -204,6 +215,9 @@ mod tests {
             let refused = refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap_err();
             assert!(refused.to_string().starts_with(expected), "{refused}");
         }
+        let old = containerd::CreateOptions { no_pivot_root: true, ..Default::default() };
+        let refused = refuse_options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap_err();
+        assert!(refused.to_string().starts_with("options.no_pivot_root: "), "{refused}");
         let other = refuse_options(Some(&Any::of("kata.Options", &none))).unwrap_err();
         assert_eq!(other.to_string(), r#"options: "kata.Options" are not supported"#);
     }
@@ -217,6 +231,8 @@ mod tests {
             ..RuncOptions::default()
         };
         refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap();
+        let old = containerd::CreateOptions { io_uid: 1000, ..Default::default() };
+        refuse_options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap();
         refuse_options(Some(&Any::default())).unwrap();
         refuse_options(None).unwrap();
     }
