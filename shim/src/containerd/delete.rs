@@ -17,7 +17,7 @@ use shim_wire::files::{ContainerDir, ProcessIdentity};
 use shim_wire::task::DeleteResponse;
 
 use super::command::Target;
-use super::{Failure, directory};
+use super::{Failure, directory, remove_sockets};
 use crate::{clock, report, setup};
 
 /// How long what was killed may take to be gone; containerd waits 5 seconds for all of it.
@@ -46,7 +46,7 @@ pub(super) fn delete(target: &Target) -> Result<DeleteResponse, Failure> {
         report("poststop", &error);
     }
     if let Ok(sockets) = fs::read_link(run.sockets()) {
-        remove(&sockets)?;
+        remove_sockets(&sockets).map_err(|e| Failure::step("remove", sockets.display(), e))?;
     }
     let record = read(&ContainerDir::new(run.path().to_owned()).exit())?;
     let record = record.and_then(|text| ExitRecord::decode(&text).ok());

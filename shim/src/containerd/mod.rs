@@ -31,6 +31,7 @@ mod start;
 pub(crate) mod task;
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -40,6 +41,22 @@ use shim_wire::files::RunDir;
 use self::events::Publisher;
 use self::logger::Logger;
 use crate::args::Arguments;
+
+/// Where the directories of sockets are, when containerd does not say where.
+const SOCKETS: &str = "/run/bosun-shim";
+
+/// Removes a shim's directory of sockets, and where it was if it was the last one there.
+fn remove_sockets(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    if path.parent() == Some(Path::new(SOCKETS)) {
+        // Others are still there, mostly.
+        let _ = fs::remove_dir(SOCKETS);
+    }
+    Ok(())
+}
 
 /// The directory of a container's shim, in its bundle.
 fn directory(bundle: &Path) -> RunDir {

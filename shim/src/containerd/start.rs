@@ -29,11 +29,11 @@ use shim_wire::plan::{Bootstrap, Resources};
 use shim_wire::task::Any;
 
 use super::command::Target;
-use super::{Failure, directory};
+use super::{Failure, SOCKETS, directory, remove_sockets};
 use crate::setup;
 
-/// Where the sockets are.
-const SOCKETS: &str = "/run/bosun-shim";
+/// How often the directory of all sockets is made, which goes with the last shim.
+const PARENT_TRIES: usize = 100;
 
 /// The longest path of a socket (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -66,9 +66,11 @@ pub(super) fn start(target: &Target, input: &[u8]) -> Result<Vec<u8>, Failure> {
     let request = Request::new(target, input, variable)?;
     let run = directory(&target.bundle);
     make(run.path()).map_err(|e| Failure::step("make", run.path().display(), e))?;
-    let sockets = place_sockets(&request.sockets, &run)?;
+    let sockets = place_sockets(&request.sockets, &run).inspect_err(|_| {
+        let _ = fs::remove_dir_all(run.path());
+    })?;
     let undo = |failure| {
-        let _ = fs::remove_dir_all(sockets.path());
+        let _ = remove_sockets(sockets.path());
         let _ = fs::remove_dir_all(run.path());
         failure
     };
@@ -161,12 +163,6 @@ impl Caller {
 
 /// A directory of its own for the sockets, found again by the link in the run directory.
 fn place_sockets(parent: &Path, run: &RunDir) -> Result<SocketDir, Failure> {
-    let made = make(parent);
-    if let Err(error) = made
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
-        return Err(Failure::step("make", parent.display(), error));
-    }
     // A hasher has random keys: the name is one that nobody has.
     let name = format!("{:016x}", RandomState::new().hash_one(run.path()));
     let sockets = SocketDir::new(parent.join(name));
@@ -176,8 +172,23 @@ fn place_sockets(parent: &Path, run: &RunDir) -> Result<SocketDir, Failure> {
     }
     symlink(sockets.path(), run.sockets())
         .map_err(|e| Failure::step("make", run.sockets().display(), e))?;
-    make(sockets.path()).map_err(|e| Failure::step("make", sockets.path().display(), e))?;
-    Ok(sockets)
+    for _ in 0..PARENT_TRIES {
+        match make(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Failure::step("make", parent.display(), error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        match make(sockets.path()) {
+            // The last shim before this one took it along.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => {
+                let failed = |e| Failure::step("make", sockets.path().display(), e);
+                return made.map(|()| sockets.clone()).map_err(failed);
+            }
+        }
+    }
+    Err(Failure::step("make", sockets.path().display(), io::ErrorKind::NotFound.into()))
 }
 
 fn make(path: &Path) -> io::Result<()> {

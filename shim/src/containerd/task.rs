@@ -19,6 +19,7 @@ use crate::process::{Exec, ExecState, Exit, Key};
 use crate::{clock, report, setup};
 
 use super::logger::{self, Logger};
+use super::remove_sockets;
 
 /// How long the removal of a group waits for what was killed in it.
 const REMOVE: Duration = Duration::from_secs(2);
@@ -179,11 +180,12 @@ impl Shim {
         for logger in &containerd.loggers {
             logger.end(Signal::TERM);
         }
-        for path in [self.arguments.sockets.path(), &self.arguments.run.shim_identity()] {
-            if let Err(error) = remove(path) {
-                report(&format!("remove {}", path.display()), &error);
-            }
+        let sockets = self.arguments.sockets.path();
+        if let Err(error) = remove_sockets(sockets) {
+            report(&format!("remove {}", sockets.display()), &error);
         }
+        // With the bundle it may have gone already.
+        let _ = fs::remove_file(self.arguments.run.shim_identity());
     }
 
     /// The container was not made: its cgroup, if there is one, is somebody else's.
@@ -221,15 +223,4 @@ fn append(stream: Stream, path: &str) -> io::Result<Sink> {
         fs::create_dir_all(directory)?;
     }
     Sink::append(stream, path)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = match path.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
