@@ -376,6 +376,7 @@ impl Drop for Containerd {
                 let _ = fs::remove_dir_all(&words[at + 1]);
             }
         }
+        let _ = fs::remove_dir(SOCKETS);
         let gone = || self.processes().is_empty().then_some(());
         let _ = wait::within(Duration::from_secs(5), gone);
         for group in self.cgroups() {

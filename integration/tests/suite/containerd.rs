@@ -364,10 +364,9 @@ fn a_container_whose_output_nobody_reads_ends_when_it_is_killed() {
 #[test]
 fn what_is_asked_for_and_not_done_is_refused_by_name() {
     let containerd = Containerd::start();
-    for (flags, said) in [
-        ("--no-pivot", "options: \"containerd.linux.runc.CreateOptions\" are not supported"),
-        ("--rdt-class gold", "linux.intelRdt"),
-    ] {
+    for (flags, said) in
+        [("--no-pivot", "options.no_pivot_root"), ("--rdt-class gold", "linux.intelRdt")]
+    {
         let output = containerd.ctr(&containerd.run_words(&format!("--rm {flags}"), "one true"));
         output.fails(1, &[said]);
     }
@@ -431,6 +430,63 @@ fn an_idle_shim_sleeps() {
     containerd.expect_nothing_left();
 }
 
+/// Runs a container of a spec that has all of busybox, and hooks that write down what they are told.
+fn run_hooked(containerd: &Containerd, id: &str, command: &str) -> std::path::PathBuf {
+    containerd.run_detached("model sleep 1000");
+    let spec = containerd.ctr("containers info --spec model").text();
+    containerd.remove("model");
+    let mut spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
+    let rootfs = containerd.path(&format!("rootfs-{id}"));
+    for directory in ["bin", "proc", "dev", "sys", "run", "tmp"] {
+        fs::create_dir_all(rootfs.join(directory)).unwrap();
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/sh")).unwrap();
+    let log = containerd.path(&format!("hooks-{id}"));
+    let hook = |name: &str| {
+        let script = format!("echo {name} $(cat) >>{}", log.display());
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+    };
+    spec["root"] = serde_json::json!({"path": rootfs});
+    spec["process"]["args"] = serde_json::json!(["sh", "-c", command]);
+    spec["linux"]["cgroupsPath"] = format!("/{}/{id}", containerd.namespace()).into();
+    spec["hooks"] = serde_json::json!({
+        "createRuntime": hook("createRuntime"),
+        "poststart": hook("poststart"),
+        "poststop": hook("poststop"),
+    });
+    let config = containerd.path(&format!("config-{id}.json"));
+    fs::write(&config, spec.to_string()).unwrap();
+    let (runtime, fifos) = (integration::containerd::RUNTIME, containerd.path("fifo"));
+    let flags = format!("--runtime {runtime} --fifo-dir {} -d", fifos.display());
+    containerd.ctr(&format!("run {flags} --config {} {id}", config.display())).ok();
+    log
+}
+
+#[test]
+fn hooks_run_in_their_order_also_behind_a_killed_shim() {
+    let containerd = Containerd::start();
+    for id in ["ended", "lost"] {
+        let log = run_hooked(&containerd, id, "while :; do sleep 1; done");
+        let lines = || fs::read_to_string(&log).unwrap();
+        let names = || {
+            let text = lines();
+            let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+            text.lines().map(first).collect::<Vec<String>>()
+        };
+        assert_eq!(names(), ["createRuntime", "poststart"]);
+        assert!(lines().contains(&format!("\"id\":\"{id}\"")), "{}", lines());
+        if id == "lost" {
+            containerd.shim(id).kill();
+            wait::until_true("the clean-up", || containerd.status(id).is_none());
+            containerd.ctr(&format!("containers rm {id}")).ok();
+        } else {
+            containerd.remove(id);
+        }
+        assert_eq!(names(), ["createRuntime", "poststart", "poststop"]);
+    }
+    containerd.expect_nothing_left();
+}
+
 #[test]
 fn a_rootfs_is_a_directory_or_read_only_as_it_is_said() {
     let containerd = Containerd::start();
@@ -443,8 +499,9 @@ fn a_rootfs_is_a_directory_or_read_only_as_it_is_said() {
     }
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
     let words = format!(
-        "run --runtime {} --rm --rootfs {} dir /bin/busybox touch /made",
+        "run --runtime {} --fifo-dir {} --rm --rootfs {} dir /bin/busybox touch /made",
         integration::containerd::RUNTIME,
+        containerd.path("fifo").display(),
         rootfs.display()
     );
     containerd.ctr(&words).ok();
@@ -463,6 +520,20 @@ fn nothing_of_a_container_is_in_the_hosts_mount_table() {
     let inside = mount_points(containerd.process("apart"));
     assert!(inside.contains(&"/proc".to_owned()), "{inside:?}");
     containerd.remove("apart");
+    containerd.expect_nothing_left();
+}
+
+#[test]
+fn a_container_has_users_of_its_own() {
+    let containerd = Containerd::start();
+    let flags = "--rm --uidmap 0:100000:65536 --gidmap 0:100000:65536";
+    let script = "id -u; cat /proc/self/uid_map; touch /new; stat -c %u /new; echo ok >/dev/stdout";
+    let output = containerd.ctr(&containerd.run_words(flags, &format!("own sh -c '{script}'")));
+    let text = output.text();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert_eq!((lines[0], lines[2], lines[3]), ("0", "0", "ok"), "{text}");
+    assert!(lines[1].contains("100000"), "{text}");
     containerd.expect_nothing_left();
 }
 
