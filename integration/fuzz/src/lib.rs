@@ -9,18 +9,24 @@
 
 mod images;
 mod layers;
+mod runtime;
 
 pub use images::{config, manifest, reference};
 pub use layers::{tar, unpack};
+pub use runtime::{mount_options, spec, ttrpc_frames, user};
 
 /// A thing that reads bytes: its name, which is also its corpus', and its property.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 9] = [
     ("unpack", unpack),
     ("tar", tar),
     ("manifest", manifest),
     ("config", config),
     ("reference", reference),
+    ("spec", spec),
+    ("mount_options", mount_options),
+    ("user", user),
+    ("ttrpc_frames", ttrpc_frames),
 ];
