@@ -180,21 +180,32 @@ fn common_directory(layers: &Layers<'_>) -> String {
     common[..end].to_owned()
 }
 
-/// The options, with paths as they are from `home`.
+/// The options of mount(2), one each, for who mounts the overlay elsewhere.
+#[must_use]
+pub fn options(layers: &Layers<'_>) -> Vec<String> {
+    options_from(layers, "")
+}
+
 fn legacy_options(layers: &Layers<'_>, home: &str) -> String {
+    options_from(layers, home).join(",")
+}
+
+/// The options, with paths as they are from `home`.
+fn options_from(layers: &Layers<'_>, home: &str) -> Vec<String> {
     let short = |path: &'_ str| path.strip_prefix(home).unwrap_or(path).to_owned();
     let lower: Vec<String> = layers.lower.iter().map(|path| escape(&short(path), ":")).collect();
-    let mut options = format!("lowerdir={}", lower.join(":"));
+    let mut options = vec![format!("lowerdir={}", lower.join(":"))];
     if let Some(upper) = layers.upper {
         let (directory, work) =
             (escape(&short(upper.directory), ""), escape(&short(upper.work), ""));
-        options += &format!(",upperdir={directory},workdir={work}");
+        options.push(format!("upperdir={directory}"));
+        options.push(format!("workdir={work}"));
         if upper.volatile {
-            options += ",volatile";
+            options.push("volatile".to_owned());
         }
     }
     for option in layers.options {
-        options += &format!(",{}", escape(option, ""));
+        options.push(escape(option, ""));
     }
     options
 }

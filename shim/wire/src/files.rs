@@ -123,10 +123,71 @@ impl RunDir {
         self.0.join("shim.log")
     }
 
+    /// For containers that a stock shim runs.
+    #[must_use]
+    pub fn bundle(&self) -> Bundle {
+        Bundle(self.0.join("bundle"))
+    }
+
     /// Files the daemon writes and the plan binds into the container.
     #[must_use]
     pub fn etc(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+}
+
+/// What a stock shim is given for a container that it runs: containerd's bundle, in the run
+/// directory. Whatever the stock shim and its runtime write lies in there as well, and goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle(PathBuf);
+
+impl Bundle {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The OCI runtime spec, adapted: its root is [`rootfs`](Self::rootfs).
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    /// Where the stock shim mounts the rootfs, in a mount namespace that only it and our shim have.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    /// Where the network namespace that was handed over is bound, in that mount namespace.
+    #[must_use]
+    pub fn network_namespace(&self) -> PathBuf {
+        self.0.join("netns")
+    }
+
+    /// The stock shim's own messages.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// What the stock shim sees as `/run/containerd`, where shims put their sockets.
+    #[must_use]
+    pub fn run_containerd(&self) -> PathBuf {
+        self.0.join("containerd")
+    }
+
+    /// The state of the OCI runtime.
+    #[must_use]
+    pub fn runtime_root(&self) -> PathBuf {
+        self.0.join("oci")
+    }
+
+    /// A stream of a process, `stdin`, `stdout` or `stderr`; an empty `exec_id` is the first one's.
+    #[must_use]
+    pub fn stream(&self, exec_id: &str, name: &str) -> PathBuf {
+        let process = if exec_id.is_empty() { "init" } else { exec_id };
+        self.0.join(format!("{process}-{name}"))
     }
 }
 

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use crate::task::{Any, Mount};
+
 /// The type URL of [`CreateOptions`] in `CreateTaskRequest.options`.
 pub const CREATE_OPTIONS: &str = "bosun.shim.v1.CreateOptions";
 /// The type URL of [`ExecOptions`] in `ExecProcessRequest.spec`.
@@ -63,6 +65,9 @@ pub struct CreateOptions {
     /// So many descriptors from 3 on are the process' as well.
     #[prost(uint32, tag = "71")]
     pub preserve_fds: u32,
+    /// A stock shim runs the container in this one's stead.
+    #[prost(message, optional, tag = "90")]
+    pub foreign: Option<Foreign>,
     /// Makes a pod's sandbox: namespaces that its containers share, held by the shim. No process
     /// runs in it, no control group is made, and the plan is not read.
     #[prost(message, optional, tag = "100")]
@@ -82,6 +87,21 @@ pub struct Sandbox {
     pub domainname: String,
     #[prost(message, repeated, tag = "3")]
     pub sysctls: Vec<Sysctl>,
+}
+
+/// How a container is run by a shim that is not ours. Its bundle is there already (see
+/// [`Bundle`](crate::files::Bundle)).
+#[derive(Clone, PartialEq, Message)]
+pub struct Foreign {
+    /// The program, such as `/usr/bin/containerd-shim-runc-v2`.
+    #[prost(string, tag = "1")]
+    pub shim: String,
+    /// What the runtime is told beside the spec; containerd's clients send the same.
+    #[prost(message, optional, tag = "2")]
+    pub options: Option<Any>,
+    /// What the stock shim mounts at the bundle's `rootfs`.
+    #[prost(message, repeated, tag = "3")]
+    pub rootfs: Vec<Mount>,
 }
 
 /// A namespace to join instead of creating one.
@@ -641,4 +661,7 @@ pub struct ExecOptions {
     /// As [`CreateOptions::preserve_fds`].
     #[prost(uint32, tag = "71")]
     pub preserve_fds: u32,
+    /// The process as OCI has it, in JSON, for a container that a stock shim runs; empty otherwise.
+    #[prost(bytes = "vec", tag = "90")]
+    pub oci_process: Vec<u8>,
 }
