@@ -30,6 +30,8 @@ pub(crate) struct Container {
     pub(crate) cgroup: Cgroup,
     /// What the group counted before this run, if it is not new.
     pub(crate) earlier_oom_kills: u64,
+    /// The runtime told that memory ran out.
+    pub(crate) oom_noted: bool,
     /// Its end is the end of everything in it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) log: Option<Log>,
@@ -52,6 +54,7 @@ pub(crate) struct Container {
 pub(crate) enum Init {
     /// Cloned, and waits to be told to execute.
     Waiting(Waiting),
+    /// Also one that a stock shim created and has not started yet.
     Executed(Child),
     /// A sandbox: namespaces without a process.
     Held,
@@ -70,11 +73,11 @@ const KILL_STEP: Duration = Duration::from_millis(20);
 const FREEZE: Duration = Duration::from_millis(500);
 
 impl Container {
-    /// `None` when there is no process any more whose end has to be waited for.
+    /// `None` when there is no process, or none any more, whose end this shim has to wait for.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match &self.init {
             Init::Waiting(waiting) => Some(waiting.pidfd.as_fd()),
-            Init::Executed(child) => Some(child.pidfd()),
+            Init::Executed(child) => child.pidfd(),
             Init::Held | Init::Failed => None,
         }
     }
@@ -88,7 +91,7 @@ impl Container {
         self.record = Some(ExitRecord {
             attempt: self.attempt,
             status,
-            oom_killed: oom_kills > self.earlier_oom_kills,
+            oom_killed: oom_kills > self.earlier_oom_kills || self.oom_noted,
             exited_at: clock::now(),
             boot_id: boot_id.to_owned(),
             boottime_ns: clock::boottime_ns(),

@@ -125,6 +125,8 @@ pub(crate) enum Error {
     Lifecycle(Refused),
     Runtime(shim_runtime::Error),
     Cgroup(shim_cgroup::Error),
+    /// Of a stock shim, or on the way to one.
+    Foreign(crate::foreign::Error),
     Log {
         path: String,
         source: io::Error,
@@ -170,6 +172,7 @@ impl Error {
             Self::Runtime(error) => runtime_code(error.kind()),
             Self::Cgroup(error) if error.is_limit() => Code::InvalidArgument,
             Self::Cgroup(_) => Code::Internal,
+            Self::Foreign(error) => error.code(),
             Self::Log { source, .. } | Self::Step { source, .. } if is_full(source) => {
                 Code::ResourceExhausted
             }
@@ -233,6 +236,7 @@ impl fmt::Display for Error {
             Self::Lifecycle(refused) => refused.fmt(f),
             Self::Runtime(error) => error.fmt(f),
             Self::Cgroup(error) => error.fmt(f),
+            Self::Foreign(error) => error.fmt(f),
             Self::Log { path, source } => write!(f, "open log {path:?}: {source}"),
             Self::Step { step, object, source } => write!(f, "{step} {object}: {source}"),
         }
@@ -247,6 +251,7 @@ impl std::error::Error for Error {
             Self::Lifecycle(source) => Some(source),
             Self::Runtime(source) => Some(source),
             Self::Cgroup(source) => Some(source),
+            Self::Foreign(source) => Some(source),
             Self::Log { source, .. } | Self::Stream { source, .. } | Self::Step { source, .. } => {
                 Some(source)
             }
@@ -284,5 +289,11 @@ impl From<shim_runtime::Error> for Error {
 impl From<shim_cgroup::Error> for Error {
     fn from(error: shim_cgroup::Error) -> Self {
         Self::Cgroup(error)
+    }
+}
+
+impl From<crate::foreign::Error> for Error {
+    fn from(error: crate::foreign::Error) -> Self {
+        Self::Foreign(error)
     }
 }

@@ -19,6 +19,7 @@ use crate::args::Arguments;
 use crate::attach::{Attachment, Client, MAX_CLIENTS};
 use crate::container::Container;
 use crate::containerd::Containerd;
+use crate::foreign::Stock;
 use crate::hooks::Work;
 use crate::log::Stream;
 use crate::process::{Exec, ExecState, Key, Waiter};
@@ -44,6 +45,8 @@ pub(crate) struct Shim {
     pub(crate) state: ShimState,
     pub(crate) container: Option<Container>,
     pub(crate) execs: Vec<Exec>,
+    /// Who runs the container, when it is not this shim itself.
+    pub(crate) foreign: Option<Box<Stock>>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) clients: Vec<Client>,
     /// Hooks that run.
@@ -112,6 +115,7 @@ enum Source {
     Publisher,
     Logger(u64),
     Oom,
+    Stock,
 }
 
 impl Shim {
@@ -123,6 +127,7 @@ impl Shim {
             state: ShimState::Empty,
             container: None,
             execs: Vec::new(),
+            foreign: None,
             connections: Vec::new(),
             clients: Vec::new(),
             hooks: None,
@@ -141,10 +146,12 @@ impl Shim {
     pub(crate) fn run(mut self) {
         while !self.is_over() {
             let draining = self.draining();
-            let ready = self.wait(!draining.is_empty());
+            let news = self.foreign.as_ref().is_some_and(|stock| stock.has_news());
+            let ready = self.wait(!draining.is_empty() || news);
             for (source, flags) in &ready {
                 self.handle(*source, *flags);
             }
+            self.obey_stock();
             for key in draining {
                 let has_more = ready.iter().any(|(source, _)| match source {
                     Source::Output(of, stream) if *of == key => self.may_say_more(key, *stream),
@@ -155,6 +162,7 @@ impl Shim {
                     | Source::Client(_)
                     | Source::Exit(_)
                     | Source::Hooks
+                    | Source::Stock
                     | Source::Input(_)
                     | Source::Sink(..)
                     | Source::Feed(_)
@@ -168,6 +176,7 @@ impl Shim {
             }
             self.tick(!ready.is_empty());
         }
+        self.bury_stock();
         self.leave_containerd();
     }
 
@@ -214,7 +223,7 @@ impl Shim {
 
     fn next_deadline(&self) -> Option<u64> {
         let publisher = self.containerd.as_ref().and_then(|it| it.publisher.deadline());
-        self.timers.next().into_iter().chain(publisher).min()
+        self.timers.next().into_iter().chain(publisher).chain(self.relays_until()).min()
     }
 
     fn interests<'a>(&'a self, mut add: impl FnMut(Source, PollFd<'a>)) {
@@ -246,10 +255,14 @@ impl Shim {
         if let Some(helper) = self.hooks.as_ref().and_then(|work| work.running.descriptor()) {
             add(Source::Hooks, PollFd::from_borrowed_fd(helper, PollFlags::IN));
         }
+        if let Some(stock) = self.foreign.as_ref().and_then(|stock| stock.poll()) {
+            add(Source::Stock, stock);
+        }
         for exec in &self.execs {
-            if let ExecState::Running { child, .. } = &exec.state {
-                let pidfd = PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN);
-                add(Source::Exit(exec.key), pidfd);
+            if let ExecState::Running { child, .. } = &exec.state
+                && let Some(pidfd) = child.pidfd()
+            {
+                add(Source::Exit(exec.key), PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
             }
             if let Some(stdio) = exec.stdio() {
                 self.stdio_interests(exec.key, stdio, &mut add);
@@ -299,15 +312,36 @@ impl Shim {
     /// The processes of which only output is missing that is in their pipes already.
     fn draining(&self) -> Vec<Key> {
         let execs = self.execs.iter().filter(|exec| exec.is_draining()).map(|exec| exec.key);
-        let mut keys: Vec<Key> = execs.collect();
+        let mut keys: Vec<Key> = execs.filter(|key| !self.is_relayed(*key)).collect();
         let execs_settled = self.execs.iter().all(Exec::is_settled);
         if matches!(self.state, ShimState::Draining(_))
             && execs_settled
+            && !self.is_relayed(Key::INIT)
             && self.timers.kill.is_none()
         {
             keys.push(Key::INIT);
         }
         keys
+    }
+
+    /// Whether the output of a process that ended may still be on its way here.
+    fn is_relayed(&self, key: Key) -> bool {
+        self.stdio(key).is_some_and(|stdio| stdio.relays_until().is_some())
+    }
+
+    /// When the first of such waits ends, whatever came.
+    fn relays_until(&self) -> Option<u64> {
+        let container = self.container.as_ref().map(|container| &container.stdio);
+        let execs = self.execs.iter().filter_map(Exec::stdio);
+        container.into_iter().chain(execs).filter_map(Stdio::relays_until).min()
+    }
+
+    fn stop_relays(&mut self, now: u64) {
+        let container = self.container.as_mut().map(|container| &mut container.stdio);
+        for stdio in container.into_iter().chain(self.execs.iter_mut().filter_map(Exec::stdio_mut))
+        {
+            stdio.stop_relay(now);
+        }
     }
 
     /// Whether a stream of a process that ended may hold more of its output.
@@ -353,6 +387,7 @@ impl Shim {
             Source::Publisher => self.containerd.iter_mut().for_each(|it| it.publisher.ready()),
             Source::Logger(serial) => self.reap_logger(serial),
             Source::Oom => self.oom(),
+            Source::Stock => self.serve_stock(flags),
         }
     }
 
@@ -430,6 +465,7 @@ impl Shim {
         if let Some(containerd) = &mut self.containerd {
             containerd.publisher.tick(now);
         }
+        self.stop_relays(now);
         if expired(&mut self.timers.service, now)
             && let Some(cgroup) = &self.arguments.cgroup
         {

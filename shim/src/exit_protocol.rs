@@ -19,7 +19,7 @@ use crate::container::Container;
 use crate::event_loop::{SECOND, Shim, Timers};
 use crate::process::{self, ExecState, Exit, Key, Waiter};
 use crate::rpc::Connection;
-use crate::{clock, report};
+use crate::{clock, foreign, report};
 
 /// Between two tries to empty the cgroup, or to write the exit record.
 const RETRY_KILL_AFTER: u64 = SECOND / 20;
@@ -59,7 +59,7 @@ impl Shim {
         let pidfd = match key {
             Key::INIT => self.container.as_ref().and_then(Container::pidfd),
             key => match self.exec(key).map(|exec| &exec.state) {
-                Some(ExecState::Running { child, .. }) => Some(child.pidfd()),
+                Some(ExecState::Running { child, .. }) => child.pidfd(),
                 Some(
                     ExecState::Created(_)
                     | ExecState::Draining { .. }
@@ -78,6 +78,11 @@ impl Shim {
             }
         };
         fail::fail_point!("shim.exit.after_reap");
+        self.process_ended(key, status);
+    }
+
+    /// A process has ended: that of the container sets its end off.
+    pub(crate) fn process_ended(&mut self, key: Key, status: ExitStatus) {
         if key == Key::INIT {
             return self.advance(ShimEvent::Exited(status));
         }
@@ -102,6 +107,10 @@ impl Shim {
     /// Tries to empty the cgroup, until it is empty.
     pub(crate) fn kill_rest(&mut self, now: u64) {
         let Some(container) = &self.container else { return };
+        if self.foreign.is_some() {
+            // The first process of a pid namespace has not ended before the others are reaped.
+            foreign::reap_what_it_left();
+        }
         if !container.kill_rest() {
             self.timers.kill = Some(now + RETRY_KILL_AFTER);
         }
@@ -209,13 +218,15 @@ impl Shim {
         let leave = Some(clock::monotonic_ns() + LINGER_AT_MOST);
         self.timers = Timers { leave, hooks, ..Timers::default() };
         self.run_poststop_and_leave();
+        self.dismiss_stock();
     }
 
     /// Released, all hooks have run, and everybody has what they were promised.
     pub(crate) fn is_over(&self) -> bool {
         let owed = self.connections.iter().any(Connection::has_unsent)
             || self.clients.iter().any(Client::has_unsent)
-            || self.owes_containerd();
+            || self.owes_containerd()
+            || self.awaits_stock();
         self.state == ShimState::Released
             && self.hooks.is_none()
             && (!owed || self.timers.leave.is_none())

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use shim_cgroup::{Cgroup, Layout};
-use shim_runtime::{Created, ExecTarget, ProcessIo, Waiting};
+use shim_runtime::{Created, ExecTarget, Held, ProcessIo, Waiting};
 use shim_wire::containerd::TaskIo;
 use shim_wire::hooks::HookKind;
-use shim_wire::plan::{CREATE_OPTIONS, CreateOptions};
+use shim_wire::plan::{CREATE_OPTIONS, CreateOptions, ExecOptions, Foreign};
 use shim_wire::task::CreateTaskRequest;
 
 use crate::container::{Container, Init, SIGKILL};
@@ -58,30 +58,18 @@ impl Shim {
             Some(io) => self.open_ends(io, &request.id)?,
             None => Ends::default(),
         };
-        let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
-        let created = shim_runtime::create(&options, &self.arguments.run, network)?;
-        fail::fail_point!("shim.create.before_identity");
-        let pid = created.process.pid.unsigned_abs();
-        let held = shim_runtime::namespaces_of(created.process.pid, options.held);
-        let held = held.map_err(Error::from);
-        let taken = held.and_then(|held| Ok((held, self.take_hold(&created.process, &options)?)));
-        let (namespaces, mut stdio) = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                undo(created, &cgroup);
-                if options.hooks & HookKind::Poststop.bit() != 0
-                    && let Err(error) = shim_runtime::hooks::poststop(&self.arguments.run)
-                {
-                    report("poststop", &error);
-                }
-                return Err(error);
-            }
+        let built = match &options.foreign {
+            None => self.build(&options, &cgroup)?,
+            Some(how) => self.have_built(&options, how)?,
         };
+        let Built { pid, init, mut stdio, namespaces, mount_namespace } = built;
         stdio.ends = ends;
+        // Those of a stock shim's container its runtime runs.
+        let hooks = if options.foreign.is_none() { options.hooks } else { 0 };
         self.container = Some(Container {
             attempt: options.attempt,
             pid,
-            init: Init::Waiting(created.process),
+            init,
             stdio,
             bundle: request.bundle,
             io,
@@ -93,10 +81,11 @@ impl Shim {
             log,
             reserved,
             record: None,
+            oom_noted: false,
             waiters: Vec::new(),
             namespaces,
-            mount_namespace: Some(created.mount_namespace),
-            hooks: options.hooks,
+            mount_namespace: Some(mount_namespace),
+            hooks,
         });
         Ok(pid)
     }
@@ -119,17 +108,63 @@ impl Shim {
         Ok((lower::create(&self.arguments, request)?, Some(Box::new(io))))
     }
 
+    fn build(&self, options: &CreateOptions, cgroup: &Cgroup) -> Result<Built, Error> {
+        let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
+        let created = shim_runtime::create(options, &self.arguments.run, network)?;
+        fail::fail_point!("shim.create.before_identity");
+        let pid = created.process.pid.unsigned_abs();
+        let held = shim_runtime::namespaces_of(created.process.pid, options.held);
+        let held = held.map_err(Error::from);
+        let taken = held.and_then(|held| Ok((held, self.take_hold(&created.process, options)?)));
+        match taken {
+            Ok((namespaces, stdio)) => Ok(Built {
+                pid,
+                init: Init::Waiting(created.process),
+                stdio,
+                namespaces,
+                mount_namespace: created.mount_namespace,
+            }),
+            Err(error) => {
+                undo(created, cgroup);
+                if options.hooks & HookKind::Poststop.bit() != 0
+                    && let Err(error) = shim_runtime::hooks::poststop(&self.arguments.run)
+                {
+                    report("poststop", &error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn have_built(&mut self, options: &CreateOptions, how: &Foreign) -> Result<Built, Error> {
+        let created = self.create_by_stock(options, how)?;
+        if let Err(error) = self.note_identity(created.pid) {
+            // A runtime whose processes are not this machine's.
+            report("note the identity of the first process", &error);
+        }
+        Ok(Built {
+            pid: created.pid,
+            init: Init::Executed(Child::elsewhere(created.pid)),
+            stdio: created.stdio,
+            namespaces: Vec::new(),
+            mount_namespace: created.mount_namespace,
+        })
+    }
+
     /// Takes over the streams of a clone, and notes which process it is.
     fn take_hold(&self, waiting: &Waiting, options: &CreateOptions) -> Result<Stdio, Error> {
         let stdio = streams(&waiting.io, options.stdin, options.stdin_once)
             .map_err(|source| Error::step("set up the streams of", "the task", source))?;
-        let pid = waiting.pid.unsigned_abs();
+        self.note_identity(waiting.pid.unsigned_abs())?;
+        fail::fail_point!("shim.create.after_identity");
+        Ok(stdio)
+    }
+
+    fn note_identity(&self, pid: u32) -> Result<(), Error> {
         let path = self.arguments.run.init_identity();
         setup::identity_of(pid, &self.inherited.boot_id)
             .and_then(|identity| setup::write_identity(&path, &identity))
-            .map_err(|source| Error::step("write", path.display().to_string(), source))?;
-        fail::fail_point!("shim.create.after_identity");
-        Ok(stdio)
+            .map_err(|source| Error::step("write", path.display().to_string(), source))
     }
 
     /// Lets the container's first process go on to its program. Its pid.
@@ -137,6 +172,15 @@ impl Shim {
     /// # Errors
     /// When there is no such program, or it can't be executed; the process has ended then.
     pub(crate) fn release_container(&mut self) -> Result<u32, Error> {
+        if self.foreign.is_some() {
+            let started = self.start_by_stock();
+            let container = self.container.as_mut().ok_or(Error::NotCreated)?;
+            if started.is_err() {
+                container.init = Init::Failed;
+            }
+            container.started_at = Some(clock::now());
+            return started;
+        }
         let container = self.container.as_mut().ok_or(Error::NotCreated)?;
         match std::mem::replace(&mut container.init, Init::Failed) {
             Init::Waiting(mut waiting) => {
@@ -179,21 +223,19 @@ impl Shim {
             Some(io) => self.open_ends(io, id)?,
             None => Ends::default(),
         };
-        let container = self.container.as_ref().ok_or(Error::NotCreated)?;
-        if container.paused {
+        if self.container.as_ref().is_some_and(|container| container.paused) {
             // It would stand still before its program.
             let why = "the container is paused";
             return Err(Error::ExecNotStartable { id: id.to_owned(), why });
         }
-        let init = container.pidfd().ok_or(Error::NotCreated)?;
-        let target = ExecTarget { init, cgroup: container.cgroup.path() };
-        let mut started = shim_runtime::exec(&options, &target)?;
-        let mut stdio = streams(&started.io, options.stdin, true)
-            .map_err(|source| Error::step("set up the streams of exec", id, source))?;
-        started.start()?;
-        fail::fail_point!("shim.exec.after_exec");
-        let pid = started.pid.unsigned_abs();
-        let child = Child::new(pid, started.pidfd);
+        let (child, mut stdio) = match self.foreign {
+            None => self.join_container(id, &options)?,
+            Some(_) => {
+                let (pid, stdio) = self.exec_by_stock(id, key, &options)?;
+                (Child::elsewhere(pid), stdio)
+            }
+        };
+        let pid = child.pid;
         let exec = self.execs.iter_mut().find(|exec| exec.key == key);
         if let Some(Exec { state, .. }) = exec {
             stdio.ends = ends;
@@ -202,6 +244,28 @@ impl Shim {
         self.obey_all(key);
         Ok(pid)
     }
+
+    fn join_container(&self, id: &str, options: &ExecOptions) -> Result<(Child, Stdio), Error> {
+        let container = self.container.as_ref().ok_or(Error::NotCreated)?;
+        let init = container.pidfd().ok_or(Error::NotCreated)?;
+        let target = ExecTarget { init, cgroup: container.cgroup.path() };
+        let mut started = shim_runtime::exec(options, &target)?;
+        let stdio = streams(&started.io, options.stdin, true)
+            .map_err(|source| Error::step("set up the streams of exec", id, source))?;
+        started.start()?;
+        fail::fail_point!("shim.exec.after_exec");
+        Ok((Child::new(started.pid.unsigned_abs(), started.pidfd), stdio))
+    }
+}
+
+/// A container up to the point where its first process waits.
+struct Built {
+    pid: u32,
+    init: Init,
+    stdio: Stdio,
+    /// Those that a sandbox holds.
+    namespaces: Vec<Held>,
+    mount_namespace: OwnedFd,
 }
 
 /// The shim's own descriptors of a process' streams; those of the runtime close with it.

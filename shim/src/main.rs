@@ -12,6 +12,7 @@
 //! | [`container`], [`process`], [`stdio`] | the first process, the execs, their streams |
 //! | [`streams`] | what flows between processes, log and clients |
 //! | [`exit_protocol`] | what an end sets off |
+//! | [`foreign`] | containers that a stock shim runs in this one's stead |
 //! | [`hooks`] | hooks that run beside the loop |
 //! | [`log`] | the log file |
 //! | [`attach`] | attach clients |
@@ -33,6 +34,7 @@ mod error;
 mod event_loop;
 mod exit_protocol;
 mod exit_record;
+mod foreign;
 mod hooks;
 mod launch;
 mod log;

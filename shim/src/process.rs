@@ -33,7 +33,7 @@ impl Key {
 }
 
 /// A call that is answered when a process has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) connection: u64,
     pub(crate) stream: u32,
@@ -50,16 +50,22 @@ pub(crate) struct Exit {
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: u32,
-    pidfd: OwnedFd,
+    /// `None` for a stock shim's child, of whose end that one tells.
+    pidfd: Option<OwnedFd>,
 }
 
 impl Child {
     pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd }
+        Self { pid, pidfd: Some(pidfd) }
     }
 
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// A stock shim's.
+    pub(crate) fn elsewhere(pid: u32) -> Self {
+        Self { pid, pidfd: None }
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
     }
 }
 

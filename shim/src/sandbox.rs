@@ -59,6 +59,7 @@ impl Shim {
             log: None,
             reserved,
             record: None,
+            oom_noted: false,
             waiters: Vec::new(),
             namespaces,
             mount_namespace: None,

@@ -7,8 +7,8 @@
 use prost::Message;
 use shim_cgroup::Metrics;
 use shim_wire::containerd::{
-    PROCESS_DETAILS, ProcessDetails, TaskCreate, TaskExecAdded, TaskExecStarted, TaskIo,
-    TaskPaused, TaskResumed, TaskStart,
+    EVENTS_SERVICE, FORWARD, PROCESS_DETAILS, ProcessDetails, TaskCreate, TaskExecAdded,
+    TaskExecStarted, TaskIo, TaskPaused, TaskResumed, TaskStart,
 };
 use shim_wire::exit::ExitStatus;
 use shim_wire::id::Id;
@@ -57,6 +57,8 @@ impl Shim {
             self.task_call(from, request)
         } else if request.service == shim::SERVICE {
             self.shim_call(request)
+        } else if self.foreign.is_some() && request.service == EVENTS_SERVICE {
+            self.event(request)
         } else {
             Err(unknown(request))
         };
@@ -68,6 +70,9 @@ impl Shim {
     }
 
     fn task_call(&mut self, from: Waiter, request: &Request) -> Outcome {
+        if self.forward(from, request)? {
+            return Ok(Answer::Later);
+        }
         match request.method.as_str() {
             "Create" => self.create(from, decode(request)?),
             "Start" => self.start(from, &decode(request)?),
@@ -96,6 +101,17 @@ impl Shim {
             "ReopenLog" => self.reopen_log(),
             _ => Err(unknown(request)),
         }
+    }
+}
+
+/// What a stock shim publishes.
+impl Shim {
+    fn event(&mut self, request: &Request) -> Outcome {
+        match request.method.as_str() {
+            FORWARD => self.note_event(&decode(request)?),
+            _ => return Err(unknown(request)),
+        }
+        Ok(Response::ok(&Empty {}).into())
     }
 }
 
@@ -248,6 +264,7 @@ impl Shim {
             let waiters = std::mem::take(&mut exec.waiters);
             self.answer_exit(waiters, exit);
             self.end_clients(key);
+            self.forget_by_stock(&exec.id);
             self.execs.extend(exec.deleted());
         }
         Ok((pid, exit))
@@ -395,7 +412,9 @@ impl Shim {
             let exec = self.exec_named(&id)?;
             match &exec.state {
                 ExecState::Running { child, .. } => {
-                    let signalled = crate::process::signal(child.pidfd(), request.signal);
+                    let finished = || Error::Finished { process: format!("exec {id:?}") };
+                    let pidfd = child.pidfd().ok_or_else(finished)?;
+                    let signalled = crate::process::signal(pidfd, request.signal);
                     signalled.map_err(|errno| kill_error(format!("exec {id:?}"), errno))?;
                 }
                 ExecState::Created(_) => {

@@ -16,6 +16,10 @@ const INPUT_BYTES: usize = 64 * 1024;
 /// without CAP_SYS_RESOURCE may ask for (pipe(7)).
 const PIPE_BYTES: usize = 1 << 20;
 
+/// How long a stock shim has for copying what a process left, in nanoseconds. What the process started
+/// and left behind may hold its streams for ever.
+const RELAY_AT_MOST: u64 = 2_000_000_000;
+
 /// The streams of one process.
 #[derive(Debug)]
 pub(crate) struct Stdio {
@@ -24,6 +28,15 @@ pub(crate) struct Stdio {
     terminal: Option<Terminal>,
     /// Where containerd's clients are.
     pub(crate) ends: Ends,
+    relay: Option<Relay>,
+}
+
+/// Streams that go through a stock shim, which closes its ends when it has copied everything.
+#[derive(Debug)]
+struct Relay {
+    terminal: bool,
+    /// Once the process has ended: how long there may be more to come than the pipes hold.
+    until: Option<u64>,
 }
 
 /// One stream that comes from a process.
@@ -82,7 +95,7 @@ impl Stdio {
             false => None,
         };
         let terminal = Some(Terminal { master, peer });
-        Ok(Self { outputs: vec![output], input, terminal, ends: Ends::default() })
+        Ok(Self { outputs: vec![output], input, terminal, relay: None, ends: Ends::default() })
     }
 
     /// The streams of a process on pipes.
@@ -97,22 +110,65 @@ impl Stdio {
     ) -> io::Result<Self> {
         let mut outputs = Vec::with_capacity(2);
         for (stream, descriptor) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-            set_nonblocking(&descriptor)?;
-            // A machine that grants less gets the same bytes with more wake-ups.
-            let _ = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_BYTES);
-            outputs.push(Output::new(stream, descriptor));
+            outputs.push(Output::pipe(stream, descriptor)?);
         }
         let input = stdin.map(|stdin| Input::new(stdin, once, false)).transpose()?;
-        Ok(Self { outputs, input, terminal: None, ends: Ends::default() })
+        Ok(Self { outputs, input, terminal: None, relay: None, ends: Ends::default() })
+    }
+
+    /// The clients' ends of FIFOs of which a stock shim has the process'; with a terminal there is no
+    /// stderr.
+    ///
+    /// # Errors
+    /// When one can't be made non-blocking.
+    pub(crate) fn relayed(
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: Option<OwnedFd>,
+        once: bool,
+        terminal: bool,
+    ) -> io::Result<Self> {
+        let mut outputs = vec![Output::pipe(Stream::Stdout, stdout)?];
+        if let Some(stderr) = stderr {
+            outputs.push(Output::pipe(Stream::Stderr, stderr)?);
+        }
+        let input = stdin.map(|stdin| Input::new(stdin, once, terminal)).transpose()?;
+        let relay = Some(Relay { terminal, until: None });
+        Ok(Self { outputs, input, terminal: None, relay, ends: Ends::default() })
+    }
+
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// How long to wait, by CLOCK_MONOTONIC, for output of a process that ended; `None` when all of
+    /// it is here.
+    pub(crate) fn relays_until(&self) -> Option<u64> {
+        let until = self.relay.as_ref().and_then(|relay| relay.until)?;
+        (!self.outputs.is_empty()).then_some(until)
+    }
+
+    /// Gives up waiting, when it is time: what the pipes hold is taken for the rest.
+    pub(crate) fn stop_relay(&mut self, now: u64) {
+        let Some(relay) = &mut self.relay else { return };
+        if relay.until.take_if(|until| *until <= now).is_some() {
+            self.bound_outputs();
+        }
     }
 
     /// Of what is no process.
     pub(crate) fn none() -> Self {
-        Self { outputs: Vec::new(), input: None, terminal: None, ends: Ends::default() }
+        Self {
+            outputs: Vec::new(),
+            input: None,
+            terminal: None,
+            relay: None,
+            ends: Ends::default(),
+        }
     }
 
     pub(crate) fn is_terminal(&self) -> bool {
-        self.terminal.is_some()
+        self.terminal.is_some() || self.relay.as_ref().is_some_and(|relay| relay.terminal)
     }
 
     /// Sets the size of the window; zeroes are sizes too, as ioctl_tty(2) has it.
@@ -156,11 +212,18 @@ impl Stdio {
     /// The process has ended: nothing may keep its output from ending, and nobody reads its input.
     pub(crate) fn process_ended(&mut self) {
         self.end_input();
-        for output in &mut self.outputs {
-            output.own = Some(PIPE_BYTES);
+        match &mut self.relay {
+            Some(relay) => relay.until = Some(crate::clock::monotonic_ns() + RELAY_AT_MOST),
+            None => self.bound_outputs(),
         }
         if let Some(terminal) = &mut self.terminal {
             terminal.peer = None;
+        }
+    }
+
+    fn bound_outputs(&mut self) {
+        for output in &mut self.outputs {
+            output.own = Some(PIPE_BYTES);
         }
     }
 }
@@ -172,6 +235,13 @@ impl Output {
 
     fn new(stream: Stream, descriptor: OwnedFd) -> Self {
         Self { stream, descriptor, own: None }
+    }
+
+    fn pipe(stream: Stream, descriptor: OwnedFd) -> io::Result<Self> {
+        set_nonblocking(&descriptor)?;
+        // A machine that grants less gets the same bytes with more wake-ups.
+        let _ = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_BYTES);
+        Ok(Self::new(stream, descriptor))
     }
 
     /// Whether what can still be read is not the process' any more. It ended with at most a pipe full

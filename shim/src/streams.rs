@@ -10,6 +10,7 @@
 //! process waits while its sink takes no more.
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 
 use crate::attach::{Attachment, Client, Command};
 use crate::clock;
@@ -70,7 +71,7 @@ impl Shim {
                 Ok(Some(Command::CloseStdin)) => self.close_input(key, |_| true),
                 Ok(Some(Command::Resize { width, height })) => {
                     // Of a process that has no terminal, or none any more: as good as done.
-                    let _ = self.stdio(key).map(|stdio| stdio.resize(width, height));
+                    let _ = self.resize(key, width, height);
                 }
             }
         }
@@ -134,10 +135,27 @@ impl Shim {
         let was_full = input.is_full();
         if input.flush().is_break() {
             stdio.end_input();
+            if stdio.is_relayed() {
+                self.close_input_by_stock(key);
+            }
         }
         if was_full && !self.is_full(key) {
             self.obey_all(key);
         }
+    }
+
+    /// Sets the size of the window of a process' terminal.
+    ///
+    /// # Errors
+    /// `ENOTTY` when it has none.
+    pub(crate) fn resize(&mut self, key: Key, width: u16, height: u16) -> Result<(), Errno> {
+        let stdio = self.stdio(key).ok_or(Errno::NOTTY)?;
+        if !stdio.is_relayed() || !stdio.is_terminal() {
+            return stdio.resize(width, height);
+        }
+        let exec_id = self.exec(key).map(|exec| exec.id.clone()).unwrap_or_default();
+        self.resize_by_stock(&exec_id, width.into(), height.into());
+        Ok(())
     }
 
     /// Reads once from a process. What came, if the stream is still open.
