@@ -15,10 +15,10 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
 # Peers of the tests: a registry, what reads and writes its images, a system that fits in one file, and
 # what drives a runtime or a shim.
-TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd podman conmon
+TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd podman conmon runc crun
 # An emulator, and what makes a root file system for it.
 VM_PACKAGES    := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
-BENCH_PACKAGES := runc debootstrap
+BENCH_PACKAGES := debootstrap
 
 # Daemon, ctl and tests share cargo's release profile, so that dependencies are built once. The shim
 # and the OCI runtime are static, have a profile of their own (`panic` can't be set per package) and so

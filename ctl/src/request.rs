@@ -77,6 +77,7 @@ pub(crate) fn container_options(
         platform: args.platform,
         publish_all: args.publish_all,
         sandbox: args.pod.unwrap_or_default(),
+        runtime: args.runtime.unwrap_or_default(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! a daemon whose root is not the default one gets a cgroup prefix, a bridge and a subnet of its
 //! own, so that several daemons on one machine do not meet.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use shim_wire::files::STATE_MAX_LEN;
 
 use crate::network::Subnet;
+use crate::runtimes::{self, Configured, Runtimes};
 
 const DEFAULT_ROOT: &str = "/var/lib/bosun";
 const DEFAULT_STATE: &str = "/run/bosun";
@@ -68,6 +70,9 @@ pub struct Flags {
     /// format [default: /etc/bosun/certs.d]
     #[arg(long, value_name = "DIR")]
     pub certs_dir: Option<PathBuf>,
+    /// Only in the file: `[runtimes.NAME]`.
+    #[arg(skip)]
+    pub runtimes: BTreeMap<String, Configured>,
 }
 
 /// The whole configuration, checked.
@@ -84,6 +89,7 @@ pub struct Config {
     pub log_level: String,
     pub call_timeout: std::time::Duration,
     pub certs_dir: PathBuf,
+    pub runtimes: Runtimes,
 }
 
 /// A configuration that can't be used.
@@ -108,6 +114,8 @@ pub enum Error {
     CgroupPrefix { name: String },
     #[error("bridge {name:?}: an interface name has 1 to 15 characters without '/' or blanks")]
     Bridge { name: String },
+    #[error(transparent)]
+    Runtime(#[from] runtimes::Error),
     #[error("subnet {text:?}: {reason}")]
     Subnet { text: String, reason: String },
 }
@@ -160,6 +168,7 @@ impl Config {
             })?,
             None => derived_subnet(own.as_deref()),
         };
+        let runtimes = Runtimes::new(file.runtimes, beside_ourselves().parent())?;
         Ok(Self {
             root,
             state,
@@ -177,6 +186,7 @@ impl Config {
                 "certs-dir",
                 flags.certs_dir.or(file.certs_dir).unwrap_or(DEFAULT_CERTS.into()),
             )?,
+            runtimes,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::store::ResourceKind;
-use crate::{network, shim, spec, store};
+use crate::{network, runtimes, shim, spec, store};
 
 /// An error of the core.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,6 +40,8 @@ pub enum Error {
     Spec(Arc<spec::Error>),
     #[error(transparent)]
     Plan(Arc<shim_plan::Error>),
+    #[error(transparent)]
+    Runtime(Arc<runtimes::Error>),
     #[error(transparent)]
     Network(Arc<network::Error>),
     #[error(transparent)]
@@ -175,6 +177,12 @@ impl From<spec::Error> for Error {
 impl From<shim_plan::Error> for Error {
     fn from(source: shim_plan::Error) -> Self {
         Self::Plan(Arc::new(source))
+    }
+}
+
+impl From<runtimes::Error> for Error {
+    fn from(source: runtimes::Error) -> Self {
+        Self::Runtime(Arc::new(source))
     }
 }
 

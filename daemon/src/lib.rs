@@ -49,6 +49,7 @@ pub mod logs;
 pub mod network;
 pub mod pipe;
 pub mod requests;
+pub mod runtimes;
 pub mod shim;
 pub mod snapshots;
 pub mod spec;

@@ -52,6 +52,7 @@ pub struct Settings {
     log_level: Option<&'static str>,
     disk: Option<u32>,
     umask: Option<u32>,
+    hidden: Option<&'static str>,
 }
 
 impl Settings {
@@ -100,6 +101,13 @@ impl Settings {
     #[must_use]
     pub fn umask(mut self, umask: u32) -> Self {
         self.umask = Some(umask);
+        self
+    }
+
+    /// With a mount of the machine taken away, for it and all that it starts.
+    #[must_use]
+    pub fn without(mut self, mount: &'static str) -> Self {
+        self.hidden = Some(mount);
         self
     }
 
@@ -155,6 +163,7 @@ impl Settings {
             log_level: self.log_level.unwrap_or("debug"),
             disk: self.disk,
             umask: self.umask,
+            hidden: self.hidden,
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -185,6 +194,7 @@ pub struct Daemon {
     log_level: &'static str,
     disk: Option<u32>,
     umask: Option<u32>,
+    hidden: Option<&'static str>,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -210,15 +220,22 @@ impl Daemon {
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = match (self.disk, self.umask) {
-            (None, None) => self.netns.command(&self.bosund),
-            (None, Some(umask)) => {
+        let mut command = match (self.disk, self.umask, self.hidden) {
+            (None, None, None) => self.netns.command(&self.bosund),
+            (None, Some(umask), _) => {
                 let mut command = self.netns.command("/bin/sh");
                 command.args(["-ec", "umask \"$1\"; shift; exec \"$@\"", "sh"]);
                 command.arg(format!("{umask:03o}")).arg(&self.bosund);
                 command
             }
-            (Some(megabytes), _) => {
+            (None, None, Some(mount)) => {
+                let script = "! mountpoint -q \"$1\" || umount \"$1\"; shift; exec \"$@\"";
+                let mut command = self.netns.command("unshare");
+                command.args(["-m", "--", "/bin/sh", "-ec", script, "sh", mount]);
+                command.arg(&self.bosund);
+                command
+            }
+            (Some(megabytes), _, _) => {
                 // Programs that become each other: the daemon is the process that was started.
                 let script = "mkdir -p \"$2\"; mount -t tmpfs -o \"size=$1m,mode=0700\" disk \"$2\"; shift 2; exec \"$@\"";
                 let mut command = self.netns.command("unshare");

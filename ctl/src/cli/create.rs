@@ -134,6 +134,9 @@ pub(crate) struct ContainerArgs {
     /// Run a small init as process 1, which forwards signals and reaps
     #[arg(long)]
     pub(crate) init: bool,
+    /// What runs it: bosun, runc, crun, or another that bosund knows [default: bosun]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Option<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]

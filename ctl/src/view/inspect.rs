@@ -119,7 +119,7 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("BlkioDeviceWriteBps", rates(&limits.device_write_bps)),
         ("BlkioDeviceReadIOps", rates(&limits.device_read_iops)),
         ("BlkioDeviceWriteIOps", rates(&limits.device_write_iops)),
-        ("Runtime", "io.bosun.v1".into()),
+        ("Runtime", runtime(options).into()),
     ])
 }
 
@@ -139,6 +139,14 @@ fn rates(devices: &[DeviceRate]) -> Value {
 
 fn list_or_null(items: Vec<Value>) -> Value {
     if items.is_empty() { Value::Null } else { Value::List(items) }
+}
+
+/// As `--runtime` would be given.
+fn runtime(options: &ContainerOptions) -> &str {
+    match options.runtime.as_str() {
+        "" => "bosun",
+        name => name,
+    }
 }
 
 /// As `--volume` would be given again.

@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::{self, Published};
 use crate::requests::Request;
+use crate::runtimes;
 use crate::shim;
 use crate::spec::{
     self, BindMount, ContainerOptions, DeviceLimit, Limits, LogOptions, NetworkMode, Port,
@@ -122,6 +123,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::InvalidArgument { .. }
         | Error::RequestIdReused { .. }
         | Error::Spec(_)
+        | Error::Runtime(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
         Error::Network(error) => network_code(error),
         Error::Store(error) => (store_code(error), None),
@@ -375,6 +377,7 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         window: window(message.window),
         platform: message.platform,
         publish_all: message.publish_all,
+        runtime: message.runtime,
         role: match message.sandbox {
             none if none.is_empty() => Role::Alone,
             sandbox => Role::Member(sandbox),
@@ -550,6 +553,7 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         platform: options.platform.clone(),
         publish_all: options.publish_all,
         sandbox,
+        runtime: options.runtime.clone(),
     }
 }
 
@@ -671,12 +675,15 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
         container_dir: container_dir.path().to_string_lossy().into_owned(),
         run_dir: core.layout.run_dir(&key.namespace, &key.id).path().to_string_lossy().into_owned(),
         snapshot_key: key.id.to_string(),
-        runtime: "io.bosun.v1".to_owned(),
+        runtime: runtimes::OWN.to_owned(),
         ..v1::Container::default()
     };
     if let Some(record) = &view.record {
         message.created_at = Some(time(record.created_at));
         message.options = Some(options_message(&record.options));
+        if !record.options.runtime.is_empty() {
+            message.runtime.clone_from(&record.options.runtime);
+        }
         message.args.clone_from(&record.args);
         if let Some(image) = &record.image {
             message.image_id.clone_from(&image.id);

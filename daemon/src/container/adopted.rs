@@ -32,6 +32,11 @@ pub(super) async fn reap(init: i32) -> Option<ExitStatus> {
     }
 }
 
+/// Reaps those of some processes that were killed and are children of ours.
+pub(super) fn take_all(pids: &[i32]) {
+    pids.iter().filter_map(|pid| Pid::from_raw(*pid)).for_each(take);
+}
+
 /// Their codes went with the shim that was to tell them.
 fn take(pid: Pid) {
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);

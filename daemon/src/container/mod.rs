@@ -28,6 +28,7 @@
 
 mod actor;
 mod adopted;
+mod foreign;
 mod handle;
 mod peer;
 mod record;
@@ -39,6 +40,7 @@ mod supervisor;
 mod top;
 mod usage;
 
+pub(crate) use foreign::identity;
 pub use handle::{Handle, Phase, View};
 pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
 pub use run::{Running, freeze, remove_empty_cgroups};

@@ -178,7 +178,11 @@ impl Exit {
     pub fn recorded(record: &ExitRecord) -> Self {
         Self {
             status: record.status.into(),
-            reason: Reason::Exited,
+            // A shim knows how its process ended, but of a stock shim's that took it along.
+            reason: match record.status {
+                ExitStatus::Code(_) | ExitStatus::Signal(_) => Reason::Exited,
+                ExitStatus::Unknown => Reason::ShimLost,
+            },
             oom_killed: record.oom_killed,
             at: record.exited_at.into(),
         }

@@ -25,7 +25,7 @@ use shim_wire::plan::{CreateOptions, Plan};
 
 use super::peer::Peer;
 use super::record::{Lease, Record};
-use super::{Key, label, sandbox};
+use super::{Key, adopted, foreign, label, sandbox};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -136,6 +136,9 @@ pub(super) async fn run(
     }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
+    if let Some(stock) = core.config.runtimes.find(&record.options.runtime)? {
+        create.foreign = Some(foreign::prepare(record, &stock, &run_dir, &layers, &spec).await?);
+    }
     fail::fail_point!("daemon.start.after_files");
     let namespace = network(core, key, &prepared, peer.as_ref()).await?;
     fail::fail_point!("daemon.start.after_network");
@@ -282,11 +285,7 @@ fn write_files(
     address: Option<Ipv4Addr>,
 ) -> Result<()> {
     for path in [container_dir.path(), run_dir.path()] {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(Error::file("make directory", path))?;
+        make_directory(path)?;
     }
     write_file(&container_dir.config(), spec.as_bytes(), 0o600)?;
     let options = serde_json::to_vec_pretty(&record.options).map_err(crate::store::Error::from)?;
@@ -317,7 +316,12 @@ pub(super) fn rewrite_spec(core: &Core, key: &Key, record: &Record, spec: &str) 
     }
 }
 
-fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(super) fn make_directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(Error::file("make directory", path))
+}
+
+pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -442,7 +446,10 @@ pub(super) async fn kill_cgroup(core: &Core, key: &Key) {
 async fn remove_cgroup(core: &Core, path: String) {
     in_cgroup(core, path, "remove", |cgroup| {
         if cgroup.exists() {
+            let left = cgroup.procs()?;
             cgroup.kill(Instant::now() + KILL)?;
+            // A stock shim whose own shim died is ours to reap.
+            adopted::take_all(&left);
             cgroup.remove(Instant::now() + KILL)?;
         }
         Ok(())

@@ -23,9 +23,11 @@ use super::usage::Usage;
 use super::{Key, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::images::Choice;
 use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
+use crate::runtimes;
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
 use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, Role};
@@ -186,6 +188,9 @@ impl Supervisor {
             options.network = NetworkMode::Container(other.key.id.to_string());
         }
         let key = Key { namespace, id };
+        if self.core.config.runtimes.find(&options.runtime)?.is_some() {
+            spec::check_foreign(&options, &options.runtime)?;
+        }
         let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
         let mut generated = self.generate(&key, &options)?;
         generated.warnings.extend(warnings);
@@ -584,7 +589,16 @@ impl Supervisor {
             return Err(Error::Paused { id: handle.label() });
         }
         let container_dir = self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
-        let options = spec::exec_options(&handle.record()?.options, &container_dir, request)?;
+        let record = handle.record()?;
+        let identity = match runtimes::is_own(&record.options.runtime) {
+            true => None,
+            false => {
+                let wanted = spec::exec_user(&record.options, request);
+                Some(files::identity(&self.core, handle, wanted).await?)
+            }
+        };
+        let options =
+            spec::exec_options(&record.options, &container_dir, request, identity.as_ref())?;
         let exec_id = random_id();
         let failed =
             |source| Error::Shim { id: handle.key.id.to_string(), source: Arc::new(source) };

@@ -25,9 +25,10 @@ use bosun_image::Reference;
 use bosun_layer::{ArchiveOptions, Change, ChangeKind, ExtractOptions, Limits};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use shim_rootfs::Root;
+use shim_rootfs::user::Identity;
 
 use crate::blocking::off_the_loop;
-use crate::container::{Handle, Phase, freeze};
+use crate::container::{self, Handle, Phase, freeze};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::images::Commit;
@@ -158,6 +159,16 @@ pub async fn stat(core: &Core, handle: &Handle, path: &str, follow: bool) -> Res
     let tree = open(core, handle, Access::Read).await?;
     let (label, path) = (handle.label(), path.to_owned());
     off_the_loop(move || look(&tree.root, &path, follow, &label)).await
+}
+
+/// Who `USER[:GROUP]` is in a container.
+///
+/// # Errors
+/// There is no such user.
+pub(crate) async fn identity(core: &Core, handle: &Handle, wanted: &str) -> Result<Identity> {
+    let tree = open(core, handle, Access::Read).await?;
+    let wanted = wanted.to_owned();
+    off_the_loop(move || container::identity(&tree.root, &wanted)).await
 }
 
 /// Says what a path leads to, and writes it as a tar whose entries begin with the path's last

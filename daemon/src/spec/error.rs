@@ -19,6 +19,8 @@ pub enum Error {
     NotSupported { what: &'static str, value: String, way_out: &'static str },
     #[error("{what}: {why}")]
     Contradiction { what: &'static str, why: &'static str },
+    #[error("{what} needs bosun's own runtime: leave it away, or --runtime {runtime:?}")]
+    OnlyOwn { what: &'static str, runtime: String },
     #[error("rootfs {}: {source}: name a directory that exists", path.display())]
     Rootfs { path: PathBuf, source: std::io::Error },
     #[error("rootfs {}: is bosun's own directory: name another", path.display())]

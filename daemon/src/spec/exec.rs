@@ -2,9 +2,11 @@
 
 use oci_spec::runtime::Spec;
 use shim_plan::ExecContext;
+use shim_rootfs::user::Identity;
 use shim_wire::files::ContainerDir;
 use shim_wire::plan::ExecOptions;
 
+use super::foreign::become_user;
 use super::{ContainerOptions, Error, WindowSize, identity, machine, privileges};
 
 /// What a user asks of an exec. Empty is the container's own.
@@ -23,7 +25,8 @@ pub struct ExecRequest {
     pub window: WindowSize,
 }
 
-/// The process to hand to the shim, from the spec that the container was started with.
+/// The process to hand to the shim, from the spec that the container was started with. With an
+/// `identity` it is said as runtimes of others take it too.
 ///
 /// # Errors
 /// Names what is wrong with the request; the stored spec can't be read.
@@ -31,21 +34,29 @@ pub fn exec_options(
     options: &ContainerOptions,
     container_dir: &ContainerDir,
     request: &ExecRequest,
+    identity: Option<&Identity>,
 ) -> Result<ExecOptions, Error> {
     let path = container_dir.config();
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
-    lower(options, &serde_json::from_str(&text)?, request)
+    lower(options, &serde_json::from_str(&text)?, request, identity)
+}
+
+/// Who an exec is to run as, when nobody has looked it up: `USER[:GROUP]`.
+#[must_use]
+pub fn exec_user<'a>(options: &'a ContainerOptions, request: &'a ExecRequest) -> &'a str {
+    if request.user.is_empty() { &options.user } else { &request.user }
 }
 
 fn lower(
     options: &ContainerOptions,
     spec: &Spec,
     request: &ExecRequest,
+    identity: Option<&Identity>,
 ) -> Result<ExecOptions, Error> {
     if request.command.first().is_none_or(String::is_empty) {
         return Err(Error::NoExecCommand);
     }
-    let user = if request.user.is_empty() { &options.user } else { &request.user };
+    let user = exec_user(options, request);
     let ids = identity::user(user)?;
     let mut process = spec.process().clone().unwrap_or_default();
     let mut env = process.env().clone().unwrap_or_default();
@@ -71,12 +82,18 @@ fn lower(
         stdin: request.stdin,
         width: request.window.width.into(),
         height: request.window.height.into(),
-        user: user.clone(),
+        user: user.to_owned(),
         personality: spec.linux().as_ref().and_then(|linux| linux.personality().clone()),
         ..ExecContext::default()
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    Ok(shim_plan::exec(&process, seccomp, &context)?)
+    let mut lowered = shim_plan::exec(&process, seccomp, &context)?;
+    if let Some(identity) = identity {
+        let mut process = serde_json::to_value(&process)?;
+        become_user(&mut process, identity);
+        lowered.oci_process = serde_json::to_vec(&process)?;
+    }
+    Ok(lowered)
 }
 
 #[cfg(test)]
@@ -95,7 +112,7 @@ mod tests {
             options.tty = false;
         });
         let options = ContainerOptions { user: "1000:50".to_owned(), ..web() };
-        lower(&options, &made.unwrap().spec, &request)
+        lower(&options, &made.unwrap().spec, &request, None)
     }
 
     #[test]

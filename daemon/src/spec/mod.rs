@@ -22,6 +22,7 @@
 //! | `privileges` | capabilities, masked paths, devices, seccomp |
 //! | `limits` | limits and their bounds |
 //! | `etc` | the files of /etc |
+//! | `foreign` | spec and process as runtimes of others take them |
 //! | `exec` | a further process, from the container's own |
 //! | `name` | names for containers that were given none |
 //! | `plan` | the part of a plan's context that the request decides |
@@ -31,6 +32,7 @@
 mod error;
 mod etc;
 mod exec;
+mod foreign;
 mod generate;
 mod identity;
 mod image;
@@ -48,7 +50,8 @@ mod tests;
 
 pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
-pub use exec::{ExecRequest, exec_options};
+pub use exec::{ExecRequest, exec_options, exec_user};
+pub use foreign::{bundle_config, check_foreign};
 pub use generate::{Generated, Surroundings, generate};
 pub use image::merge_image;
 pub use limits::{Update, update};

@@ -65,6 +65,8 @@ pub struct ContainerOptions {
     pub publish_all: bool,
     /// Of the image.
     pub volumes: Vec<Volume>,
+    /// Who runs it; empty is bosun's own runtime.
+    pub runtime: String,
     pub role: Role,
 }
 

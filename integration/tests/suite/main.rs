@@ -44,6 +44,7 @@ mod push;
 mod recovery;
 mod request_id;
 mod rootfs;
+mod runtimes;
 mod seccomp;
 mod security;
 mod shim_lost;
