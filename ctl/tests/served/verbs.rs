@@ -85,7 +85,7 @@ fn containers_are_held_changed_and_watched() {
         "{lines:?}"
     );
     assert!(lines[1].starts_with("0123456789ab   web       0.00%"), "{lines:?}");
-    assert!(lines[1].ends_with("0B / 0B     0B / 0B     3"), "{lines:?}");
+    assert!(lines[1].ends_with("0B / 0B   0B / 0B     3"), "{lines:?}");
     let json = ran(command(&daemon.socket, "stats --no-stream --format json web"));
     assert!(json.out.contains("\"PIDs\":\"3\""), "{}", json.out);
     let missing = ran(command(&daemon.socket, "stats --no-stream none"));
