@@ -79,13 +79,17 @@ fn idmapped(rootfs: &Rootfs, user: &UserNamespace) -> Result<OwnedFd, Error> {
     }
 }
 
-/// What was mounted over the root.
+/// Takes what was mounted over the root off it: copies it and unmounts it there. In a mount namespace
+/// of another user it would be locked on top of the old root, which then could not be let go of.
 fn copy_of_covered_root() -> Result<OwnedFd, Error> {
     // A lookup of the root's parent stays at the root, and goes up to what is mounted on it.
+    const COVER: &str = "/..";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open("/..", flags, Mode::empty())
+    let copy = rustix::fs::open(COVER, flags, Mode::empty())
         .and_then(|root| mounts::copy_of(root.as_fd(), false))
-        .at(Step::Overlay, "/")
+        .at(Step::Overlay, "/")?;
+    unmount(COVER, UnmountFlags::DETACH).at(Step::Overlay, "/")?;
+    Ok(copy)
 }
 
 /// The directory that two paths have in common, and what they are below it.
