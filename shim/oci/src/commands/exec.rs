@@ -153,7 +153,8 @@ fn lower(container: &Container, arguments: &ExecArgs) -> Result<ExecOptions, Err
         None => (changed(&spec, arguments)?, path),
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let context = ExecContext { stdin: true, ..ExecContext::default() };
+    let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
+    let context = ExecContext { stdin: true, personality, ..ExecContext::default() };
     let mut options = shim_plan::exec(&process, seccomp, &context)
         .map_err(|source| Error::Plan { file, source })?;
     if let Some(process) = options.process.as_mut().filter(|_| arguments.tty) {

@@ -136,7 +136,9 @@ fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
     process.set_terminal(Some(request.terminal));
     let bundle = Bundle::read(Some(&arguments.bundle))?;
     let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let context = ExecContext { stdin: !request.stdin.is_empty(), ..ExecContext::default() };
+    let personality = bundle.spec.linux().as_ref().and_then(|linux| linux.personality().clone());
+    let stdin = !request.stdin.is_empty();
+    let context = ExecContext { stdin, personality, ..ExecContext::default() };
     let lowered = shim_plan::exec(&process, seccomp, &context);
     let refused = |source| Error::Plan { file: "spec".into(), source };
     Ok(lowered.map_err(refused)?.encode_to_vec())
