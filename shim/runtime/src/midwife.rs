@@ -33,7 +33,7 @@ use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
 use crate::tree::Sources;
 use crate::userns::{UserNamespace, become_root};
-use crate::{Error, Rule, Step, lsm, program, time};
+use crate::{Error, Rule, Step, lsm, parameters, program, time};
 
 /// Whether a container is born this way.
 pub(crate) fn is_needed(options: &CreateOptions) -> bool {
@@ -79,6 +79,9 @@ fn bear(
     wait_for(birth.parent, |message| matches!(message, Message::CgroupReady))?;
     birth.doors = Some(birth.cgroup.open_doors_v1()?);
     birth.joined.join()?;
+    // Who is in another user namespace has no power over these.
+    let of_others = parameters::take_of_others(&mut plan.sysctls, birth.options.clone_flags);
+    parameters::set_sysctls(birth.own_namespaces(), &of_others, &procfs)?;
     sources.add_views(&plan, birth.own_namespaces(), birth.options.clone_flags)?;
     if let Some(namespace) = &birth.joined.pid {
         PidNamespace::At(namespace.as_fd()).enter().at(Step::JoinNamespace, "the kind pid")?;

@@ -46,6 +46,21 @@ pub(crate) fn set_sysctls(own: u64, sysctls: &[Sysctl], procfs: &Procfs) -> Resu
     })
 }
 
+/// Takes out those whose namespace is not among the new ones.
+pub(crate) fn take_of_others(sysctls: &mut Vec<Sysctl>, new: u64) -> Vec<Sysctl> {
+    let is_new = |sysctl: &Sysctl| {
+        let kind = match sysctl.path.as_str() {
+            "kernel/hostname" | "kernel/domainname" => NEW_UTS,
+            path if path.starts_with("net/") => NEW_NET,
+            _ => NEW_IPC,
+        };
+        new & kind != 0
+    };
+    let (own, others) = std::mem::take(sysctls).into_iter().partition(is_new);
+    *sysctls = own;
+    others
+}
+
 /// Only parameters of namespaces that are the container's own, and only one line for each
 /// (CVE-2022-0811's class).
 fn check(sysctl: &Sysctl, net: bool, ipc: bool, uts: bool) -> Result<(), Error> {

@@ -309,7 +309,15 @@ fn views_of_namespaces_of_others() {
     let holder = other.start();
     let net = format!("/proc/{}/ns/net", holder.process.pid);
     sandbox.options.join = vec![Join { kind: 0x4000_0000, path: net.clone(), index: 3 }];
+    // Of which only the host's root can set the parameters.
+    sandbox.plan.sysctls = vec![shim_wire::plan::Sysctl {
+        path: "net/ipv4/ip_unprivileged_port_start".to_owned(),
+        value: "81".to_owned(),
+    }];
     assert_eq!(run(&sandbox, &net), "lo queues");
+    sandbox.plan.sysctls.clear();
+    sandbox.process().args[2] = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start".to_owned();
+    assert_eq!(sandbox.run().stdout, "81\n");
     drop(holder);
 }
 
