@@ -20,7 +20,9 @@ use crate::{Error, Rule, Step};
 /// As the kernel has it (MAXSYMLINKS of path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 /// How often a lookup that raced with a rename is begun again.
-const MAX_RACES: u32 = 128;
+const MAX_RACES: u32 = 20_000;
+/// How many of them are tried at once, before others get their turn in between.
+const EAGER: u32 = 128;
 
 /// The root of a container's file system.
 #[derive(Debug)]
@@ -63,7 +65,12 @@ impl Root {
         loop {
             match rustix::fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
                 // The kernel saw a rename beside it and can't tell whether it is still inside.
-                Err(Errno::AGAIN) if races < MAX_RACES => races += 1,
+                Err(Errno::AGAIN) if races < MAX_RACES => {
+                    races += 1;
+                    if races > EAGER {
+                        std::thread::yield_now();
+                    }
+                }
                 Err(Errno::INTR) => {}
                 other => return other,
             }
@@ -150,7 +157,7 @@ impl Root {
                     }
                 }
                 Ok(Found::Other(next)) => way.push(next),
-                Err(Errno::NOENT) if races < MAX_RACES => {
+                Err(Errno::NOENT) if races < EAGER => {
                     races += 1;
                     let wanted = if pending.is_empty() { leaf } else { Leaf::Directory };
                     create(here, &name, wanted).at(Step::MakeTarget, path)?;
