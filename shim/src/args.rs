@@ -13,7 +13,7 @@ pub(crate) const USAGE: &str = "\
 One per container: owns the process, its pty, its log file and its exit status.
 
 Usage: bosun-shim --namespace NS --id ID --container-dir DIR --run-dir DIR --socket-dir DIR
-                  [--cgroup PATH] [--containerd SOCKET]
+                  [--cgroup PATH] [--containerd SOCKET --lower PROGRAM]
        bosun-shim --version | --help
        containerd-shim-bosun-v1 … start | delete, -v, -info
 
@@ -28,6 +28,7 @@ containerd starts for the runtime io.containerd.bosun.v1, and starts itself.
   --socket-dir DIR      where attach.sock is bound
   --cgroup PATH         the shim's own cgroup, relative to the hierarchy; otherwise its parent's
   --containerd SOCKET   containerd drives it, and serves its ttrpc API there
+  --lower PROGRAM       the bosun-oci that reads what containerd sends
 ";
 
 /// What this process is asked to be.
@@ -49,6 +50,8 @@ pub(crate) struct Arguments {
     pub(crate) cgroup: Option<String>,
     /// The ttrpc socket of the containerd that drives this shim; bosund drives it otherwise.
     pub(crate) containerd: Option<PathBuf>,
+    /// The `bosun-oci` that reads what containerd sends.
+    pub(crate) lower: Option<PathBuf>,
 }
 
 /// A command line that says nothing.
@@ -74,7 +77,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-const FLAGS: [&str; 7] = [
+const FLAGS: [&str; 8] = [
     "--namespace",
     "--id",
     "--container-dir",
@@ -82,6 +85,7 @@ const FLAGS: [&str; 7] = [
     "--socket-dir",
     "--cgroup",
     "--containerd",
+    "--lower",
 ];
 
 /// # Errors
@@ -102,7 +106,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             .ok_or_else(|| UsageError::Unknown(argument.to_string_lossy().into_owned()))?;
         values[index] = Some(arguments.next().ok_or(UsageError::MissingValue(FLAGS[index]))?);
     }
-    let [namespace, own, container, run, sockets, cgroup, containerd] = values;
+    let [namespace, own, container, run, sockets, cgroup, containerd, lower] = values;
     let mut flags = FLAGS.into_iter();
     let mut take = |value: Option<OsString>| {
         let flag = flags.next().unwrap_or_default();
@@ -116,6 +120,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         sockets: SocketDir::new(directory(take(sockets)?)?),
         cgroup: take(cgroup).ok().map(text).transpose()?,
         containerd: take(containerd).ok().map(directory).transpose()?,
+        lower: take(lower).ok().map(directory).transpose()?,
     }))
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Container {
     pub(crate) bundle: String,
     /// Where a client of containerd wants its streams.
     pub(crate) io: Option<Box<TaskIo>>,
+    /// Where its standard input comes from, until that is opened.
+    pub(crate) late_stdin: String,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) paused: bool,
     pub(crate) cgroup: Cgroup,

@@ -77,6 +77,8 @@ pub(crate) struct Timers {
     pub(crate) record: Option<u64>,
     /// Look at the hooks that run.
     pub(crate) hooks: Option<u64>,
+    /// Open the client's end of standard input.
+    pub(crate) feed: Option<u64>,
     /// Look again whether the kernel killed for want of memory.
     pub(crate) oom: Option<u64>,
     /// Leave, whoever still waits for something.
@@ -85,8 +87,8 @@ pub(crate) struct Timers {
 
 impl Timers {
     fn next(&self) -> Option<u64> {
-        let Self { abandon, service, quiet, kill, drained, record, hooks, oom, leave } = self;
-        [abandon, service, quiet, kill, drained, record, hooks, oom, leave]
+        let Self { abandon, service, quiet, kill, drained, record, hooks, oom, feed, leave } = self;
+        [abandon, service, quiet, kill, drained, record, hooks, oom, feed, leave]
             .into_iter()
             .copied()
             .flatten()
@@ -486,6 +488,9 @@ impl Shim {
         }
         if expired(&mut self.timers.hooks, now) {
             self.look_at_hooks();
+        }
+        if expired(&mut self.timers.feed, now) {
+            self.open_feed();
         }
         if expired(&mut self.timers.oom, now) {
             self.look_for_oom();

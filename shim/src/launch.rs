@@ -18,7 +18,7 @@ use crate::container::{Container, Init, SIGKILL};
 use crate::containerd::lower;
 use crate::ends::Ends;
 use crate::error::Error;
-use crate::event_loop::Shim;
+use crate::event_loop::{SECOND, Shim};
 use crate::exit_record::Reserved;
 use crate::log::Log;
 use crate::process::{self, Child, Exec, ExecState};
@@ -27,6 +27,9 @@ use crate::stdio::Stdio;
 use crate::{clock, report, setup};
 
 const CLONE_NEWPID: u64 = 0x2000_0000;
+
+/// How long after a Create its client's end of standard input is opened, if no Start comes before.
+const OPEN_STDIN_AFTER: u64 = SECOND / 10;
 
 /// How long a clone that has to go may take to go.
 const UNDO: Duration = Duration::from_secs(2);
@@ -55,7 +58,10 @@ impl Shim {
         let cgroup = Cgroup::new(&Layout::detect()?, &options.cgroup)?;
         self.note_cgroup(&options.cgroup)?;
         let ends = match &io {
-            Some(io) => self.open_ends(io, &request.id)?,
+            Some(io) => {
+                let io = TaskIo { stdin: String::new(), ..TaskIo::clone(io) };
+                self.open_ends(&io, &request.id)?
+            }
             None => Ends::default(),
         };
         let built = match &options.foreign {
@@ -66,6 +72,10 @@ impl Shim {
         stdio.ends = ends;
         // Those of a stock shim's container its runtime runs.
         let hooks = if options.foreign.is_none() { options.hooks } else { 0 };
+        let late_stdin = io.as_ref().map(|io| io.stdin.clone()).unwrap_or_default();
+        if !late_stdin.is_empty() {
+            self.timers.feed = Some(clock::monotonic_ns() + OPEN_STDIN_AFTER);
+        }
         self.container = Some(Container {
             attempt: options.attempt,
             pid,
@@ -73,6 +83,7 @@ impl Shim {
             stdio,
             bundle: request.bundle,
             io,
+            late_stdin,
             started_at: None,
             paused: false,
             earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),

@@ -50,6 +50,7 @@ impl Shim {
             stdio: Stdio::none(),
             bundle,
             io: None,
+            late_stdin: String::new(),
             started_at: None,
             paused: false,
             earlier_oom_kills: 0,

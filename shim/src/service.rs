@@ -181,6 +181,7 @@ impl Shim {
                     }
                 };
                 self.step(ShimEvent::Started)?;
+                self.open_feed();
                 self.announce(|container_id| TaskStart { container_id, pid });
                 if self.run_poststart(from, pid)? {
                     return Ok(Answer::Later);
@@ -501,6 +502,9 @@ impl Shim {
     fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
         let (key, _) = self.key_of(&request.id, &request.exec_id)?;
         if request.stdin {
+            if key == Key::INIT {
+                self.open_feed();
+            }
             match self.stdio_mut(key) {
                 // Clients may still have something in it.
                 Some(Stdio { ends: Ends { feed: Some(feed), .. }, .. }) => feed.close(),

@@ -60,7 +60,7 @@ fn decode<T: Message + Default>(field: &'static str, answer: &[u8]) -> Result<T,
 }
 
 fn run(what: &str, arguments: &Arguments, request: &[u8]) -> Result<Vec<u8>, Error> {
-    let program = program();
+    let program = arguments.lower.clone().unwrap_or_else(program);
     let failed = |step| {
         let object = program.display().to_string();
         move |source| Error::step(step, object, source)
@@ -129,8 +129,8 @@ fn bundle(arguments: &Arguments) -> &Path {
     run.parent().unwrap_or(run)
 }
 
-/// Beside this program, wherever that was linked to. A program that was replaced meanwhile is
-/// `PATH (deleted)`, in the same directory.
+/// Beside this program, wherever that was linked to. To be asked before the shim runs from where nobody
+/// can write to it, which has no name.
 pub(crate) fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name(PROGRAM)

@@ -29,7 +29,7 @@ use shim_wire::plan::{Bootstrap, Resources};
 use shim_wire::task::Any;
 
 use super::command::Target;
-use super::{Failure, SOCKETS, directory, remove_sockets};
+use super::{Failure, SOCKETS, directory, lower, remove_sockets};
 use crate::setup;
 
 /// How often the directory of all sockets is made, which goes with the last shim.
@@ -83,6 +83,11 @@ pub(super) fn start(target: &Target, input: &[u8]) -> Result<Vec<u8>, Failure> {
     raise_oom_score();
     let mut child = spawn(target, &request, &run, &sockets).map_err(undo)?;
     let finished = move_shim(&request.options.shim_cgroup, &child).and_then(|()| {
+        // Also by the shim itself, later: whoever deletes it before that has to find it.
+        let noted = setup::boot_id()
+            .and_then(|boot_id| setup::identity_of(child.id(), &boot_id))
+            .and_then(|identity| setup::write_identity(&run.shim_identity(), &identity));
+        noted.map_err(|e| Failure::step("write", run.shim_identity().display(), e))?;
         let file = target.bundle.join("address");
         setup::write_whole(&file, &address).map_err(|e| Failure::step("write", file.display(), e))
     });
@@ -227,6 +232,8 @@ fn spawn(
         .arg(sockets.path())
         .arg("--containerd")
         .arg(&request.events)
+        .arg("--lower")
+        .arg(lower::program())
         .env_clear()
         .envs(std::env::var_os("FAILPOINTS").map(|points| ("FAILPOINTS", points)))
         .current_dir("/")

@@ -38,6 +38,28 @@ impl Shim {
         }
     }
 
+    /// Opens the standard input of the container's first process, once. A client that got no answer to
+    /// its Create yet may already be at the end of what it sends, and has nobody to tell that to: ctr
+    /// does so, and then waits for ever.
+    pub(crate) fn open_feed(&mut self) {
+        self.timers.feed = None;
+        let Some(container) = &mut self.container else { return };
+        let path = std::mem::take(&mut container.late_stdin);
+        if path.is_empty() {
+            return;
+        }
+        match Feed::open(plain(&path)) {
+            Ok(feed) => container.stdio.ends.feed = Some(feed),
+            Err(error) => {
+                report(&format!("open stdin {path:?}"), &error);
+                if let Some(input) = &mut container.stdio.input {
+                    input.close();
+                }
+                self.flush_input(Key::INIT);
+            }
+        }
+    }
+
     /// Opens what a client wants a process' streams to be.
     ///
     /// # Errors
