@@ -146,7 +146,8 @@ pub(crate) fn write_identity(path: &Path, identity: &ProcessIdentity) -> io::Res
 /// # Errors
 /// When its directory can't be written.
 pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
+    // The start call of containerd's writes the same identity beside the shim itself.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&temporary, text)?;
     fs::rename(temporary, path)
 }

@@ -108,6 +108,9 @@ fn a_running_container_is_frozen_meanwhile_and_goes_on() {
     let daemon = prepared();
     let script = "i=0; while :; do for f in a b; do echo $i > /tmp/$f; mv /tmp/$f /$f; done; i=$((i+1)); done";
     daemon.ctl(&format!("run -d --name one --net none {IMAGE} sh -c '{script}'")).ok();
+    integration::wait::until_true("both files", || {
+        daemon.ctl("exec one test -e /b").code == Some(0)
+    });
     for round in 0..5 {
         daemon.ctl(&format!("commit one test/live:{round}")).ok();
         let both = daemon.ctl(&format!(

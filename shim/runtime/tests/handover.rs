@@ -144,7 +144,8 @@ fn its_descriptors_are_its_makers() {
 fn descriptors_are_preserved_when_asked_for() {
     for (count, expected) in [(0, "0 1 2"), (2, "0 1 2 3 4")] {
         let (output, pipe) = rustix::pipe::pipe().unwrap();
-        let mut sandbox = Sandbox::script("ls -d /proc/1/fd/[0-9] | cut -d/ -f5 | tr '\\n' ' '");
+        // Not through a pipe of the shell's, which would be among them.
+        let mut sandbox = Sandbox::script("ls /proc/1/fd; true");
         sandbox.options.preserve_fds = count;
         // Whatever has these numbers in a test: five that are inherited by every exec.
         let kept: Vec<OwnedFd> = (0..5).map(|_| rustix::io::dup(pipe.as_fd()).unwrap()).collect();
@@ -154,6 +155,7 @@ fn descriptors_are_preserved_when_asked_for() {
         wait(&container.pidfd);
         drop((kept, pipe));
         rustix::stdio::dup2_stdout(File::open("/dev/null").unwrap()).unwrap();
-        assert_eq!(read(output).trim(), expected);
+        let found = read(output);
+        assert_eq!(found.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }
 }
