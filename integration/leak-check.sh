@@ -11,7 +11,8 @@ snapshot() {
     ip -o link show 2>/dev/null | awk -F': ' '$2 ~ /^(bosun|bt|bd|veth)/ { print "interface " $2 }'
     nft list tables 2>/dev/null | sed -n '/bosun/p' || true
     ps -eo comm,args --no-headers | awk '$1 == "bosund" || $1 == "bosun-shim" { $1 = "process"; print }'
-    find /tmp /run -maxdepth 1 -name 'bosun*' -printf 'file %p\n' 2>/dev/null || true
+    # The default root of bosun-oci stays, empty, as runc's does: podman names no other.
+    find /tmp /run -maxdepth 1 -name 'bosun*' ! \( -name bosun-oci -empty \) -printf 'file %p\n' 2>/dev/null || true
 }
 
 before=$(mktemp) after=$(mktemp)
