@@ -10,7 +10,9 @@ snapshot() {
     ls /run/netns 2>/dev/null | sed -n '/bosun/s/^/netns /p'
     ip -o link show 2>/dev/null | awk -F': ' '$2 ~ /^(bosun|bt|bd|veth)/ { print "interface " $2 }'
     nft list tables 2>/dev/null | sed -n '/bosun/p' || true
-    ps -eo comm,args --no-headers | awk '$1 == "bosund" || $1 == "bosun-shim" { $1 = "process"; print }'
+    # One that has ended and waits for init to notice is not left behind.
+    ps -eo stat,comm,args --no-headers |
+        awk '$1 !~ /^Z/ && ($2 == "bosund" || $2 == "bosun-shim") { $1 = "process"; $2 = ""; print }'
     # The default root of bosun-oci stays, empty, as runc's does: podman names no other.
     find /tmp /run -maxdepth 1 -name 'bosun*' ! \( -name bosun-oci -empty \) -printf 'file %p\n' 2>/dev/null || true
 }
