@@ -15,12 +15,18 @@ use crate::error::{Error, Result};
 use crate::shim;
 
 /// CLONE_NEW* of clone(2), as far as a sandbox holds them.
+pub(super) const UTS: u64 = 0x0400_0000;
+pub(super) const IPC: u64 = 0x0800_0000;
+const USER: u64 = 0x1000_0000;
+pub(super) const PID: u64 = 0x2000_0000;
+pub(super) const NET: u64 = 0x4000_0000;
+
 const KINDS: [(u64, LinuxNamespaceType); 5] = [
-    (0x0400_0000, LinuxNamespaceType::Uts),
-    (0x0800_0000, LinuxNamespaceType::Ipc),
-    (0x1000_0000, LinuxNamespaceType::User),
-    (0x2000_0000, LinuxNamespaceType::Pid),
-    (0x4000_0000, LinuxNamespaceType::Network),
+    (UTS, LinuxNamespaceType::Uts),
+    (IPC, LinuxNamespaceType::Ipc),
+    (USER, LinuxNamespaceType::User),
+    (PID, LinuxNamespaceType::Pid),
+    (NET, LinuxNamespaceType::Network),
 ];
 
 /// Who is joined, and where what is joined can be found.

@@ -25,6 +25,7 @@ use shim_wire::id::Id;
 use shim_wire::plan::{self, CreateOptions, Plan, Sysctl};
 
 use super::handle::Handle;
+use super::peer::{IPC, NET, PID, UTS};
 use super::supervisor::{Created, Supervisor};
 use super::{Key, peer};
 use crate::core::Core;
@@ -34,12 +35,6 @@ use crate::spec::{BindMount, ContainerOptions, NetworkMode, Role, Sandbox};
 
 /// Where everybody looks for network namespaces (ip-netns(8)).
 const NETNS: &str = "/run/netns";
-
-/// CLONE_NEW* of clone(2): the kinds that live without a process.
-const IPC: u64 = 0x0800_0000;
-const UTS: u64 = 0x0400_0000;
-const PID: u64 = 0x2000_0000;
-const NET: u64 = 0x4000_0000;
 
 /// How long a container of a removed pod has to end.
 const AT_ONCE: Duration = Duration::ZERO;

@@ -229,6 +229,11 @@ impl Images {
         unpacking: &Unpacking,
         below: Option<watch::Receiver<bool>>,
     ) -> Result<u64> {
+        let unpack = || Unpack {
+            tree: unpacking.tree().to_owned(),
+            limits: self.limits,
+            digest: layer.blob.digest.clone(),
+        };
         let (follow, followed) = oneshot::channel();
         let bring = async {
             origin.bring(job, &layer.blob, Some(follow)).await?;
@@ -245,11 +250,7 @@ impl Images {
                     Some(self.unpackers.acquire().await.map_err(|_| Error::Stopping)?)
                 }
             };
-            let unpack = Unpack {
-                tree: unpacking.tree().to_owned(),
-                limits: self.limits,
-                digest: layer.blob.digest.clone(),
-            };
+            let unpack = unpack();
             let (pin, is_first) = (unpacking.pin(), layer.parent.is_none());
             let applied = off_the_loop(move || {
                 let below = if is_first { Below::Nothing } else { Below::Pending };
@@ -278,11 +279,7 @@ impl Images {
             Some(parent) => self.snapshots.trees(&job.namespace, parent.as_str()).await?,
             None => Vec::new(),
         };
-        let unpack = Unpack {
-            tree: unpacking.tree().to_owned(),
-            limits: self.limits,
-            digest: layer.blob.digest.clone(),
-        };
+        let unpack = unpack();
         let again = self.content.open(&job.namespace, &layer.blob.digest).await?;
         let pin = unpacking.pin();
         off_the_loop(move || {
