@@ -21,7 +21,7 @@ fi
 image=$(integration/vm/image.sh "$PWD/$cache")
 run=$(mktemp -d "$cache/run-XXXXXX")
 machine=
-trap '[ -z "$machine" ] || kill $machine 2>/dev/null; rm -rf "$run"' EXIT
+trap '[ -z "$machine" ] || kill $machine 2>/dev/null || true; rm -rf "$run"' EXIT
 trap 'exit 130' INT TERM
 
 # The table's lines, as SET PACKAGE PROGRAM ARGUMENTS.
@@ -85,6 +85,7 @@ tail -n +1 -f --pid=$machine "$run/output" &
 shown=$!
 wait $machine || true
 wait $shown || true
+machine=
 
 verdict=$(tail -n 1 "$run/output")
 case $verdict in
