@@ -48,6 +48,14 @@ fn the_memory_limit_reaches_the_kernel() {
 }
 
 #[test]
+fn who_is_not_root_reads_the_own_limits() {
+    let daemon = Daemon::start();
+    let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes || cat memory.max";
+    let words = format!("run --rm -m 64m -u 1000 --net none --rootfs / sh -c '{script}'");
+    assert_eq!(daemon.ctl(&words).text(), (64 << 20).to_string());
+}
+
+#[test]
 fn the_process_limit_holds() {
     let daemon = Daemon::start();
     daemon.ctl("run -d --name one --pids-limit 8 --net none --rootfs / /bin/sleep 600").ok();

@@ -300,10 +300,9 @@ impl Cgroup {
     /// Makes the group's directory in one hierarchy, and those above it when they are missing.
     fn make(&self, mount: &Path) -> Result<PathBuf, Error> {
         let directory = mount.join(&self.path);
-        let mode = Mode::from_raw_mode(0o755);
         // Somebody may remove an inner group while it is empty, so begin again a few times.
         for _ in 0..8 {
-            match rustix::fs::mkdir(&directory, mode) {
+            match make_readable(&directory) {
                 Ok(()) | Err(Errno::EXIST) => return Ok(directory),
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(Error::io("make", &directory, errno)),
@@ -312,7 +311,7 @@ impl Cgroup {
             let Some((parents, _)) = self.path.rsplit_once('/') else { break };
             for name in parents.split('/') {
                 inner.push(name);
-                match rustix::fs::mkdir(&inner, mode) {
+                match make_readable(&inner) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(Errno::NOENT) => break,
                     Err(errno) => return Err(Error::io("make", &inner, errno)),
@@ -321,6 +320,14 @@ impl Cgroup {
         }
         Err(Error::io("make", &directory, Errno::NOENT))
     }
+}
+
+/// Makes one directory of a hierarchy. Whatever the umask is, whoever is in a container reads its
+/// limits: a program that is not root sizes itself by them.
+fn make_readable(directory: &Path) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::mkdir(directory, mode)?;
+    rustix::fs::chmod(directory, mode)
 }
 
 /// The count of `oom_kill` in a file of `name value` lines.
