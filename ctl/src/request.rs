@@ -78,6 +78,8 @@ pub(crate) fn container_options(
         publish_all: args.publish_all,
         sandbox: args.pod.unwrap_or_default(),
         runtime: args.runtime.unwrap_or_default(),
+        uid_mappings: args.uidmap,
+        gid_mappings: args.gidmap,
     })
 }
 
@@ -177,7 +179,8 @@ mod tests {
              --platform linux/arm64 -P --entrypoint /bin/echo --memory-reservation 32m \
              --memory-swappiness 7 --oom-kill-disable --cpu-period 50000 --cpuset-mems 0 \
              --blkio-weight 300 --blkio-weight-device /dev/sda:200 --device-read-bps /dev/sda:1mb \
-             --device-write-iops /dev/sda:9 --rootfs /",
+             --device-write-iops /dev/sda:9 --uidmap 0:100000:65536 --uidmap 70000:1 \
+             --gidmap 0:5:1 --rootfs /",
         )
         .unwrap();
         assert_eq!(options.env, ["A=1", "HOME=/root"]);
@@ -210,6 +213,11 @@ mod tests {
         assert_eq!(options.log.unwrap().options["max-file"], "2");
         assert_eq!(options.entrypoint.unwrap().values, ["/bin/echo"]);
         assert_eq!(options.window, None);
+        let maps = [&options.uid_mappings, &options.gid_mappings];
+        assert_eq!(
+            maps.map(|list| list.last().map(|one| (one.host_id, one.size))),
+            [Some((1, 1)), Some((5, 1))]
+        );
         assert_eq!((options.platform.as_str(), options.publish_all), ("linux/arm64", true));
     }
 

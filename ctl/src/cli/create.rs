@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use bosun_proto::v1::Network;
+use bosun_proto::v1::{IdMapping, Network};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::limits::{BirthLimitArgs, LimitArgs};
-use crate::flags::{DetachKeys, key_value, label, parse_network};
+use crate::flags::{DetachKeys, id_mapping, key_value, label, parse_network};
 
 /// Make a container and run it
 #[derive(Args, Debug)]
@@ -147,6 +147,12 @@ pub(crate) struct ContainerArgs {
     /// Take a capability away
     #[arg(long, value_name = "CAP")]
     pub(crate) cap_drop: Vec<String>,
+    /// Run in a user namespace with this range of users: CONTAINER:HOST[:SIZE]
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = id_mapping)]
+    pub(crate) uidmap: Vec<IdMapping>,
+    /// Its groups; without any, as its users
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = id_mapping)]
+    pub(crate) gidmap: Vec<IdMapping>,
     /// Every capability and device, nothing masked
     #[arg(long)]
     pub(crate) privileged: bool,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 mod detach;
 mod device;
 mod env;
+mod idmap;
 mod moment;
 mod mount;
 mod network;
@@ -16,6 +17,7 @@ mod size;
 pub(crate) use detach::DetachKeys;
 pub(crate) use device::{parse_device_iops, parse_device_rate, parse_device_weight};
 pub(crate) use env::{environment, key_value, label};
+pub(crate) use idmap::id_mapping;
 pub(crate) use moment::{Moment, parse_moment, parse_span, timestamp};
 pub(crate) use mount::{absolute, parse_mount};
 pub(crate) use network::parse_network;
@@ -69,6 +71,8 @@ pub(crate) enum FlagError {
     MountOption { spec: String, option: String },
     #[error("size \"{0}\": want a number with b, k, m, g or t, for example 512m")]
     Size(String),
+    #[error("range of ids \"{0}\": want CONTAINER:HOST:SIZE, for example 0:100000:65536")]
+    IdMapping(String),
     #[error("number of CPUs \"{0}\": want a positive number, for example 1.5")]
     Cpus(String),
     #[error("device \"{0}\": want DEVICE:VALUE, for example /dev/sda:1mb or /dev/sda:300")]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bosun_proto::v1::state::Status;
 use bosun_proto::v1::{
-    BindMount, Container, ContainerOptions, DeviceRate, DeviceWeight, LogOptions, NetworkStatus,
-    Port, State, StringList,
+    BindMount, Container, ContainerOptions, DeviceRate, DeviceWeight, IdMapping, LogOptions,
+    NetworkStatus, Port, State, StringList,
 };
 
 use super::moment::utc;
@@ -98,6 +98,7 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("CapDrop", or_null(options.cap_drop.clone())),
         ("Init", if options.init { true.into() } else { Value::Null }),
         ("Privileged", options.privileged.into()),
+        ("IDMappings", id_mappings(&options.uid_mappings, &options.gid_mappings)),
         ("ReadonlyRootfs", options.read_only.into()),
         ("Memory", limits.memory.unwrap_or(0).into()),
         ("MemorySwap", limits.memory_swap.unwrap_or(0).into()),
@@ -157,6 +158,20 @@ fn bind(mount: &BindMount) -> String {
         mode => format!(",{mode}"),
     };
     format!("{}:{}:{access}{propagation}", mount.source, mount.destination)
+}
+
+/// As podman has them.
+pub(super) fn id_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> Value {
+    let list = |mappings: &[IdMapping]| -> Vec<String> {
+        let text = |mapping: &IdMapping| {
+            format!("{}:{}:{}", mapping.container_id, mapping.host_id, mapping.size)
+        };
+        mappings.iter().map(text).collect()
+    };
+    match (uids, gids) {
+        ([], []) => Value::Null,
+        (uids, gids) => record([("UidMap", list(uids).into()), ("GidMap", list(gids).into())]),
+    }
 }
 
 fn or_null(items: Vec<String>) -> Value {

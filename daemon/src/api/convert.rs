@@ -24,8 +24,8 @@ use crate::requests::Request;
 use crate::runtimes;
 use crate::shim;
 use crate::spec::{
-    self, BindMount, ContainerOptions, DeviceLimit, Limits, LogOptions, NetworkMode, Port,
-    Protocol, Role, Sandbox, WindowSize,
+    self, BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, LogOptions, NetworkMode,
+    Port, Protocol, Role, Sandbox, WindowSize,
 };
 use crate::store;
 use crate::time::Time;
@@ -382,6 +382,8 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
             none if none.is_empty() => Role::Alone,
             sandbox => Role::Member(sandbox),
         },
+        uid_mappings: message.uid_mappings.iter().map(mapping).collect(),
+        gid_mappings: message.gid_mappings.iter().map(mapping).collect(),
         ..ContainerOptions::default()
     })
 }
@@ -554,7 +556,19 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         publish_all: options.publish_all,
         sandbox,
         runtime: options.runtime.clone(),
+        uid_mappings: options.uid_mappings.iter().map(mapping_message).collect(),
+        gid_mappings: options.gid_mappings.iter().map(mapping_message).collect(),
     }
+}
+
+fn mapping(message: &v1::IdMapping) -> IdMapping {
+    let v1::IdMapping { container_id, host_id, size } = *message;
+    IdMapping { container_id, host_id, size }
+}
+
+fn mapping_message(mapping: &IdMapping) -> v1::IdMapping {
+    let IdMapping { container_id, host_id, size } = *mapping;
+    v1::IdMapping { container_id, host_id, size }
 }
 
 fn network_message(network: &NetworkMode) -> v1::Network {

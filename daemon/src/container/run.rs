@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -295,7 +295,13 @@ fn write_files(
         sandbox::make_shared_memory(run_dir)?;
     }
     for (name, content) in spec::etc_files(&record.options, &record.id, address) {
-        write_file(&run_dir.etc(name), content.as_bytes(), 0o644)?;
+        let path = run_dir.etc(name);
+        write_file(&path, content.as_bytes(), 0o644)?;
+        // The container's root writes to them, as everywhere.
+        if let Some((uid, gid)) = record.options.users().and_then(|users| users.root()) {
+            chown(&path, Some(uid), Some(gid))
+                .map_err(Error::file("give away", &path))?;
+        }
     }
     Ok(())
 }

@@ -19,6 +19,11 @@ pub enum Error {
     NotSupported { what: &'static str, value: String, way_out: &'static str },
     #[error("{what}: {why}")]
     Contradiction { what: &'static str, why: &'static str },
+    /// Of `--uidmap` and `--gidmap`.
+    #[error(
+        "user namespace: {0}: name ranges CONTAINER:HOST:SIZE with each id once, 0 and the container's user among them"
+    )]
+    Users(#[source] shim_plan::Error),
     #[error("{what} needs bosun's own runtime: leave it away, or --runtime {runtime:?}")]
     OnlyOwn { what: &'static str, runtime: String },
     #[error("rootfs {}: {source}: name a directory that exists", path.display())]

@@ -24,6 +24,10 @@ pub fn check_foreign(options: &ContainerOptions, runtime: &str) -> Result<(), Er
     if options.role != Role::Alone {
         return refused("a container of a pod (--pod)");
     }
+    if options.users().is_some() {
+        // It is given the rootfs as the host has it, and no mount of ids.
+        return refused("a user namespace (--uidmap, --gidmap)");
+    }
     let shared = |propagation| matches!(propagation, Propagation::Shared | Propagation::Rshared);
     if options.mounts.iter().any(|mount| shared(mount.propagation)) {
         // It mounts in a mount namespace that gives nothing back to the host.
@@ -70,8 +74,8 @@ pub(super) fn become_user(process: &mut Value, identity: &Identity) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::BindMount;
     use crate::spec::tests::{generated, web};
+    use crate::spec::{BindMount, IdMapping};
 
     fn app() -> Identity {
         Identity { uid: 1000, gid: 50, groups: vec![29, 50], home: "/home/app".to_owned() }
@@ -121,6 +125,9 @@ mod tests {
         let role = Role::Member("pod".to_owned());
         let pod = said(&ContainerOptions { role, ..web() }).unwrap_err();
         assert!(pod.contains("--pod"), "{pod}");
+        let uid_mappings = vec![IdMapping { container_id: 0, host_id: 5, size: 1 }];
+        let users = said(&ContainerOptions { uid_mappings, ..web() }).unwrap_err();
+        assert!(users.contains("--uidmap"), "{users}");
         let shared = BindMount { propagation: Propagation::Rshared, ..BindMount::default() };
         let options = ContainerOptions { mounts: vec![shared], ..web() };
         assert!(said(&options).unwrap_err().contains("rshared"));

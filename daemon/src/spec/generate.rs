@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Linux, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
 };
 use shim_plan::capability::CapabilitySet;
 use shim_plan::{COVERS_ANNOTATION, profile};
 
 use super::limits::{self, Checked};
 use super::machine::HostDevice;
-use super::{ContainerOptions, Error, Machine, NetworkMode, etc, identity, mounts, privileges};
+use super::{
+    ContainerOptions, Error, IdMapping, Machine, NetworkMode, etc, identity, mounts, privileges,
+};
 
 /// The version of the OCI runtime specification that generated specs follow.
 const OCI_VERSION: &str = "1.2.0";
@@ -85,7 +88,14 @@ pub fn generate(
         hostname,
         args,
     };
+    if options.privileged && options.users().is_some() {
+        return Err(Error::Contradiction {
+            what: "privileged",
+            why: "is power over the host, which a user namespace has not: leave one of them away",
+        });
+    }
     let spec = build(options, surroundings, &checked)?;
+    shim_plan::check_users(&spec).map_err(Error::Users)?;
     let json = serde_json::to_string_pretty(&spec)?;
     Ok(Generated { json, spec, args: checked.args, warnings })
 }
@@ -185,9 +195,15 @@ fn linux(
     let mut linux = LinuxBuilder::default()
         .cgroups_path(format!("/{}", surroundings.cgroup.trim_matches('/')))
         .resources(limits::resources(&checked.limits, options.privileged)?)
-        .namespaces(namespaces(&options.network)?)
+        .namespaces(namespaces(&options.network, options.users().is_some())?)
         .masked_paths(privileges::masked_paths(options.privileged, machine))
         .readonly_paths(privileges::readonly_paths(options.privileged));
+    if let Some(users) = options.users() {
+        linux = linux.uid_mappings(mappings(users.uids)?).gid_mappings(mappings(users.gids)?);
+        if options.network == NetworkMode::Bridge {
+            linux = linux.sysctl(open_network());
+        }
+    }
     if !checked.devices.is_empty() {
         linux = linux.devices(devices?);
     }
@@ -199,8 +215,8 @@ fn linux(
 
 /// New ones, less the network of the host. A namespace that is joined is handed to the shim as a
 /// descriptor, so its entry has no path.
-fn namespaces(network: &NetworkMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+fn namespaces(network: &NetworkMode, users: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
     let network = match network {
         NetworkMode::Host => None,
         NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container(_) => Some(Network),
@@ -208,6 +224,24 @@ fn namespaces(network: &NetworkMode) -> Result<Vec<LinuxNamespace>, OciSpecError
     [Pid, Mount, Uts, Ipc, Cgroup]
         .into_iter()
         .chain(network)
+        .chain(users.then_some(User))
         .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
+        .collect()
+}
+
+fn mappings(list: &[IdMapping]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = |IdMapping { container_id, host_id, size }: &IdMapping| {
+        let builder = LinuxIdMappingBuilder::default().container_id(*container_id);
+        builder.host_id(*host_id).size(*size).build()
+    };
+    list.iter().map(mapping).collect()
+}
+
+/// The network is made by the daemon, so a user namespace's root has no power over it. What anybody
+/// needs of that power is open to all in it: low ports, and ping.
+fn open_network() -> HashMap<String, String> {
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }

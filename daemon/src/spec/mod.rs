@@ -61,7 +61,7 @@ pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
 pub use privileges::warm_up;
 pub use request::{
-    BindMount, ContainerOptions, DeviceLimit, Limits, NetworkMode, Port, Propagation, Protocol,
-    RestartPolicy, Role, Sandbox, Volume, WindowSize,
+    BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, NetworkMode, Port, Propagation,
+    Protocol, RestartPolicy, Role, Sandbox, Users, Volume, WindowSize,
 };
 pub use signal::Signal;

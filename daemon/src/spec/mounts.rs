@@ -34,6 +34,8 @@ pub(super) struct CheckedBind {
     source: PathBuf,
     read_only: bool,
     propagation: &'static str,
+    /// bosun's own, so it belongs to whom the image's files belong to.
+    volume: bool,
 }
 
 /// Looks at each bind and at its source on the host; volumes of the image come behind.
@@ -57,6 +59,7 @@ pub(super) fn check(
         source: volume.source(container_dir),
         read_only: false,
         propagation: "rprivate",
+        volume: true,
     }));
     Ok(checked)
 }
@@ -93,6 +96,7 @@ fn check_one(mount: &BindMount, privileged: bool) -> Result<CheckedBind, Error> 
         source: source.clone(),
         read_only: mount.read_only,
         propagation: mount.propagation.as_str(),
+        volume: false,
     })
 }
 
@@ -126,6 +130,9 @@ const DEFAULTS: [(&str, &str, &str, &str); 7] = [
     ("/dev/shm", "tmpfs", "shm", "nosuid noexec nodev mode=1777 size=65536k"),
 ];
 
+/// The group of terminals, on every system.
+const TERMINALS: u32 = 5;
+
 /// All mounts, and which of their destinations are covers.
 pub(super) fn mounts(
     options: &ContainerOptions,
@@ -141,7 +148,9 @@ pub(super) fn mounts(
             continue;
         }
         let writable = options.privileged && destination.starts_with("/sys");
+        let terminals = options.users().is_none_or(|users| users.has_group(TERMINALS));
         let words = words.split(' ').filter(|word| !(writable && *word == "ro"));
+        let words = words.filter(|word| terminals || *word != "gid=5");
         mounts.push(mount(destination, typ, Path::new(source), words)?);
     }
     for cover in covers {
@@ -154,6 +163,7 @@ pub(super) fn mounts(
             source: etc.join(file),
             read_only: options.read_only,
             propagation: "rprivate",
+            volume: false,
         },
     );
     let mut binds: Vec<CheckedBind> = own.chain(binds.iter().cloned()).collect();
@@ -161,7 +171,9 @@ pub(super) fn mounts(
     let read_only = read_only(shim_rootfs::overlay::version());
     for bind in &binds {
         let words = if bind.read_only { read_only } else { &[] };
+        let idmap = (bind.volume && options.users().is_some()).then_some("idmap");
         let words = ["rbind", bind.propagation].into_iter().chain(words.iter().copied());
+        let words = words.chain(idmap);
         mounts.push(mount(&bind.destination, "bind", &bind.source, words)?);
     }
     Ok(mounts)

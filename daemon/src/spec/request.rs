@@ -68,6 +68,58 @@ pub struct ContainerOptions {
     /// Who runs it; empty is bosun's own runtime.
     pub runtime: String,
     pub role: Role,
+    /// Of a user namespace; without any, it is the host's. One list alone stands for both.
+    pub uid_mappings: Vec<IdMapping>,
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+/// A range of ids of a user namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// The first, in the container.
+    pub container_id: u32,
+    /// The same one, on the host.
+    pub host_id: u32,
+    pub size: u32,
+}
+
+/// Users and groups of a user namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a> {
+    pub uids: &'a [IdMapping],
+    pub gids: &'a [IdMapping],
+}
+
+impl Users<'_> {
+    /// Who the container's root is on the host; nobody when the maps leave it out.
+    #[must_use]
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let outside = |list: &[IdMapping]| {
+            list.iter().find(|mapping| mapping.container_id == 0).map(|mapping| mapping.host_id)
+        };
+        outside(self.uids).zip(outside(self.gids))
+    }
+
+    /// Whether the container has a group of that number.
+    #[must_use]
+    pub fn has_group(&self, gid: u32) -> bool {
+        self.gids.iter().any(|mapping| {
+            gid.checked_sub(mapping.container_id).is_some_and(|offset| offset < mapping.size)
+        })
+    }
+}
+
+impl ContainerOptions {
+    /// Absent: those of the host.
+    #[must_use]
+    pub fn users(&self) -> Option<Users<'_>> {
+        let (uids, gids) = (self.uid_mappings.as_slice(), self.gid_mappings.as_slice());
+        match (uids, gids) {
+            ([], []) => None,
+            (only, []) | ([], only) => Some(Users { uids: only, gids: only }),
+            (uids, gids) => Some(Users { uids, gids }),
+        }
+    }
 }
 
 /// What a container is to others.

@@ -52,3 +52,4 @@ mod snapshots;
 mod terminal;
 mod unpack;
 mod update;
+mod users;

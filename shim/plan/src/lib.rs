@@ -198,6 +198,22 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     Ok((create, plan))
 }
 
+/// Whether the users of a spec's user namespace can be, for who wants to know before [`plan`].
+///
+/// # Errors
+/// Names the JSON path of what is wrong with them.
+pub fn check_users(spec: &Spec) -> Result<(), Error> {
+    let linux = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut namespaces = linux.into_iter().flatten();
+    let kind = match namespaces.find(|one| one.typ() == oci::LinuxNamespaceType::User) {
+        None => users::Namespace::None,
+        Some(one) if one.path().is_some() => users::Namespace::Joined,
+        Some(_) => users::Namespace::New,
+    };
+    let users = users::lower(spec, kind)?;
+    spec.process().as_ref().map_or(Ok(()), |process| users::check_process(process, &users))
+}
+
 /// Lowers a further process of a running container; `seccomp` is the container's own profile.
 ///
 /// # Errors
