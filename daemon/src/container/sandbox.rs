@@ -213,6 +213,7 @@ pub(super) fn lower(sandbox: &Sandbox, create: &mut CreateOptions, plan: &mut Pl
         hostname: plan.hostname.clone(),
         domainname: plan.domainname.clone(),
         sysctls: std::mem::take(&mut plan.sysctls),
+        loopback: plan.loopback,
     });
 }
 

@@ -58,6 +58,14 @@ fn processes_are_shared_only_on_request() {
 }
 
 #[test]
+fn a_network_of_its_own_has_its_loopback_up() {
+    let daemon = Daemon::start();
+    pod(&daemon, "--net none one");
+    let up = 0x1 | 0x8;
+    assert_eq!(inside(&daemon, "cat /sys/class/net/lo/flags"), format!("{up:#x}"));
+}
+
+#[test]
 fn its_ports_outlive_containers_and_the_daemon() {
     let mut daemon = Daemon::start();
     pod(&daemon, "-p 5000:7000 one");

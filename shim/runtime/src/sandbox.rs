@@ -73,6 +73,9 @@ fn settle(
     parent: &Channel,
 ) -> Result<Infallible, Error> {
     joined.join()?;
+    if sandbox.loopback {
+        shim_sys::net::loopback_up().at(Step::Loopback, "lo")?;
+    }
     parameters::set_names(own, &sandbox.hostname, &sandbox.domainname)?;
     if !sandbox.sysctls.is_empty() {
         parameters::set_sysctls(own, &sandbox.sysctls, &Procfs::private()?)?;

@@ -87,6 +87,9 @@ pub struct Sandbox {
     pub domainname: String,
     #[prost(message, repeated, tag = "3")]
     pub sysctls: Vec<Sysctl>,
+    /// As [`Plan::loopback`].
+    #[prost(bool, tag = "6")]
+    pub loopback: bool,
 }
 
 /// How a container is run by a shim that is not ours. Its bundle is there already (see
