@@ -1,9 +1,9 @@
 //! The verbs on pods: containers that share namespaces.
 
-use bosun_proto::v1::Network;
+use bosun_proto::v1::{IdMapping, Network};
 use clap::{Args, Subcommand};
 
-use crate::flags::{key_value, label, parse_network};
+use crate::flags::{id_mapping, key_value, label, parse_network};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PodVerb {
@@ -36,6 +36,12 @@ pub(crate) struct CreateArgs {
     /// Set a kernel parameter of its namespaces: NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) sysctl: Vec<(String, String)>,
+    /// Run its containers in a user namespace with this range of users: CONTAINER:HOST[:SIZE]
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = id_mapping)]
+    pub(crate) uidmap: Vec<IdMapping>,
+    /// Its groups; without any, as its users
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = id_mapping)]
+    pub(crate) gidmap: Vec<IdMapping>,
     /// Label it: KEY=VALUE or KEY
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,

@@ -39,6 +39,8 @@ async fn create(client: &Client, args: CreateArgs) -> Result<u8, Error> {
         share_pid: args.share_pid,
         sysctls: args.sysctl.into_iter().collect(),
         labels: args.label.into_iter().collect(),
+        uid_mappings: args.uidmap,
+        gid_mappings: args.gidmap,
     };
     let request =
         CreateSandboxRequest { request_id: client::request_id()?, options: Some(options) };

@@ -3,6 +3,7 @@
 use bosun_proto::v1::Sandbox;
 use bosun_proto::v1::network::Mode;
 
+use super::inspect::id_mappings;
 use super::listing::Column;
 use super::moment::utc;
 use super::{ports, status};
@@ -43,6 +44,7 @@ pub(crate) fn value(pod: &Sandbox) -> Value {
         ("NetworkNamespace", pod.network_namespace.as_str().into()),
         ("Address", bound.address.as_str().into()),
         ("Ports", ports::sentence(&bound.ports, &[]).into()),
+        ("IDMappings", id_mappings(&options.uid_mappings, &options.gid_mappings)),
         ("Sysctls", (&options.sysctls).into()),
         ("Labels", (&options.labels).into()),
         ("Containers", pod.containers.clone().into()),

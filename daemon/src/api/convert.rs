@@ -401,6 +401,8 @@ pub(super) fn sandbox_options(message: v1::SandboxOptions) -> Result<ContainerOp
         network: network_mode(message.network.unwrap_or_default())?,
         labels: message.labels.into_iter().collect(),
         role: Role::Sandbox(Sandbox { share_pid: message.share_pid, sysctls }),
+        uid_mappings: message.uid_mappings.iter().map(mapping).collect(),
+        gid_mappings: message.gid_mappings.iter().map(mapping).collect(),
         // The one process that there may be is bosun's own, and needs nothing.
         command: vec!["bosun-init".to_owned()],
         cap_drop: vec!["ALL".to_owned()],
@@ -757,6 +759,8 @@ pub(super) fn sandbox(core: &Core, handle: &Handle, members: &[Handle]) -> v1::S
         share_pid,
         sysctls: sysctls.into_iter().collect(),
         labels: options.labels.clone().into_iter().collect(),
+        uid_mappings: options.uid_mappings.iter().map(mapping_message).collect(),
+        gid_mappings: options.gid_mappings.iter().map(mapping_message).collect(),
     });
     message
 }

@@ -17,7 +17,7 @@ use crate::shim;
 /// CLONE_NEW* of clone(2), as far as a sandbox holds them.
 pub(super) const UTS: u64 = 0x0400_0000;
 pub(super) const IPC: u64 = 0x0800_0000;
-const USER: u64 = 0x1000_0000;
+pub(super) const USER: u64 = 0x1000_0000;
 pub(super) const PID: u64 = 0x2000_0000;
 pub(super) const NET: u64 = 0x4000_0000;
 

@@ -291,16 +291,16 @@ fn write_files(
     let options = serde_json::to_vec_pretty(&record.options).map_err(crate::store::Error::from)?;
     write_file(&container_dir.options(), &options, 0o600)?;
     write_file(&run_dir.plan(), &plan.encode_to_vec(), 0o600)?;
+    let root = record.options.users().and_then(|users| users.root());
     if record.is_sandbox() {
-        sandbox::make_shared_memory(run_dir)?;
+        sandbox::make_shared_memory(run_dir, root)?;
     }
     for (name, content) in spec::etc_files(&record.options, &record.id, address) {
         let path = run_dir.etc(name);
         write_file(&path, content.as_bytes(), 0o644)?;
         // The container's root writes to them, as everywhere.
-        if let Some((uid, gid)) = record.options.users().and_then(|users| users.root()) {
-            chown(&path, Some(uid), Some(gid))
-                .map_err(Error::file("give away", &path))?;
+        if let Some((uid, gid)) = root {
+            chown(&path, Some(uid), Some(gid)).map_err(Error::file("give away", &path))?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! does, by the same code.
 //!
 //! ```text
-//!   sandbox ─ its shim ─ holds ipc, uts, net (and pid: then its one process is bosun's own init)
+//!   sandbox ─ its shim ─ holds ipc, uts, net, user (and pid: then its one process is bosun's own init)
 //!     ▲ Role::Member(id)
 //!   containers of the pod, each with a shim of its own, join what it holds
 //! ```
@@ -12,7 +12,7 @@
 //! the one mount that bosun makes in the host's table.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use shim_wire::id::Id;
 use shim_wire::plan::{self, CreateOptions, Plan, Sysctl};
 
 use super::handle::Handle;
-use super::peer::{IPC, NET, PID, UTS};
+use super::peer::{IPC, NET, PID, USER, UTS};
 use super::supervisor::{Created, Supervisor};
 use super::{Key, peer};
 use crate::core::Core;
@@ -165,6 +165,9 @@ pub(super) fn enter(core: &Core, sandbox: &Handle, options: &mut ContainerOption
     if !options.hostname.is_empty() || !options.domainname.is_empty() {
         return Err(refused("host name"));
     }
+    if options.users().is_some() {
+        return Err(refused("user namespace"));
+    }
     if !options.ports.is_empty() || options.publish_all {
         return Err(Error::InvalidArgument {
             what: "published ports",
@@ -179,6 +182,8 @@ pub(super) fn enter(core: &Core, sandbox: &Handle, options: &mut ContainerOption
         }
     };
     options.hostname = crate::spec::hostname(&record.options, &record.id, "");
+    options.uid_mappings.clone_from(&record.options.uid_mappings);
+    options.gid_mappings.clone_from(&record.options.gid_mappings);
     let run_dir = core.layout.run_dir(&sandbox.key.namespace, &sandbox.key.id);
     let own = options.mounts.iter().any(|mount| mount.destination == "/dev/shm");
     if !own {
@@ -205,25 +210,29 @@ pub(super) fn lower(sandbox: &Sandbox, create: &mut CreateOptions, plan: &mut Pl
         if let Some(process) = &mut plan.process {
             process.pause = true;
         }
-        create.held = IPC | UTS | NET | PID;
+        create.held = IPC | UTS | NET | PID | (create.clone_flags & USER);
         return;
     }
-    create.clone_flags &= IPC | UTS | NET;
+    create.clone_flags &= IPC | UTS | NET | USER;
     create.sandbox = Some(plan::Sandbox {
         hostname: plan.hostname.clone(),
         domainname: plan.domainname.clone(),
         sysctls: std::mem::take(&mut plan.sysctls),
+        uid_mappings: std::mem::take(&mut plan.uid_mappings),
+        gid_mappings: std::mem::take(&mut plan.gid_mappings),
         loopback: plan.loopback,
     });
 }
 
-/// `/dev/shm` of a pod: a directory on the tmpfs that the state lies on.
-pub(super) fn make_shared_memory(run_dir: &RunDir) -> Result<()> {
+/// `/dev/shm` of a pod: a directory on the tmpfs that the state lies on. It belongs to the root of
+/// the pod's containers.
+pub(super) fn make_shared_memory(run_dir: &RunDir, root: Option<(u32, u32)>) -> Result<()> {
     let path = run_dir.shared_memory();
     let make = || {
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         // Whatever the umask is.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777))
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777))?;
+        root.map_or(Ok(()), |(uid, gid)| chown(&path, Some(uid), Some(gid)))
     };
     make().map_err(Error::file("make directory", &path))
 }

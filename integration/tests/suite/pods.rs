@@ -157,3 +157,90 @@ fn what_is_shared_is_not_asked_for_twice() {
     daemon.ctl("exec one /bin/true").fails(125, &["a sandbox has no processes"]);
     assert_eq!(daemon.ctl("ps -aq").text(), "", "it is no container");
 }
+
+#[test]
+fn containers_share_its_user_namespace_with_a_rootfs_that_is_theirs() {
+    let daemon = Daemon::start();
+    let maps = "--uidmap 0:1000000:65536 --gidmap 0:2000000:65536";
+    for share_pid in ["", "--share-pid"] {
+        pod(&daemon, &format!("-p 5000:80 --hostname box {share_pid} {maps} one"));
+        assert_eq!(shown(&daemon, "IDMappings.UidMap"), "[0:1000000:65536]");
+        assert_eq!(shown(&daemon, "IDMappings.GidMap"), "[0:2000000:65536]");
+        let user = format!("hostname; readlink /proc/self/ns/user; {SHARED}");
+        let seen = inside(&daemon, &user);
+        assert_eq!(seen, inside(&daemon, &user));
+        let host = std::fs::read_link("/proc/self/ns/user").unwrap();
+        assert!(
+            seen.starts_with("box\nuser:[") && !seen.contains(host.to_str().unwrap()),
+            "{seen}"
+        );
+        let script = "touch /made; stat -c %u:%g /made /etc/passwd /etc/hosts /dev/shm";
+        assert_eq!(inside(&daemon, script), "0:0\n0:0\n0:0\n0:0");
+        let rename =
+            "run --rm --cap-add SYS_ADMIN --pod one --rootfs / sh -c 'hostname new; hostname'";
+        assert_eq!(daemon.ctl(rename).text(), "new", "its root has power over what the pod shares");
+        inside(&daemon, "echo note > /dev/shm/note");
+        assert_eq!(inside(&daemon, "cat /dev/shm/note; stat -c %u /dev/shm/note"), "note\n0");
+        let server = "--pod one --rootfs / /usr/bin/python3 -m http.server 80";
+        daemon.ctl(&format!("run -d --name web {server}")).ok();
+        wait::until_true("an answer on a low port", || serves(&daemon));
+        let status = std::fs::read_to_string(daemon.process("web").path("status")).unwrap();
+        assert!(
+            status.contains("Uid:\t1000000\t") && status.contains("Gid:\t2000000\t"),
+            "{status}"
+        );
+        assert_eq!(daemon.ctl("exec web id -u").text(), "0");
+        daemon.ctl("pod rm -f one").ok();
+    }
+}
+
+#[test]
+fn its_user_namespace_outlives_the_daemon_and_its_own_stop() {
+    let mut daemon = Daemon::start();
+    pod(&daemon, "--net none --uidmap 0:1000000:65536 one");
+    let user = "readlink /proc/self/ns/user; cat /proc/self/uid_map | tr -s \" \"; cat /sys/class/net/lo/flags";
+    let before = inside(&daemon, user);
+    assert!(before.ends_with("\n 0 1000000 65536\n0x9"), "{before}");
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(inside(&daemon, user), before);
+    daemon.ctl("pod stop one").ok();
+    daemon.ctl("pod start one").ok();
+    let after = inside(&daemon, user);
+    assert!(after.ends_with("\n 0 1000000 65536\n0x9"), "{after}");
+}
+
+#[test]
+fn kernel_parameters_of_a_user_namespace_are_set_whoever_its_network_belongs_to() {
+    let daemon = Daemon::start();
+    for network in ["none", "bridge"] {
+        pod(
+            &daemon,
+            &format!(
+                "--net {network} --uidmap 0:1000000:9 --sysctl net.ipv4.ip_default_ttl=77 --sysctl kernel.shmmax=123456 one"
+            ),
+        );
+        let seen = inside(&daemon, "cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmax");
+        assert_eq!(seen, "77\n123456", "{network}");
+        daemon.ctl("pod rm -f one").ok();
+    }
+}
+
+#[test]
+fn users_of_a_pod_that_can_not_be_are_refused_before_anything_is_made() {
+    let daemon = Daemon::start();
+    for (flags, reason) in [
+        ("--uidmap 1:1000000:10", "linux.uidMappings: 0 of the container is mapped to nobody"),
+        ("--uidmap 0:5:10 --uidmap 9:100:1", "uidMappings[1].containerID: overlaps"),
+        ("--uidmap 0:4294967290:10", "uidMappings[0].size"),
+    ] {
+        let said = &[reason, "name ranges CONTAINER:HOST:SIZE"];
+        daemon.ctl(&format!("pod create {flags} one")).fails(1, said);
+    }
+    assert_eq!(daemon.ctl("pod ls -q").text(), "");
+    pod(&daemon, "--net none --uidmap 0:1000000:10 one");
+    let run = |flags: &str| daemon.ctl(&format!("run --rm --pod one {flags} --rootfs / true"));
+    run("--uidmap 0:5:10").fails(125, &["user namespace", "sandbox"]);
+    run("--privileged").fails(125, &["privileged"]);
+    run("-u 1000").fails(125, &["process.user.uid", "mapped"]);
+}

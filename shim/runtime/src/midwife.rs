@@ -73,7 +73,7 @@ fn bear(
     let mut sources = Sources::take(&plan, Some(&user))?;
     let process =
         plan.process.as_mut().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
-    let image = process.init.then(program::image).transpose()?;
+    let image = (process.init || process.pause).then(program::image).transpose()?;
     take_privileges(process, &procfs)?;
     io.give_to(user.root)?;
     wait_for(birth.parent, |message| matches!(message, Message::CgroupReady))?;

@@ -87,6 +87,11 @@ pub struct Sandbox {
     pub domainname: String,
     #[prost(message, repeated, tag = "3")]
     pub sysctls: Vec<Sysctl>,
+    /// Of a user namespace that is among the new ones.
+    #[prost(message, repeated, tag = "4")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "5")]
+    pub gid_mappings: Vec<IdMapping>,
     /// As [`Plan::loopback`].
     #[prost(bool, tag = "6")]
     pub loopback: bool,
