@@ -11,6 +11,7 @@ mod containerd;
 mod debian;
 mod images;
 mod measure;
+mod oci;
 mod ours;
 mod podman;
 mod rootfs;
@@ -18,6 +19,7 @@ mod table;
 
 use containerd::Containerd;
 use measure::{Sample, footprint, rounds};
+use oci::Oci;
 use ours::Ours;
 use podman::Podman;
 use table::{Goal, Row, Table};
@@ -66,6 +68,7 @@ struct Bench {
     ours: Ours,
     containerd: Containerd,
     podman: Podman,
+    oci: Oci,
     table: Table,
 }
 
@@ -76,6 +79,7 @@ fn main() {
         ours: Ours::start(rootfs.path()),
         containerd: Containerd::start(rootfs.path()),
         podman: Podman::new(rootfs.path()),
+        oci: Oci::new(rootfs.path()),
         table: Table::default(),
         options,
     };
@@ -95,8 +99,9 @@ fn main() {
 
 type Measure = fn(&mut Bench);
 
-const ROWS: [(&str, Measure); 11] = [
+const ROWS: [(&str, Measure); 12] = [
     ("run", run_from_the_command_line),
+    ("oci", oci_command_line),
     ("publish", run_with_a_published_port),
     ("api", over_the_api),
     ("clients", eight_clients),
@@ -128,6 +133,16 @@ fn run_from_the_command_line(bench: &mut Bench) {
         goal,
     ));
     bench.table.push(Row::against(what, "ms", "podman+runc", podman.median(), ours.median(), goal));
+}
+
+fn oci_command_line(bench: &mut Bench) {
+    let [ours, runc] = measure::in_turn(
+        bench.options.rounds(40),
+        [&|_| bench.oci.run_true(oci::OURS), &|_| bench.oci.run_true("runc")],
+    );
+    let what = "bosun-oci run … true, a bundle";
+    let goal = Goal::AtMost(10.0);
+    bench.table.push(Row::against(what, "ms", "runc", runc.median(), ours.median(), goal));
 }
 
 fn run_with_a_published_port(bench: &mut Bench) {
