@@ -42,9 +42,9 @@ pub(crate) struct Global {
     /// Say in the log what is done
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Refused: control groups are made by this program itself
+    /// Let systemd make control groups: linux.cgroupsPath is then SLICE:PREFIX:NAME
     #[arg(long)]
-    systemd_cgroup: bool,
+    pub(crate) systemd_cgroup: bool,
     /// Refused unless `false` or `auto`: containers are root's
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     rootless: String,
@@ -71,10 +71,6 @@ impl Global {
     /// # Errors
     /// [`Error::Refused`] for what no verb can honour.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.systemd_cgroup {
-            let why = "systemd as the manager of control groups: not supported";
-            return Err(Error::Refused { flag: "--systemd-cgroup", why });
-        }
         match self.rootless.as_str() {
             "false" | "auto" => Ok(()),
             _ => Err(Error::Refused { flag: "--rootless", why: crate::error::ROOTLESS }),

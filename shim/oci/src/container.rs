@@ -41,6 +41,7 @@ use crate::error::Error;
 use crate::files;
 use crate::gate;
 use crate::report;
+use crate::scope;
 use crate::signal;
 
 const RECORD: &str = "state.json";
@@ -84,6 +85,9 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     /// As [`CreateOptions::cgroup`](shim_wire::plan::CreateOptions::cgroup).
     pub(crate) cgroup: String,
+    /// The scope that systemd made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
 }
 
 /// A container's directory and what it says.
@@ -346,17 +350,17 @@ impl Container {
         fs::remove_dir_all(&self.directory).map_err(Error::file("remove", &self.directory))
     }
 
-    /// Ends all processes in its group and removes that.
+    /// Ends all processes in its group and removes that, and has systemd forget it.
     ///
     /// # Errors
-    /// Those of the group.
+    /// Those of the group, and systemd's.
     pub(crate) fn remove_cgroup(&self) -> Result<(), Error> {
         let cgroup = self.cgroup()?;
         if cgroup.exists() {
             cgroup.kill(Instant::now() + END)?;
             cgroup.remove(Instant::now() + END)?;
         }
-        Ok(())
+        self.record.scope.as_deref().map_or(Ok(()), scope::stop)
     }
 
     /// Removes a directory that nothing came of.

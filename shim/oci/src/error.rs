@@ -37,6 +37,8 @@ pub(crate) enum Error {
     Runtime(#[from] shim_runtime::Error),
     #[error("{0}")]
     Cgroup(#[from] shim_cgroup::Error),
+    #[error("--systemd-cgroup: {0}")]
+    Systemd(#[from] shim_systemd::Error),
     #[error("linux.cgroupsPath: {path:?} has processes in it already: {pids:?}")]
     CgroupInUse { path: String, pids: Vec<i32> },
     #[error("{step} {}: {source}", path.display())]

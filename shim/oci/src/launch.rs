@@ -8,11 +8,11 @@ use clap::Args;
 use jiff::Timestamp;
 use prost::Message as _;
 use shim_cgroup::Cgroup;
-use shim_plan::{Context, Layers};
+use shim_plan::{Context, Layers, Scope};
 use shim_runtime::{Created, ProcessIo, Waiting};
 use shim_sys::pidfd::send_signal;
 use shim_wire::hooks::Hooks;
-use shim_wire::plan::{CreateOptions, Plan};
+use shim_wire::plan::{CreateOptions, Plan, Resources};
 
 use crate::bundle::Bundle;
 use crate::cli::Global;
@@ -23,6 +23,7 @@ use crate::ending;
 use crate::error::Error;
 use crate::files;
 use crate::report;
+use crate::scope;
 use crate::signal;
 
 /// How long a process that is not wanted may take to end.
@@ -87,6 +88,8 @@ struct Lowered {
     options: CreateOptions,
     plan: Plan,
     hooks: Option<Hooks>,
+    /// What systemd has to make first.
+    scope: Option<Scope>,
 }
 
 /// # Errors
@@ -102,10 +105,10 @@ pub(crate) fn launch(
         return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
     }
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
-    let lowered = lower(&bundle, arguments, preserved)?;
+    let lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
     let options = &lowered.options;
     check_console(options.terminal, arguments.console_socket.is_some(), attended)?;
-    let record = record(&bundle, &arguments.id, options);
+    let record = record(&bundle, &arguments.id, &lowered);
     let (container, lock) = Container::make(&global.root, &bundle, record)?;
     let made = make(&container, &lowered, arguments);
     let waiting = made.inspect_err(|_| container.forget())?;
@@ -117,13 +120,22 @@ pub(crate) fn launch(
     Ok(Launched { container, waiting, lock })
 }
 
-fn lower(bundle: &Bundle, arguments: &LaunchArgs, preserved: Preserved) -> Result<Lowered, Error> {
+fn lower(
+    bundle: &Bundle,
+    systemd_cgroup: bool,
+    arguments: &LaunchArgs,
+    preserved: Preserved,
+) -> Result<Lowered, Error> {
     let context = Context {
         id: arguments.id.clone(),
         attempt: 1,
         layers: Layers::Spec,
         bundle: Some(bundle.directory.clone()),
-        cgroup: format!("bosun-oci-{}", arguments.id),
+        cgroup: match systemd_cgroup {
+            true => arguments.id.clone(),
+            false => format!("bosun-oci-{}", arguments.id),
+        },
+        systemd_cgroup,
         stdin: true,
         ..Context::default()
     };
@@ -137,7 +149,13 @@ fn lower(bundle: &Bundle, arguments: &LaunchArgs, preserved: Preserved) -> Resul
         process.keep_keyring = arguments.no_new_keyring;
         process.env.extend(preserved.environment());
     }
-    Ok(Lowered { options, plan, hooks })
+    let scope = systemd_cgroup.then(|| {
+        let linux = bundle.spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref()?.to_str());
+        Scope::parse(path.filter(|path| !path.is_empty()), &arguments.id)
+    });
+    let scope = scope.transpose().map_err(wrong)?;
+    Ok(Lowered { options, plan, hooks, scope })
 }
 
 /// # Errors
@@ -154,7 +172,7 @@ pub(crate) fn check_console(terminal: bool, socket: bool, attended: Attended) ->
     }
 }
 
-fn record(bundle: &Bundle, id: &str, options: &CreateOptions) -> Record {
+fn record(bundle: &Bundle, id: &str, lowered: &Lowered) -> Record {
     let annotations = bundle.spec.annotations().clone().unwrap_or_default();
     Record {
         oci_version: bundle.spec.version().clone(),
@@ -163,7 +181,8 @@ fn record(bundle: &Bundle, id: &str, options: &CreateOptions) -> Record {
         rootfs: bundle.rootfs(),
         created: Timestamp::now().to_string(),
         annotations: annotations.into_iter().collect(),
-        cgroup: options.cgroup.clone(),
+        cgroup: lowered.options.cgroup.clone(),
+        scope: lowered.scope.as_ref().map(|scope| scope.unit.clone()),
     }
 }
 
@@ -179,6 +198,12 @@ fn make(
     if let Some(hooks) = &lowered.hooks {
         files::write_whole(&place.hooks(), &hooks.encode_to_vec(), 0o600)?;
     }
+    let none = Resources::default();
+    let resources = lowered.options.resources.as_ref().unwrap_or(&none);
+    let unified = cgroup.layout().is_v2();
+    // In the scope until the container's own process is.
+    let scope = lowered.scope.as_ref();
+    let _stand_in = scope.map(|scope| scope::start(scope, resources, unified)).transpose()?;
     let Created { process, mount_namespace: _ } =
         shim_runtime::create(&lowered.options, &place, None)?;
     announce(container, &process, arguments).inspect_err(|_| undo(&process, &cgroup))?;

@@ -30,6 +30,7 @@ mod gate;
 mod launch;
 mod lower;
 mod report;
+mod scope;
 mod signal;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::bundle;
 use crate::cli::Global;
 use crate::container::Container;
 use crate::error::Error;
+use crate::scope;
 
 /// Change the limits of a container; those that are not named stay as they are
 #[derive(Args, Debug)]
@@ -91,7 +92,10 @@ pub(crate) fn run(global: &Global, arguments: &UpdateArgs) -> Result<(), Error> 
     };
     let spec: LinuxResources = bundle::parse(&text, &file)?;
     let resources = shim_plan::resources(&spec).map_err(|source| Error::Plan { file, source })?;
-    Ok(container.cgroup()?.update(&resources)?)
+    let cgroup = container.cgroup()?;
+    cgroup.update(&resources)?;
+    let unit = container.record.scope.as_deref();
+    unit.map_or(Ok(()), |unit| scope::set(unit, &resources, cgroup.layout().is_v2()))
 }
 
 fn read(file: &Path) -> Result<String, Error> {

@@ -134,6 +134,23 @@ fn flags_that_can_not_be_honoured_are_refused_by_name() {
 }
 
 #[test]
+fn systemd_is_asked_for_a_scope_and_missed_where_it_is_not() {
+    let mut sandbox = Sandbox::new("true");
+    let create = |sandbox: &Sandbox| {
+        sandbox.oci(&["--systemd-cgroup", "create", "--bundle", &sandbox.bundle(), &sandbox.id])
+    };
+    sandbox.set("/linux/cgroupsPath", json!("/not/a/scope"));
+    let error = create(&sandbox).err();
+    assert!(error.contains("linux.cgroupsPath"), "{error}");
+    sandbox.set("/linux/cgroupsPath", json!(format!("bosun-test.slice:oci:{}", sandbox.id)));
+    if !std::path::Path::new("/run/systemd/private").exists() {
+        let error = create(&sandbox).err();
+        assert!(error.contains("--systemd-cgroup: "), "{error}");
+        assert!(sandbox.is_gone());
+    }
+}
+
+#[test]
 fn a_group_with_processes_is_nobody_elses() {
     let one = Sandbox::running("exec sleep 1000");
     let mut other = Sandbox::new("true");
