@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
+use shim_plan::parse::Parsed;
 
 use crate::error::Error;
 
@@ -18,6 +19,8 @@ pub(crate) struct Bundle {
     pub(crate) spec: Spec,
     /// What `config.json` has, as it has it.
     pub(crate) text: String,
+    /// What it asks for that is passed over.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Bundle {
@@ -31,8 +34,8 @@ impl Bundle {
             fs::canonicalize(directory).map_err(Error::file("open the bundle", directory))?;
         let path = directory.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let spec = parse(&text, &path)?;
-        Ok(Self { directory, spec, text })
+        let Parsed { value: spec, warnings } = config(&text, &path)?;
+        Ok(Self { directory, spec, text, warnings })
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -46,7 +49,24 @@ impl Bundle {
     }
 }
 
-/// What a JSON text of `file` means.
+/// What the text of a `config.json` means.
+///
+/// # Errors
+/// Names the place that is malformed.
+pub(crate) fn config(text: &str, file: &Path) -> Result<Parsed<Spec>, Error> {
+    shim_plan::parse::config(text.as_bytes())
+        .map_err(|source| Error::Plan { file: file.to_owned(), source })
+}
+
+/// What the text of a process alone means.
+///
+/// # Errors
+/// Names the place that is malformed.
+pub(crate) fn process(text: &[u8], file: &Path) -> Result<Parsed<Process>, Error> {
+    shim_plan::parse::process(text).map_err(|source| Error::Plan { file: file.to_owned(), source })
+}
+
+/// What a JSON text of `file` means, of what is neither of these.
 ///
 /// # Errors
 /// Names the place that is malformed.
@@ -74,12 +94,22 @@ mod tests {
 
     #[test]
     fn a_malformed_place_is_named() {
-        let wrong = |text: &str| {
-            parse::<Spec>(text, Path::new("config.json")).map(drop).unwrap_err().to_string()
-        };
+        let wrong =
+            |text: &str| config(text, Path::new("config.json")).map(drop).unwrap_err().to_string();
         let error = wrong(r#"{"ociVersion": "1", "process": {"cwd": "/", "user": {"uid": "x"}}}"#);
         assert!(error.starts_with("config.json: process.user.uid: invalid type"), "{error}");
-        assert!(wrong("{").starts_with("config.json: EOF"), "{}", wrong("{"));
-        assert!(wrong(r#"{"ociVersion": "1"} x"#).contains("trailing"));
+        assert!(wrong("{").starts_with("config.json: not JSON: EOF"), "{}", wrong("{"));
+        assert!(wrong(r#"{"ociVersion": "1.0.0"} x"#).contains("trailing"));
+    }
+
+    #[test]
+    fn what_is_passed_over_is_said() {
+        let text = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0},
+                       "capabilities": {"bounding": ["CAP_KILL", "CAP_NOPE"]}}"#;
+        let Parsed { warnings, .. } = process(text.as_bytes(), Path::new("p.json")).unwrap();
+        assert!(
+            warnings[0].contains("process.capabilities.bounding: \"CAP_NOPE\""),
+            "{warnings:?}"
+        );
     }
 }

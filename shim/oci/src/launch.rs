@@ -105,6 +105,7 @@ pub(crate) fn launch(
         return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
     }
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
+    bundle.warnings.iter().for_each(|warning| report::warning(global, warning));
     let lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
     let options = &lowered.options;
     check_console(options.terminal, arguments.console_socket.is_some(), attended)?;

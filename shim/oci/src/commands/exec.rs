@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
-use shim_plan::ExecContext;
+use shim_plan::parse::Parsed;
+use shim_plan::{Context, ExecContext};
 use shim_runtime::{ExecTarget, ProcessIo, Waiting};
 use shim_wire::plan::ExecOptions;
 
@@ -106,7 +107,7 @@ fn exec(global: &Global, arguments: &ExecArgs) -> Result<u8, Error> {
             return Err(Error::Status { verb: "exec in", id: arguments.id.clone(), status });
         }
     }
-    let mut options = lower(&container, arguments)?;
+    let mut options = lower(global, &container, arguments)?;
     options.inherit_stdio = true;
     options.preserve_fds = preserved.count();
     let terminal = options.process.as_mut().is_some_and(|process| {
@@ -144,28 +145,44 @@ fn start(
     Ok(foreground.map_or(0, |foreground| foreground.attend(waiting.pid, &waiting.pidfd)))
 }
 
-fn lower(container: &Container, arguments: &ExecArgs) -> Result<ExecOptions, Error> {
+fn lower(
+    global: &Global,
+    container: &Container,
+    arguments: &ExecArgs,
+) -> Result<ExecOptions, Error> {
     let path = container.config();
     let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-    let spec: Spec = bundle::parse(&text, &path)?;
+    // What its own process asks for and was passed over was said when it was made.
+    let Parsed { value: spec, warnings: _ } = bundle::config(&text, &path)?;
+    let wrong = |file: &Path| {
+        let file = file.to_owned();
+        move |source| Error::Plan { file, source }
+    };
+    let place = Context {
+        id: container.record.id.clone(),
+        bundle: Some(container.record.bundle.clone()),
+        ..Context::default()
+    };
+    let state = shim_plan::state(&spec, &place).map_err(wrong(&path))?;
     let (process, file) = match &arguments.process {
-        Some(file) => (read_process(file)?, file.clone()),
+        Some(file) => (read_process(global, file)?, file.clone()),
         None => (changed(&spec, arguments)?, path),
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
-    let context = ExecContext { stdin: true, personality, ..ExecContext::default() };
-    let mut options = shim_plan::exec(&process, seccomp, &context)
-        .map_err(|source| Error::Plan { file, source })?;
+    let context = ExecContext { stdin: true, personality, state, ..ExecContext::default() };
+    let mut options = shim_plan::exec(&process, seccomp, &context).map_err(wrong(&file))?;
     if let Some(process) = options.process.as_mut().filter(|_| arguments.tty) {
         process.terminal = true;
     }
     Ok(options)
 }
 
-fn read_process(file: &Path) -> Result<Process, Error> {
-    let text = fs::read_to_string(file).map_err(Error::file("read", file))?;
-    bundle::parse(&text, file)
+fn read_process(global: &Global, file: &Path) -> Result<Process, Error> {
+    let text = fs::read(file).map_err(Error::file("read", file))?;
+    let Parsed { value, warnings } = bundle::process(&text, file)?;
+    warnings.iter().for_each(|warning| report::warning(global, warning));
+    Ok(value)
 }
 
 /// The container's own process, changed as the flags say.

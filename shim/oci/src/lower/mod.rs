@@ -21,6 +21,7 @@ use clap::{Args, ValueEnum};
 use oci_spec::runtime::{LinuxResources, Process, Root};
 use prost::Message;
 use serde::de::DeserializeOwned;
+use shim_plan::parse::Parsed;
 use shim_plan::{Context, ExecContext};
 use shim_wire::containerd::{self, CREATE_OPTIONS, RUNC_OPTIONS, RuncOptions};
 use shim_wire::files::RunDir;
@@ -78,7 +79,8 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
     if !request.checkpoint.is_empty() {
         return Err(Error::field("checkpoint", "restoring a checkpoint is not supported"));
     }
-    let Bundle { directory, mut spec, .. } = Bundle::read(Some(&arguments.bundle))?;
+    let Bundle { directory, mut spec, warnings, .. } = Bundle::read(Some(&arguments.bundle))?;
+    warn(&warnings);
     let refused = |source| Error::Plan { file: directory.join("config.json"), source };
     let asked = spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     if asked != request.terminal {
@@ -131,14 +133,22 @@ fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
     if any.type_url != PROCESS {
         return Err(Error::field("spec", format!("a process is no {:?}", any.type_url)));
     }
-    let mut process: Process = json("spec", &any.value)?;
+    let Parsed { value: mut process, warnings } = bundle::process(&any.value, Path::new("spec"))?;
+    warn(&warnings);
     // containerd's clients say it here, and leave the process' own field as it was.
     process.set_terminal(Some(request.terminal));
     let bundle = Bundle::read(Some(&arguments.bundle))?;
     let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let personality = bundle.spec.linux().as_ref().and_then(|linux| linux.personality().clone());
     let stdin = !request.stdin.is_empty();
-    let context = ExecContext { stdin, personality, ..ExecContext::default() };
+    let place = Context {
+        id: request.id.clone(),
+        bundle: Some(bundle.directory.clone()),
+        ..Context::default()
+    };
+    let state = shim_plan::state(&bundle.spec, &place);
+    let state = state.map_err(|source| Error::Plan { file: bundle.config(), source })?;
+    let context = ExecContext { stdin, personality, state, ..ExecContext::default() };
     let lowered = shim_plan::exec(&process, seccomp, &context);
     let refused = |source| Error::Plan { file: "spec".into(), source };
     Ok(lowered.map_err(refused)?.encode_to_vec())
@@ -182,6 +192,14 @@ fn refuse_options(any: Option<&Any>) -> Result<(), Error> {
         Some((_, name, why)) => Err(Error::field(format!("options.{name}"), why)),
         // The shim's cgroup was its start's business; the streams are their user's in any case.
         None => Ok(()),
+    }
+}
+
+/// Says what is passed over.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        // Whoever closed standard error does not want to know.
+        let _ = writeln!(io::stderr(), "bosun-oci: warning: {warning}");
     }
 }
 

@@ -39,6 +39,45 @@ fn a_configuration_that_is_malformed_is_told_by_its_place() {
 }
 
 #[test]
+fn a_capability_that_nobody_knows_is_passed_over_and_said() {
+    let mut sandbox = Sandbox::new("grep CapBnd /proc/self/status");
+    let names = json!({"bounding": ["CAP_KILL", "CAP_NOPE"]});
+    sandbox.set("/process/capabilities", names.clone());
+    let said = sandbox.run();
+    assert_eq!((said.code, said.stdout.as_str()), (0, "CapBnd:\t0000000000000020\n"), "{said:?}");
+    assert!(said.stderr.contains("process.capabilities.bounding: \"CAP_NOPE\""), "{said:?}");
+    let sandbox = Sandbox::running("exec sleep 1000");
+    let file = sandbox.text("process.json");
+    let process = json!({
+        "cwd": "/", "args": ["true"], "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0}, "capabilities": names,
+    });
+    std::fs::write(&file, process.to_string()).unwrap();
+    let said = sandbox.exec(&["--process", &file], &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("process.capabilities.bounding: \"CAP_NOPE\""), "{said:?}");
+}
+
+#[test]
+fn flags_of_a_scheduler_have_the_names_of_the_specification() {
+    let mut sandbox = Sandbox::new("exec true");
+    let scheduler = |flag| json!({"policy": "SCHED_BATCH", "nice": 1, "flags": [flag]});
+    sandbox.set("/process/scheduler", scheduler("SCHED_FLAG_RESET_ON_FORK"));
+    sandbox.run().ok();
+    sandbox.set("/process/scheduler", scheduler("SCHED_FLAG_NOPE"));
+    let error = sandbox.create().err();
+    assert!(error.contains("process.scheduler.flags[0]"), "{error}");
+}
+
+#[test]
+fn what_is_no_version_of_the_specification_is_refused() {
+    let mut sandbox = Sandbox::new("true");
+    sandbox.set("/ociVersion", json!("2.0.0"));
+    let error = sandbox.create().err();
+    assert!(error.contains("ociVersion: \"2.0.0\" is not a version 1.x.y"), "{error}");
+}
+
+#[test]
 fn a_rootfs_that_is_not_there() {
     let mut sandbox = Sandbox::new("true");
     sandbox.set("/root/path", json!("nowhere"));

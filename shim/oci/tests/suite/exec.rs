@@ -1,6 +1,9 @@
 //! Further processes.
 
-use serde_json::json;
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
+
+use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
 
@@ -35,7 +38,7 @@ fn a_process_as_json_is_taken_as_it_is() {
     assert_eq!(sandbox.exec(&["--process", &file], &[]).ok(), "b\n9\n/bin\n");
     std::fs::write(&file, "{\"cwd\": 1}").unwrap();
     let error = sandbox.exec(&["--process", &file], &[]).err();
-    assert!(error.contains("process.json: cwd: invalid type"), "{error}");
+    assert!(error.contains("process.json: process.cwd: invalid type"), "{error}");
 }
 
 #[test]
@@ -50,6 +53,36 @@ fn a_detached_process_goes_on() {
     assert_eq!(namespace(&pid), namespace(&sandbox.state()["pid"].to_string()));
     // Reaped by whoever takes orphans here, so that the container can end.
     sandbox.on("delete", &["--force"]).ok();
+}
+
+#[test]
+fn the_agent_of_its_filter_is_told_whose_process_it_is() {
+    let mut sandbox = Sandbox::new("exec sleep 1000");
+    let listener = UnixListener::bind(sandbox.path("agent")).unwrap();
+    let told = || -> Value {
+        let mut text = vec![0; 4096];
+        let length = listener.accept().unwrap().0.read(&mut text).unwrap();
+        serde_json::from_slice(&text[..length]).unwrap()
+    };
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": sandbox.text("agent"),
+        "syscalls": [{"names": ["swapoff"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    sandbox.set("/linux/seccomp", filter);
+    sandbox.set("/annotations", json!({"org.example.agent": "yes"}));
+    sandbox.on("run", &["--detach", "--bundle", &sandbox.bundle()]).ok();
+    let first = told();
+    sandbox.exec(&[], &["true"]).ok();
+    let further = told();
+    for (told, status) in [(first, "created"), (further, "running")] {
+        let state = &told["state"];
+        assert_eq!(state["id"], sandbox.id, "{told}");
+        assert_eq!(state["bundle"], sandbox.bundle(), "{told}");
+        assert_eq!(state["ociVersion"], sandbox.config["ociVersion"], "{told}");
+        assert_eq!(state["annotations"]["org.example.agent"], "yes", "{told}");
+        assert_eq!(state["status"], status, "{told}");
+    }
 }
 
 #[test]
