@@ -11,7 +11,7 @@ use std::path::Path;
 
 use prost::Message;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use rustix::process::Signal;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use shim_cgroup::Layout;
 use shim_wire::files::{ProcessIdentity, start_time_of_stat};
 use shim_wire::plan::Bootstrap;
@@ -56,7 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     std::env::set_current_dir("/").map_err(|e| step("change to /", e))?;
 
     let (api, bootstrap) = take_over_stdio().map_err(|e| step("take over descriptors", e))?;
-    let (network_namespace, ports) = receive_bootstrap(&bootstrap)?;
+    let (bootstrap, network_namespace, ports) = receive_bootstrap(&bootstrap)?;
+    end_with_parent(bootstrap.parent).map_err(|e| step("ask for the parent's death", e))?;
+    fail::fail_point!("shim.setup.before_identity");
     let boot_id = boot_id().map_err(|e| step("read the boot id", e))?;
     if let Some(cgroup) = &arguments.cgroup {
         leave_service_named(cgroup);
@@ -66,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
         identity_of(std::process::id(), &boot_id).map_err(|e| step("read /proc/self/stat", e))?;
     write_identity(&arguments.run.shim_identity(), &identity)
         .map_err(|e| step("write shim.pid", e))?;
+    set_parent_process_death_signal(None).map_err(|e| step("outlive the parent", e.into()))?;
     Ok(Inherited { api, attach, network_namespace, ports, boot_id })
 }
 
@@ -82,7 +85,23 @@ fn take_over_stdio() -> io::Result<(UnixListener, OwnedFd)> {
     Ok((api, bootstrap))
 }
 
-fn receive_bootstrap(socket: &OwnedFd) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), SetupError> {
+/// Until a shim can be found by its identity, nobody but its parent knows of it: one that comes to its
+/// setup after that has died would hold ports, and take the place of the next run's shim.
+fn end_with_parent(parent: i32) -> io::Result<()> {
+    if parent == 0 {
+        return Ok(());
+    }
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before that.
+    match rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) {
+        Some(pid) if pid == parent => Ok(()),
+        Some(_) | None => Err(io::Error::other("it has ended")),
+    }
+}
+
+type Bootstrapped = (Bootstrap, Option<OwnedFd>, Vec<OwnedFd>);
+
+fn receive_bootstrap(socket: &OwnedFd) -> Result<Bootstrapped, SetupError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0u8; 256];
@@ -104,7 +123,7 @@ fn receive_bootstrap(socket: &OwnedFd) -> Result<(Option<OwnedFd>, Vec<OwnedFd>)
         return Err(SetupError::Bootstrap { source: None });
     }
     let network_namespace = bootstrap.network_namespace.then(|| descriptors.remove(0));
-    Ok((network_namespace, descriptors))
+    Ok((bootstrap, network_namespace, descriptors))
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

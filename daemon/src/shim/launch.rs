@@ -125,6 +125,7 @@ fn bootstrap(
     let message = Bootstrap {
         network_namespace: network_namespace.is_some(),
         port_sockets: u32::try_from(port_sockets.len()).unwrap_or(u32::MAX),
+        parent: i32::try_from(std::process::id()).unwrap_or(0),
     };
     let descriptors: Vec<BorrowedFd<'_>> =
         network_namespace.into_iter().chain(port_sockets.iter().map(AsFd::as_fd)).collect();

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use integration::daemon::Daemon;
+use integration::daemon::{Daemon, Settings};
+use integration::process::Process;
 use integration::wait;
 
 #[test]
@@ -86,4 +87,26 @@ fn a_stopped_shim_does_not_stop_a_kill() {
     let _ = killing.finish();
     daemon.until_status("one", "exited");
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");
+}
+
+/// The daemon dies before its shim can be found by an identity.
+#[test]
+fn a_shim_that_nobody_can_find_dies_with_its_daemon() {
+    let mut daemon = Settings::new().failpoint("shim.setup.before_identity=sleep(4000)").start();
+    daemon.ctl("create --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    let starting = daemon.ctl_start("start one");
+    let shims = || {
+        Process::belonging(&daemon.place().prefix, daemon.scratch())
+            .into_iter()
+            .filter(|process| process.arguments().first().is_some_and(|name| name == "bosun-shim"))
+            .collect::<Vec<_>>()
+    };
+    let stray = wait::until("its shim", || shims().first().copied());
+    daemon.kill();
+    drop(starting.finish());
+    wait::until_true("the shim's end", || !stray.lives());
+    daemon.clear_environment();
+    daemon.start_again();
+    daemon.ctl("start one").ok();
+    assert_ne!(daemon.shim("one"), stray);
 }

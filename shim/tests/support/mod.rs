@@ -253,8 +253,8 @@ impl Drop for TestShim {
 }
 
 fn send_bootstrap(socket: &OwnedFd, ports: &[BorrowedFd<'_>]) {
-    let bootstrap =
-        Bootstrap { network_namespace: false, port_sockets: u32::try_from(ports.len()).unwrap() };
+    let port_sockets = u32::try_from(ports.len()).unwrap();
+    let bootstrap = Bootstrap { network_namespace: false, port_sockets, parent: 0 };
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !ports.is_empty() {

@@ -136,6 +136,10 @@ pub struct Bootstrap {
     pub network_namespace: bool,
     #[prost(uint32, tag = "2")]
     pub port_sockets: u32,
+    /// Who starts the shim; 0 when nobody says so. The shim ends with its parent until it can be found
+    /// by its identity.
+    #[prost(int32, tag = "3")]
+    pub parent: i32,
 }
 
 /// Where output goes and how much of it is kept.
