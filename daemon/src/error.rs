@@ -66,6 +66,10 @@ pub enum Error {
         "container {id}: its last run has not let go of its files after {seconds} s: the disk may hang; try again"
     )]
     StillHeld { id: String, seconds: u64 },
+    #[error(
+        "container {id}: it was killed, but its exit could not be stored, so it is not removed: it is tried again; see the log of bosund for the cause"
+    )]
+    EndNotRecorded { id: String },
     #[error("no such snapshot: {key}: `ctl snapshot ls` lists those that exist")]
     NoSuchSnapshot { key: String },
     #[error("snapshot {key} exists already: choose another key")]

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixListener;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use shim_cgroup::OomWatch;
+use shim_wire::exec;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
 use shim_wire::ttrpc::Response;
 
@@ -315,9 +316,8 @@ impl Shim {
     fn draining(&self) -> Vec<Key> {
         let execs = self.execs.iter().filter(|exec| exec.is_draining()).map(|exec| exec.key);
         let mut keys: Vec<Key> = execs.filter(|key| !self.is_relayed(*key)).collect();
-        let execs_settled = self.execs.iter().all(Exec::is_settled);
         if matches!(self.state, ShimState::Draining(_))
-            && execs_settled
+            && exec::may_end(self.execs.iter().map(Exec::phase))
             && !self.is_relayed(Key::INIT)
             && self.timers.kill.is_none()
         {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use shim_cgroup::{Cgroup, Layout};
 use shim_runtime::{Created, ExecTarget, Held, ProcessIo, Waiting};
 use shim_wire::containerd::TaskIo;
+use shim_wire::exec::{self, ExecEvent};
 use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CREATE_OPTIONS, CreateOptions, ExecOptions, Foreign};
 use shim_wire::task::CreateTaskRequest;
@@ -219,13 +220,15 @@ impl Shim {
     /// # Errors
     /// When it was started before, the container does not run, or the process can't be started.
     pub(crate) fn start_exec(&mut self, id: &str) -> Result<u32, Error> {
-        let running = self.state == shim_wire::lifecycle::ShimState::Running;
+        let may_begin = exec::may_begin(self.state);
         let exec = self.exec_named(id)?;
-        let ExecState::Created(options) = &exec.state else {
+        let (ExecState::Created(options), Ok(_)) =
+            (&exec.state, exec.phase().step(ExecEvent::Started))
+        else {
             let why = "it has been started before";
             return Err(Error::ExecNotStartable { id: id.to_owned(), why });
         };
-        if !running {
+        if !may_begin {
             let why = "the container is not running";
             return Err(Error::ExecNotStartable { id: id.to_owned(), why });
         }

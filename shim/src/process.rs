@@ -4,7 +4,8 @@
 //!  exec    Created ── Start ─▶ Running ── pidfd ─▶ Draining ── output read ─▶ Exited ── Delete
 //! ```
 //!
-//! The first process' states are [`shim_wire::lifecycle::ShimState`]; what it owns is in
+//! The transitions are [`shim_wire::exec::ExecState`]'s; here is what a state owns. The first process'
+//! states are [`shim_wire::lifecycle::ShimState`]; what it owns is in
 //! [`Container`](crate::container::Container). A process is known by its pidfd; its pid is only ever
 //! shown.
 
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use shim_wire::containerd::TaskIo;
+use shim_wire::exec::{self, ExecEvent};
 use shim_wire::exit::{ExitStatus, Timestamp};
 use shim_wire::plan::ExecOptions;
 
@@ -154,22 +156,24 @@ impl Exec {
         matches!(self.state, ExecState::Draining { .. })
     }
 
-    /// Whether it is known to everybody that it has no more to say: also one that never began.
-    pub(crate) fn is_settled(&self) -> bool {
-        match self.state {
-            ExecState::Created(_) | ExecState::Exited { .. } | ExecState::Deleted { .. } => true,
-            ExecState::Running { .. } | ExecState::Draining { .. } => false,
+    /// Its state, without what it owns.
+    pub(crate) fn phase(&self) -> exec::ExecState {
+        match &self.state {
+            ExecState::Created(_) => exec::ExecState::Created,
+            ExecState::Running { .. } => exec::ExecState::Running,
+            ExecState::Draining { exit, .. } => exec::ExecState::Draining(exit.status),
+            ExecState::Exited { exit, .. } => exec::ExecState::Exited(exit.status),
+            ExecState::Deleted { .. } => exec::ExecState::Deleted,
         }
     }
 
     /// The exit, once it may be told.
     pub(crate) fn exit(&self) -> Option<Exit> {
         match &self.state {
-            ExecState::Exited { exit, .. } => Some(*exit),
-            ExecState::Created(_)
-            | ExecState::Running { .. }
-            | ExecState::Draining { .. }
-            | ExecState::Deleted { .. } => None,
+            ExecState::Draining { exit, .. } | ExecState::Exited { exit, .. } => {
+                self.phase().told().map(|_| *exit)
+            }
+            ExecState::Created(_) | ExecState::Running { .. } | ExecState::Deleted { .. } => None,
         }
     }
 
@@ -182,31 +186,27 @@ impl Exec {
         }
     }
 
-    /// The process ended.
+    /// The process ended. Unchanged when that is not possible.
     pub(crate) fn ended(self, exit: Exit) -> Self {
-        let state = match self.state {
-            ExecState::Running { child, mut stdio } => {
+        let next = self.phase().step(ExecEvent::Exited(exit.status));
+        match (next, self.state) {
+            (Ok(_), ExecState::Running { child, mut stdio }) => {
                 stdio.process_ended();
-                ExecState::Draining { pid: child.pid, exit, stdio }
+                Self { state: ExecState::Draining { pid: child.pid, exit, stdio }, ..self }
             }
-            other @ (ExecState::Created(_)
-            | ExecState::Draining { .. }
-            | ExecState::Exited { .. }
-            | ExecState::Deleted { .. }) => other,
-        };
-        Self { state, ..self }
+            (_, state) => Self { state, ..self },
+        }
     }
 
-    /// Its output was read to the end.
+    /// Its output was read to the end. Unchanged when that is not possible.
     pub(crate) fn drained(self) -> Self {
-        let state = match self.state {
-            ExecState::Draining { pid, exit, stdio } => ExecState::Exited { pid, exit, stdio },
-            other @ (ExecState::Created(_)
-            | ExecState::Running { .. }
-            | ExecState::Exited { .. }
-            | ExecState::Deleted { .. }) => other,
-        };
-        Self { state, ..self }
+        let next = self.phase().step(ExecEvent::Drained);
+        match (next, self.state) {
+            (Ok(_), ExecState::Draining { pid, exit, stdio }) => {
+                Self { state: ExecState::Exited { pid, exit, stdio }, ..self }
+            }
+            (_, state) => Self { state, ..self },
+        }
     }
 
     /// Whether a client has not taken everything that was said.

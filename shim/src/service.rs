@@ -10,6 +10,7 @@ use shim_wire::containerd::{
     EVENTS_SERVICE, FORWARD, PROCESS_DETAILS, ProcessDetails, TaskCreate, TaskExecAdded,
     TaskExecStarted, TaskIo, TaskPaused, TaskResumed, TaskStart,
 };
+use shim_wire::exec::{self, ExecEvent};
 use shim_wire::exit::ExitStatus;
 use shim_wire::id::Id;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
@@ -252,14 +253,12 @@ impl Shim {
     fn delete_exec(&mut self, id: &str) -> Result<(u32, Exit), Error> {
         let exec = self.exec_named(id)?;
         let (key, pid) = (exec.key, exec.pid());
-        let exit = match &exec.state {
-            // One that was never started ends by never beginning.
-            ExecState::Created(_) => Exit { status: ExitStatus::Code(0), at: crate::clock::now() },
-            ExecState::Exited { exit, .. } => *exit,
-            ExecState::Running { .. } | ExecState::Draining { .. } | ExecState::Deleted { .. } => {
-                return Err(Error::NotStopped { process: format!("exec {id:?}") });
-            }
-        };
+        if exec.phase().step(ExecEvent::Delete).is_err() {
+            return Err(Error::NotStopped { process: format!("exec {id:?}") });
+        }
+        // One that was never started ends by never beginning.
+        let never = Exit { status: ExitStatus::Code(0), at: crate::clock::now() };
+        let exit = exec.exit().unwrap_or(never);
         if let Some(index) = self.execs.iter().position(|exec| exec.key == key) {
             let mut exec = self.execs.swap_remove(index);
             let waiters = std::mem::take(&mut exec.waiters);
@@ -461,7 +460,7 @@ impl Shim {
         if self.exec_by_id(&id).is_some() {
             return Err(Error::ExecExists { id });
         }
-        if self.state != ShimState::Running {
+        if !exec::may_begin(self.state) {
             let why = "the container is not running";
             return Err(Error::ExecNotStartable { id, why });
         }

@@ -135,7 +135,9 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {
             (Code::FailedPrecondition, None)
         }
-        Error::StillHeld { .. } | Error::Stopping => (Code::Unavailable, None),
+        Error::StillHeld { .. } | Error::EndNotRecorded { .. } | Error::Stopping => {
+            (Code::Unavailable, None)
+        }
         Error::NoSuchSnapshot { .. } => (Code::NotFound, None),
         Error::SnapshotExists { .. } => (Code::AlreadyExists, None),
         Error::SnapshotHeld { .. } | Error::SnapshotHasChild { .. } => {

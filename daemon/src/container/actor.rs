@@ -10,24 +10,25 @@ use std::time::Duration;
 
 use shim_wire::attach::Hello;
 use shim_wire::exit::{ExitRecord, ExitStatus};
-use shim_wire::lifecycle::{self, Evidence, Verdict};
+use shim_wire::lifecycle::{self, Verdict, Witness};
+use shim_wire::removal::{self, Removal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::adopted;
 use super::handle::{Handle, Phase, View};
 use super::peer::Peer;
-use super::record::{Exit, Record, Run};
+use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Prepared, Running, Start};
 use super::{Key, label};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;
+use crate::requests::Request;
 use crate::shim::{self, Attached, boot_id};
 use crate::spec::Limits;
 use crate::store::NewEvent;
-use crate::time::Time;
 
 /// How long a start or a removal waits for the run before it to let go of its files.
 const LET_GO: Duration = Duration::from_secs(30);
@@ -37,6 +38,9 @@ const KILLED: Duration = Duration::from_secs(10);
 
 /// How long a lost shim's process has to end before it is killed.
 const LOST: Duration = Duration::from_secs(2);
+
+/// Between two tries to commit an exit.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a container can be told.
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub(super) enum Command {
     },
     Remove {
         force: bool,
+        /// A creation that is undone, and may be asked for again.
+        forget: Option<Request>,
         answer: oneshot::Sender<Result<()>>,
     },
     /// The run of this number has ended, or its shim has.
@@ -117,6 +123,8 @@ pub(super) struct Actor {
     commands: mpsc::UnboundedSender<Command>,
     /// The end of the run before, while it still holds files.
     letting_go: Option<JoinHandle<()>>,
+    /// How a run ended, while the store does not take it.
+    uncommitted: Option<(u64, Exit)>,
 }
 
 impl Actor {
@@ -153,6 +161,7 @@ impl Actor {
             view,
             commands,
             letting_go: None,
+            uncommitted: None,
         };
         tokio::spawn(actor.serve(inbox));
         handle
@@ -191,6 +200,7 @@ impl Actor {
             view,
             commands,
             letting_go: None,
+            uncommitted: None,
         };
         tokio::spawn(actor.serve(inbox));
         handle
@@ -218,8 +228,8 @@ impl Actor {
                 Command::Settle { answer } => {
                     let _ = answer.send(self.wait_until_free().await);
                 }
-                Command::Remove { force, answer } => {
-                    let _ = answer.send(self.remove(force).await);
+                Command::Remove { force, forget, answer } => {
+                    let _ = answer.send(self.remove(force, forget).await);
                 }
                 Command::Ended { attempt, announced } => self.ended(attempt, announced).await,
             }
@@ -277,12 +287,44 @@ impl Actor {
         let lease = start.prepared.lease.clone();
         match run::run(&self.core, &self.key, &record, attempt, start).await {
             Ok((running, attached)) => Ok(self.started(running, attached)),
-            Err(error) => {
-                run::kill_cgroup(&self.core, &self.key).await;
-                run::let_go(&self.core, &self.key, lease.as_ref(), None, attempt).await;
+            Err(failed) => {
+                self.not_started(attempt, lease.as_ref(), &failed).await?;
+                Err(failed.error)
+            }
+        }
+    }
+
+    /// A start failed: it is undone, or ended when its process may have got to its exec.
+    async fn not_started(
+        &mut self,
+        attempt: u64,
+        lease: Option<&Lease>,
+        failed: &run::Failed,
+    ) -> Result<()> {
+        let seen = self.end_unwatched(failed.pid.unwrap_or(0)).await;
+        let record = read_exit_record(&self.core, &self.key);
+        let recorded = record.as_ref().map(ExitRecord::recorded);
+        match lifecycle::failed_start(attempt, failed.told, recorded) {
+            Verdict::Commit { reason, .. } => {
+                let exit = match (reason, &record) {
+                    (lifecycle::Reason::Exited, Some(record)) => Exit::recorded(record),
+                    (_, _) => seen,
+                };
+                let committed = self.commit_exit(attempt, &exit).await;
+                run::let_go(&self.core, &self.key, lease, None, attempt).await;
+                if let Err(error) = committed {
+                    // What is left of it tells the next daemon that it ran.
+                    self.show(phase_of(&self.state));
+                    return Err(error);
+                }
+                self.tell(exit);
+                self.take_apart(None);
+                Ok(())
+            }
+            Verdict::Undo | Verdict::Adopt | Verdict::Settle => {
+                run::let_go(&self.core, &self.key, lease, None, attempt).await;
                 run::dismantle(&self.core, &self.key, None).await;
-                self.start_failed(attempt, &error).await?;
-                Err(error)
+                self.start_failed(attempt, &failed.error).await
             }
         }
     }
@@ -295,7 +337,7 @@ impl Actor {
         owners: &[PortOwner],
     ) -> Result<(u64, Start)> {
         let prepared = run::prepare(&self.core, record, owners)?;
-        let attempt = record.run.attempts() + 1;
+        let attempt = record.run.durable().next_attempt();
         let mut next = record.clone();
         next.run =
             Run::Intent { attempt, boot_id: boot_id().to_owned(), lease: prepared.lease.clone() };
@@ -387,24 +429,45 @@ impl Actor {
         if running.attempt != attempt {
             return;
         }
-        let exit = match (announced, self.exit_record(attempt)) {
-            (_, Some(record)) => Exit::recorded(&record),
-            (Some(announced), None) => announced_exit(announced),
-            (None, None) => self.shim_lost(&running).await,
+        let exit = match self.uncommitted.take_if(|(of, _)| *of == attempt) {
+            Some((_, exit)) => exit,
+            None => self.end_of(&running, announced).await,
         };
         if let Err(error) = self.commit_exit(attempt, &exit).await {
-            tracing::error!(container = %self.key, %error, "exit not committed; its record stays with the shim");
+            tracing::error!(container = %self.key, %error, "exit not committed: it is tried again");
+            self.uncommitted = Some((attempt, exit));
+            self.end_later(attempt);
             return;
         }
         fail::fail_point!("daemon.stop.after_exit_committed");
         run::let_go(&self.core, &self.key, running.lease.as_ref(), Some(&running.shim), attempt)
             .await;
         self.tell(exit);
-        self.take_apart(running);
+        self.take_apart(Some(running));
     }
 
-    fn exit_record(&self, attempt: u64) -> Option<ExitRecord> {
-        read_exit_record(&self.core, &self.key, attempt)
+    /// How a run ended.
+    async fn end_of(&self, running: &Running, announced: Option<shim::Exited>) -> Exit {
+        let record = read_exit_record(&self.core, &self.key);
+        let recorded = record.as_ref().map(ExitRecord::recorded);
+        let witness = lifecycle::witness(running.attempt, recorded, announced.is_some());
+        match (witness, &record, announced) {
+            (Witness::Record, Some(record), _) => Exit::recorded(record),
+            (Witness::Shim, _, Some(announced)) => announced_exit(announced),
+            (Witness::Record | Witness::Shim | Witness::Nobody, _, _) => {
+                self.shim_lost(running).await
+            }
+        }
+    }
+
+    /// Tries again to commit an exit.
+    fn end_later(&self, attempt: u64) {
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(COMMIT_AGAIN).await;
+            // The actor ends only after the container is removed.
+            let _ = commands.send(Command::Ended { attempt, announced: None });
+        });
     }
 
     /// The shim is gone without a word. The container dies with it; its real code is kept when the
@@ -415,23 +478,22 @@ impl Actor {
             running.shim.process.kill();
             running.shim.process.ended(LOST).await;
         }
-        // It may have written its record as its last act.
-        if let Some(record) = self.exit_record(running.attempt) {
-            return Exit::recorded(&record);
+        let record = read_exit_record(&self.core, &self.key);
+        let recorded = record.as_ref().map(ExitRecord::recorded);
+        match (lifecycle::witness(running.attempt, recorded, false), &record) {
+            // It has written that as its last act.
+            (Witness::Record, Some(record)) => Exit::recorded(record),
+            (Witness::Record | Witness::Shim | Witness::Nobody, _) => {
+                self.end_unwatched(running.pid).await
+            }
         }
+    }
+
+    /// Ends a container that no shim watches any more.
+    async fn end_unwatched(&self, pid: u32) -> Exit {
         run::kill_cgroup(&self.core, &self.key).await;
-        let init = adopted::reap(i32::try_from(running.pid).unwrap_or(0)).await;
-        let evidence = Evidence { shim: None, record: None, launched: true, other_boot: false };
-        let (status, reason) = match lifecycle::recover(evidence) {
-            Verdict::Commit { status, reason } => (status, reason),
-            Verdict::Adopt | Verdict::Undo => (ExitStatus::Unknown, lifecycle::Reason::ShimLost),
-        };
-        Exit {
-            status: init.unwrap_or(status).into(),
-            reason: reason.into(),
-            oom_killed: false,
-            at: Time::now(),
-        }
+        let status = adopted::reap(i32::try_from(pid).unwrap_or(0)).await;
+        Exit::seen(status.unwrap_or(ExitStatus::Unknown), lifecycle::Reason::ShimLost)
     }
 
     /// Commits the end of a run; with `auto_remove`, the end of the container too.
@@ -490,7 +552,7 @@ impl Actor {
     }
 
     /// The rest of a run's end, beside other work; what needs its files waits for it.
-    fn take_apart(&mut self, running: Arc<Running>) {
+    fn take_apart(&mut self, running: Option<Arc<Running>>) {
         let (core, key) = (Arc::clone(&self.core), self.key.clone());
         let erase = match &self.record {
             Some(record) if record.options.auto_remove => Some(record.snapshot),
@@ -500,7 +562,8 @@ impl Actor {
             self.state = State::Removed;
         }
         self.letting_go = Some(tokio::spawn(async move {
-            run::dismantle(&core, &key, Some(&running.shim.process)).await;
+            let shim = running.as_ref().map(|running| &running.shim.process);
+            run::dismantle(&core, &key, shim).await;
             if let Some(snapshot) = erase {
                 finish_removal(&core, &key, snapshot).await;
             }
@@ -518,25 +581,19 @@ impl Actor {
         }
     }
 
-    async fn remove(&mut self, force: bool) -> Result<()> {
+    async fn remove(&mut self, force: bool, forget: Option<Request>) -> Result<()> {
         if let State::Quarantined(_) = self.state {
             return self.remove_quarantined().await;
         }
-        if let Some(running) = self.present().map(Arc::clone) {
-            if !force {
-                return Err(Error::StillRunning { id: self.label() });
-            }
-            self.kill(SIGKILL).await?;
-            let wait = running.shim.client.wait("");
-            let announced = match tokio::time::timeout(KILLED, wait).await {
-                Ok(announced) => announced.ok(),
-                Err(_) => {
-                    // A shim that hangs does not stop a removal.
-                    running.shim.process.kill();
-                    None
+        match removal::asked(self.present().is_some(), force) {
+            Removal::Commit => {}
+            Removal::Refuse => return Err(Error::StillRunning { id: self.label() }),
+            Removal::EndFirst => {
+                self.end_now().await?;
+                if removal::asked(self.present().is_some(), false) != Removal::Commit {
+                    return Err(Error::EndNotRecorded { id: self.label() });
                 }
-            };
-            self.ended(running.attempt, announced).await;
+            }
         }
         if let State::Removed = self.state {
             return Ok(());
@@ -551,6 +608,9 @@ impl Actor {
             .write(move |tx| -> Result<bool> {
                 tx.event(event)?;
                 tx.remove_snapshot(stored.snapshot)?;
+                if let Some(request) = forget {
+                    tx.forget_request(&namespace, &request.id)?;
+                }
                 Ok(tx.remove_container(&namespace, &stored)?)
             })
             .await?;
@@ -577,6 +637,23 @@ impl Actor {
             }
             finish_removal(&core, &key, record.snapshot).await;
         });
+        Ok(())
+    }
+
+    /// Kills what runs and commits its end.
+    async fn end_now(&mut self) -> Result<()> {
+        let Some(running) = self.present().map(Arc::clone) else { return Ok(()) };
+        self.kill(SIGKILL).await?;
+        let wait = running.shim.client.wait("");
+        let announced = match tokio::time::timeout(KILLED, wait).await {
+            Ok(announced) => announced.ok(),
+            Err(_) => {
+                // A shim that hangs does not stop a removal.
+                running.shim.process.kill();
+                None
+            }
+        };
+        self.ended(running.attempt, announced).await;
         Ok(())
     }
 
@@ -634,25 +711,17 @@ fn phase_of(state: &State) -> Phase {
 pub(super) async fn finish_removal(core: &Core, key: &Key, snapshot: i64) {
     if let Err(error) = run::erase(core, key, snapshot).await {
         tracing::warn!(container = %key, %error, "not all removed; the next start of bosund tries again");
-        return;
     }
-    let (namespace, id) = (key.namespace.to_string(), key.id.to_string());
-    core.store.write_soon(move |tx| tx.container_cleaned(&namespace, &id));
 }
 
-/// The exit record of a run; `None` when there is none, or one of another run, or one that can't be
-/// read.
-pub(super) fn read_exit_record(core: &Core, key: &Key, attempt: u64) -> Option<ExitRecord> {
+/// The exit record of a container, whichever run's it is; `None` when there is none, or one that can't
+/// be read.
+pub(super) fn read_exit_record(core: &Core, key: &Key) -> Option<ExitRecord> {
     let path = core.layout.container_dir(&key.namespace, &key.id).exit();
     let text = std::fs::read_to_string(&path).ok()?;
-    match ExitRecord::decode(&text) {
-        Ok(record) if record.attempt == attempt => Some(record),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::warn!(container = %key, %error, "exit record");
-            None
-        }
-    }
+    ExitRecord::decode(&text)
+        .inspect_err(|error| tracing::warn!(container = %key, %error, "exit record"))
+        .ok()
 }
 
 /// What the shim said, when its record can't be read: a disk that failed under it.

@@ -21,6 +21,7 @@
 //! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
 //! | `usage`, `top` | what a running one uses, and its processes |
+//! | `execs` | the ends of execs, also of those that an earlier daemon began |
 //! | `run` | from intent to a running process, and the undoing of it |
 //! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
 //! | `peer` | the namespaces of another container, or of a sandbox, to join |
@@ -28,6 +29,7 @@
 
 mod actor;
 mod adopted;
+mod execs;
 mod foreign;
 mod handle;
 mod peer;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use shim_wire::exit::{ExitRecord, ExitStatus};
-use shim_wire::lifecycle;
+use shim_wire::lifecycle::{self, Durable};
 
 use crate::network::Published;
 use crate::spec::{ContainerOptions, Role};
@@ -90,13 +90,24 @@ pub enum Run {
 }
 
 impl Run {
+    /// What it is judged by.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        match self {
+            Self::Created { attempts, .. } => Durable::Created { attempts: *attempts },
+            Self::Intent { attempt, .. } => Durable::Intent { attempt: *attempt },
+            Self::Ended { attempt, exit } => Durable::Ended {
+                attempt: *attempt,
+                status: exit.status.into(),
+                reason: exit.reason.into(),
+            },
+        }
+    }
+
     /// How often it was started.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        match self {
-            Self::Created { attempts, .. } => *attempts,
-            Self::Intent { attempt, .. } | Self::Ended { attempt, .. } => *attempt,
-        }
+        self.durable().attempts()
     }
 }
 
@@ -172,6 +183,16 @@ impl From<lifecycle::Reason> for Reason {
     }
 }
 
+impl From<Reason> for lifecycle::Reason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Exited => Self::Exited,
+            Reason::ShimLost => Self::ShimLost,
+            Reason::HostLost => Self::HostLost,
+        }
+    }
+}
+
 impl Exit {
     /// The end that a shim recorded.
     #[must_use]
@@ -186,5 +207,11 @@ impl Exit {
             oom_killed: record.oom_killed,
             at: record.exited_at.into(),
         }
+    }
+
+    /// An end that is seen now, and that no record tells of.
+    #[must_use]
+    pub fn seen(status: ExitStatus, reason: lifecycle::Reason) -> Self {
+        Self { status: status.into(), reason: reason.into(), oom_killed: false, at: Time::now() }
     }
 }

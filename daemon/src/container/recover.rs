@@ -1,7 +1,7 @@
 //! What a daemon that starts makes of what it finds: intents × living shims × exit records × cgroups,
 //! each found by its deterministic name.
 //!
-//! Every run that the store says is going on is judged by [`shim_wire::lifecycle::recover`], all at
+//! Every run that the store says is going on is judged by [`shim_wire::lifecycle::take_up`], all at
 //! once, each with a budget of its own, so that one hung shim holds up nobody else. One bad record
 //! never stops the start: it is quarantined and listed. Containers are listed before the first call
 //! is served.
@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
+use shim_wire::exit::ExitRecord;
 use shim_wire::files::{ProcessIdentity, SocketDir};
 use shim_wire::id::Id;
-use shim_wire::lifecycle::{self, Evidence, ShimState, Verdict};
+use shim_wire::lifecycle::{self, Evidence, Reason, ShimState, Verdict};
 use shim_wire::shim::{Phase, StatusResponse};
 
-use super::Key;
 use super::actor::{Actor, container_event, finish_removal, read_exit_record};
 use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Shim};
+use super::{Key, execs};
 use crate::core::Core;
 use crate::error::Result;
 use crate::network::Endpoint;
@@ -83,41 +84,36 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
             return Vec::new();
         }
     };
-    let Run::Intent { attempt, boot_id: begun, lease } = record.run.clone() else {
-        settle(core, &key, &record).await;
-        Actor::spawn(core, registry, key, name, Ok(record));
-        return Vec::new();
+    let (other_boot, lease) = match &record.run {
+        Run::Intent { boot_id: begun, lease, .. } => (begun != boot_id(), lease.clone()),
+        Run::Created { .. } | Run::Ended { .. } if !leaves_something(core, &key) => {
+            Actor::spawn(core, registry, key, name, Ok(record));
+            return Vec::new();
+        }
+        Run::Created { .. } | Run::Ended { .. } => (false, None),
     };
-    let intent = Intent { attempt, other_boot: begun != boot_id(), lease };
-    take_up_run(core, registry, key, record, intent).await
-}
-
-struct Intent {
-    attempt: u64,
-    other_boot: bool,
-    lease: Option<Lease>,
-}
-
-async fn take_up_run(
-    core: &Arc<Core>,
-    registry: &Arc<Registry>,
-    key: Key,
-    record: Record,
-    intent: Intent,
-) -> Vec<Endpoint> {
-    let Intent { attempt, other_boot, lease } = intent;
     let found = Found::of(core, &key).await;
-    let exit = read_exit_record(core, &key, attempt);
+    if found.living.is_none() && found.identity.is_some() {
+        // It may only hang, and then write a record that nobody reads any more.
+        found.end(core, &key).await;
+    }
+    let exit = read_exit_record(core, &key);
     let evidence = Evidence {
-        shim: found.state(),
-        record: exit.as_ref().map(|exit| exit.status),
+        shim: found.answers(),
+        record: exit.as_ref().map(ExitRecord::recorded),
         launched: found.identity.is_some(),
         other_boot,
     };
-    let verdict = lifecycle::recover(evidence);
+    let attempt = record.run.attempts();
+    let verdict = lifecycle::take_up(record.run.durable(), evidence);
     tracing::info!(container = %key, ?evidence, ?verdict, "recovering");
     fail::fail_point!("daemon.recover.after_verdict");
     match (verdict, found) {
+        (Verdict::Settle, found) => {
+            settle(core, &key, attempt, found).await;
+            Actor::spawn(core, registry, key, name, Ok(record));
+            Vec::new()
+        }
         (Verdict::Adopt, Found { living: Some(Living { shim, status }), .. }) => {
             let running = Running {
                 attempt,
@@ -146,7 +142,13 @@ async fn take_up_run(
                 tracing::debug!(container = %key, %error, "not thawed");
             }
             let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
-            Actor::adopt(core, registry, key, record, running, status.paused);
+            let handle = Actor::adopt(core, registry, key, record, running, status.paused);
+            if let Ok(running) = handle.running() {
+                for id in status.execs {
+                    let (core, running) = (Arc::clone(core), Arc::clone(&running));
+                    tokio::spawn(execs::take_up(core, handle.clone(), running, id));
+                }
+            }
             endpoint.into_iter().collect()
         }
         (Verdict::Adopt | Verdict::Undo, found) => {
@@ -154,15 +156,12 @@ async fn take_up_run(
             Vec::new()
         }
         (Verdict::Commit { status, reason }, found) => {
-            let exit = exit.as_ref().map_or_else(
-                || Exit {
-                    status: status.into(),
-                    reason: reason.into(),
-                    oom_killed: false,
-                    at: Time::now(),
-                },
-                Exit::recorded,
-            );
+            let exit = match (reason, &exit) {
+                (Reason::Exited, Some(record)) => Exit::recorded(record),
+                (Reason::Exited | Reason::ShimLost | Reason::HostLost, _) => {
+                    Exit::seen(status, reason)
+                }
+            };
             commit(core, registry, key, record, attempt, lease, exit, found).await;
             Vec::new()
         }
@@ -265,20 +264,21 @@ fn started_at(status: &StatusResponse) -> Option<Time> {
     status.started_at.map(|at| shim_wire::exit::Timestamp::from(at).into())
 }
 
-/// A container that does not run: nothing of an earlier run may be left.
-async fn settle(core: &Arc<Core>, key: &Key, record: &Record) {
-    if core.layout.run_dir(&key.namespace, &key.id).path().exists()
+/// Whether there is something of a run.
+fn leaves_something(core: &Core, key: &Key) -> bool {
+    core.layout.run_dir(&key.namespace, &key.id).path().exists()
         || core.layout.socket_dir(&key.namespace, &key.id).path().exists()
-    {
-        let found = Found::of(core, key).await;
-        let shim = found.living.as_ref().map(|living| &living.shim);
-        run::let_go(core, key, None, shim, record.run.attempts()).await;
-        match found.living {
-            Some(living) => run::dismantle(core, key, Some(&living.shim.process)).await,
-            None => {
-                found.end(core, key).await;
-                run::dismantle(core, key, None).await;
-            }
+}
+
+/// A container that does not run: nothing of an earlier run may be left.
+async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) {
+    let shim = found.living.as_ref().map(|living| &living.shim);
+    run::let_go(core, key, None, shim, attempt).await;
+    match found.living {
+        Some(living) => run::dismantle(core, key, Some(&living.shim.process)).await,
+        None => {
+            found.end(core, key).await;
+            run::dismantle(core, key, None).await;
         }
     }
 }
@@ -292,7 +292,10 @@ async fn finish_removals(core: &Arc<Core>) -> Result<()> {
             continue;
         };
         let key = Key { namespace, id };
-        settle(core, &key, &container.record).await;
+        if leaves_something(core, &key) {
+            let found = Found::of(core, &key).await;
+            settle(core, &key, container.record.run.attempts(), found).await;
+        }
         finish_removal(core, &key, container.record.snapshot).await;
     }
     Ok(())
@@ -332,10 +335,10 @@ impl Found {
         Self { identity, living }
     }
 
-    fn state(&self) -> Option<ShimState> {
+    fn answers(&self) -> Option<lifecycle::Living> {
         use shim_wire::exit::ExitStatus::Unknown;
-        let living = self.living.as_ref()?;
-        Some(match living.status.phase() {
+        let status = &self.living.as_ref()?.status;
+        let state = match status.phase() {
             Phase::Empty => ShimState::Empty,
             Phase::Created => ShimState::Created,
             Phase::Running => ShimState::Running,
@@ -343,7 +346,8 @@ impl Found {
             Phase::Recording => ShimState::Recording(Unknown),
             Phase::Recorded => ShimState::Recorded(Unknown),
             Phase::Released => ShimState::Released,
-        })
+        };
+        Some(lifecycle::Living { attempt: status.attempt, state })
     }
 
     /// Ends whatever is left: the shim by its identity, the container by its cgroup.

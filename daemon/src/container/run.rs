@@ -21,7 +21,9 @@ use shim_plan::Writable;
 use shim_wire::attach::Hello;
 use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
+use shim_wire::lifecycle::Told;
 use shim_wire::plan::{CreateOptions, Plan};
+use shim_wire::removal::{Dismantle, Erase, LetGo};
 
 use super::peer::Peer;
 use super::record::{Lease, Record};
@@ -97,6 +99,21 @@ pub(super) fn prepare(core: &Core, record: &Record, owners: &[PortOwner]) -> Res
     Ok(Prepared { lease: Some(Lease { address, ports }), sockets })
 }
 
+/// A start that failed, and how far it got. Its shim has ended.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    pub told: Told,
+    /// Process 1, when there was one.
+    pub pid: Option<u32>,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), told: Told::No, pid: None }
+    }
+}
+
 /// Everything from the committed intent to a running process.
 ///
 /// # Errors
@@ -107,7 +124,7 @@ pub(super) async fn run(
     record: &Record,
     attempt: u64,
     start: Start,
-) -> Result<(Running, Option<Attached>)> {
+) -> std::result::Result<(Running, Option<Attached>), Failed> {
     let Start { prepared, spec, peer, hello } = start;
     let container_dir = core.layout.container_dir(&key.namespace, &key.id);
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
@@ -156,34 +173,31 @@ pub(super) async fn run(
     })
     .map_err(|source| shim_failed(record, source))?;
     fail::fail_point!("daemon.start.after_spawn");
-    let built = build(key, &sockets, &container_dir, &create, hello).await;
-    let (client, pid, attached) = match built {
-        Ok(built) => built,
-        Err(source) => {
+    let place = Place { sockets: &sockets, container_dir: &container_dir };
+    match build(key, record, &place, &create, peer.as_ref(), hello, &process).await {
+        Ok((client, pid, attached)) => {
+            let running = Running {
+                attempt,
+                pid,
+                started_at: Time::now(),
+                lease: prepared.lease,
+                shim: Shim { process, client, sockets },
+            };
+            Ok((running, attached))
+        }
+        Err(failed) => {
             // Its end is waited for here, where it can still be reaped.
             process.kill();
             process.ended(KILL).await;
-            return Err(shim_failed(record, source));
+            Err(failed)
         }
-    };
-    fail::fail_point!("daemon.start.after_start");
-    if let Some(error) = peer.as_ref().and_then(|peer| peer.check().err()) {
-        // What was found at its path may have been somebody else's.
-        process.kill();
-        process.ended(KILL).await;
-        return Err(error);
     }
-    if record.is_sandbox() {
-        publish_network(key, record, &process, &client).await?;
-    }
-    let running = Running {
-        attempt,
-        pid,
-        started_at: Time::now(),
-        lease: prepared.lease,
-        shim: Shim { process, client, sockets },
-    };
-    Ok((running, attached))
+}
+
+/// Where a shim and its files are.
+struct Place<'a> {
+    sockets: &'a SocketDir,
+    container_dir: &'a ContainerDir,
 }
 
 async fn publish_network(
@@ -207,21 +221,47 @@ pub(super) struct Start {
     pub hello: Option<Hello>,
 }
 
+/// What is asked of a shim that was just spawned, up to a running process.
 async fn build(
     key: &Key,
-    sockets: &SocketDir,
-    container_dir: &ContainerDir,
+    record: &Record,
+    place: &Place<'_>,
     create: &CreateOptions,
+    peer: Option<&Peer>,
     hello: Option<Hello>,
-) -> std::result::Result<(Client, u32, Option<Attached>), shim::Error> {
-    let client = Client::connect(key.id.as_str(), &sockets.shim()).await?;
-    let pid = client.create(container_dir.path(), create).await?;
+    process: &ShimProcess,
+) -> std::result::Result<(Client, u32, Option<Attached>), Failed> {
+    let failed = |source| shim_failed(record, source);
+    let client = Client::connect(key.id.as_str(), &place.sockets.shim()).await.map_err(failed)?;
+    let pid = client.create(place.container_dir.path(), create).await.map_err(failed)?;
     fail::fail_point!("daemon.start.after_create");
+    let of_process = |told| move |error| Failed { error, told, pid: Some(pid) };
     let attached = match hello {
         None => None,
-        Some(hello) => Some(shim::attach(sockets, &hello).await?),
+        Some(hello) => {
+            let attached = shim::attach(place.sockets, &hello).await;
+            Some(attached.map_err(failed).map_err(of_process(Told::No))?)
+        }
     };
-    client.start("").await?;
+    if let Err(source) = client.start("").await {
+        let told = match source {
+            shim::Error::Refused { .. } => Told::No,
+            shim::Error::Gone { .. }
+            | shim::Error::Io { .. }
+            | shim::Error::TimedOut { .. }
+            | shim::Error::Malformed { .. }
+            | shim::Error::AttachRefused { .. } => Told::Unanswered,
+        };
+        return Err(of_process(told)(failed(source)));
+    }
+    fail::fail_point!("daemon.start.after_start");
+    if let Some(error) = peer.and_then(|peer| peer.check().err()) {
+        // What was found at its path may have been somebody else's.
+        return Err(of_process(Told::No)(error));
+    }
+    if record.is_sandbox() {
+        publish_network(key, record, process, &client).await.map_err(of_process(Told::No))?;
+    }
     Ok((client, pid, attached))
 }
 
@@ -357,8 +397,7 @@ fn shim_failed(record: &Record, source: shim::Error) -> Error {
     Error::Shim { id: label(&record.name, &record.id), source: Arc::new(source) }
 }
 
-/// The first part of taking a run apart: what others may be waiting for. The network is detached
-/// while the shim still holds the ports, then the shim is told that it may go.
+/// The first part of taking a run apart. The network is detached while the shim still holds the ports.
 pub(super) async fn let_go(
     core: &Core,
     key: &Key,
@@ -366,51 +405,83 @@ pub(super) async fn let_go(
     shim: Option<&Shim>,
     attempt: u64,
 ) {
-    if let Some(lease) = lease {
-        if let Err(error) = core.network.bridge.detach(&endpoint(key, lease)).await {
-            tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
+    for step in LetGo::ORDER {
+        match (step, lease, shim) {
+            (LetGo::Network, Some(lease), _) => detach(core, key, lease).await,
+            (LetGo::Release, _, Some(shim)) => release(key, shim, attempt).await,
+            (LetGo::Network, None, _) | (LetGo::Release, _, None) => {}
         }
-        core.network.free(lease.address);
-        fail::fail_point!("daemon.stop.after_detach");
-    }
-    if let Some(shim) = shim {
-        match shim.client.release(attempt).await {
-            // A shim that is gone needs no release.
-            Ok(()) | Err(shim::Error::Gone { .. }) => {}
-            Err(error) => {
-                tracing::warn!(container = %key, %error, "shim not released, killing it");
-                shim.process.kill();
-            }
-        }
-        fail::fail_point!("daemon.stop.after_release");
     }
 }
 
-/// The rest of it: waits for the shim's end, then removes cgroups, sockets and the run directory.
-/// Asks for nothing but the name; what is missing is fine.
+async fn detach(core: &Core, key: &Key, lease: &Lease) {
+    if let Err(error) = core.network.bridge.detach(&endpoint(key, lease)).await {
+        tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
+    }
+    core.network.free(lease.address);
+    fail::fail_point!("daemon.stop.after_detach");
+}
+
+async fn release(key: &Key, shim: &Shim, attempt: u64) {
+    match shim.client.release(attempt).await {
+        // A shim that is gone needs no release.
+        Ok(()) | Err(shim::Error::Gone { .. }) => {}
+        Err(error) => {
+            tracing::warn!(container = %key, %error, "shim not released, killing it");
+            shim.process.kill();
+        }
+    }
+    fail::fail_point!("daemon.stop.after_release");
+}
+
+/// The rest of it. Asks for nothing but the name; what is missing is fine.
 pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>) {
-    if let Some(shim) = shim
-        && !shim.ended(RELEASE).await
-    {
+    for step in Dismantle::ORDER {
+        match step {
+            Dismantle::ShimEnd => wait_for_shim(key, shim).await,
+            Dismantle::Cgroups => {
+                fail::fail_point!("daemon.stop.before_cgroups");
+                for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
+                    remove_cgroup(core, path).await;
+                }
+            }
+            Dismantle::NetworkName => sandbox::withdraw_network(key),
+            Dismantle::Sockets => {
+                fail::fail_point!("daemon.stop.before_run_directories");
+                remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
+            }
+            Dismantle::RunDirectory => {
+                remove_tree(core.layout.run_dir(&key.namespace, &key.id).path());
+            }
+        }
+    }
+}
+
+async fn wait_for_shim(key: &Key, shim: Option<&ShimProcess>) {
+    let Some(shim) = shim else { return };
+    if !shim.ended(RELEASE).await {
         tracing::warn!(container = %key, pid = shim.pid(), "shim hangs at its end, killing it");
         shim.kill();
         shim.ended(RELEASE).await;
     }
-    fail::fail_point!("daemon.stop.before_cgroups");
-    for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
-        remove_cgroup(core, path).await;
-    }
-    sandbox::withdraw_network(key);
-    fail::fail_point!("daemon.stop.before_run_directories");
-    remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
-    remove_tree(core.layout.run_dir(&key.namespace, &key.id).path());
 }
 
-/// Removes what outlives a run: the container's directory and its snapshot's.
+/// Removes what outlives a run: the container's directory and its snapshot's, and notes it.
 pub(super) async fn erase(core: &Core, key: &Key, snapshot: i64) -> Result<()> {
-    fail::fail_point!("daemon.delete.before_container_directory");
-    remove_tree(core.layout.container_dir(&key.namespace, &key.id).path());
-    core.snapshots.discard(snapshot).await
+    for step in Erase::ORDER {
+        match step {
+            Erase::ContainerDirectory => {
+                fail::fail_point!("daemon.delete.before_container_directory");
+                remove_tree(core.layout.container_dir(&key.namespace, &key.id).path());
+            }
+            Erase::Snapshot => core.snapshots.discard(snapshot).await?,
+            Erase::Noted => {
+                let (namespace, id) = (key.namespace.to_string(), key.id.to_string());
+                core.store.write_soon(move |tx| tx.container_cleaned(&namespace, &id));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the inner nodes of our cgroups that no container needs.

@@ -20,7 +20,7 @@ use super::registry::Registry;
 use super::run::{self, Running, Start};
 use super::top::{self, Processes};
 use super::usage::Usage;
-use super::{Key, recover, sandbox, short};
+use super::{Key, execs, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -381,10 +381,12 @@ impl Supervisor {
 
     /// Undoes a creation whose start failed, so that the same request may be made again.
     async fn unmake(&self, handle: &Handle, request: &Request) {
-        let removed = handle.ask(|answer| Command::Remove { force: true, answer }).await;
+        let forget = Some(request.clone());
+        let removed = handle.ask(|answer| Command::Remove { force: true, forget, answer }).await;
         if let Err(error) = removed {
             tracing::warn!(container = %handle.key, %error, "not undone");
         }
+        // Once more, for one that was removed at its end.
         let request = request.clone();
         let forgotten: Result<()> = self
             .core
@@ -524,7 +526,7 @@ impl Supervisor {
     pub async fn remove(&self, namespace: &Id, reference: &str, force: bool) -> Result<String> {
         let handle = self.registry.find(namespace, reference)?;
         let id = handle.key.id.to_string();
-        match handle.ask(|answer| Command::Remove { force, answer }).await {
+        match handle.ask(|answer| Command::Remove { force, forget: None, answer }).await {
             // Somebody else was faster.
             Ok(()) | Err(Error::Removing { .. }) => Ok(id),
             Err(error) => Err(error),
@@ -612,14 +614,14 @@ impl Supervisor {
                 Some(shim::attach(&running.shim.sockets, &hello).await.map_err(failed)?)
             }
         };
-        self.exec_event(handle, "exec_create", vec![("execID", exec_id.clone())]);
+        execs::event(&self.core, handle, "exec_create", vec![("execID", exec_id.clone())]);
         if let Err(source) = running.shim.client.start(&exec_id).await {
             // Its place is given back; a shim that is gone has none.
             let _ = running.shim.client.delete_exec(&exec_id).await;
             return Err(failed(source));
         }
         fail::fail_point!("daemon.exec.after_start");
-        self.exec_event(handle, "exec_start", vec![("execID", exec_id.clone())]);
+        execs::event(&self.core, handle, "exec_start", vec![("execID", exec_id.clone())]);
         Ok((running, exec_id, attached))
     }
 
@@ -633,27 +635,7 @@ impl Supervisor {
         running: &Running,
         exec_id: &str,
     ) -> Result<shim::Exited> {
-        let failed =
-            |source| Error::Shim { id: handle.key.id.to_string(), source: Arc::new(source) };
-        let exited = running.shim.client.wait(exec_id).await.map_err(failed)?;
-        // A shim that is gone has forgotten it.
-        let _ = running.shim.client.delete_exec(exec_id).await;
-        let attributes =
-            vec![("execID", exec_id.to_owned()), ("exitCode", exited.status.to_string())];
-        self.exec_event(handle, "exec_die", attributes);
-        Ok(exited)
-    }
-
-    fn exec_event(
-        &self,
-        handle: &Handle,
-        action: &'static str,
-        attributes: Vec<(&'static str, String)>,
-    ) {
-        if let Ok(record) = handle.record() {
-            let event = container_event(&handle.key, &record, action, attributes);
-            self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
-        }
+        execs::ended(&self.core, handle, running, exec_id).await
     }
 
     /// The ports that our containers hold.

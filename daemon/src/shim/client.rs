@@ -207,14 +207,15 @@ impl Client {
         Ok(answer.processes.iter().map(|process| process.pid).collect())
     }
 
-    /// Forgets an exec that has ended.
+    /// Forgets an exec that has ended, or that never began. Answers how it ended.
     ///
     /// # Errors
     /// The shim's refusal, or the transport's.
-    pub async fn delete_exec(&self, exec_id: &str) -> Result<(), Error> {
-        let _: task::DeleteResponse =
+    pub async fn delete_exec(&self, exec_id: &str) -> Result<Option<Exited>, Error> {
+        let answer: task::DeleteResponse =
             self.call(TASK, "Delete", &self.process(exec_id), Some(SHORT)).await?;
-        Ok(())
+        let at = answer.exited_at.unwrap_or_default().into();
+        Ok((answer.pid != 0).then_some(Exited { status: answer.exit_status, at }))
     }
 
     /// Sets the window of a process' terminal.

@@ -95,6 +95,24 @@ fn execs_of_the_past_do_not_stand_in_the_way() {
 }
 
 #[test]
+fn an_exec_of_the_past_is_told_and_forgotten_at_its_end() {
+    let mut daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let waits = "exec -d one /bin/sh -c 'until test -e /go; do sleep 0.05; done; exit 7'";
+    daemon.ctl(waits).ok();
+    daemon.kill();
+    daemon.start_again();
+    daemon.ctl("exec one /bin/touch /go").ok();
+    let died = |code: &str| {
+        let events = daemon.ctl("events --since 1h --until 0s").text();
+        events
+            .lines()
+            .any(|line| line.contains("exec_die") && line.contains(&format!("exitCode={code}")))
+    };
+    wait::until_true("its end", || died("7"));
+}
+
+#[test]
 fn addresses_and_ports_stay_with_their_containers() {
     let mut daemon = Daemon::start();
     daemon.ctl("run -d --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();

@@ -89,6 +89,44 @@ fn a_stopped_shim_does_not_stop_a_kill() {
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");
 }
 
+/// Its shim dies when the process has got to its exec and the daemon has not heard of it: it ran, so it
+/// has ended, and is not as if it had never been started.
+#[test]
+fn a_start_whose_answer_never_came_is_no_start_that_failed() {
+    let daemon = Settings::new().failpoint("shim.start.after_exec=panic").start();
+    daemon.ctl("create --name one -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    daemon.ctl("start one").fails(1, &["one"]);
+    let state = daemon.api().get("one").state.unwrap();
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "exited");
+    let exit = state.exit.unwrap();
+    assert_eq!(exit.reason, "ShimLost", "{exit:?}");
+    assert!(exit.unknown || exit.signal == 9, "{exit:?}");
+}
+
+/// It does not answer the daemon that starts, and goes on after that has given it up.
+#[test]
+fn a_record_that_a_stopped_shim_writes_late_is_not_contradicted() {
+    let mut daemon = Settings::new().failpoint("no.such.point=off").start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sh -c 'sleep 1; exit 7'").ok();
+    let (shim, id) = (daemon.shim("one"), daemon.inspect("one", "{{.Id}}"));
+    let stop = |signal| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(shim.0).unwrap()).unwrap();
+        // It may have been killed.
+        let _ = rustix::process::kill_process(pid, signal);
+    };
+    stop(rustix::process::Signal::STOP);
+    daemon.kill();
+    daemon.set_failpoint("daemon.recover.after_verdict=sleep(3000)");
+    daemon.launch();
+    wait::until_true("the verdict", || daemon.log().contains("verdict="));
+    stop(rustix::process::Signal::CONT);
+    daemon.serving_or_ended();
+    daemon.until_status("one", "exited");
+    let exit = daemon.api().get("one").state.unwrap().exit.unwrap();
+    let recorded = daemon.container_dir(&id).exit().exists();
+    assert!(if recorded { exit.status == 7 } else { exit.unknown }, "{recorded}: {exit:?}");
+}
+
 /// The daemon dies before its shim can be found by an identity.
 #[test]
 fn a_shim_that_nobody_can_find_dies_with_its_daemon() {

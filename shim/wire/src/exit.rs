@@ -62,6 +62,12 @@ pub struct ExitRecord {
 pub const MAX_ENCODED_LEN: usize = 512;
 
 impl ExitRecord {
+    /// What is judged by.
+    #[must_use]
+    pub fn recorded(&self) -> crate::lifecycle::Recorded {
+        crate::lifecycle::Recorded { attempt: self.attempt, status: self.status }
+    }
+
     #[must_use]
     pub fn encode(&self) -> String {
         let status = match self.status {

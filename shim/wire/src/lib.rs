@@ -6,6 +6,8 @@
 //! | [`files`] | the name of every file and socket of a container |
 //! | [`exit`] | the exit record: the one durable fact that the shim makes |
 //! | [`lifecycle`] | the exit protocol: the states of both sides, as pure functions |
+//! | [`exec`] | the states of the further processes |
+//! | [`removal`] | what is taken away after an end, and in which order |
 //! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
 //! | [`hooks`] | programs to run at points of a container's life |
 //! | [`task`] | containerd's task API (v2 and v3 share these messages) |
@@ -21,6 +23,7 @@
 
 pub mod attach;
 pub mod containerd;
+pub mod exec;
 pub mod exit;
 pub mod files;
 pub mod hooks;
@@ -28,6 +31,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod metrics;
 pub mod plan;
+pub mod removal;
 pub mod shim;
 pub mod task;
 pub mod ttrpc;

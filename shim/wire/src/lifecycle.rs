@@ -14,14 +14,17 @@
 //!             └──────────── Created                           then, and only then: Release
 //! ```
 //!
-//! The rules, each an assertion of the model:
+//! Further processes are [`exec`](crate::exec)'s, the way from an end to nothing is
+//! [`removal`](crate::removal)'s. The rules, each an assertion of the model:
 //!
 //! 1. The daemon commits the start's intent before a shim exists.
 //! 2. The shim makes `exit.json` durable before it tells anybody.
 //! 3. The daemon commits the exit before it releases the shim.
-//! 4. What the store says of an exit is what happened, or says that it is unknown.
+//! 4. What the store says of an exit is what happened, or says that it is unknown; and it says so only
+//!    of what is recorded nowhere. A record speaks of the run whose number it carries, and of no other.
 //! 5. With the daemon up and nothing else happening, every run comes to its end in the store, and
 //!    neither shim nor process is left.
+//! 6. A run that got to its exec is ended, never undone, but where its shim says that the start failed.
 
 use crate::exit::ExitStatus;
 
@@ -199,11 +202,28 @@ impl ShimState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Durable {
     /// Never started, or its last start failed and was undone.
-    Created,
+    Created { attempts: u64 },
     /// It shall run: committed before the shim exists.
     Intent { attempt: u64 },
     /// The run ended.
     Ended { attempt: u64, status: ExitStatus, reason: Reason },
+}
+
+impl Durable {
+    /// How often it was started.
+    #[must_use]
+    pub fn attempts(self) -> u64 {
+        match self {
+            Self::Created { attempts } => attempts,
+            Self::Intent { attempt } | Self::Ended { attempt, .. } => attempt,
+        }
+    }
+
+    /// The number of its next run: never one that was used before, whatever became of that run.
+    #[must_use]
+    pub fn next_attempt(self) -> u64 {
+        self.attempts() + 1
+    }
 }
 
 /// Why a run ended, when it did not end by itself.
@@ -217,22 +237,40 @@ pub enum Reason {
     HostLost,
 }
 
-/// What a daemon that starts finds of a run that its store says is going on.
+/// A shim that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Living {
+    /// The run that it serves; 0 before Create.
+    pub attempt: u64,
+    pub state: ShimState,
+}
+
+/// What an exit record says, whichever run's it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Recorded {
+    pub attempt: u64,
+    pub status: ExitStatus,
+}
+
+/// What a daemon that starts finds of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// The shim answers on its socket, with this state.
-    pub shim: Option<ShimState>,
-    /// The exit record on disk that carries this run's number.
-    pub record: Option<ExitStatus>,
+    /// Answers on its socket. One that lives and does not answer is killed before the record is read:
+    /// it might write that afterwards.
+    pub shim: Option<Living>,
+    /// The exit record on disk.
+    pub record: Option<Recorded>,
     /// The shim had come to life in this boot: its identity file is there.
     pub launched: bool,
     /// The run was begun before the last boot.
     pub other_boot: bool,
 }
 
-/// What a daemon must do with a run, seen at its start or when a shim's connection ends.
+/// What a daemon must do with a container, seen at its start or when a shim's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
+    /// Nothing is going on: what an earlier run left is taken apart, a shim that waits is released.
+    Settle,
     /// Wait for the exit through the living shim.
     Adopt,
     /// The process never got to its exec: kill the shim, free what there is, and go back to
@@ -242,10 +280,20 @@ pub enum Verdict {
     Commit { status: ExitStatus, reason: Reason },
 }
 
-/// The verdict on a run whose durable state is [`Durable::Intent`].
+/// The verdict of a daemon that starts.
 #[must_use]
-pub fn recover(evidence: Evidence) -> Verdict {
-    match (evidence.record, evidence.shim) {
+pub fn take_up(durable: Durable, evidence: Evidence) -> Verdict {
+    match durable {
+        Durable::Created { .. } | Durable::Ended { .. } => Verdict::Settle,
+        Durable::Intent { attempt } => take_up_run(attempt, evidence),
+    }
+}
+
+fn take_up_run(attempt: u64, evidence: Evidence) -> Verdict {
+    // A shim that still stands there for an earlier run is none of this one's.
+    let shim = evidence.shim.filter(|shim| shim.attempt == attempt || shim.attempt == 0);
+    let launched = evidence.launched && shim == evidence.shim;
+    match (status_of(attempt, evidence.record), shim.map(|shim| shim.state)) {
         (Some(status), _) => Verdict::Commit { status, reason: Reason::Exited },
         (None, Some(ShimState::Empty | ShimState::Created)) => Verdict::Undo,
         (
@@ -261,9 +309,53 @@ pub fn recover(evidence: Evidence) -> Verdict {
         (None, None) if evidence.other_boot => {
             Verdict::Commit { status: ExitStatus::Unknown, reason: Reason::HostLost }
         }
-        (None, None) if evidence.launched => {
-            Verdict::Commit { status: ExitStatus::Unknown, reason: Reason::ShimLost }
-        }
+        (None, None) if launched => LOST,
         (None, None) => Verdict::Undo,
+    }
+}
+
+const LOST: Verdict = Verdict::Commit { status: ExitStatus::Unknown, reason: Reason::ShimLost };
+
+fn status_of(attempt: u64, record: Option<Recorded>) -> Option<ExitStatus> {
+    record.filter(|record| record.attempt == attempt).map(|record| record.status)
+}
+
+/// Whose word counts when a run has ended under the eyes of a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Witness {
+    Record,
+    /// The record can't be read, but the shim has said how it ended.
+    Shim,
+    /// Nobody is left. The container is killed; its code is known only to who was given it to reap.
+    Nobody,
+}
+
+/// Who tells how a run ended. The record must be read when nobody can write it any more: after the
+/// announcement, or after the shim's death.
+#[must_use]
+pub fn witness(attempt: u64, record: Option<Recorded>, announced: bool) -> Witness {
+    match (status_of(attempt, record), announced) {
+        (Some(_), _) => Witness::Record,
+        (None, true) => Witness::Shim,
+        (None, false) => Witness::Nobody,
+    }
+}
+
+/// How far a start got that failed under a daemon that lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// The shim was not told to start the process, or has said that it could not.
+    No,
+    /// It was told, and its answer never came: nobody knows whether the process got to its exec.
+    Unanswered,
+}
+
+/// The verdict on a start that failed, once its shim is dead.
+#[must_use]
+pub fn failed_start(attempt: u64, told: Told, record: Option<Recorded>) -> Verdict {
+    match (told, status_of(attempt, record)) {
+        (Told::No, _) => Verdict::Undo,
+        (Told::Unanswered, Some(status)) => Verdict::Commit { status, reason: Reason::Exited },
+        (Told::Unanswered, None) => LOST,
     }
 }
