@@ -49,6 +49,11 @@ run, disk, *arguments = sys.argv[1:]
 built = {}
 for line in open(f"{run}/artifacts"):
     artifact = json.loads(line)
+    if artifact.get("executable") and artifact["target"]["name"] == "bosun-oci" and not artifact["profile"]["test"]:
+        # Where the tests of its own package look for it.
+        place = f"{disk}/{os.path.relpath(artifact['executable'])}"
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        shutil.copy(artifact["executable"], place)
     if artifact.get("executable") and artifact["profile"]["test"]:
         directory = os.path.relpath(os.path.dirname(artifact["manifest_path"]))
         package = artifact["package_id"].split("#")[-1].split("@")[0]

@@ -29,6 +29,8 @@ pub(crate) struct Container {
     pub(crate) late_stdin: String,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) paused: bool,
+    /// It goes on from a checkpoint.
+    pub(crate) restored: bool,
     pub(crate) cgroup: Cgroup,
     /// What the group counted before this run, if it is not new.
     pub(crate) earlier_oom_kills: u64,

@@ -94,6 +94,10 @@ pub(crate) enum Error {
     NotStopped {
         process: String,
     },
+    /// A container that can't be written down, or not in the way that was asked for.
+    NotCheckpointed {
+        why: &'static str,
+    },
     /// The process has not been started.
     NotStarted {
         process: String,
@@ -168,6 +172,7 @@ impl Error {
             Self::ExecNotStartable { .. }
             | Self::NotStopped { .. }
             | Self::NotStarted { .. }
+            | Self::NotCheckpointed { .. }
             | Self::Lifecycle(_) => Code::FailedPrecondition,
             Self::Runtime(error) => runtime_code(error.kind()),
             Self::Cgroup(error) if error.is_limit() => Code::InvalidArgument,
@@ -221,6 +226,7 @@ impl fmt::Display for Error {
             Self::ExecExists { id } => write!(f, "exec {id:?} exists already"),
             Self::ExecNotStartable { id, why } => write!(f, "exec {id:?} can't be started: {why}"),
             Self::NotStopped { process } => write!(f, "{process} has not stopped"),
+            Self::NotCheckpointed { why } => write!(f, "checkpoint: {why}"),
             Self::NotStarted { process } => write!(f, "{process} has not been started"),
             // containerd's clients look for these very words.
             Self::Finished { process } => write!(f, "{process}: process already finished"),
@@ -265,6 +271,7 @@ impl std::error::Error for Error {
             | Self::ExecNotStartable { .. }
             | Self::NotStopped { .. }
             | Self::NotStarted { .. }
+            | Self::NotCheckpointed { .. }
             | Self::Finished { .. }
             | Self::NoTerminal { .. }
             | Self::WindowSize { .. }

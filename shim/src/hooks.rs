@@ -1,8 +1,9 @@
-//! Hooks that a helper runs while the loop goes on, and who waits for them.
+//! What a helper does while the loop goes on, and who waits for it: hooks, and checkpoints.
 //!
 //! ```text
 //!   Start   ─▶ program executed ─▶ poststart ─▶ answer; a failure ends the container
 //!   Delete, or else Release ─────▶ poststop ──▶ answer; a failure is noted
+//!   Checkpoint ──────────────────▶ criu ──────▶ answer
 //! ```
 //!
 //! The exit record and the answers to Wait never wait for a hook. Those that run during a create are
@@ -10,9 +11,10 @@
 
 use shim_runtime::hooks::{self, Running};
 use shim_runtime::state::Status;
+use shim_wire::containerd::TaskCheckpointed;
 use shim_wire::hooks::HookKind;
 use shim_wire::lifecycle::ShimState;
-use shim_wire::task::StartResponse;
+use shim_wire::task::{Empty, StartResponse};
 use shim_wire::ttrpc::Response;
 
 use crate::container::SIGKILL;
@@ -38,6 +40,8 @@ enum Then {
     Started { waiter: Waiter, pid: u32 },
     /// Somebody gets the answer they wait for.
     Answer { waiter: Waiter, response: Response },
+    /// The container was written down to a directory.
+    Checkpointed { waiter: Waiter, images: String },
     /// The shim may go.
     Leave,
 }
@@ -91,6 +95,11 @@ impl Shim {
             .ok()
     }
 
+    /// Answers once the container is written down to a directory.
+    pub(crate) fn watch_checkpoint(&mut self, waiter: Waiter, running: Running, images: String) {
+        self.watch_hooks(running, Then::Checkpointed { waiter, images });
+    }
+
     fn watch_hooks(&mut self, running: Running, then: Then) {
         self.hooks = Some(Box::new(Work { running, then }));
         self.timers.hooks = Some(clock::monotonic_ns() + LOOK_AFTER);
@@ -111,6 +120,13 @@ impl Shim {
             }
             (Then::Started { waiter, .. }, Err(error)) => {
                 self.end_container();
+                self.answer(waiter, &Error::from(error).response());
+            }
+            (Then::Checkpointed { waiter, images }, Ok(())) => {
+                self.announce(|container_id| TaskCheckpointed { container_id, checkpoint: images });
+                self.answer(waiter, &Response::ok(&Empty {}));
+            }
+            (Then::Checkpointed { waiter, .. }, Err(error)) => {
                 self.answer(waiter, &Error::from(error).response());
             }
             (Then::Answer { waiter, response }, result) => {

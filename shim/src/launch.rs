@@ -89,6 +89,7 @@ impl Shim {
             paused: false,
             earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),
             cgroup,
+            restored: options.restore.is_some(),
             own_pid_namespace: options.clone_flags & CLONE_NEWPID != 0,
             log,
             reserved,
@@ -165,8 +166,15 @@ impl Shim {
 
     /// Takes over the streams of a clone, and notes which process it is.
     fn take_hold(&self, waiting: &Waiting, options: &CreateOptions) -> Result<Stdio, Error> {
-        let stdio = streams(&waiting.io, options.stdin, options.stdin_once)
-            .map_err(|source| Error::step("set up the streams of", "the task", source))?;
+        let stdio = match waiting.io {
+            // A terminal that comes with the start.
+            ProcessIo::Inherited if options.restore.is_some() => Ok(Stdio::none()),
+            ref io @ (ProcessIo::Terminal { .. }
+            | ProcessIo::Pipes { .. }
+            | ProcessIo::Inherited) => streams(io, options.stdin, options.stdin_once),
+        };
+        let stdio =
+            stdio.map_err(|source| Error::step("set up the streams of", "the task", source))?;
         self.note_identity(waiting.pid.unsigned_abs())?;
         fail::fail_point!("shim.create.after_identity");
         Ok(stdio)
@@ -199,6 +207,10 @@ impl Shim {
                 fail::fail_point!("shim.start.before_exec");
                 waiting.start()?;
                 fail::fail_point!("shim.start.after_exec");
+                if container.restored {
+                    self.take_over_restored(&mut waiting)?;
+                }
+                let container = self.container.as_mut().ok_or(Error::NotCreated)?;
                 container.init = Init::Executed(Child::new(container.pid, waiting.pidfd));
                 container.started_at = Some(clock::now());
                 Ok(container.pid)
@@ -213,6 +225,35 @@ impl Shim {
                 Err(Error::Finished { process: "the task".to_owned() })
             }
         }
+    }
+
+    /// A restored container is there with its start: its first process, its mounts, and its terminal
+    /// if it has one.
+    fn take_over_restored(&mut self, restored: &mut Waiting) -> Result<(), Error> {
+        let pid = restored.pid.unsigned_abs();
+        let taken = self.note_identity(pid).and_then(|()| {
+            let io = self.container.as_ref().and_then(|container| container.io.as_ref());
+            let stdin = io.is_some_and(|io| !io.stdin.is_empty());
+            let stdio = match &restored.io {
+                ProcessIo::Terminal { .. } => Some(streams(&restored.io, stdin, false)),
+                ProcessIo::Pipes { .. } | ProcessIo::Inherited => None,
+            };
+            let stdio = stdio
+                .transpose()
+                .map_err(|source| Error::step("set up the streams of", "the task", source))?;
+            Ok((stdio, shim_runtime::mount_namespace_of(restored.pid)?))
+        });
+        let (stdio, mount_namespace) = taken.inspect_err(|_| {
+            let _ = process::signal(restored.pidfd.as_fd(), SIGKILL);
+        })?;
+        let container = self.container.as_mut().ok_or(Error::NotCreated)?;
+        container.pid = pid;
+        container.mount_namespace = Some(mount_namespace);
+        if let Some(mut stdio) = stdio {
+            stdio.ends = std::mem::take(&mut container.stdio.ends);
+            container.stdio = stdio;
+        }
+        Ok(())
     }
 
     /// Starts an exec that was created. Its pid.

@@ -26,6 +26,7 @@
 
 mod args;
 mod attach;
+mod checkpoint;
 mod clock;
 mod container;
 mod containerd;

@@ -1,8 +1,8 @@
 //! The calls: containerd's task API (v2 and v3 are the same messages) and `bosun.shim.v1.Shim`.
 //!
-//! A call is answered at once, or, for Wait, when its process has ended. Deliberately absent, and
-//! answered as unimplemented by name: Checkpoint. Starting processes is
-//! [`launch`](crate::launch)'s.
+//! A call is answered at once, or, for Wait, when its process has ended, and for what a helper does,
+//! when that is done. Starting processes is [`launch`](crate::launch)'s, checkpoints are
+//! [`checkpoint`](crate::checkpoint)'s.
 
 use prost::Message;
 use shim_cgroup::Metrics;
@@ -87,6 +87,10 @@ impl Shim {
             "Pids" => self.pids(&decode(request)?),
             "Stats" => self.stats(&decode(request)?),
             "Update" => self.update(&decode(request)?),
+            "Checkpoint" => {
+                self.checkpoint(from, decode(request)?)?;
+                Ok(Answer::Later)
+            }
             "Pause" => self.pause(&decode(request)?, true),
             "Resume" => self.pause(&decode(request)?, false),
             "Connect" => self.connect(&decode(request)?),
@@ -146,6 +150,7 @@ impl Shim {
             return Err(Error::AlreadyCreated);
         }
         let rootfs = request.rootfs.clone();
+        let checkpoint = request.checkpoint.clone();
         let pid = self.launch_container(request).inspect_err(|_| {
             self.failed_create = Some(from.connection);
             self.forget_cgroup();
@@ -155,7 +160,6 @@ impl Shim {
         let container = self.container.as_ref();
         let bundle = container.map(|container| container.bundle.clone()).unwrap_or_default();
         let io = container.and_then(|container| container.io.as_deref().cloned());
-        let checkpoint = String::new();
         self.announce(|container_id| TaskCreate {
             container_id,
             bundle,
@@ -561,7 +565,7 @@ impl Shim {
         }
     }
 
-    fn task(&self, id: &str) -> Result<&Container, Error> {
+    pub(crate) fn task(&self, id: &str) -> Result<&Container, Error> {
         self.check_id(id)?;
         self.container.as_ref().ok_or(Error::NotCreated)
     }

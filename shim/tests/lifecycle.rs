@@ -292,7 +292,7 @@ fn calls_that_make_no_sense_are_refused_by_name() {
     let expected = [
         (client.call::<Empty>(TASK, "Start", &other), Code::NotFound, "\"other\""),
         (client.call(TASK, "Start", &client.process("")), Code::NotFound, "not been created"),
-        (client.call(TASK, "Checkpoint", &Empty {}), Code::Unimplemented, "Task/Checkpoint"),
+        (client.call(TASK, "Migrate", &Empty {}), Code::Unimplemented, "Task/Migrate"),
         (client.call("no.such.Service", "X", &Empty {}), Code::Unimplemented, "no.such.Service/X"),
         (client.call(TASK, "Create", &foreign), Code::InvalidArgument, "runc.options.v1"),
     ];

@@ -1,5 +1,6 @@
 //! Stopping everything in a group, and letting it go on.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::kill::{FIRST_PAUSE, LONGEST_PAUSE};
@@ -41,6 +42,13 @@ impl Cgroup {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Ok(())
+    }
+
+    /// The directory by which it is frozen; `None` on a machine where it can't be.
+    #[must_use]
+    pub fn freezer(&self) -> Option<PathBuf> {
+        let v1 = self.layout.controller(Controller::Freezer).map(|freezer| freezer.mount());
+        v1.or(self.layout.unified()).map(|mount| mount.join(&self.path))
     }
 
     /// Whether everything in the group stands still.

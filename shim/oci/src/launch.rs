@@ -12,7 +12,7 @@ use shim_plan::{Context, Layers, Scope};
 use shim_runtime::{Created, ProcessIo, Waiting};
 use shim_sys::pidfd::send_signal;
 use shim_wire::hooks::Hooks;
-use shim_wire::plan::{CreateOptions, Plan, Resources};
+use shim_wire::plan::{CreateOptions, Plan, Resources, Restore};
 
 use crate::bundle::Bundle;
 use crate::cli::Global;
@@ -71,6 +71,22 @@ pub(crate) struct Launched {
     pub(crate) container: Container,
     pub(crate) waiting: Waiting,
     pub(crate) lock: Lock,
+    /// From a checkpoint: which process it is shows with its start.
+    pub(crate) restored: bool,
+}
+
+impl Launched {
+    /// Lets it execute its program, or go on, and runs the hooks that follow.
+    ///
+    /// # Errors
+    /// Those of the start; the container is the caller's to remove then.
+    pub(crate) fn start(&mut self, arguments: &LaunchArgs) -> Result<(), Error> {
+        self.waiting.start()?;
+        if self.restored {
+            announce(&self.container, &self.waiting, arguments)?;
+        }
+        self.container.run_poststart()
+    }
 }
 
 /// Who looks after the container.
@@ -100,13 +116,15 @@ pub(crate) fn launch(
     arguments: &LaunchArgs,
     preserved: Preserved,
     attended: Attended,
+    restore: Option<Restore>,
 ) -> Result<Launched, Error> {
     if arguments.no_pivot {
         return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
     }
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
     bundle.warnings.iter().for_each(|warning| report::warning(global, warning));
-    let lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
+    let mut lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
+    lowered.options.restore = restore;
     let options = &lowered.options;
     check_console(options.terminal, arguments.console_socket.is_some(), attended)?;
     let record = record(&bundle, &arguments.id, &lowered);
@@ -118,7 +136,8 @@ pub(crate) fn launch(
         arguments.id, waiting.pid, options.cgroup
     );
     report::debug(global, &text);
-    Ok(Launched { container, waiting, lock })
+    let restored = lowered.options.restore.is_some();
+    Ok(Launched { container, waiting, lock, restored })
 }
 
 fn lower(
@@ -207,7 +226,11 @@ fn make(
     let _stand_in = scope.map(|scope| scope::start(scope, resources, unified)).transpose()?;
     let Created { process, mount_namespace: _ } =
         shim_runtime::create(&lowered.options, &place, None)?;
-    announce(container, &process, arguments).inspect_err(|_| undo(&process, &cgroup))?;
+    let announced = match lowered.options.restore {
+        None => announce(container, &process, arguments),
+        Some(_) => container.set_init(process.pid),
+    };
+    announced.inspect_err(|_| undo(&process, &cgroup))?;
     Ok(process)
 }
 

@@ -236,7 +236,7 @@ pub(crate) fn wait_for(parent: &Channel, wanted: impl Fn(&Message) -> bool) -> R
 }
 
 /// Waits for the word to execute, from this parent or from the one that it leaves the process to.
-fn wait_for_start(parent: &Channel) -> Result<(), Error> {
+pub(crate) fn wait_for_start(parent: &Channel) -> Result<(), Error> {
     match parent.receive().at(Step::Channel, "the parent")? {
         Some(Message::Start) => Ok(()),
         Some(Message::HandOver(listener)) => {

@@ -16,9 +16,9 @@ use crate::channel::{Channel, Message};
 use crate::child::Birth;
 use crate::error::At;
 use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, PidNamespace};
-use crate::process::{Unfinished, Waiting};
+use crate::process::{ProcessIo, Unfinished, Waiting};
 use crate::state::Status;
-use crate::{Error, Rule, Step, child, hooks, midwife, stdio};
+use crate::{Error, Rule, Step, child, hooks, midwife, restore, stdio};
 
 /// How long the removal of a group waits for the process that was just killed in it.
 const UNDO: Duration = Duration::from_secs(2);
@@ -53,13 +53,20 @@ pub fn create(
     let poststop = OnFailure(Some(&hooks));
     let undo = Undo(Some(&cgroup));
     let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)?;
-    let path = format!("/proc/{}/ns/mnt", process.pid);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path);
-    let mount_namespace = opened.inspect_err(|_| process.end())?;
+    let mount_namespace = mount_namespace_of(process.pid).inspect_err(|_| process.end())?;
     undo.forget();
     poststop.forget();
     Ok(Created { process, mount_namespace })
+}
+
+/// The mounts of a child that was not waited for.
+///
+/// # Errors
+/// Those of opening its namespace.
+pub fn mount_namespace_of(pid: i32) -> Result<OwnedFd, Error> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).at(Step::OpenNamespace, path)
 }
 
 fn check(options: &CreateOptions) -> Result<(), Error> {
@@ -84,7 +91,12 @@ fn clone(
 ) -> Result<Waiting, Error> {
     let mut joined = Joined::open(options, network)?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
-    let (pipes, child_io) = stdio::make(options.terminal, options.stdin, options.inherit_stdio)?;
+    let (mut pipes, child_io) =
+        stdio::make(options.terminal, options.stdin, options.inherit_stdio)?;
+    if options.restore.is_some() && options.terminal {
+        // It comes with the start.
+        pipes = Some(ProcessIo::Inherited);
+    }
     let none = Resources::default();
     let resources = options.resources.as_ref().unwrap_or(&none);
     if layout.is_v2() {
@@ -92,6 +104,8 @@ fn clone(
         cgroup.create(resources)?;
     }
     let born_into = cgroup.create_unified()?;
+    let restore = options.restore.as_ref();
+    let mut prepared = restore.map(|how| restore::prepare(options, how)).transpose()?;
     fail::fail_point!("shim.create.before_clone");
     hide_from_others()?;
     // These are the child's to unshare: the cgroup namespace once it is in its group, the time
@@ -100,6 +114,8 @@ fn clone(
     let group = born_into.as_ref().map(AsFd::as_fd);
     let has_user = midwife::is_needed(options);
     let cloned = match has_user {
+        // What else is new is made by criu.
+        _ if prepared.is_some() => clone_into(NEW_MOUNT, group, None)?,
         // What else is new is made by the midwife, in the user namespace.
         true => clone_into(NEW_MOUNT, None, None)?,
         false => {
@@ -113,6 +129,9 @@ fn clone(
             let user = joined.user.take();
             let birth =
                 Birth { options, run_dir, cgroup, joined: &joined, parent: &theirs, doors: None };
+            if let (Some(how), Some(prepared)) = (restore, prepared.take()) {
+                restore::restorer(&birth, how, prepared, child_io, pipes);
+            }
             match has_user {
                 true => midwife::deliver(birth, user, group, child_io, pipes),
                 false => child::container(&birth, child_io, pipes),
@@ -129,14 +148,15 @@ fn clone(
     }
     fail::fail_point!("shim.create.after_cgroup");
     process.tell(&Message::CgroupReady)?;
-    if has_user {
+    if has_user && prepared.is_none() {
         let (child, root) = process.adopt()?;
         process = child;
         if layout.is_v2() && options.new_cgroup_namespace {
             cgroup.delegate(root.uid, root.gid)?;
         }
     }
-    let waiting = process.finish(pipes, |pid| hooks.run(pid))?;
+    let mut waiting = process.finish(pipes, |pid| hooks.run(pid))?;
+    waiting.restore = prepared.map(restore::Prepared::keep);
     fail::fail_point!("shim.create.after_setup");
     Ok(waiting)
 }

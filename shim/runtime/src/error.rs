@@ -26,6 +26,8 @@ pub enum Error {
         /// The end of what it said.
         output: String,
     },
+    /// criu could not checkpoint or restore a container: what it said, or why there is none.
+    Criu { verb: &'static str, said: String },
     /// Of the control group.
     Cgroup(shim_cgroup::Error),
     /// Something that is never done, or not done yet.
@@ -110,7 +112,7 @@ impl Error {
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
-            Self::Hook { .. } => Kind::Hook,
+            Self::Hook { .. } | Self::Criu { .. } => Kind::Hook,
             Self::Refused { .. } => Kind::Refused,
             // A path of the request that leads nowhere.
             Self::System {
@@ -131,6 +133,7 @@ impl Error {
             Self::Cgroup(error) => error.errno(),
             Self::Hook { problem: HookProblem::NotExecuted(errno), .. } => Some(*errno),
             Self::Hook { .. }
+            | Self::Criu { .. }
             | Self::CommandNotFound { .. }
             | Self::User { .. }
             | Self::Refused { .. }
@@ -207,6 +210,8 @@ texts! {
         Hide => "mask",
         Protect => "make read-only",
         Pivot => "pivot into",
+        Mounts => "read",
+        MakeDirectory => "open the directory",
         Hostname => "set the host name",
         Loopback => "switch on the interface",
         TimeOffset => "set the clocks",
@@ -269,6 +274,8 @@ texts! {
         MovedListener => "the listener is not where it was announced",
         NoAppArmor => "AppArmor is not enabled on this kernel",
         NoSelinux => "SELinux is not enabled on this kernel",
+        NotRestored => "criu can't restore a process into what others are in already",
+        UserNotRestored => "a container in a user namespace can't be checkpointed or restored",
         OldKernel => "the kernel can't assemble these layers without a place",
         SandboxNamespace => "not a kind of namespace that lives without a process",
     }
@@ -292,6 +299,7 @@ impl fmt::Display for Error {
                 write!(f, "{hook}: {problem}")
             }
             Self::Hook { hook, problem, output } => write!(f, "{hook}: {problem}: {output}"),
+            Self::Criu { verb, said } => write!(f, "{verb} through criu: {said}"),
             Self::Cgroup(error) => error.fmt(f),
             Self::Refused { object, rule } => write!(f, "{object}: {rule}"),
             Self::System { step, object, errno } => write!(f, "{step} {object}: {errno}"),
@@ -310,6 +318,7 @@ impl std::error::Error for Error {
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(errno),
             Self::Hook { .. }
+            | Self::Criu { .. }
             | Self::CommandNotFound { .. }
             | Self::User { .. }
             | Self::Refused { .. }
@@ -393,6 +402,7 @@ impl Error {
                 let (which, number) = problem.encode();
                 (8, which, number, hook, output)
             }
+            Self::Criu { verb, said } => (9, 0, 0, verb, said),
         };
         let mut bytes = vec![variant, detail];
         bytes.extend(number.to_le_bytes());
@@ -427,6 +437,10 @@ impl Error {
                 let problem = HookProblem::decode(header[1], number)?;
                 Self::Hook { hook: first, problem, output: second }
             }
+            9 => {
+                let verb = ["checkpoint", "restore"].into_iter().find(|verb| *verb == first)?;
+                Self::Criu { verb, said: second }
+            }
             _ => return None,
         })
     }
@@ -459,6 +473,7 @@ mod tests {
                 problem: HookProblem::TimedOut(u32::MAX),
                 output: "no\0 \n".to_owned(),
             },
+            Error::Criu { verb: "restore", said: "Error (a.c:1): no".to_owned() },
             Error::refused("/proc", Rule::Symlink),
             Error::System { step: Step::Exec, object: "é".to_owned(), errno: Errno::NOEXEC },
         ];
@@ -471,7 +486,7 @@ mod tests {
     #[test]
     fn what_a_broken_child_says_is_no_error_of_its_own() {
         let whole = Error::refused("/proc", Rule::Symlink).encode();
-        for bytes in [&[][..], &whole[..5], &whole[..6], &[9, 0, 0, 0, 0, 0, 0], &[5; 9]] {
+        for bytes in [&[][..], &whole[..5], &whole[..6], &[10, 0, 0, 0, 0, 0, 0], &[5; 9]] {
             assert!(matches!(Error::decode(bytes), Error::Ended), "{bytes:?}");
         }
     }

@@ -84,6 +84,26 @@ impl Joined {
     }
 }
 
+impl Joined {
+    /// Joins that of one kind, if there is one. Whether there is.
+    pub(crate) fn join_only(&self, wanted: u64) -> Result<bool, Error> {
+        let Some((_, namespace)) = self.plain.iter().find(|(kind, _)| *kind == wanted) else {
+            return Ok(false);
+        };
+        let (_, name, typ) = known(wanted)
+            .ok_or_else(|| Error::refused(format!("{wanted:#x}"), Rule::NamespaceKind))?;
+        move_into_link_name_space(namespace.as_fd(), Some(*typ))
+            .at(Step::JoinNamespace, format_args!("the kind {name}"))?;
+        Ok(true)
+    }
+
+    /// Those of other kinds, as the kernel names these; but for the pid and the user namespace.
+    pub(crate) fn others_than(&self, kind: u64) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        let others = self.plain.iter().filter(move |(found, _)| *found != kind);
+        others.filter_map(|(kind, namespace)| Some((known(*kind)?.1, namespace)))
+    }
+}
+
 fn known(kind: u64) -> Option<&'static (u64, &'static str, LinkNameSpaceType)> {
     KINDS.iter().find(|(known, _, _)| *known == kind)
 }

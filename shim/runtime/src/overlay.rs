@@ -81,7 +81,7 @@ fn idmapped(rootfs: &Rootfs, user: &UserNamespace) -> Result<OwnedFd, Error> {
 
 /// Takes what was mounted over the root off it: copies it and unmounts it there. In a mount namespace
 /// of another user it would be locked on top of the old root, which then could not be let go of.
-fn copy_of_covered_root() -> Result<OwnedFd, Error> {
+pub(crate) fn copy_of_covered_root() -> Result<OwnedFd, Error> {
     // A lookup of the root's parent stays at the root, and goes up to what is mounted on it.
     const COVER: &str = "/..";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -9,6 +9,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::channel::{Channel, Message};
 use crate::error::At;
+use crate::restore::Pending;
 use crate::userns::Owner;
 use crate::{Error, Step, notify};
 
@@ -37,17 +38,29 @@ pub struct Waiting {
     pub io: ProcessIo,
     /// Closed by whoever lets the process go on; the process ends when it closes before.
     gate: Option<Channel>,
+    /// Of a container that is restored: the process becomes criu, which makes the first one.
+    pub(crate) restore: Option<Pending>,
 }
 
 impl Waiting {
     /// Lets the process execute its program, and returns when it has. A second call does nothing.
+    ///
+    /// A container that is restored has its first process from then on: `pid` and `pidfd` are that
+    /// one's, and a terminal is a new one.
     ///
     /// # Errors
     /// Those of the last steps, [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`] among
     /// them. The process is dead and reaped then.
     pub fn start(&mut self) -> Result<(), Error> {
         let Some(gate) = self.gate.take() else { return Ok(()) };
-        start(&gate).inspect_err(|_| self.end())
+        start(&gate).inspect_err(|_| self.end())?;
+        let Some(pending) = self.restore.take() else { return Ok(()) };
+        let (pid, pidfd, master) = pending.finish(&self.pidfd)?;
+        (self.pid, self.pidfd) = (pid, pidfd);
+        if let Some(master) = master {
+            self.io = ProcessIo::Terminal { master };
+        }
+        Ok(())
     }
 
     /// Leaves the process to wait for a further parent, which comes to `listener`, a listening socket
@@ -196,7 +209,7 @@ impl Unfinished {
         }
         match (self.pidfd.take(), io) {
             (Some(pidfd), Some(io)) => {
-                Ok(Waiting { pid: self.pid, pidfd, io, gate: self.gate.take() })
+                Ok(Waiting { pid: self.pid, pidfd, io, gate: self.gate.take(), restore: None })
             }
             (_, _) => Err(Error::Ended),
         }

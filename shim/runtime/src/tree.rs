@@ -23,7 +23,7 @@ use crate::{Error, Rule, Step, cgroupfs, dev, mounts, overlay};
 /// to the container's tree yet.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    root: Made,
+    pub(crate) root: Made,
     /// Of those mounts of the plan that are taken already.
     mounts: Vec<Option<Detached>>,
 }

@@ -124,6 +124,37 @@ pub struct CreateOptions {
     pub io_gid: u32,
 }
 
+/// The type URL of [`CheckpointOptions`].
+pub const CHECKPOINT_OPTIONS: &str = "containerd.runc.v1.CheckpointOptions";
+
+/// containerd.runc.v1.CheckpointOptions.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CheckpointOptions {
+    /// The container ends with it.
+    #[prost(bool, tag = "1")]
+    pub exit: bool,
+    #[prost(bool, tag = "2")]
+    pub open_tcp: bool,
+    #[prost(bool, tag = "3")]
+    pub external_unix_sockets: bool,
+    /// The container may belong to a session of somebody outside.
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+    #[prost(bool, tag = "5")]
+    pub file_locks: bool,
+    /// Kinds of namespaces that the restore makes anew.
+    #[prost(string, repeated, tag = "6")]
+    pub empty_namespaces: Vec<String>,
+    #[prost(string, tag = "7")]
+    pub cgroups_mode: String,
+    /// In place of the request's directory.
+    #[prost(string, tag = "8")]
+    pub image_path: String,
+    /// Where criu's log goes.
+    #[prost(string, tag = "9")]
+    pub work_path: String,
+}
+
 /// The type URL of [`ProcessDetails`].
 pub const PROCESS_DETAILS: &str = "containerd.runc.v1.ProcessDetails";
 

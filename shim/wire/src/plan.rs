@@ -76,6 +76,39 @@ pub struct CreateOptions {
     /// status, for others to join.
     #[prost(uint64, tag = "101")]
     pub held: u64,
+    /// The container goes on where a checkpoint of it was taken: no program of the plan is executed.
+    #[prost(message, optional, tag = "110")]
+    pub restore: Option<Restore>,
+}
+
+/// From which checkpoint a container goes on, and how.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Restore {
+    /// The directory of the images.
+    #[prost(string, tag = "1")]
+    pub images: String,
+    /// Where criu's log goes, and what else it leaves; made when it is missing.
+    #[prost(string, tag = "2")]
+    pub work: String,
+    /// With the TCP connections that were open; the network has to have their address.
+    #[prost(bool, tag = "3")]
+    pub tcp_established: bool,
+    #[prost(bool, tag = "4")]
+    pub external_unix_sockets: bool,
+    /// The container belongs to the session and terminal of who restores it.
+    #[prost(bool, tag = "5")]
+    pub shell_job: bool,
+    #[prost(bool, tag = "6")]
+    pub file_locks: bool,
+    /// Images lose what was restored from them.
+    #[prost(bool, tag = "7")]
+    pub auto_dedup: bool,
+    /// In place of the label that the processes had.
+    #[prost(string, tag = "8")]
+    pub lsm_profile: String,
+    /// In place of the label that the mounts had.
+    #[prost(string, tag = "9")]
+    pub lsm_mount_context: String,
 }
 
 /// What is set in the namespaces of a pod.

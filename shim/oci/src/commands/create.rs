@@ -16,8 +16,8 @@ pub(crate) struct CreateArgs {
 
 pub(crate) fn run(global: &Global, arguments: &CreateArgs) -> Result<(), Error> {
     let preserved = arguments.launch.take_descriptors()?;
-    let Launched { container, waiting, lock: _lock } =
-        launch(global, &arguments.launch, preserved, Attended::Elsewhere)?;
+    let Launched { container, waiting, lock: _lock, restored: _ } =
+        launch(global, &arguments.launch, preserved, Attended::Elsewhere, None)?;
     let handed_over = container
         .gate()
         .listen()

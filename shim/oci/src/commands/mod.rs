@@ -1,5 +1,6 @@
 //! One verb per file.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -9,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -27,6 +29,7 @@ use crate::error::Error;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Checkpoint(checkpoint::CheckpointArgs),
     Create(create::CreateArgs),
     Delete(delete::DeleteArgs),
     Events(events::EventsArgs),
@@ -38,6 +41,7 @@ pub(crate) enum Verb {
     Lower(crate::lower::LowerArgs),
     Pause(pause::PauseArgs),
     Ps(ps::PsArgs),
+    Restore(Box<restore::RestoreArgs>),
     Resume(resume::ResumeArgs),
     Run(run::RunArgs),
     Spec(spec::SpecArgs),
@@ -53,10 +57,11 @@ pub(crate) enum Verb {
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let global = &cli.global;
     global.check()?;
-    if matches!(cli.verb, Verb::Create(_) | Verb::Exec(_) | Verb::Run(_)) {
+    if matches!(cli.verb, Verb::Create(_) | Verb::Exec(_) | Verb::Run(_) | Verb::Restore(_)) {
         shim_runtime::program::protect()?;
     }
     let done = match &cli.verb {
+        Verb::Checkpoint(arguments) => checkpoint::run(global, arguments),
         Verb::Create(arguments) => create::run(global, arguments),
         Verb::Delete(arguments) => delete::run(global, arguments),
         Verb::Events(arguments) => events::run(global, arguments),
@@ -67,6 +72,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Verb::Lower(arguments) => crate::lower::run(arguments),
         Verb::Pause(arguments) => pause::run(global, arguments),
         Verb::Ps(arguments) => ps::run(global, arguments),
+        Verb::Restore(arguments) => return restore::run(global, arguments).map(ExitCode::from),
         Verb::Resume(arguments) => resume::run(global, arguments),
         Verb::Run(arguments) => return run::run(global, arguments).map(ExitCode::from),
         Verb::Spec(arguments) => spec::run(arguments),

@@ -2,9 +2,11 @@
 
 use clap::Args;
 use rustix::process::set_child_subreaper;
+use shim_wire::plan::Restore;
 
 use crate::cli::Global;
 use crate::container::Container;
+use crate::descriptors::Preserved;
 use crate::error::Error;
 use crate::foreground::{Foreground, Signals};
 use crate::launch::{Attended, LaunchArgs, Launched, launch};
@@ -15,6 +17,13 @@ use crate::launch::{Attended, LaunchArgs, Launched, launch};
 pub(crate) struct RunArgs {
     #[command(flatten)]
     launch: LaunchArgs,
+    #[command(flatten)]
+    attendance: Attendance,
+}
+
+/// Who waits for its end, and what of it stays.
+#[derive(Args, Debug)]
+pub(super) struct Attendance {
     /// Don't wait
     #[arg(short, long)]
     detach: bool,
@@ -29,39 +38,58 @@ pub(crate) struct RunArgs {
 /// The code is the container's.
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<u8, Error> {
     let preserved = arguments.launch.take_descriptors()?;
-    if arguments.detach {
-        let Launched { container, mut waiting, lock: _lock } =
-            launch(global, &arguments.launch, preserved, Attended::Elsewhere)?;
-        let started = waiting.start().map_err(Error::from);
-        return match started.and_then(|()| container.run_poststart()) {
+    run_to_end(global, &arguments.launch, &arguments.attendance, preserved, None)
+}
+
+/// Runs a new container, or one from a checkpoint. The code is the container's.
+pub(super) fn run_to_end(
+    global: &Global,
+    arguments: &LaunchArgs,
+    attendance: &Attendance,
+    preserved: Preserved,
+    restore: Option<Restore>,
+) -> Result<u8, Error> {
+    if attendance.detach {
+        let mut launched = launch(global, arguments, preserved, Attended::Elsewhere, restore)?;
+        return match launched.start(arguments) {
             Ok(()) => Ok(0),
-            Err(error) => Err(given_up(global, &container, error)),
+            Err(error) => Err(given_up(global, &launched.container, error)),
         };
     }
-    if !arguments.no_subreaper {
+    if !attendance.no_subreaper {
         set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(Error::system("become a subreaper"))?;
     }
     let signals = Signals::take()?;
-    let Launched { container, mut waiting, lock } =
-        launch(global, &arguments.launch, preserved, Attended::Here)?;
-    let handed_away = arguments.launch.console_socket.is_some();
-    let attendant = Foreground::new(signals, &waiting.io, handed_away);
-    let started = attendant.and_then(|attendant| {
-        waiting.start()?;
-        container.run_poststart()?;
-        Ok(attendant)
-    });
-    let attendant = match started {
+    let mut launched = launch(global, arguments, preserved, Attended::Here, restore)?;
+    let attendant = match attend_start(&mut launched, signals, arguments) {
         Ok(attendant) => attendant,
-        Err(error) => return Err(given_up(global, &container, error)),
+        Err(error) => return Err(given_up(global, &launched.container, error)),
     };
+    let Launched { container, waiting, lock, restored: _ } = launched;
     drop(lock);
     let code = attendant.attend(waiting.pid, &waiting.pidfd);
-    if !arguments.keep {
+    if !attendance.keep {
         remove(global, &container)?;
     }
     Ok(code)
+}
+
+/// Starts it, with somebody at its terminal.
+fn attend_start(
+    launched: &mut Launched,
+    signals: Signals,
+    arguments: &LaunchArgs,
+) -> Result<Foreground, Error> {
+    let handed_away = arguments.console_socket.is_some();
+    if launched.restored {
+        // Its terminal comes with the start.
+        launched.start(arguments)?;
+        return Foreground::new(signals, &launched.waiting.io, handed_away);
+    }
+    let attendant = Foreground::new(signals, &launched.waiting.io, handed_away)?;
+    launched.start(arguments)?;
+    Ok(attendant)
 }
 
 fn remove(global: &Global, container: &Container) -> Result<(), Error> {

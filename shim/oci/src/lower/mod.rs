@@ -25,7 +25,7 @@ use shim_plan::parse::Parsed;
 use shim_plan::{Context, ExecContext};
 use shim_wire::containerd::{self, CREATE_OPTIONS, RUNC_OPTIONS, RuncOptions};
 use shim_wire::files::RunDir;
-use shim_wire::plan::{CreateOptions, Resources};
+use shim_wire::plan::{CreateOptions, Resources, Restore};
 use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest, UpdateTaskRequest};
 
 use self::mounts::Found;
@@ -76,9 +76,6 @@ pub(crate) fn run(arguments: &LowerArgs) -> Result<(), Error> {
 fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error> {
     let request: CreateTaskRequest = decode("the request", request)?;
     refuse_options(request.options.as_ref())?;
-    if !request.checkpoint.is_empty() {
-        return Err(Error::field("checkpoint", "restoring a checkpoint is not supported"));
-    }
     let Bundle { directory, mut spec, warnings, .. } = Bundle::read(Some(&arguments.bundle))?;
     warn(&warnings);
     let refused = |source| Error::Plan { file: directory.join("config.json"), source };
@@ -113,7 +110,8 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
     if spec.root().is_none() {
         spec.set_root(Some(Root::default()));
     }
-    let (create, mut plan) = shim_plan::plan(&spec, &context).map_err(refused)?;
+    let (mut create, mut plan) = shim_plan::plan(&spec, &context).map_err(refused)?;
+    create.restore = restore(&request, arguments)?;
     if let Some(rootfs) = &mut plan.rootfs {
         rootfs.overlay_options.extend(overlay_options);
         // Whoever made the mounts gave the files to the container's users.
@@ -125,6 +123,27 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
         write_file(&run.hooks(), &hooks)?;
     }
     Ok(create)
+}
+
+/// From which checkpoint the container goes on, if from one. What that has of connections, locks and
+/// the like was said when it was taken.
+fn restore(request: &CreateTaskRequest, arguments: &LowerArgs) -> Result<Option<Restore>, Error> {
+    if request.checkpoint.is_empty() {
+        return Ok(None);
+    }
+    if !request.parent_checkpoint.is_empty() {
+        let why = "the images know which ones they build upon";
+        return Err(Error::field("parent_checkpoint", why));
+    }
+    let work = arguments.run_dir.join("criu");
+    Ok(Some(Restore {
+        images: request.checkpoint.clone(),
+        work: work.to_string_lossy().into_owned(),
+        tcp_established: true,
+        external_unix_sockets: true,
+        file_locks: true,
+        ..Restore::default()
+    }))
 }
 
 fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
