@@ -4,8 +4,11 @@
 //! so that a person can read it and the shim needs no JSON library:
 //!
 //! ```json
-//! {"attempt":1,"exit_code":42,"oom_killed":false,"exited_at":"1763930000.000000001","boot_id":"…","boottime_ns":5}
+//! {"attempt":1,"exit_code":42,"oom_killed":false,"exited_at":"1763930000.000000001","boot_id":"…","boottime_ns":5,"crc":"…"}
 //! ```
+//!
+//! `crc` is the CRC-32 (ISO-HDLC, as in zip) of all before its comma, so that a flipped bit is not
+//! another exit code. A record of an older shim has none.
 //!
 //! `exit_code` or `signal`, never both; neither only when the kernel would not say, which is
 //! reported as unknown and never as an invented number.
@@ -75,23 +78,30 @@ impl ExitRecord {
             ExitStatus::Signal(signal) => format!("\"signal\":{signal},"),
             ExitStatus::Unknown => String::new(),
         };
-        format!(
-            "{{\"attempt\":{},{status}\"oom_killed\":{},\"exited_at\":\"{}.{:09}\",\"boot_id\":\"{}\",\"boottime_ns\":{}}}\n",
+        let body = format!(
+            "{{\"attempt\":{},{status}\"oom_killed\":{},\"exited_at\":\"{}.{:09}\",\"boot_id\":\"{}\",\"boottime_ns\":{}",
             self.attempt,
             self.oom_killed,
             self.exited_at.seconds,
             self.exited_at.nanos,
             self.boot_id,
             self.boottime_ns
-        )
+        );
+        format!("{body}{CRC}{:08x}\"}}\n", crc32(body.as_bytes()))
     }
 
     /// # Errors
     /// Names the field that is missing or malformed. Unknown fields are passed over, so that a
     /// newer shim may add some.
     pub fn decode(text: &str) -> Result<Self, InvalidRecord> {
+        let text = text.trim_end_matches(['\n', '\0']);
+        if let Some((body, crc)) = text.rsplit_once(CRC) {
+            let known = crc.strip_suffix("\"}").and_then(|crc| u32::from_str_radix(crc, 16).ok());
+            if known != Some(crc32(body.as_bytes())) {
+                return Err(InvalidRecord("crc"));
+            }
+        }
         let body = text
-            .trim_end_matches(['\n', '\0'])
             .strip_prefix('{')
             .and_then(|rest| rest.strip_suffix('}'))
             .ok_or(InvalidRecord("the braces"))?;
@@ -138,6 +148,21 @@ impl ExitRecord {
             boottime_ns: number("boottime_ns")?.ok_or(InvalidRecord("boottime_ns"))?,
         })
     }
+}
+
+/// What stands between a record and its checksum.
+const CRC: &str = ",\"crc\":\"";
+
+/// CRC-32 (ISO-HDLC), bit by bit: it is asked for once in a container's life.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    !crc
 }
 
 /// The part of an exit record that can't be read.
@@ -187,8 +212,35 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_bit_is_never_another_exit() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        let text = record(ExitStatus::Code(42)).encode();
+        for at in 0..text.len() - 1 {
+            for bit in 0..8 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let Ok(flipped) = String::from_utf8(bytes) else { continue };
+                // One in the name of the checksum leaves a record without one, which is whole.
+                if let Ok(read) = ExitRecord::decode(&flipped) {
+                    assert_eq!(read, record(ExitStatus::Code(42)), "{flipped}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_shim_has_no_checksum() {
+        let text = record(ExitStatus::Code(42)).encode();
+        let (body, _) = text.rsplit_once(CRC).unwrap();
+        assert_eq!(ExitRecord::decode(&format!("{body}}}\n")), Ok(record(ExitStatus::Code(42))));
+    }
+
+    #[test]
     fn a_field_that_a_newer_shim_adds_is_passed_over() {
-        let text = record(ExitStatus::Code(1)).encode().replace("{\"att", "{\"new\":7,\"att");
+        let text = record(ExitStatus::Code(1)).encode();
+        let (body, _) = text.rsplit_once(CRC).unwrap();
+        let body = body.replace("{\"att", "{\"new\":7,\"att");
+        let text = format!("{body}{CRC}{:08x}\"}}\n", crc32(body.as_bytes()));
         assert_eq!(ExitRecord::decode(&text), Ok(record(ExitStatus::Code(1))));
     }
 }
