@@ -24,11 +24,6 @@ const DEFAULT_CERTS: &str = "/etc/bosun/certs.d";
 /// bosund, the daemon of bosun: keeps metadata and snapshots, starts a shim for each container and
 /// serves gRPC on a unix socket. Containers outlive it.
 #[derive(Parser, Debug, Default, Deserialize)]
-#[command(
-    name = "bosund",
-    version,
-    after_help = "Example:\n  bosund --root /var/lib/bosun --state /run/bosun --log-level debug"
-)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Flags {
     /// Directory of everything that outlives a reboot [default: /var/lib/bosun]
@@ -189,6 +184,18 @@ impl Config {
             runtimes,
         })
     }
+}
+
+/// The root alone, as [`Config::load`] finds it.
+///
+/// # Errors
+/// A file that can't be read; a path that is not absolute.
+pub fn root(flag: Option<PathBuf>, file: Option<&Path>) -> Result<PathBuf, Error> {
+    let root = match flag {
+        Some(root) => Some(root),
+        None => read_file(file)?.root,
+    };
+    absolute("root", root.unwrap_or(DEFAULT_ROOT.into()))
 }
 
 fn read_file(named: Option<&Path>) -> Result<Flags, Error> {

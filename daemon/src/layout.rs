@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,18 @@ impl Layout {
     /// Names the directory.
     pub fn make(&self) -> Result<(), Error> {
         make_directory(&self.state, STATE_MODE)?;
+        self.make_root()?;
+        for path in [self.state.join("containers"), self.state.join("s")] {
+            make_directory(&path, 0o700)?;
+        }
+        Ok(())
+    }
+
+    /// As [`make`](Self::make), of the root alone.
+    ///
+    /// # Errors
+    /// Names the directory.
+    pub fn make_root(&self) -> Result<(), Error> {
         make_directory(&self.root, 0o700)?;
         for path in [
             self.root.join("containers"),
@@ -67,8 +80,6 @@ impl Layout {
             self.snapshots(),
             self.trash(),
             self.nothing(),
-            self.state.join("containers"),
-            self.state.join("s"),
         ] {
             make_directory(&path, 0o700)?;
         }
@@ -89,6 +100,14 @@ impl Layout {
         Ok(locks)
     }
 
+    /// Takes the root alone, which has to be there.
+    ///
+    /// # Errors
+    /// [`Error::Held`] names the daemon that has it.
+    pub fn lock_root(&self) -> Result<impl Sized + use<>, Error> {
+        lock_directory("root", &self.root)
+    }
+
     /// Notes in the state directory whose it is. One that belongs to another root is refused also
     /// while that daemon is down: its containers may live.
     fn claim_state(&self) -> Result<(), Error> {
@@ -96,7 +115,9 @@ impl Layout {
         let own = self.root.as_os_str().as_encoded_bytes();
         let owner = std::fs::read(&path).unwrap_or_default();
         let sockets = std::fs::read_dir(self.state.join("s")).into_iter().flatten().count();
-        if !owner.is_empty() && owner != own && sockets > 0 {
+        // What is no root of a bosund is no owner: the note is damaged.
+        let is_root = Path::new(std::ffi::OsStr::from_bytes(&owner)).join("lock").is_file();
+        if owner != own && sockets > 0 && is_root {
             let owner = String::from_utf8_lossy(&owner).into_owned();
             return Err(Error::OtherRoot { state: self.state.clone(), owner });
         }
@@ -169,9 +190,9 @@ fn lock_directory(what: &'static str, directory: &Path) -> Result<File, Error> {
         .open(&path)
         .map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut holder = String::new();
-        file.read_to_string(&mut holder).map_err(failed)?;
-        let holder = holder.trim().to_owned();
+        let mut holder = Vec::new();
+        file.read_to_end(&mut holder).map_err(failed)?;
+        let holder = String::from_utf8_lossy(&holder).trim().to_owned();
         return Err(Error::Held { what, path: directory.to_owned(), holder });
     }
     file.set_len(0).map_err(failed)?;

@@ -18,6 +18,7 @@
 //! | `leases` | what holds snapshots and blobs |
 //! | `images` | names, pull, push, archives |
 //! | `gc` | what nothing reaches |
+//! | `fsck` | everything below a root, looked at while no daemon runs |
 //! | `files` | what is in a container's tree: diff, export, cp |
 //! | `spec` | from a request to an OCI spec |
 //! | `network` | the bridge, published ports |
@@ -41,6 +42,7 @@ pub mod content;
 pub mod core;
 pub mod error;
 pub mod files;
+pub mod fsck;
 pub mod gc;
 pub mod images;
 pub mod layout;
@@ -152,6 +154,10 @@ pub async fn run(
         collector: collector.clone(),
         registry: registry(&config),
     });
+    let mended = store.mended();
+    if !mended.findings.is_empty() {
+        images.restore(mended.is_rebuilt).await?;
+    }
     let core = Arc::new(Core {
         shim: shim::Program::open(&config.shim)?,
         snapshots,

@@ -2,8 +2,9 @@
 //! written.
 //!
 //! The reader follows the file by descriptor: a file that is renamed away by rotation is read to its
-//! end before the next one is opened, so nothing is skipped and nothing comes twice. A record that
-//! can't be read (the torn tail of a power cut) is passed over up to the next line end.
+//! end before the next one is opened, so nothing is skipped and nothing comes twice. What is no record
+//! (flipped bytes, the torn tail of a power cut) is passed over up to the next line end, and a record
+//! on standard error says in its place how much that was.
 //!
 //! Rotated files are `NAME.1` (the newest) and upwards. Deliberately absent: writing, which is the
 //! shim's alone.
@@ -108,6 +109,10 @@ struct Reader {
     /// A line whose end has not been written yet.
     partial: Vec<u8>,
     drained: bool,
+    /// Bytes that are no records, and that nothing was said of yet.
+    damaged: usize,
+    /// When the last record was written.
+    time: Time,
 }
 
 impl Reader {
@@ -122,6 +127,8 @@ impl Reader {
             current: None,
             partial: Vec::new(),
             drained: false,
+            damaged: 0,
+            time: Time::default(),
         })
     }
 
@@ -152,7 +159,14 @@ impl Reader {
                 .map_err(Error::file("read log", &self.path))?;
             budget = budget.saturating_sub(u64::try_from(len).unwrap_or(budget).max(1));
             if self.partial.last() == Some(&b'\n') || self.partial.len() >= LONGEST {
-                records.extend(parse(&self.partial));
+                match parse(&self.partial) {
+                    None => self.damaged += self.partial.len(),
+                    Some(record) => {
+                        self.time = record.time;
+                        records.extend(self.gap());
+                        records.push(record);
+                    }
+                }
                 self.partial.clear();
                 continue;
             }
@@ -164,7 +178,21 @@ impl Reader {
         if budget == 0 {
             self.drained = false;
         }
+        if self.drained {
+            records.extend(self.gap());
+        }
         Ok(records)
+    }
+
+    /// What is said in the place of what can't be read.
+    fn gap(&mut self) -> Option<LogRecord> {
+        let bytes = std::mem::take(&mut self.damaged);
+        if bytes == 0 {
+            return None;
+        }
+        tracing::warn!(log = %self.path.display(), bytes, "a log holds what is no record");
+        let log = format!("bosun: {bytes} bytes of this log can't be read\n");
+        Some(LogRecord { time: self.time, stream: Stream::Stderr, log })
     }
 
     /// At the end of a file: goes on to the next when this one will not grow any more.
@@ -269,6 +297,30 @@ fn last_lines(file: &mut File, wanted: u64) -> std::io::Result<(u64, u64)> {
     Ok(if wanted == 0 { (size, 0) } else { (0, all.min(wanted)) })
 }
 
+/// How many bytes of a log file are no records: its torn tail, and lines that can't be read.
+///
+/// # Errors
+/// It can't be read.
+pub fn damage(path: &Path) -> Result<usize> {
+    let Some(file) = open(path)? else { return Ok(0) };
+    let mut reader = BufReader::new(file);
+    let (mut line, mut damaged) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let room = u64::try_from(LONGEST).unwrap_or(u64::MAX);
+        let len = (&mut reader)
+            .take(room)
+            .read_until(b'\n', &mut line)
+            .map_err(Error::file("read log", path))?;
+        if len == 0 {
+            return Ok(damaged);
+        }
+        if line.last() != Some(&b'\n') || parse(&line).is_none() {
+            damaged += len;
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Line {
     log: String,
@@ -364,12 +416,16 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_record_is_passed_over() {
+    fn what_is_no_record_is_passed_over_and_told_of() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
         let torn = format!("{}{{\"log\":\"half\0\0\0\n{}{{\"log\":\"no end", line(1), line(2));
         std::fs::write(&path, torn).unwrap();
-        assert_eq!(read_all(&path, None), ["line 1", "line 2"]);
+        let said = "bosun: 16 bytes of this log can't be read";
+        assert_eq!(read_all(&path, None), ["line 1", said, "line 2"]);
+        assert_eq!(damage(&path).unwrap(), 16 + "{\"log\":\"no end".len());
+        std::fs::write(&path, line(1) + &line(2)).unwrap();
+        assert_eq!(damage(&path).unwrap(), 0);
     }
 
     #[test]

@@ -1,19 +1,44 @@
 //! bosund: flags, log, runtime, signals.
 #![forbid(unsafe_code)]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use bosund::{Config, Flags};
-use clap::Parser;
+use bosund::{Config, Flags, fsck};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// What can't be looked at (fsck(8): operational error).
+const NOT_CHECKED: u8 = 8;
+
+#[derive(Parser)]
+#[command(
+    name = "bosund",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  bosund --root /var/lib/bosun --state /run/bosun --log-level debug"
+)]
+struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Fsck(fsck::Options),
+}
+
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let Arguments { flags, verb } = Arguments::parse();
     if !rustix::process::geteuid().is_root() {
         eprintln!("bosund: only root can make containers: start it with sudo or as a service");
         return ExitCode::FAILURE;
+    }
+    if let Some(Verb::Fsck(options)) = verb {
+        return check(&options);
     }
     let config = match Config::load(flags) {
         Ok(config) => config,
@@ -44,6 +69,21 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("bosund: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(options: &fsck::Options) -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let mut out = std::io::stdout();
+    // Who does not read on wants the exit status alone.
+    let mut say = |finding: &bosund::store::Finding| drop(writeln!(out, "{finding}"));
+    match fsck::run(options, &mut say) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bosund fsck: {error}");
+            ExitCode::from(NOT_CHECKED)
         }
     }
 }

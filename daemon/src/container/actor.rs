@@ -19,6 +19,7 @@ use super::adopted;
 use super::handle::{Handle, Phase, View};
 use super::peer::Peer;
 use super::record::{Exit, Lease, Record, Run};
+use super::recover;
 use super::registry::Registry;
 use super::run::{self, Prepared, Running, Start};
 use super::{Key, label};
@@ -357,8 +358,14 @@ impl Actor {
         fail::fail_point!("daemon.start.after_intent");
         match committed {
             Ok(spec) => {
+                let spec = spec.filter(|spec| !spec.is_empty());
+                // What was lost with the store can be made again of what was asked for.
+                let spec = match spec {
+                    Some(spec) => spec,
+                    None => run::generate(&self.core, &self.key, &next.options)?.json,
+                };
                 self.record = Some(Arc::new(next));
-                Ok((attempt, Start { prepared, spec: spec.unwrap_or_default(), peer, hello }))
+                Ok((attempt, Start { prepared, spec, peer, hello }))
             }
             Err(error) => {
                 give_back(&self.core, lease.map(|lease| lease.address));
@@ -583,7 +590,7 @@ impl Actor {
 
     async fn remove(&mut self, force: bool, forget: Option<Request>) -> Result<()> {
         if let State::Quarantined(_) = self.state {
-            return self.remove_quarantined().await;
+            return self.remove_quarantined(force).await;
         }
         match removal::asked(self.present().is_some(), force) {
             Removal::Commit => {}
@@ -657,9 +664,26 @@ impl Actor {
         Ok(())
     }
 
-    async fn remove_quarantined(&mut self) -> Result<()> {
+    async fn remove_quarantined(&mut self, force: bool) -> Result<()> {
+        recover::end_quarantined(&self.core, &self.key, &self.name, force).await?;
         let (namespace, id) = (self.key.namespace.to_string(), self.key.id.to_string());
-        self.core.store.write(move |tx| tx.remove_quarantined(&namespace, &id)).await?;
+        let snapshot = self
+            .core
+            .store
+            .write(move |tx| -> Result<Option<i64>> {
+                let snapshot = tx.snapshot(&namespace, &id)?.map(|row| row.number);
+                if let Some(number) = snapshot {
+                    tx.remove_snapshot(number)?;
+                }
+                tx.remove_quarantined(&namespace, &id)?;
+                Ok(snapshot)
+            })
+            .await?;
+        // Without a row its directory is an orphan, and so goes at the next start at the latest.
+        if let Err(error) = run::erase(&self.core, &self.key, snapshot).await {
+            tracing::warn!(container = %self.key, %error, "not all removed");
+        }
+        self.core.collector.nudge();
         self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
         self.state = State::Removed;
         self.show(Phase::Removed(None));
@@ -709,7 +733,7 @@ fn phase_of(state: &State) -> Phase {
 
 /// Removes what a removed container left, and says so in the store.
 pub(super) async fn finish_removal(core: &Core, key: &Key, snapshot: i64) {
-    if let Err(error) = run::erase(core, key, snapshot).await {
+    if let Err(error) = run::erase(core, key, Some(snapshot)).await {
         tracing::warn!(container = %key, %error, "not all removed; the next start of bosund tries again");
     }
 }

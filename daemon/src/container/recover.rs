@@ -64,6 +64,7 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
     if orphans > 0 {
         tracing::info!(orphans, "blobs without a record and broken ingests removed");
     }
+    core.snapshots.mark_missing().await?;
     core.images.mend_torn().await?;
     Ok(())
 }
@@ -311,6 +312,21 @@ async fn sweep(core: &Arc<Core>, registry: &Arc<Registry>) {
             run::dismantle(core, &key, None).await;
         }
     }
+}
+
+/// Ends what is left of a container whose record can't be read, and takes it apart.
+///
+/// # Errors
+/// Its shim lives, and `force` is not set.
+pub(super) async fn end_quarantined(core: &Core, key: &Key, name: &str, force: bool) -> Result<()> {
+    let found = Found::of(core, key).await;
+    let lives = found.identity.as_ref().and_then(ShimProcess::of_identity).is_some();
+    if lives && !force {
+        return Err(crate::Error::StillRunning { id: super::label(name, key.id.as_str()) });
+    }
+    found.end(core, key).await;
+    run::dismantle(core, key, None).await;
+    Ok(())
 }
 
 /// What is found of a run by its name.

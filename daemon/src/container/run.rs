@@ -265,6 +265,31 @@ async fn build(
     Ok((client, pid, attached))
 }
 
+/// The OCI spec of a container, from what was asked for.
+///
+/// # Errors
+/// Options that can't be met.
+pub(super) fn generate(
+    core: &Core,
+    key: &Key,
+    options: &spec::ContainerOptions,
+) -> Result<spec::Generated> {
+    let cgroup = container_cgroup(core, key);
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let container_dir = core.layout.container_dir(&key.namespace, &key.id);
+    Ok(spec::generate(
+        options,
+        &spec::Surroundings {
+            id: key.id.as_str(),
+            cgroup: &cgroup,
+            etc: run_dir.path(),
+            container_dir: container_dir.path(),
+            own_directories: &[core.config.root.clone(), core.config.state.clone()],
+            machine: &core.machine,
+        },
+    )?)
+}
+
 async fn layers(core: &Core, record: &Record) -> Result<Layers> {
     let mut layers = match &record.options.rootfs {
         Some(directory) => core.snapshots.materialize(record.snapshot, directory)?,
@@ -368,6 +393,10 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
 }
 
 pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    // Whole or not at all: a daemon that is killed leaves no half of one.
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -375,10 +404,11 @@ pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
             .truncate(true)
             .mode(mode)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)?;
+            .open(&temporary)?;
         // Whatever the umask is: who is not root in the container reads these files as well.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.write_all(content)
+        file.write_all(content)?;
+        std::fs::rename(&temporary, path)
     };
     write().map_err(Error::file("write", path))
 }
@@ -467,14 +497,24 @@ async fn wait_for_shim(key: &Key, shim: Option<&ShimProcess>) {
 }
 
 /// Removes what outlives a run: the container's directory and its snapshot's, and notes it.
-pub(super) async fn erase(core: &Core, key: &Key, snapshot: i64) -> Result<()> {
+pub(super) async fn erase(core: &Core, key: &Key, snapshot: Option<i64>) -> Result<()> {
     for step in Erase::ORDER {
         match step {
             Erase::ContainerDirectory => {
                 fail::fail_point!("daemon.delete.before_container_directory");
-                remove_tree(core.layout.container_dir(&key.namespace, &key.id).path());
+                let directory = core.layout.container_dir(&key.namespace, &key.id);
+                // Half of it would be a container that lost its record.
+                let trash = core.layout.trash().join(format!("container-{}", key.id));
+                match std::fs::rename(directory.path(), &trash) {
+                    Ok(()) => remove_tree(&trash),
+                    Err(_) => remove_tree(directory.path()),
+                }
             }
-            Erase::Snapshot => core.snapshots.discard(snapshot).await?,
+            Erase::Snapshot => {
+                if let Some(number) = snapshot {
+                    core.snapshots.discard(number).await?;
+                }
+            }
             Erase::Noted => {
                 let (namespace, id) = (key.namespace.to_string(), key.id.to_string());
                 core.store.write_soon(move |tx| tx.container_cleaned(&namespace, &id));

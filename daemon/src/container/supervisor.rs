@@ -192,7 +192,7 @@ impl Supervisor {
             spec::check_foreign(&options, &options.runtime)?;
         }
         let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
-        let mut generated = self.generate(&key, &options)?;
+        let mut generated = run::generate(&self.core, &key, &options)?;
         generated.warnings.extend(warnings);
         if options.rootfs.as_deref() == Some(Path::new("/")) {
             generated.warnings.push(HOST_TREE.to_owned());
@@ -250,24 +250,6 @@ impl Supervisor {
             exposed_ports: execution.exposed_ports.clone(),
         };
         Ok((Some(from), warnings))
-    }
-
-    fn generate(&self, key: &Key, options: &ContainerOptions) -> Result<spec::Generated> {
-        let core = &self.core;
-        let cgroup = run::container_cgroup(core, key);
-        let run_dir = core.layout.run_dir(&key.namespace, &key.id);
-        let container_dir = core.layout.container_dir(&key.namespace, &key.id);
-        Ok(spec::generate(
-            options,
-            &spec::Surroundings {
-                id: key.id.as_str(),
-                cgroup: &cgroup,
-                etc: run_dir.path(),
-                container_dir: container_dir.path(),
-                own_directories: &[core.config.root.clone(), core.config.state.clone()],
-                machine: &core.machine,
-            },
-        )?)
     }
 
     /// The commit that makes a container; with `start` it is the intent to run it as well.

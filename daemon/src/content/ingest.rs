@@ -360,7 +360,10 @@ fn merge(known: Description, wanted: Description) -> Result<Description> {
 }
 
 /// The hash of a whole file, which is left at its end.
-fn hash_of(file: &mut File) -> std::io::Result<Sha256> {
+///
+/// # Errors
+/// It can't be read.
+pub fn hash_of(file: &mut (impl Read + Seek)) -> std::io::Result<Sha256> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     file.seek(SeekFrom::Start(0))?;

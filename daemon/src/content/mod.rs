@@ -32,12 +32,12 @@ use bosun_image::Digest;
 use bytes::Bytes;
 
 pub use follow::{Follower, is_torn};
-pub use ingest::{Description, Ingest, Writer};
+pub use ingest::{Description, Ingest, Writer, hash_of};
 
 use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::leases;
-use crate::store::{BlobRow, NewEvent, Resource, ResourceKind, Store, Transaction};
+use crate::store::{self, BlobRow, NewEvent, Resource, ResourceKind, Store, Transaction};
 use crate::time::Time;
 
 /// How many files of removed blobs are held open until they are out of the transaction.
@@ -236,15 +236,16 @@ impl Content {
             return Err(Error::BlobTooLarge { digest: row.digest, size: row.size, most });
         }
         let path = self.path(digest);
-        let digest = digest.clone();
-        off_the_loop(move || {
-            let data = std::fs::read(&path).map_err(Error::file("read blob", &path))?;
-            match Digest::of(&data) == digest {
-                true => Ok(data),
-                false => Err(Error::BlobDamaged { digest: digest.to_string() }),
-            }
+        let data = off_the_loop(move || match std::fs::read(&path) {
+            // A row without a file: nothing is whole about it either.
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(Error::file("read blob", &path)),
         })
-        .await
+        .await?;
+        match Digest::of(&data) == *digest {
+            true => Ok(data),
+            false => Err(self.damaged(digest).await),
+        }
     }
 
     /// Opens a blob's file.
@@ -252,9 +253,22 @@ impl Content {
     /// # Errors
     /// The namespace does not have it, or it can't be opened.
     pub async fn open(&self, namespace: &str, digest: &Digest) -> Result<File> {
-        self.stat(namespace, digest).await?;
+        let row = self.stat(namespace, digest).await?;
+        self.open_whole(digest, row.size).await
+    }
+
+    /// Opens the file of a blob that has its size; any other is damaged.
+    async fn open_whole(&self, digest: &Digest, size: u64) -> Result<File> {
         let path = self.path(digest);
-        off_the_loop(move || File::open(&path).map_err(Error::file("open blob", &path))).await
+        let opened = off_the_loop(move || match File::open(&path) {
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(Error::file("open blob", &path)),
+        })
+        .await?;
+        match opened {
+            Some(file) if file.metadata().is_ok_and(|found| found.len() == size) => Ok(file),
+            Some(_) | None => Err(self.damaged(digest).await),
+        }
     }
 
     /// Makes an ingest a blob. Answers once it is durable; goes on when nobody waits any more.
@@ -361,12 +375,8 @@ impl Content {
             return Err(Error::BeyondBlob { digest: row.digest, size: row.size, offset });
         }
         let end = size.map_or(row.size, |size| offset.saturating_add(size).min(row.size));
-        let path = self.path(digest);
-        off_the_loop(move || {
-            let file = File::open(&path).map_err(Error::file("open blob", &path))?;
-            Ok(Reader { file: Arc::new(file), path, position: offset, end })
-        })
-        .await
+        let file = self.open_whole(digest, row.size).await?;
+        Ok(Reader { file: Arc::new(file), path: self.path(digest), position: offset, end })
     }
 
     /// Removes a blob from a namespace, and its bytes when no other one has it.
@@ -551,6 +561,102 @@ impl Content {
             Ok(removed + ingest::remove_orphans(&ingests)?)
         })
         .await
+    }
+
+    /// Gives a namespace the row of a blob whose file is here and is what its name says. False when
+    /// there is no such file; one that is damaged is set aside.
+    ///
+    /// # Errors
+    /// [`Error::BlobDamaged`], the store's own, or a file that can't be read.
+    pub async fn regain(&self, namespace: &str, digest: &Digest) -> Result<bool> {
+        match self.stat(namespace, digest).await {
+            Ok(_) => return Ok(true),
+            Err(Error::NoSuchBlob { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let path = self.path(digest);
+        let size = match path.metadata() {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(_) | Err(_) => return Ok(false),
+        };
+        self.check(digest).await?;
+        let claim = Description {
+            namespace: namespace.to_owned(),
+            reference: digest.to_string(),
+            expected_size: None,
+            expected_digest: None,
+            labels: BTreeMap::new(),
+            lease: None,
+            started_at: Time::now(),
+        };
+        self.record(&claim, digest, size).await
+    }
+
+    /// Reads a blob to its end and compares it with its name. One that is damaged is set aside, so
+    /// that the next pull brings it again.
+    ///
+    /// # Errors
+    /// [`Error::BlobDamaged`], or a file that can't be read.
+    pub async fn check(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        let found = off_the_loop(move || {
+            let file = File::open(&path).map_err(Error::file("open blob", &path))?;
+            ingest::hash_of(&mut &file).map_err(Error::file("read blob", &path))
+        })
+        .await?;
+        match Digest::finish(found) == *digest {
+            true => Ok(()),
+            false => Err(self.damaged(digest).await),
+        }
+    }
+
+    /// Sets the file of a blob aside that is not what its name says; no namespace has it any more.
+    pub(crate) async fn damaged(&self, digest: &Digest) -> Error {
+        let (path, name) = (self.path(digest), digest.to_string());
+        let root = self.root();
+        let aside = self
+            .store
+            .write(move |tx| -> Result<Option<PathBuf>> {
+                tx.forget_blob(&name)?;
+                match path.symlink_metadata() {
+                    Ok(_) => Ok(Some(store::set_aside(&root, &path)?)),
+                    Err(_) => Ok(None),
+                }
+            })
+            .await;
+        match aside {
+            Ok(Some(aside)) => {
+                tracing::error!(blob = %digest, aside = %aside.display(), "a blob is not what its digest says: set aside");
+            }
+            Ok(None) => tracing::error!(blob = %digest, "the file of a blob is missing"),
+            Err(error) => tracing::error!(blob = %digest, %error, "a damaged blob stays"),
+        }
+        Error::BlobDamaged { digest: digest.to_string() }
+    }
+
+    /// The files of blobs that no namespace has.
+    ///
+    /// # Errors
+    /// The store's own, or a directory that can't be read.
+    pub async fn strangers(&self) -> Result<Vec<Digest>> {
+        let known: HashSet<String> =
+            self.store.read(|tx| tx.blob_digests()).await.map(HashSet::from_iter)?;
+        let blobs = Arc::clone(&self.blobs);
+        off_the_loop(move || {
+            let entries = std::fs::read_dir(&*blobs)
+                .map_err(Error::file("read directory of blobs", &blobs))?;
+            let names = entries.flatten().filter_map(|entry| {
+                format!("{}{}", Digest::PREFIX, entry.file_name().to_string_lossy()).parse().ok()
+            });
+            Ok(names.filter(|digest: &Digest| !known.contains(digest.as_str())).collect())
+        })
+        .await
+    }
+
+    /// The daemon's root, two levels above the directory of ingests.
+    fn root(&self) -> PathBuf {
+        let root = self.ingests.parent().and_then(Path::parent);
+        root.map_or_else(|| self.ingests.to_path_buf(), Path::to_owned)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {

@@ -183,7 +183,18 @@ impl Images {
                 wait_for(below).await?;
                 self.mend(namespace, &row).await?;
             }
-            Presence::Missing => self.make_layer(job, layer, origin, below).await?,
+            Presence::Missing => {
+                match self.make_layer(job, layer, origin, below.clone()).await {
+                    // It was here, and has been set aside: who can bring it again does.
+                    Err(damaged @ Error::BlobDamaged { .. }) => {
+                        match self.make_layer(job, layer, origin, below).await {
+                            Err(Error::NoSuchBlob { .. } | Error::Stopping) => return Err(damaged),
+                            other => other?,
+                        }
+                    }
+                    other => other?,
+                }
+            }
         }
         job.board.done(&layer.blob);
         done.send_replace(true);
@@ -206,7 +217,7 @@ impl Images {
                 if let Err(left) = self.snapshots.abandon_layer(unpacking).await {
                     tracing::warn!(%left, "half a layer stays until the next collection");
                 }
-                return Err(error);
+                return Err(self.cause(error, &layer.blob.digest).await);
             }
         };
         let labels = BTreeMap::from([
@@ -217,6 +228,17 @@ impl Images {
         let parent = layer.parent.as_ref().map(Digest::as_str);
         let name = layer.chain_id.as_str();
         self.snapshots.commit_layer(namespace, unpacking, name, parent, marks).await
+    }
+
+    /// Why a layer can't be unpacked: the bytes of its blob may not be what was stored.
+    async fn cause(&self, error: Error, blob: &Digest) -> Error {
+        if !matches!(error, Error::Layer { .. } | Error::DiffId { .. }) {
+            return error;
+        }
+        match self.content.check(blob).await {
+            Err(damaged @ Error::BlobDamaged { .. }) => damaged,
+            Ok(()) | Err(_) => error,
+        }
     }
 
     /// Writes a layer's tree while its blob comes, and settles what depends on the layers below. Answers what it
@@ -348,10 +370,10 @@ impl Images {
             None => Vec::new(),
         };
         let tree = self.snapshots.empty_layer(row).await?;
-        let unpack = Unpack { tree, limits: self.limits, digest };
+        let unpack = Unpack { tree, limits: self.limits, digest: digest.clone() };
         let name = row.key.clone();
         let parent = self.snapshots.name_of_parent(row).await?;
-        off_the_loop(move || {
+        let unpacked = off_the_loop(move || {
             let root = snapshots::merged_or_none(&trees)?;
             let below = root.as_ref().map_or(Below::Nothing, Below::Tree);
             let applied = unpack.apply(source, below)?;
@@ -367,8 +389,11 @@ impl Images {
                 ))
                 .map(drop)
         })
-        .await?;
-        self.snapshots.layer_mended(row).await
+        .await;
+        match unpacked {
+            Ok(()) => self.snapshots.layer_mended(row).await,
+            Err(error) => Err(self.cause(error, &digest).await),
+        }
     }
 }
 

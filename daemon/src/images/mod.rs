@@ -17,6 +17,7 @@
 //! | `commit` | an image of a container's files |
 //! | `changes` | dockerfile instructions, for import and commit |
 //! | `progress` | how far a pull or a push is |
+//! | `restore` | what a mended store is missing, from the blobs |
 //!
 //! A name is written last, when all that it reaches is durable or can be made again; until then a
 //! lease holds what is there. What an image says is not trusted: see `bosun_image` for its
@@ -32,6 +33,7 @@ mod names;
 mod progress;
 mod pull;
 mod push;
+mod restore;
 mod tree;
 mod work;
 

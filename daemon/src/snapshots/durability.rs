@@ -18,7 +18,7 @@ use super::Snapshots;
 use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::shim::boot_id;
-use crate::store::SnapshotRow;
+use crate::store::{LOST, SnapshotRow};
 
 /// How long layers wait for company.
 const GATHER: Duration = Duration::from_secs(1);
@@ -100,6 +100,30 @@ impl Snapshots {
             })
             .await?;
         synced
+    }
+
+    /// Says of committed snapshots whose trees are missing that they are lost: what can be is unpacked
+    /// again.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn mark_missing(&self) -> Result<()> {
+        let rows = self.store.read(|tx| tx.committed()).await?;
+        let driver = self.driver.clone();
+        let missing: Vec<SnapshotRow> = off_the_loop(move || {
+            let is_missing = |row: &SnapshotRow| !driver.tree(row.number).is_dir();
+            Ok(rows.into_iter().filter(is_missing).collect())
+        })
+        .await?;
+        for row in missing {
+            if row.written_in.as_deref() == Some(LOST) {
+                continue;
+            }
+            let (key, number) = (&row.key, row.number);
+            tracing::error!(snapshot = key, number, "the tree of a layer is missing");
+            self.store.write(move |tx| tx.set_durability(number, Some(LOST))).await?;
+        }
+        Ok(())
     }
 
     /// Layers that were not on the disk when the machine went down, with their namespaces, parents

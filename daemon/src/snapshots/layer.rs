@@ -18,6 +18,7 @@ use crate::blocking::off_the_loop;
 use crate::container::random_id;
 use crate::error::{Error, Result};
 use crate::shim::boot_id;
+use crate::store::UNPACKING;
 use crate::time::Time;
 
 /// The label of a committed layer that names the blob it was unpacked from, and can be again.
@@ -70,7 +71,7 @@ impl Snapshots {
             .write(move |tx| -> Result<_> {
                 let row = SnapshotRow {
                     number: 0,
-                    key: format!("unpacking-{}", random_id()),
+                    key: format!("{UNPACKING}{}", random_id()),
                     kind: Kind::Active,
                     parent: None,
                     directory: None,

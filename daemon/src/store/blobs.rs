@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::copies::Key;
 use super::{Error, Transaction};
 use crate::time::Time;
 
@@ -27,6 +28,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<BlobRow> {
         created_at: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
         labels: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
     })
+}
+
+fn blob(namespace: &str, digest: &str) -> Key {
+    Key::Blob { namespace: namespace.to_owned(), digest: digest.to_owned() }
 }
 
 impl Transaction<'_> {
@@ -55,6 +60,7 @@ impl Transaction<'_> {
                 serde_json::to_string(&row.created_at)?,
                 serde_json::to_string(&labels)?
             ])?;
+        self.touched.insert(blob(namespace, &row.digest));
         Ok(is_new)
     }
 
@@ -124,7 +130,21 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("UPDATE blobs SET labels = ?3 WHERE namespace = ?1 AND digest = ?2")?
             .execute([namespace, digest, &serde_json::to_string(&row.labels)?])?;
+        self.touched.insert(blob(namespace, digest));
         Ok(true)
+    }
+
+    /// Forgets a blob in all namespaces.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn forget_blob(&mut self, digest: &str) -> Result<(), Error> {
+        let mut statement =
+            self.sql.prepare_cached("DELETE FROM blobs WHERE digest = ?1 RETURNING namespace")?;
+        let rows = statement.query_map([digest], |row| row.get::<_, String>(0))?;
+        let namespaces = rows.collect::<Result<Vec<_>, _>>()?;
+        self.touched.extend(namespaces.iter().map(|namespace| blob(namespace, digest)));
+        Ok(())
     }
 
     /// Whether any namespace has a blob.
@@ -143,6 +163,7 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("DELETE FROM blobs WHERE namespace = ?1 AND digest = ?2")?
             .execute([namespace, digest])?;
+        self.touched.insert(blob(namespace, digest));
         Ok(())
     }
 }

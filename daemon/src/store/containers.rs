@@ -1,7 +1,9 @@
 //! Rows of containers, living and removed.
 
 use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
+use super::copies::{self, Key};
 use super::{Error, Transaction};
 use crate::container::Record;
 
@@ -31,6 +33,26 @@ pub struct OfImage {
     pub manifest: String,
 }
 
+/// What stands in the place of a record that is lost.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lost {
+    /// What is wrong with it.
+    pub quarantined: String,
+}
+
+/// A record, or why there is none.
+pub(super) fn parse(text: &str) -> Result<Record, String> {
+    match serde_json::from_str::<Lost>(text) {
+        Ok(lost) => Err(lost.quarantined),
+        Err(_) => serde_json::from_str(text).map_err(|error| error.to_string()),
+    }
+}
+
+fn container(namespace: &str, id: &str) -> Key {
+    Key::Container { namespace: namespace.to_owned(), id: id.to_owned() }
+}
+
 /// How many removed containers are remembered.
 const HISTORY: i64 = 10_000;
 
@@ -51,8 +73,8 @@ impl Transaction<'_> {
             .execute([namespace])?;
         self.sql
             .prepare_cached(
-                "INSERT INTO containers (namespace, id, name, record, spec, image)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO containers (namespace, id, name, record, spec, image, spec_sum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 namespace,
@@ -60,8 +82,12 @@ impl Transaction<'_> {
                 record.name,
                 serde_json::to_string(record)?,
                 spec,
-                record.image.as_ref().map_or("", |image| image.manifest.as_str())
+                record.image.as_ref().map_or("", |image| image.manifest.as_str()),
+                copies::sum(&[spec])
             ])?;
+        let key = container(namespace, &record.id);
+        self.specs.insert(key.clone(), spec.to_owned());
+        self.touched.insert(key);
         Ok(())
     }
 
@@ -73,6 +99,7 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("UPDATE containers SET record = ?3 WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, record.id.as_str(), serde_json::to_string(record)?])?;
+        self.touched.insert(container(namespace, &record.id));
         Ok(())
     }
 
@@ -82,8 +109,13 @@ impl Transaction<'_> {
     /// The store's own.
     pub fn update_spec(&mut self, namespace: &str, id: &str, spec: &str) -> Result<(), Error> {
         self.sql
-            .prepare_cached("UPDATE containers SET spec = ?3 WHERE namespace = ?1 AND id = ?2")?
-            .execute(params![namespace, id, spec])?;
+            .prepare_cached(
+                "UPDATE containers SET spec = ?3, spec_sum = ?4 WHERE namespace = ?1 AND id = ?2",
+            )?
+            .execute(params![namespace, id, spec, copies::sum(&[spec])])?;
+        let key = container(namespace, id);
+        self.specs.insert(key.clone(), spec.to_owned());
+        self.touched.insert(key);
         Ok(())
     }
 
@@ -98,6 +130,7 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, id])?;
+        self.touched.insert(container(namespace, id));
         self.sql
             .prepare_cached(
                 "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",
@@ -117,6 +150,7 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, id])?;
+        self.touched.insert(container(namespace, id));
         Ok(())
     }
 
@@ -177,10 +211,11 @@ impl Transaction<'_> {
                 namespace: row.get(0)?,
                 id: row.get(1)?,
                 name: row.get(2)?,
-                record: serde_json::from_str(&text).map_err(|error| error.to_string()),
+                record: parse(&text),
             })
         })?;
-        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        // What can't even be read as text was found when the store was opened.
+        Ok(rows.filter_map(Result::ok).collect())
     }
 
     /// Removed containers that are not cleaned up yet. A record that can't be read is passed over:
@@ -194,7 +229,7 @@ impl Transaction<'_> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
         let mut removed = Vec::new();
         for row in rows {
-            let (namespace, text) = row?;
+            let Ok((namespace, text)) = row else { continue };
             if let Ok(record) = serde_json::from_str(&text) {
                 removed.push(Removed { namespace, record });
             }

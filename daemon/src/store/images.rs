@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bosun_image::Descriptor;
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::copies::Key;
 use super::{Error, Transaction};
 use crate::time::Time;
 
@@ -40,6 +41,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
     })
 }
 
+fn image(namespace: &str, name: &str) -> Key {
+    Key::Image { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
 impl Transaction<'_> {
     /// Stores a name; one that is there already moves to the new target and keeps the time of its
     /// making. Answers the digest that it stood for before.
@@ -71,6 +76,7 @@ impl Transaction<'_> {
                 serde_json::to_string(&row.updated_at)?,
                 serde_json::to_string(&row.labels)?
             ])?;
+        self.touched.insert(image(namespace, &row.name));
         Ok(before)
     }
 
@@ -109,6 +115,7 @@ impl Transaction<'_> {
             .sql
             .prepare_cached("DELETE FROM images WHERE namespace = ?1 AND name = ?2")?
             .execute([namespace, name])?;
+        self.touched.insert(image(namespace, name));
         Ok(removed > 0)
     }
 

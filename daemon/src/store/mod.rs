@@ -12,33 +12,45 @@
 //!   read  ────▶ after the commit of its batch, in a transaction that is rolled back
 //! ```
 //!
+//! What a commit changed is copied beside what it describes ([`copies`]), before its answer. When the
+//! store is opened it is examined ([`examine`]): a database that is damaged is set aside and rebuilt
+//! from the copies, a row that is damaged is replaced by its copy, or quarantined ([`rebuild`]).
+//!
 //! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, so
 //! every later call gets [`Error::Failed`] and the daemon says so, rather than pretending. Only a full
 //! disk is no such failure: SQLite writes nothing then, and says so ([`Error::Full`]).
 
 mod blobs;
 mod containers;
+mod copies;
 mod events;
+mod examine;
 mod images;
 mod leases;
+mod rebuild;
 mod requests;
 mod reserve;
 mod schema;
 mod snapshots;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 pub use blobs::BlobRow;
 pub use containers::{Loaded, OfImage, Removed};
+pub use copies::UNPACKING;
 pub use events::{Event, NewEvent, Stored};
+pub use examine::{Contents, contents, is_sum, look as look_at};
 pub use images::ImageRow;
 pub use leases::{LeaseRow, Resource, ResourceKind};
+pub use rebuild::{LOST, set_aside};
 pub use requests::Repeated;
 pub use snapshots::{Kind, SnapshotRow};
 
@@ -53,6 +65,31 @@ const EVENT_BACKLOG: usize = 1024;
 pub struct Store {
     jobs: Sender<Job>,
     events: broadcast::Sender<Arc<Event>>,
+    mended: Arc<Mended>,
+}
+
+/// What was wrong with the store when it was opened, and was put right.
+#[derive(Clone, Debug, Default)]
+pub struct Mended {
+    pub findings: Vec<Finding>,
+    /// The whole database was made anew, so that what it alone knew is lost.
+    pub is_rebuilt: bool,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `container default/ID`, `blob sha256:…`
+    pub object: String,
+    pub problem: String,
+    /// What was done, or what to do.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.problem, self.remedy)
+    }
 }
 
 /// The open transaction that a job works in.
@@ -60,6 +97,10 @@ pub struct Store {
 pub struct Transaction<'a> {
     sql: rusqlite::Savepoint<'a>,
     events: Vec<Event>,
+    /// Rows that are no longer what their copies say.
+    touched: BTreeSet<copies::Key>,
+    /// Specifications that changed, by their containers.
+    specs: BTreeMap<copies::Key, String>,
 }
 
 /// What the store can't do.
@@ -104,8 +145,17 @@ type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// What a job is run with: the transaction, or why there is none.
 enum Run<'t, 'c> {
-    In(&'t mut rusqlite::Transaction<'c>, &'t mut Vec<Event>),
+    In(&'t mut rusqlite::Transaction<'c>, &'t mut Made),
     Refused(Error),
+}
+
+/// What comes of a batch beside its rows.
+#[derive(Default)]
+struct Made {
+    events: Vec<Event>,
+    changes: Vec<copies::Change>,
+    /// The number of the commit.
+    commits: i64,
 }
 
 struct Job {
@@ -131,24 +181,44 @@ impl std::fmt::Debug for Job {
 }
 
 impl Store {
-    /// Opens the store, creates or migrates its schema, and starts its thread.
+    /// Opens the store, creates or migrates its schema, and starts its thread. One that is damaged is
+    /// mended first; see [`Store::mended`].
     ///
     /// # Errors
     /// [`Error::Open`] or [`Error::Newer`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = schema::open(path)?;
+        Self::serve_opened(path, rebuild::open(path)?)
+    }
+
+    fn serve_opened(path: &Path, opened: rebuild::Opened) -> Result<Self, Error> {
+        let rebuild::Opened { connection, copies, mended } = opened;
         let (jobs, queue) = channel();
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let publisher = events.clone();
         let reserve = reserve::Reserve::beside(path);
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(connection, &queue, &publisher, reserve))
+            .spawn(move || serve(connection, &queue, &publisher, reserve, copies))
             .map_err(|source| Error::Open {
                 path: path.to_owned(),
                 source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(source))),
             })?;
-        Ok(Self { jobs, events })
+        Ok(Self { jobs, events, mended: Arc::new(mended) })
+    }
+
+    /// Sets the database aside, whatever it is like, makes a new one of what lies on the disk, and opens
+    /// that.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn rebuild(path: &Path) -> Result<Self, Error> {
+        Self::serve_opened(path, rebuild::force(path)?)
+    }
+
+    /// What was wrong when it was opened, and has been put right.
+    #[must_use]
+    pub fn mended(&self) -> &Mended {
+        &self.mended
     }
 
     /// Runs `work` in a transaction and answers once it is durable. When `work` fails nothing of it
@@ -221,7 +291,7 @@ impl Store {
         let work = move |run: Run<'_, '_>| -> Finish {
             let done = match run {
                 Run::Refused(error) => Err(error.into()),
-                Run::In(transaction, events) => in_savepoint(transaction, events, work),
+                Run::In(transaction, made) => in_savepoint(transaction, made, work),
             };
             Box::new(move |committed| answer(committed.map_err(E::from).and(done)))
         };
@@ -231,7 +301,7 @@ impl Store {
 
 fn in_savepoint<T, E, F>(
     transaction: &mut rusqlite::Transaction<'_>,
-    events: &mut Vec<Event>,
+    made: &mut Made,
     work: F,
 ) -> Result<T, E>
 where
@@ -239,11 +309,14 @@ where
     E: From<Error>,
 {
     let sql = transaction.savepoint().map_err(Error::from)?;
-    let mut inner = Transaction { sql, events: Vec::new() };
+    let mut inner =
+        Transaction { sql, events: Vec::new(), touched: BTreeSet::new(), specs: BTreeMap::new() };
     let value = work(&mut inner)?;
-    let Transaction { sql, events: made } = inner;
+    let Transaction { sql, events, touched, specs } = inner;
+    let changes = copies::seal(&sql, &touched, &specs)?;
     sql.commit().map_err(Error::from)?;
-    events.extend(made);
+    made.events.extend(events);
+    made.changes.extend(changes);
     Ok(value)
 }
 
@@ -252,6 +325,7 @@ fn serve(
     queue: &Receiver<Job>,
     publisher: &broadcast::Sender<Arc<Event>>,
     mut reserve: reserve::Reserve,
+    mut copies: copies::Copies,
 ) {
     let mut failed: Option<Error> = None;
     while let Some(batch) = next_batch(queue) {
@@ -270,8 +344,11 @@ fn serve(
         }
         reserve.look();
         match commit(&mut connection, batch) {
-            Ok((finishes, events)) => {
-                for event in events {
+            Ok((finishes, made)) => {
+                copies.apply(made.changes);
+                copies.note(copies::Mark { commits: made.commits, schema: schema::KNOWN });
+                fail::fail_point!("daemon.store.after_copies");
+                for event in made.events {
                     // Nobody may be listening.
                     let _ = publisher.send(Arc::new(event));
                 }
@@ -298,11 +375,17 @@ fn serve(
 fn look(connection: &mut Connection, looks: Vec<Job>) {
     for job in looks {
         let finish = match connection.transaction() {
-            Ok(mut transaction) => (job.work)(Run::In(&mut transaction, &mut Vec::new())),
+            Ok(mut transaction) => (job.work)(Run::In(&mut transaction, &mut Made::default())),
             Err(source) => (job.work)(Run::Refused(source.into())),
         };
         finish(Ok(()));
     }
+}
+
+/// A transaction of somebody who only looks.
+fn reading(connection: &mut Connection) -> Result<Transaction<'_>, Error> {
+    let (events, touched, specs) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+    Ok(Transaction { sql: connection.savepoint()?, events, touched, specs })
 }
 
 fn is_full(error: &rusqlite::Error) -> bool {
@@ -328,11 +411,11 @@ fn next_batch(queue: &Receiver<Job>) -> Option<Vec<Job>> {
     }
 }
 
-type Committed = Result<(Vec<Finish>, Vec<Event>), (Vec<Finish>, rusqlite::Error)>;
+type Committed = Result<(Vec<Finish>, Made), (Vec<Finish>, rusqlite::Error)>;
 
 fn commit(connection: &mut Connection, batch: Vec<Job>) -> Committed {
     let mut finishes = Vec::with_capacity(batch.len());
-    let mut events = Vec::new();
+    let mut made = Made::default();
     let mut transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate)
     {
         Ok(transaction) => transaction,
@@ -343,13 +426,17 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) -> Committed {
         }
     };
     for job in batch {
-        finishes.push((job.work)(Run::In(&mut transaction, &mut events)));
+        finishes.push((job.work)(Run::In(&mut transaction, &mut made)));
+    }
+    match schema::count_commit(&transaction) {
+        Ok(commits) => made.commits = commits,
+        Err(source) => return Err((finishes, source)),
     }
     fail::fail_point!("daemon.store.before_commit");
     let committed = transaction.commit();
     fail::fail_point!("daemon.store.after_commit");
     match committed {
-        Ok(()) => Ok((finishes, events)),
+        Ok(()) => Ok((finishes, made)),
         Err(source) => Err((finishes, source)),
     }
 }
@@ -415,6 +502,114 @@ mod tests {
         let path = directory.path().join("meta.db");
         drop(Store::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 1000).unwrap();
-        assert!(matches!(Store::open(&path), Err(Error::Newer { found: 1000, .. })));
+        copies::Copies::beside(&path).note(copies::Mark { commits: 1, schema: 1000 });
+        let before = std::fs::read(&path).unwrap();
+        let Err(error) = Store::open(&path) else { panic!("it was opened") };
+        assert!(matches!(error, Error::Newer { found: 1000, known: schema::KNOWN, .. }));
+        let said = error.to_string();
+        assert!(said.contains("1000") && said.contains(&schema::KNOWN.to_string()), "{said}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "it was touched");
+    }
+
+    #[test]
+    fn a_version_that_nobody_made_is_damage() {
+        for version in [0, 1, 2, 1000] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("meta.db");
+            drop(Store::open(&path).unwrap());
+            Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
+            let store = Store::open(&path).unwrap();
+            assert!(store.mended().is_rebuilt, "{version}");
+        }
+    }
+
+    #[test]
+    fn every_row_that_is_changed_behind_our_back_is_found_and_taken_from_its_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.db");
+        let store = Store::open(&path).unwrap();
+        let row = BlobRow {
+            digest: format!("sha256:{}", "a".repeat(64)),
+            size: 7,
+            created_at: crate::time::Time::default(),
+            labels: BTreeMap::from([("key".to_owned(), "value".to_owned())]),
+        };
+        let stored = row.clone();
+        let snapshot = SnapshotRow {
+            number: 0,
+            key: "layer".to_owned(),
+            kind: Kind::Committed,
+            parent: None,
+            directory: None,
+            held_by: None,
+            created_at: crate::time::Time::default(),
+            updated_at: crate::time::Time::default(),
+            labels: BTreeMap::new(),
+            written_in: None,
+        };
+        let number = runtime()
+            .block_on(store.write(move |tx| {
+                tx.insert_blob("default", &stored)?;
+                tx.insert_snapshot("default", &snapshot)
+            }))
+            .unwrap();
+        drop(store);
+        for change in [
+            "UPDATE blobs SET size = 8",
+            "UPDATE blobs SET labels = '{}'",
+            "UPDATE blobs SET labels = CAST(x'ff' AS TEXT)",
+            "UPDATE blobs SET digest = 'sha256:ab'",
+            "UPDATE blobs SET sum = 'x'",
+            "UPDATE snapshots SET kind = 'active'",
+            "UPDATE snapshots SET key = 'other'",
+        ] {
+            Connection::open(&path).unwrap().execute(change, []).unwrap();
+            let store = Store::open(&path).unwrap();
+            assert!(!store.mended().is_rebuilt, "{change}");
+            assert_eq!(store.mended().findings.len(), 1, "{change}: {:?}", store.mended());
+            let (blob, layer) = runtime()
+                .block_on(store.read(move |tx| -> Result<_, Error> {
+                    Ok((tx.blobs("default")?, tx.snapshot_by_number(number)?))
+                }))
+                .unwrap();
+            assert_eq!(blob, std::slice::from_ref(&row), "{change}");
+            let layer = layer.unwrap();
+            assert_eq!((layer.key.as_str(), layer.kind), ("layer", Kind::Committed), "{change}");
+        }
+    }
+
+    #[test]
+    fn any_flipped_byte_of_a_database_is_harmless_found_or_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.db");
+        let store = Store::open(&path).unwrap();
+        let row = BlobRow {
+            digest: format!("sha256:{}", "a".repeat(64)),
+            size: 7,
+            created_at: crate::time::Time::default(),
+            labels: BTreeMap::new(),
+        };
+        let stored = row.clone();
+        runtime().block_on(store.write(move |tx| tx.insert_blob("default", &stored))).unwrap();
+        drop(store);
+        // The last handle is gone, and a moment later so is the connection.
+        while path.with_extension("db-wal").exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let whole = std::fs::read(&path).unwrap();
+        // The header, byte for byte, and a walk through the rest.
+        for at in (0..100).chain((100..whole.len()).step_by(2039)) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x24;
+            std::fs::write(&path, bytes).unwrap();
+            let store = Store::open(&path).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+            let blobs = runtime().block_on(store.read(|tx| tx.blobs("default"))).unwrap();
+            assert_eq!(blobs, std::slice::from_ref(&row), "byte {at}");
+            drop(store);
+            while path.with_extension("db-wal").exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
     }
 }

@@ -1,17 +1,15 @@
 //! The schema, its version, and how a database is opened.
 //!
-//! `user_version` counts migrations. A newer database is refused, never guessed at. Tables hold what
+//! `user_version` counts migrations. A newer database is refused, never guessed at ([`super::examine`]).
+//! Tables hold what
 //! must be found or be unique in columns, and the rest as JSON.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::Error;
-
 /// One step per version; the position is the version it leads to, counted from 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     r"
     CREATE TABLE namespaces (
         name TEXT PRIMARY KEY,
@@ -135,30 +133,101 @@ const MIGRATIONS: [&str; 2] = [
     -- Unpacked layers that may not be on the disk yet.
     CREATE INDEX snapshots_not_durable ON snapshots (durable) WHERE durable = 0;
 "#,
+    r"
+    -- Checksums of rows, without which a flipped byte is another value; empty until they are known.
+    ALTER TABLE containers ADD COLUMN spec_sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE containers ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE snapshots ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE blobs ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+
+    -- How many commits there were, which is noted outside as well.
+    CREATE TABLE commits (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        count INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO commits (one, count) VALUES (1, 0);
+",
 ];
 
-/// Opens or creates the database and brings it to this version's schema.
-pub(super) fn open(path: &Path) -> Result<Connection, Error> {
-    let failed =
-        |source: rusqlite::Error| Error::Open { path: path.to_owned(), source: Arc::new(source) };
-    let mut connection = Connection::open(path).map_err(failed)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
-    connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
-    connection.pragma_update(None, "foreign_keys", "on").map_err(failed)?;
-    connection.pragma_update(None, "cache_size", -1024).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    let found: i64 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if found > known {
-        return Err(Error::Newer { path: path.to_owned(), found, known });
-    }
-    let transaction = connection.transaction().map_err(failed)?;
-    let done = usize::try_from(found).unwrap_or(0);
-    for migration in &MIGRATIONS[done..] {
-        transaction.execute_batch(migration).map_err(failed)?;
-    }
-    transaction.pragma_update(None, "user_version", known).map_err(failed)?;
-    transaction.commit().map_err(failed)?;
+/// The version that this bosund makes of a database.
+pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
+
+/// Opens or creates the database.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    connection.pragma_update(None, "cache_size", -1024)?;
+    connection.set_prepared_statement_cache_capacity(96);
     Ok(connection)
+}
+
+/// The version of a database.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings a database to this version's schema.
+///
+/// # Errors
+/// SQLite's; nothing is changed then.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let done = usize::try_from(version(connection)?).unwrap_or(0);
+    let transaction = connection.transaction()?;
+    for migration in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", KNOWN)?;
+    transaction.commit()
+}
+
+/// Whether tables, columns and indices are those of this version: what says how they look can be
+/// damaged as everything else.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn is_as_known(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut fresh = Connection::open_in_memory()?;
+    migrate(&mut fresh)?;
+    Ok(shape(connection)? == shape(&fresh)?)
+}
+
+fn shape(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(
+        "SELECT format('%s %s %s: %s %s %d %s %d', o.type, o.name, o.tbl_name, c.name, c.type,
+                       c.\"notnull\", c.dflt_value, c.pk)
+         FROM sqlite_schema AS o JOIN pragma_table_info(o.name) AS c
+         UNION ALL
+         SELECT format('%s %s %s: %d %s', o.type, o.name, o.tbl_name, c.cid, c.name)
+         FROM sqlite_schema AS o JOIN pragma_index_info(o.name) AS c WHERE o.type = 'index'
+         ORDER BY 1",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    rows.collect()
+}
+
+/// Counts a commit, in its transaction; answers its number.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn count_commit(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("UPDATE commits SET count = count + 1 WHERE one = 1 RETURNING count")?
+        .query_row([], |row| row.get(0))
+}
+
+/// The number of the last commit.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn commits(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count FROM commits WHERE one = 1", [], |row| row.get(0))
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
+use super::copies::Key;
 use super::{Error, Transaction};
 use crate::time::Time;
 
@@ -19,7 +20,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::View => "view",
             Self::Active => "active",
@@ -106,7 +107,9 @@ impl Transaction<'_> {
                 row.written_in.is_none(),
                 row.written_in.as_deref().unwrap_or_default()
             ])?;
-        Ok(self.sql.last_insert_rowid())
+        let number = self.sql.last_insert_rowid();
+        self.touched.insert(Key::Snapshot(number));
+        Ok(number)
     }
 
     /// The snapshot of a key or name.
@@ -190,6 +193,7 @@ impl Transaction<'_> {
                 serde_json::to_string(labels)?,
                 serde_json::to_string(&Time::now())?
             ])?;
+        self.touched.insert(Key::Snapshot(number));
         Ok(())
     }
 
@@ -218,6 +222,7 @@ impl Transaction<'_> {
                 serde_json::to_string(&Time::now())?,
                 boot_id
             ])?;
+        self.touched.insert(Key::Snapshot(number));
         Ok(())
     }
 
@@ -234,6 +239,35 @@ impl Transaction<'_> {
         Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// Says of a layer whose row was lost what it stands on and what it is unpacked from.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn place_lost_layer(
+        &mut self,
+        number: i64,
+        parent: Option<i64>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        self.sql
+            .prepare_cached("UPDATE snapshots SET parent = ?2, labels = ?3 WHERE number = ?1")?
+            .execute(params![number, parent, serde_json::to_string(labels)?])?;
+        self.touched.insert(Key::Snapshot(number));
+        Ok(())
+    }
+
+    /// The committed snapshots of all namespaces.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn committed(&mut self) -> Result<Vec<SnapshotRow>, Error> {
+        let mut statement = self.sql.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM snapshots WHERE kind = 'committed' ORDER BY number"
+        ))?;
+        let rows = statement.query_map([], from_row)?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    }
+
     /// The files of a snapshot are on the disk; or they were written anew, in this boot.
     ///
     /// # Errors
@@ -242,6 +276,7 @@ impl Transaction<'_> {
         self.sql
             .prepare_cached("UPDATE snapshots SET durable = ?2, boot_id = ?3 WHERE number = ?1")?
             .execute(params![number, written_in.is_none(), written_in.unwrap_or_default()])?;
+        self.touched.insert(Key::Snapshot(number));
         Ok(())
     }
 
@@ -261,6 +296,7 @@ impl Transaction<'_> {
                 serde_json::to_string(labels)?,
                 serde_json::to_string(&Time::now())?
             ])?;
+        self.touched.insert(Key::Snapshot(number));
         Ok(())
     }
 
@@ -270,6 +306,7 @@ impl Transaction<'_> {
     /// The store's own.
     pub fn remove_snapshot(&mut self, number: i64) -> Result<(), Error> {
         self.sql.prepare_cached("DELETE FROM snapshots WHERE number = ?1")?.execute([number])?;
+        self.touched.insert(Key::Snapshot(number));
         Ok(())
     }
 

@@ -91,7 +91,7 @@ fn containers_go_on_and_images_are_removed_all_the_same() {
     daemon.ctl(&format!("run -d --name one --net none {name} sleep 600")).ok();
     let used = registry.add("idle", "1", &large(2));
     daemon.ctl(&format!("pull {used}")).ok();
-    fill(&daemon, 64, 12);
+    fill(&daemon, 64, 16);
     let rest = noise(2, 1 << 16);
     let mut file = std::fs::File::options().append(true).open(ballast(&daemon)).unwrap();
     while std::io::Write::write_all(&mut file, &rest).is_ok() {}

@@ -14,6 +14,7 @@ mod budgets;
 mod commit;
 mod containerd;
 mod content;
+mod corruption;
 mod cp;
 mod credentials;
 mod daemon_process;

@@ -1,0 +1,609 @@
+//! A store that is damaged, put right: a new database from the copies of its rows, or a row from its
+//! own.
+//!
+//! The old database is set aside, never deleted. Known again afterwards are containers, snapshots,
+//! blobs and names of images; what the database alone knew is lost: events (their numbers go on far
+//! behind the old ones, so that readers are told of the gap), answers to repeated requests, removed
+//! containers, leases. What only a lease kept is held by [`LEASE`] for a day, so that there is time to
+//! look at it.
+//!
+//! A container whose record is lost is quarantined: it is listed, its name stays its own, and it can be
+//! removed. A layer whose row is lost counts as torn, and is unpacked again from its blob.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use shim_wire::id::Id;
+
+use super::containers::Lost;
+use super::copies::{self, Cell, Copies, Key, Mark, Row, Table};
+use super::examine::{self, State};
+use super::{Error, Finding, Kind, Mended, schema};
+use crate::container::Record;
+use crate::spec::ContainerOptions;
+
+/// In the place of a boot's id: the files of this layer are not there, or not known to be.
+pub const LOST: &str = "lost";
+
+/// A store that can be gone by.
+pub(super) struct Opened {
+    pub connection: Connection,
+    pub copies: Copies,
+    pub mended: Mended,
+}
+
+/// Opens a database, new or whole, or after it was put right.
+///
+/// # Errors
+/// [`Error::Newer`], [`Error::Open`]; files that can't be moved or written.
+pub(super) fn open(path: &Path) -> Result<Opened, Error> {
+    let copies = Copies::beside(path);
+    match examine::take(path, &copies)? {
+        State::Damaged(reason) => anew(path, &copies, reason),
+        State::Whole(connection) => finish(path, connection, copies, Mended::default()),
+        State::New => {
+            let failed = |source| open_failed(path, source);
+            let mut connection = schema::connect(path).map_err(failed)?;
+            schema::migrate(&mut connection).map_err(failed)?;
+            finish(path, connection, copies, Mended::default())
+        }
+    }
+}
+
+/// Sets a database aside, whatever it is like, and makes a new one.
+///
+/// # Errors
+/// Files that can't be moved or written.
+pub(super) fn force(path: &Path) -> Result<Opened, Error> {
+    let copies = Copies::beside(path);
+    // One of a newer bosund is not ours to judge.
+    if let State::Whole(connection) = examine::take(path, &copies)? {
+        // Its copies may be older than it, when it comes from an older bosund.
+        let opened = finish(path, connection, Copies::beside(path), Mended::default())?;
+        drop(opened);
+    }
+    anew(path, &copies, "a new one was asked for".to_owned())
+}
+
+fn anew(path: &Path, copies: &Copies, reason: String) -> Result<Opened, Error> {
+    let root = copies.root().to_owned();
+    let mut mended = Mended { findings: Vec::new(), is_rebuilt: true };
+    let mut kept = Vec::new();
+    for extension in ["db", "db-wal", "db-shm"] {
+        let file = path.with_extension(extension);
+        if file.exists() {
+            kept.push(set_aside(&root, &file)?.display().to_string());
+        }
+    }
+    let kept =
+        if kept.is_empty() { String::new() } else { format!("set aside as {}, ", kept.join(", ")) };
+    mended.findings.push(Finding {
+        object: format!("database {}", path.display()),
+        problem: reason,
+        remedy: format!("{kept}made anew from what lies on the disk"),
+    });
+    build(path, copies, &mut mended.findings)?;
+    match examine::take(path, copies)? {
+        State::Whole(connection) => finish(path, connection, Copies::beside(path), mended),
+        State::New | State::Damaged(_) => {
+            Err(open_failed(path, rusqlite::Error::QueryReturnedNoRows))
+        }
+    }
+}
+
+/// Makes a new database of the copies, whole or not at all.
+fn build(path: &Path, copies: &Copies, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    let new = path.with_extension("db-new");
+    for extension in ["db-new", "db-new-wal", "db-new-shm"] {
+        // Half of one, of a daemon that was killed.
+        let _ = std::fs::remove_file(path.with_extension(extension));
+    }
+    let mut connection = schema::connect(&new)?;
+    schema::migrate(&mut connection)?;
+    connection.pragma_update(None, "foreign_keys", "off")?;
+    let transaction = connection.transaction()?;
+    restore(&transaction, copies, &Table::ALL.into(), true, findings)?;
+    let commits = copies.mark().map_or(0, |mark| mark.commits);
+    transaction.execute("UPDATE commits SET count = ?1", [commits])?;
+    seed(&transaction, copies.root())?;
+    transaction.commit()?;
+    strangers(&connection, copies.root(), findings)?;
+    connection.pragma_update(None, "journal_mode", "delete")?;
+    drop(connection);
+    let root = copies.root();
+    let put = || {
+        File::open(&new)?.sync_all()?;
+        std::fs::rename(&new, path)?;
+        File::open(root)?.sync_all()
+    };
+    put().map_err(|source: std::io::Error| file_failed(path, source))
+}
+
+/// Replaces damaged rows, gives checksums to those that have none, and brings all copies up to date.
+fn finish(
+    path: &Path,
+    mut connection: Connection,
+    mut copies: Copies,
+    mut mended: Mended,
+) -> Result<Opened, Error> {
+    mend_rows(&mut connection, &copies, &mut mended.findings)?;
+    mend_specs(&connection, &copies, &mut mended.findings)?;
+    for finding in &mended.findings {
+        tracing::error!(object = finding.object, problem = finding.problem, "{}", finding.remedy);
+    }
+    copies.renew(&connection)?;
+    let commits = schema::commits(&connection).map_err(|source| open_failed(path, source))?;
+    copies.note(Mark { commits, schema: schema::KNOWN });
+    Ok(Opened { connection, copies, mended })
+}
+
+fn mend_rows(
+    connection: &mut Connection,
+    copies: &Copies,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let bad = examine::bad_rows(connection)?;
+    let unsealed: i64 = Table::ALL.iter().try_fold(0, |all, table| {
+        let count = format!("SELECT count(*) FROM {} WHERE sum = ''", table.name());
+        connection.query_row(&count, [], |row| row.get::<_, i64>(0)).map(|count| all + count)
+    })?;
+    if bad.is_empty() && unsealed == 0 {
+        return Ok(());
+    }
+    connection.pragma_update(None, "foreign_keys", "off")?;
+    let transaction = connection.transaction()?;
+    let mut tables: BTreeSet<Table> = BTreeSet::new();
+    for row in &bad {
+        let table = row.row.table.name();
+        transaction.execute(&format!("DELETE FROM {table} WHERE sum IS ?1"), [&row.sum])?;
+        tables.insert(row.row.table);
+        if matches!(row.row.table, Table::Containers | Table::Snapshots) {
+            // One tells of the other.
+            tables.extend([Table::Containers, Table::Snapshots]);
+        }
+    }
+    if !bad.is_empty() {
+        restore(&transaction, copies, &tables, false, findings)?;
+    }
+    for row in &bad {
+        let is_there = match row.row.key() {
+            None => false,
+            Some(Key::Container { namespace, id }) => {
+                let known = is_container(&transaction, &namespace, &id)?;
+                if !known {
+                    let name = row.row.cell("name").text();
+                    let problem = "its record in the database is damaged, and there is no copy";
+                    quarantine(&transaction, copies, (&namespace, &id), name, problem, findings)?;
+                    continue;
+                }
+                known
+            }
+            Some(key) => copies::find(&transaction, &key)?.is_some(),
+        };
+        findings.push(Finding {
+            object: row.object(),
+            problem: "its row in the database was damaged".to_owned(),
+            remedy: match is_there {
+                true => "its copy took its place",
+                false => "there is no copy of it: it is forgotten",
+            }
+            .to_owned(),
+        });
+    }
+    copies::reseal(&transaction)?;
+    transaction.commit()?;
+    strangers_of(&bad, copies.root(), connection, findings)?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    Ok(())
+}
+
+/// Specifications that are not what was stored: from their files, or made anew at the next start.
+fn mend_specs(
+    connection: &Connection,
+    copies: &Copies,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let mut statement =
+        connection.prepare("SELECT namespace, id, spec_sum, CAST(spec AS BLOB) FROM containers")?;
+    let rows = statement.query_map([], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, String>(2)?,
+            row.get::<_, Vec<u8>>(3)?,
+        ))
+    })?;
+    for row in rows {
+        let (namespace, id, known, spec) = row?;
+        let is_right = std::str::from_utf8(&spec).is_ok_and(|spec| copies::sum(&[spec]) == known);
+        if is_right || spec.is_empty() {
+            continue;
+        }
+        if known.is_empty() {
+            // An older version stored it.
+            let sum = copies::sum(&[&String::from_utf8_lossy(&spec)]);
+            connection.execute(
+                "UPDATE containers SET spec_sum = ?3 WHERE namespace = ?1 AND id = ?2",
+                params![namespace, id, sum],
+            )?;
+            continue;
+        }
+        let key = Key::Container { namespace: namespace.clone(), id: id.clone() };
+        let found = spec_beside(&copies.path(&key), &known).unwrap_or_default();
+        connection.execute(
+            "UPDATE containers SET spec = ?3 WHERE namespace = ?1 AND id = ?2",
+            params![namespace, id, found],
+        )?;
+        findings.push(Finding {
+            object: key.to_string(),
+            problem: "its specification in the database was damaged".to_owned(),
+            remedy: match found.is_empty() {
+                true => "it is made anew at its next start",
+                false => "its config.json took its place",
+            }
+            .to_owned(),
+        });
+    }
+    drop(statement);
+    copies::reseal(connection)
+}
+
+/// Stores what the copies of some tables say and the database does not know. `is_lost`: it knows
+/// nothing, so that a container that has no copy is one that lost it.
+fn restore(
+    sql: &Connection,
+    copies: &Copies,
+    tables: &BTreeSet<Table>,
+    is_lost: bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    for table in tables {
+        for path in copies.files(*table) {
+            let read = std::fs::read(&path).map_err(|error| error.to_string());
+            let row = read.and_then(|bytes| Row::unseal(*table, &bytes)).and_then(|row| {
+                let is_its_own = row.key().is_some_and(|key| copies.path(&key) == path);
+                if is_its_own { Ok(row) } else { Err("it is another one's".to_owned()) }
+            });
+            match row {
+                Ok(row) => {
+                    let spec = spec_beside(&path, row.cell("spec_sum").text().unwrap_or_default());
+                    let spec = (*table == Table::Containers).then(|| spec.unwrap_or_default());
+                    if let Some(key) = row.key() {
+                        namespace_of(sql, &row)?;
+                        if copies::find(sql, &key)?.is_none()
+                            && !row.insert(sql, spec.as_deref())?
+                        {
+                            findings.push(Finding {
+                                object: key.to_string(),
+                                problem: "its name or number is another one's".to_owned(),
+                                remedy: format!("not restored; its copy stays: {}", path.display()),
+                            });
+                        }
+                    }
+                }
+                // What a whole database knows better is written anew.
+                Err(_) if !is_lost => {}
+                Err(problem) => bad_copy(sql, copies, *table, &path, &problem, findings)?,
+            }
+        }
+    }
+    if tables.contains(&Table::Containers) {
+        if is_lost {
+            containers_without_copy(sql, copies, findings)?;
+        }
+        snapshots_of_containers(sql, findings)?;
+    }
+    // A parent that is not known: what stands on it can't be put together.
+    sql.execute(
+        "UPDATE snapshots SET parent = NULL, durable = 0, boot_id = ?1
+         WHERE parent IS NOT NULL AND parent NOT IN (SELECT number FROM snapshots)",
+        [LOST],
+    )?;
+    copies::reseal(sql)
+}
+
+/// Makes a note of a copy that is damaged: a container's is quarantined, others are set aside.
+fn bad_copy(
+    sql: &Connection,
+    copies: &Copies,
+    table: Table,
+    path: &Path,
+    problem: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let named = format!("{}: {problem}", path.display());
+    if table == Table::Containers {
+        let Some((namespace, id)) = path.parent().and_then(ids) else { return Ok(()) };
+        return quarantine(sql, copies, (&namespace, &id), None, &named, findings);
+    }
+    // A snapshot's goes with its directory.
+    let remedy = match table {
+        Table::Snapshots => "its directory is set aside; a layer is unpacked again".to_owned(),
+        Table::Containers | Table::Blobs | Table::Images => {
+            let aside = set_aside(copies.root(), path)?;
+            let then = match table {
+                Table::Images => "; pull the image again if its name is missing",
+                Table::Containers | Table::Snapshots | Table::Blobs => "",
+            };
+            format!("set aside as {}{then}", aside.display())
+        }
+    };
+    let object = format!("the copy of a record of {}", table.name());
+    findings.push(Finding { object, problem: named, remedy });
+    Ok(())
+}
+
+fn containers_without_copy(
+    sql: &Connection,
+    copies: &Copies,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    for directory in copies.containers() {
+        let Some((namespace, id)) = ids(&directory) else { continue };
+        let has = |name: &str| directory.join(name).exists();
+        if has(copies::TOMBSTONE) && !has("record.json") {
+            removed(sql, copies, &directory, findings)?;
+            continue;
+        }
+        if has("record.json") || !(has("options.json") || has("config.json")) {
+            continue;
+        }
+        let problem = format!("{}: its record is missing", directory.display());
+        quarantine(sql, copies, (&namespace, &id), None, &problem, findings)?;
+    }
+    Ok(())
+}
+
+/// A container whose removal was committed and not done: it is done by who reads the store next.
+fn removed(
+    sql: &Connection,
+    copies: &Copies,
+    directory: &Path,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let read = std::fs::read(directory.join(copies::TOMBSTONE)).map_err(|error| error.to_string());
+    match read.and_then(|bytes| Row::unseal(Table::Containers, &bytes)) {
+        Ok(row) => {
+            sql.execute(
+                "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",
+                [row.cell("namespace"), row.cell("id"), row.cell("name"), row.cell("record")],
+            )?;
+        }
+        Err(problem) => {
+            let aside = set_aside(copies.root(), directory)?;
+            findings.push(Finding {
+                object: format!("what is left of a removed container, {}", directory.display()),
+                problem,
+                remedy: format!("set aside as {}", aside.display()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Puts a container into the database whose record is lost.
+fn quarantine(
+    sql: &Connection,
+    copies: &Copies,
+    (namespace, id): (&str, &str),
+    name: Option<&str>,
+    problem: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
+    let directory = copies.path(&key).parent().map(Path::to_owned).unwrap_or_default();
+    let known = || {
+        let text = std::fs::read(directory.join("options.json")).ok()?;
+        Some(serde_json::from_slice::<ContainerOptions>(&text).ok()?.name)
+    };
+    let name = name.map(str::to_owned).or_else(known).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| id.chars().take(12).collect());
+    let record = serde_json::to_string(&Lost { quarantined: problem.to_owned() })?;
+    for name in [name.as_str(), id] {
+        let text = |text: &str| Cell::Text(text.to_owned());
+        let cells = [namespace, id, name, &record, "", ""].map(text);
+        let row = Row { table: Table::Containers, cells: cells.into() };
+        namespace_of(sql, &row)?;
+        if row.insert(sql, Some(""))? {
+            break;
+        }
+    }
+    findings.push(Finding {
+        object: format!("{key} ({name})"),
+        problem: problem.to_owned(),
+        remedy: format!("quarantined: listed as unknown; `ctl rm -f {id}` removes it"),
+    });
+    Ok(())
+}
+
+/// The snapshots that the records of containers tell of.
+fn snapshots_of_containers(sql: &Connection, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    let mut statement = sql.prepare("SELECT namespace, record FROM containers")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (namespace, record) in rows {
+        let Ok(record) = serde_json::from_str::<Record>(&record) else { continue };
+        if copies::find(sql, &Key::Snapshot(record.snapshot))?.is_some() {
+            continue;
+        }
+        let base = record.image.as_ref().map(|image| image.snapshot.as_str());
+        let base = base.filter(|name| !name.is_empty() && record.options.rootfs.is_none());
+        let parent = match base {
+            None => None,
+            Some(name) => Some(layer(sql, &namespace, name, &record)?),
+        };
+        let directory = record.options.rootfs.as_ref().map(|path| path.to_string_lossy());
+        let at = serde_json::to_string(&record.created_at)?;
+        let stored = sql.execute(
+            "INSERT OR IGNORE INTO snapshots
+             (number, namespace, key, kind, parent, directory, held_by, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?7)",
+            params![
+                record.snapshot,
+                namespace,
+                record.id,
+                Kind::Active.as_str(),
+                parent,
+                directory,
+                at
+            ],
+        )?;
+        if stored == 0 {
+            findings.push(Finding {
+                object: format!("container {namespace}/{}", record.id),
+                problem: format!("its snapshot {} is another one's", record.snapshot),
+                remedy: "it can't be started: remove it, and make it again".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The number of a committed layer; one that is not known gets a row that says that it is lost.
+fn layer(sql: &Connection, namespace: &str, name: &str, record: &Record) -> Result<i64, Error> {
+    let known: Option<i64> = sql
+        .query_row(
+            "SELECT number FROM snapshots WHERE namespace = ?1 AND key = ?2",
+            [namespace, name],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(number) = known {
+        return Ok(number);
+    }
+    let at = serde_json::to_string(&record.created_at)?;
+    sql.execute(
+        "INSERT INTO snapshots (namespace, key, kind, created_at, updated_at, durable, boot_id)
+         VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5)",
+        params![namespace, name, Kind::Committed.as_str(), at, LOST],
+    )?;
+    Ok(sql.last_insert_rowid())
+}
+
+/// Numbers that were given before are not given again.
+fn seed(sql: &Connection, root: &Path) -> Result<(), Error> {
+    let names = |directory: &str| {
+        let entries = std::fs::read_dir(root.join(directory)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            name.strip_prefix("snapshot-").unwrap_or(name).parse::<i64>().ok()
+        })
+    };
+    let highest: i64 =
+        sql.query_row("SELECT coalesce(max(number), 0) FROM snapshots", [], |row| row.get(0))?;
+    let highest = names("snapshots/overlayfs").chain(names("trash")).fold(highest, i64::max);
+    // More than one event for each second since 1970 were hardly made.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(0);
+    for (table, number) in [("snapshots", highest), ("events", now)] {
+        sql.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [table])?;
+        sql.execute(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)",
+            params![table, number],
+        )?;
+    }
+    Ok(())
+}
+
+/// Directories of snapshots that no row knows any more: one may be what a container runs on.
+fn strangers(sql: &Connection, root: &Path, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    let entries =
+        std::fs::read_dir(root.join("snapshots/overlayfs")).into_iter().flatten().flatten();
+    for entry in entries {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if copies::find(sql, &Key::Snapshot(number))?.is_none() {
+            findings.push(stranger(root, number)?);
+        }
+    }
+    Ok(())
+}
+
+/// As [`strangers`], of the snapshots whose rows were found damaged and are gone.
+fn strangers_of(
+    bad: &[examine::BadRow],
+    root: &Path,
+    sql: &Connection,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let is_snapshot = |row: &&examine::BadRow| row.row.table == Table::Snapshots;
+    match bad.iter().any(|row| is_snapshot(&row)) {
+        true => strangers(sql, root, findings),
+        false => Ok(()),
+    }
+}
+
+fn stranger(root: &Path, number: i64) -> Result<Finding, Error> {
+    let directory = root.join("snapshots/overlayfs").join(number.to_string());
+    let aside = set_aside(root, &directory)?;
+    Ok(Finding {
+        object: format!("snapshot {number}"),
+        problem: "nothing says whose it is".to_owned(),
+        remedy: format!("set aside as {}: remove it when nothing is missing", aside.display()),
+    })
+}
+
+/// Moves something out of the way, under the root, and answers where it is.
+///
+/// # Errors
+/// Names the file.
+pub fn set_aside(root: &Path, path: &Path) -> Result<PathBuf, Error> {
+    let place = root.join("quarantine");
+    let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('/', "-");
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let make = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        for number in 0.. {
+            let aside = place.join(format!("{}-{number}-{name}", at.as_secs()));
+            if aside.symlink_metadata().is_err() {
+                std::fs::rename(path, &aside)?;
+                return Ok(aside);
+            }
+        }
+        Err(std::io::ErrorKind::AlreadyExists.into())
+    };
+    make().map_err(|source: std::io::Error| file_failed(path, source))
+}
+
+/// The specification beside a copy, if it is the one that is meant.
+fn spec_beside(copy: &Path, known: &str) -> Option<String> {
+    let spec = std::fs::read_to_string(copy.with_file_name("config.json")).ok()?;
+    (copies::sum(&[&spec]) == known).then_some(spec)
+}
+
+fn namespace_of(sql: &Connection, row: &Row) -> Result<(), Error> {
+    if let Some(namespace) = row.cell("namespace").text() {
+        sql.prepare_cached("INSERT OR IGNORE INTO namespaces (name) VALUES (?1)")?
+            .execute([namespace])?;
+    }
+    Ok(())
+}
+
+fn is_container(sql: &Connection, namespace: &str, id: &str) -> Result<bool, Error> {
+    let mut statement =
+        sql.prepare_cached("SELECT 1 FROM containers WHERE namespace = ?1 AND id = ?2")?;
+    Ok(statement.exists([namespace, id])?)
+}
+
+/// The namespace and the id that a container's directory is named by.
+fn ids(directory: &Path) -> Option<(String, String)> {
+    let id: Id = directory.file_name()?.to_str()?.parse().ok()?;
+    let namespace: Id = directory.parent()?.file_name()?.to_str()?.parse().ok()?;
+    Some((namespace.to_string(), id.to_string()))
+}
+
+fn open_failed(path: &Path, source: rusqlite::Error) -> Error {
+    Error::Open { path: path.to_owned(), source: Arc::new(source) }
+}
+
+fn file_failed(path: &Path, source: std::io::Error) -> Error {
+    open_failed(path, rusqlite::Error::ToSqlConversionFailure(Box::new(source)))
+}

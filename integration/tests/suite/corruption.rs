@@ -1,0 +1,451 @@
+//! What lies on the disk is damaged while no daemon looks: bytes flipped, files cut, emptied, removed.
+//! The next daemon starts by itself, names what it found, and loses nothing that stood elsewhere.
+//!
+//! `ROUNDS=n` damages so many files, `SEED=n` the same ones again.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use integration::archive;
+use integration::daemon::{Daemon, program};
+use integration::image::{Image, Recipe, noise};
+use integration::process::Process;
+use integration::tar::Entry;
+use integration::wait;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// How many files are damaged when nobody says.
+const ROUNDS: u64 = 14;
+
+/// Numbers that look random and are the same for the same seed (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit.max(1) as u64).unwrap()
+    }
+}
+
+fn of_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// What can happen to a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flipped,
+    Cut,
+    Zeros,
+    Removed,
+}
+
+const DAMAGES: [Damage; 4] = [Damage::Flipped, Damage::Cut, Damage::Zeros, Damage::Removed];
+
+impl Damage {
+    fn strike(self, path: &Path, random: &mut Random) {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = random.below(bytes.len());
+        match self {
+            Self::Removed => return std::fs::remove_file(path).unwrap(),
+            Self::Flipped if bytes.is_empty() => return,
+            Self::Flipped => bytes[at] ^= 1 << random.below(8),
+            Self::Cut => bytes.truncate(at),
+            Self::Zeros => {
+                let end = (at + 4096).min(bytes.len());
+                bytes[at..end].fill(0);
+            }
+        }
+        // In its place: who holds the file open holds this one.
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+fn image() -> Image {
+    Recipe::busybox()
+        .files(&[Entry::file("noise", noise(5, 60_000)), Entry::file("mark", "whole")])
+        .config(json!({"Cmd": ["cat", "/mark"]}))
+        .image()
+}
+
+/// Writes the archive of the image and loads it, as `test/one:1`.
+fn load(daemon: &Daemon) {
+    let file = daemon.scratch().join("image.tar");
+    if !file.exists() {
+        std::fs::write(&file, archive::oci(&[("test/one:1", &image())])).unwrap();
+    }
+    daemon.ctl(&format!("load -i {}", file.display())).ok();
+}
+
+/// A container of the image that goes on until it is told, then ends with 23.
+fn start_running(daemon: &Daemon) -> Process {
+    let script = "trap \"echo told; exit 23\" USR1; echo ready; while :; do sleep 1; done";
+    daemon
+        .ctl(&format!("run -d --name runs --net none --label kept=yes test/one:1 sh -c '{script}'"))
+        .ok();
+    daemon.until_logged("runs", "ready");
+    daemon.process("runs")
+}
+
+fn start_ended(daemon: &Daemon) {
+    daemon.ctl("run --name ended --net none test/one:1 sh -c 'echo said; exit 7'").check(7);
+}
+
+/// It ends by itself, and is asked what with.
+#[track_caller]
+fn expect_its_end(daemon: &Daemon, process: Process) {
+    expect_its_code(daemon, process);
+    assert!(daemon.ctl("logs runs").stdout.contains("told"));
+}
+
+/// As [`expect_its_end`], of one whose log may have been cut under its writer.
+#[track_caller]
+fn expect_its_code(daemon: &Daemon, process: Process) {
+    let pid = Pid::from_raw(process.0.try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::USR1).unwrap();
+    daemon.until_status("runs", "exited");
+    assert_eq!(daemon.inspect("runs", "{{.State.ExitCode}}"), "23");
+}
+
+fn fsck(daemon: &Daemon, words: &str) -> Output {
+    let mut command = Command::new(program("bosund"));
+    command.arg("fsck").args(["--root".as_ref(), daemon.place().root.as_os_str()]);
+    command.args(words.split_whitespace()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Files below a root, but for the trees of containers and layers, whose bytes are nobody's to judge.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            let is_tree = directory.parent().is_some_and(|up| up.ends_with("snapshots/overlayfs"));
+            if kind.is_dir() && !is_tree && !path.ends_with("quarantine") {
+                waiting.push(path);
+            } else if kind.is_file() {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The name of a file with what is a container's or a blob's own left out: one of each kind is
+/// damaged before a second one is.
+fn kind(root: &Path, path: &Path) -> String {
+    let name = path.strip_prefix(root).unwrap().display().to_string();
+    name.split(['/', '.'])
+        .map(|part| match part.len() >= 16 || part.chars().all(|c| c.is_ascii_digit()) {
+            true => "*",
+            false => part,
+        })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+#[test]
+fn whatever_file_is_damaged_the_daemon_starts_and_everything_else_is_whole() {
+    let seed = of_environment("SEED").unwrap_or_else(|| std::process::id().into());
+    let rounds = of_environment("ROUNDS").unwrap_or(ROUNDS);
+    println!("SEED={seed} ROUNDS={rounds}");
+    let mut random = Random(seed);
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    let running = start_running(&daemon);
+    let since = running.start_time();
+    start_ended(&daemon);
+    let root = daemon.place().root.clone();
+    let mut struck: BTreeSet<String> = BTreeSet::new();
+    for round in 0..rounds {
+        daemon.kill();
+        let logged = daemon.log().len();
+        let all = files(&root);
+        let fresh: Vec<&PathBuf> =
+            all.iter().filter(|path| !struck.contains(&kind(&root, path))).collect();
+        let path = match fresh.is_empty() {
+            true => all[random.below(all.len())].clone(),
+            false => fresh[random.below(fresh.len())].clone(),
+        };
+        struck.insert(kind(&root, &path));
+        let damage = DAMAGES[random.below(DAMAGES.len())];
+        let case = format!("SEED={seed} round {round}: {damage:?} {}", path.display());
+        println!("{case}");
+        damage.strike(&path, &mut random);
+        daemon.start_again();
+        expect_whole(&daemon, running, since, &path, &case);
+        let log = daemon.log()[logged..].to_owned();
+        assert!(!log.contains("panicked"), "{case}:\n{log}");
+    }
+    expect_its_code(&daemon, running);
+    daemon.ctl("rm -f runs ended").ok();
+    daemon.ctl("rmi test/one:1").ok();
+}
+
+#[track_caller]
+fn expect_whole(daemon: &Daemon, running: Process, since: Option<u64>, damaged: &Path, case: &str) {
+    let names = daemon.ctl("ps -a --format '{{.Names}}'").text();
+    let names: BTreeSet<&str> = names.lines().collect();
+    assert_eq!(names, BTreeSet::from(["ended", "runs"]), "{case}");
+    assert_eq!(daemon.inspect("runs", "{{.State.Status}}"), "running", "{case}");
+    assert_eq!((daemon.process("runs"), running.start_time()), (running, since), "{case}");
+    daemon.ctl("exec runs cat /mark").check(0);
+    let label = daemon.inspect("runs", "{{index .Config.Labels \"kept\"}}");
+    assert_eq!(label, "yes", "{case}");
+    assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7", "{case}");
+    // What a log has lost is lost, and is said.
+    let logs = daemon.ctl("logs ended");
+    let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
+    let is_log = name.contains("-json.log");
+    let is_whole = logs.stderr.is_empty() && logs.stdout.lines().all(|line| line == "said");
+    assert!(is_log || (is_whole && logs.stdout.starts_with("said")), "{case}: {logs:?}");
+    daemon.ctl("start ended").ok();
+    assert_eq!(daemon.ctl("wait ended").waited(), "7", "{case}");
+    if !is_whole {
+        // Its lost lines are nothing for the rounds to come.
+        daemon.ctl("rm ended").ok();
+        start_ended(daemon);
+    }
+    let whole = daemon.ctl("run --rm --net none test/one:1");
+    if whole.code != Some(0) {
+        let is_blob = damaged.components().any(|part| part.as_os_str() == "blobs");
+        assert!(is_blob, "{case}: {whole:?}");
+        let hex = name.get(..12).unwrap_or_default();
+        assert!(whole.stderr.contains(hex), "{case}: the blob is not named: {whole:?}");
+        load(daemon);
+        assert_eq!(daemon.ctl("run --rm --net none test/one:1").text(), "whole", "{case}");
+    }
+}
+
+#[test]
+fn a_lost_database_is_rebuilt_with_everything_that_ran_and_was_known() {
+    type Strike = fn(&Path);
+    let empty: Strike = |path| std::fs::write(path, "").unwrap();
+    let cut: Strike = |path| {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    let noise: Strike = |path| std::fs::write(path, noise(9, 200_000)).unwrap();
+    let remove: Strike = |path| std::fs::remove_file(path).unwrap();
+    let without_wal: Strike = |path| std::fs::remove_file(path.with_extension("db-wal")).unwrap();
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    daemon.ctl("tag test/one:1 test/two:2").ok();
+    let running = start_running(&daemon);
+    start_ended(&daemon);
+    daemon.ctl("create --name made --net none test/one:1").ok();
+    daemon.ctl("create --name host --net none --rootfs / /bin/sh -c 'exit 5'").ok();
+    let database = daemon.place().root.join("meta.db");
+    let known = daemon.stored();
+    let ids = daemon.ctl("ps -a -q --no-trunc").text();
+    for (how, strike) in [
+        ("empty", empty),
+        ("cut", cut),
+        ("noise", noise),
+        ("removed", remove),
+        ("without its WAL", without_wal),
+    ] {
+        // So that there is something in the WAL that is nowhere else.
+        daemon.ctl("tag test/one:1 test/last:3").ok();
+        daemon.ctl("rmi test/last:3").ok();
+        daemon.kill();
+        let logged = daemon.log().len();
+        strike(&database);
+        daemon.start_again();
+        let log = daemon.log()[logged..].to_owned();
+        assert!(log.contains("made anew from what lies on the disk"), "{how}:\n{log}");
+        assert_eq!(daemon.process("runs"), running, "{how}");
+        assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7", "{how}");
+        assert_eq!(daemon.ctl("logs ended").text(), "said", "{how}");
+        assert_eq!(daemon.ctl("ps -a -q --no-trunc").text(), ids, "{how}");
+        assert_eq!(daemon.stored(), known, "{how}");
+        for image in ["test/one:1", "test/two:2"] {
+            assert_eq!(
+                daemon.ctl(&format!("run --rm --net none {image}")).text(),
+                "whole",
+                "{how}"
+            );
+        }
+        daemon.ctl("run --name runs --net none test/one:1").fails(125, &["runs"]);
+    }
+    let kept = std::fs::read_dir(daemon.place().root.join("quarantine")).unwrap().flatten();
+    let kept: Vec<_> = kept.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(kept.iter().filter(|name| name.ends_with("meta.db")).count() >= 4, "{kept:?}");
+    daemon.ctl("start -a made").check(0);
+    daemon.ctl("start -a host").check(5);
+    expect_its_end(&daemon, running);
+    daemon.ctl("rm runs ended made host").ok();
+    daemon.ctl("rmi test/one:1 test/two:2").ok();
+}
+
+#[test]
+fn a_container_whose_record_is_lost_is_listed_keeps_its_name_and_can_be_removed() {
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    let running = start_running(&daemon);
+    start_ended(&daemon);
+    daemon.ctl("run -d --name broken --net none test/one:1 sleep 600").ok();
+    let broken = daemon.process("broken");
+    let id = daemon.inspect("broken", "{{.Id}}");
+    daemon.kill();
+    std::fs::remove_file(daemon.place().root.join("meta.db")).unwrap();
+    std::fs::write(daemon.container_dir(&id).path().join("record.json"), "{}").unwrap();
+    daemon.start_again();
+    assert_eq!(daemon.process("runs"), running);
+    assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7");
+    let listed = daemon.ctl("ps -a --no-trunc --filter name=broken --format '{{.ID}}'").text();
+    assert_eq!(listed, id);
+    daemon.ctl("create --name broken --net none test/one:1").fails(125, &["broken"]);
+    daemon.ctl("start broken").fails(1, &["record.json"]);
+    let log = daemon.log();
+    assert!(log.contains("quarantined") && log.contains(&id), "{log}");
+    assert!(broken.lives(), "nothing is killed that nobody asked to be");
+    daemon.ctl("rm broken").fails(1, &["broken"]);
+    daemon.ctl("rm -f broken").ok();
+    wait::until_true("its end", || !broken.lives());
+    daemon.ctl("create --name broken --net none test/one:1").ok();
+    expect_its_end(&daemon, running);
+    daemon.ctl("rm runs ended broken").ok();
+    daemon.ctl("rmi test/one:1").ok();
+}
+
+#[test]
+fn a_layer_whose_tree_is_lost_is_unpacked_again() {
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    daemon.kill();
+    let trees = daemon.place().root.join("snapshots/overlayfs");
+    for entry in std::fs::read_dir(&trees).unwrap().flatten() {
+        std::fs::remove_dir_all(entry.path().join("fs")).unwrap();
+    }
+    daemon.start_again();
+    assert!(daemon.log().contains("the tree of a layer is missing"));
+    assert_eq!(daemon.ctl("run --rm --net none test/one:1").text(), "whole");
+    daemon.kill();
+    // Their records too, together with the database.
+    std::fs::remove_file(daemon.place().root.join("meta.db")).unwrap();
+    for entry in std::fs::read_dir(&trees).unwrap().flatten() {
+        std::fs::write(entry.path().join("snapshot.json"), "").unwrap();
+    }
+    daemon.start_again();
+    assert_eq!(daemon.ctl("run --rm --net none test/one:1").text(), "whole");
+}
+
+#[test]
+fn a_damaged_layer_is_named_set_aside_and_brought_again() {
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    daemon.kill();
+    let image = image();
+    let layer = image.layers()[1].hex().to_owned();
+    let blob = daemon.place().root.join("content/blobs/sha256").join(&layer);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    for entry in std::fs::read_dir(daemon.place().root.join("snapshots/overlayfs")).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path().join("fs")).unwrap();
+    }
+    daemon.start_again();
+    let failed = daemon.ctl("run --rm --net none test/one:1");
+    assert_ne!(failed.code, Some(0));
+    assert!(failed.stderr.contains(&layer), "{failed:?}");
+    assert!(!blob.exists(), "it is set aside");
+    load(&daemon);
+    assert_eq!(daemon.ctl("run --rm --net none test/one:1").text(), "whole");
+}
+
+#[test]
+fn fsck_names_what_is_damaged_and_repairs_it() {
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    let running = start_running(&daemon);
+    start_ended(&daemon);
+    let pid = daemon.pid().unwrap();
+    let held = fsck(&daemon, "");
+    assert_eq!(held.status.code(), Some(8));
+    let said = String::from_utf8_lossy(&held.stderr).into_owned();
+    assert!(said.contains("held by another bosund") && said.contains(&pid.to_string()), "{said}");
+    let ended = daemon.inspect("ended", "{{.Id}}");
+    daemon.kill();
+    let clean = fsck(&daemon, "");
+    assert_eq!((clean.status.code(), text(&clean).as_str()), (Some(0), ""), "{clean:?}");
+
+    let directory = daemon.container_dir(&ended);
+    let layer = image().layers()[1].hex().to_owned();
+    let blob = daemon.place().root.join("content/blobs/sha256").join(&layer);
+    let flip = |path: &Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        std::fs::write(path, bytes).unwrap();
+    };
+    flip(&blob);
+    flip(&directory.exit());
+    flip(&directory.path().join("record.json"));
+    flip(&directory.config());
+    let log = directory.json_log(&ended);
+    std::fs::write(&log, [std::fs::read(&log).unwrap(), vec![0; 100]].concat()).unwrap();
+    let found = fsck(&daemon, "");
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    let lines = text(&found);
+    for named in [&layer, "exit.json", "record.json", "config.json", "100 bytes", &ended] {
+        assert!(lines.contains(named), "{named} is not named:\n{lines}");
+    }
+    assert_eq!(lines.lines().count(), 5, "{lines}");
+    assert!(blob.exists(), "nothing is changed without being asked to");
+
+    assert_eq!(fsck(&daemon, "--repair").status.code(), Some(1));
+    assert!(!blob.exists() && !directory.exit().exists());
+    let left = text(&fsck(&daemon, ""));
+    assert!(left.contains("100 bytes") && left.lines().count() == 1, "{left}");
+    daemon.start_again();
+    assert_eq!(daemon.process("runs"), running);
+    assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7");
+    load(&daemon);
+    expect_its_end(&daemon, running);
+}
+
+#[test]
+fn fsck_rebuilds_a_database_under_running_containers() {
+    let mut daemon = Daemon::start();
+    load(&daemon);
+    let running = start_running(&daemon);
+    start_ended(&daemon);
+    let known = daemon.stored();
+    daemon.kill();
+    for way in ["lost", "whole"] {
+        if way == "lost" {
+            for name in ["meta.db", "meta.db-wal", "meta.db-shm", "meta.mark"] {
+                let _ = std::fs::remove_file(daemon.place().root.join(name));
+            }
+        }
+        let rebuilt = fsck(&daemon, "--rebuild");
+        assert_eq!(rebuilt.status.code(), Some(1), "{rebuilt:?}");
+        assert!(text(&rebuilt).contains("made anew"), "{rebuilt:?}");
+        let clean = fsck(&daemon, "");
+        assert_eq!((clean.status.code(), text(&clean).as_str()), (Some(0), ""), "{way}");
+        daemon.start_again();
+        assert_eq!(daemon.process("runs"), running, "{way}");
+        assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7", "{way}");
+        assert_eq!(daemon.stored(), known, "{way}");
+        daemon.kill();
+    }
+    daemon.start_again();
+    expect_its_end(&daemon, running);
+}
