@@ -34,7 +34,7 @@ pub(crate) struct Sink {
     pub(crate) stream: Stream,
     target: OwnedFd,
     /// A FIFO's other end: without it, writing to one that nobody reads is an error.
-    _held: Option<OwnedFd>,
+    held: Option<OwnedFd>,
     /// Read from the process, and not taken yet: while there is some, nothing more is read.
     pending: Vec<u8>,
     /// That bytes are lost was said.
@@ -85,7 +85,7 @@ impl Sink {
     }
 
     fn new(stream: Stream, target: OwnedFd, held: Option<OwnedFd>) -> Self {
-        Self { stream, target, _held: held, pending: Vec::new(), reported: false }
+        Self { stream, target, held, pending: Vec::new(), reported: false }
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -95,6 +95,13 @@ impl Sink {
     /// Whether its process has to wait until somebody takes what it said.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// How many bytes its client has not taken: those that wait, and those in the FIFO.
+    pub(crate) fn untaken(&self) -> usize {
+        let held = self.held.as_ref().and_then(|held| rustix::io::ioctl_fionread(held).ok());
+        let in_fifo = held.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        self.pending.len() + in_fifo
     }
 
     /// Takes output. `Break` when nobody will ever read it.

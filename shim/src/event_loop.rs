@@ -37,6 +37,8 @@ const ABANDONED_AFTER: u64 = 30 * SECOND;
 const LEAVE_SERVICE_AFTER: u64 = 2 * SECOND;
 /// How long after the last activity memory is given back.
 const QUIET_AFTER: u64 = SECOND;
+/// Between two looks at what a client has taken.
+const LOOK_AT_CLIENT_AFTER: u64 = SECOND / 500;
 
 /// The shim.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub(crate) struct Timers {
     pub(crate) hooks: Option<u64>,
     /// Open the client's end of standard input.
     pub(crate) feed: Option<u64>,
+    /// Look again whether a client has taken what it is waited for.
+    pub(crate) taken: Option<u64>,
     /// Look again whether the kernel killed for want of memory.
     pub(crate) oom: Option<u64>,
     /// Leave, whoever still waits for something.
@@ -88,8 +92,9 @@ pub(crate) struct Timers {
 
 impl Timers {
     fn next(&self) -> Option<u64> {
-        let Self { abandon, service, quiet, kill, drained, record, hooks, oom, feed, leave } = self;
-        [abandon, service, quiet, kill, drained, record, hooks, oom, feed, leave]
+        let Self { abandon, service, quiet, kill, drained, record, hooks, oom, feed, taken, leave } =
+            self;
+        [abandon, service, quiet, kill, drained, record, hooks, oom, feed, taken, leave]
             .into_iter()
             .copied()
             .flatten()
@@ -157,7 +162,10 @@ impl Shim {
             self.obey_stock();
             for key in draining {
                 let has_more = ready.iter().any(|(source, _)| match source {
-                    Source::Output(of, stream) if *of == key => self.may_say_more(key, *stream),
+                    // A sink that took something may let go of what its stream waits with.
+                    Source::Output(of, stream) | Source::Sink(of, stream) if *of == key => {
+                        self.may_say_more(key, *stream)
+                    }
                     Source::Output(..)
                     | Source::Api
                     | Source::Attach
@@ -313,7 +321,7 @@ impl Shim {
     }
 
     /// The processes of which only output is missing that is in their pipes already.
-    fn draining(&self) -> Vec<Key> {
+    fn draining(&mut self) -> Vec<Key> {
         let execs = self.execs.iter().filter(|exec| exec.is_draining()).map(|exec| exec.key);
         let mut keys: Vec<Key> = execs.filter(|key| !self.is_relayed(*key)).collect();
         if matches!(self.state, ShimState::Draining(_))
@@ -323,7 +331,19 @@ impl Shim {
         {
             keys.push(Key::INIT);
         }
+        keys.retain(|key| !self.awaits_client(*key));
         keys
+    }
+
+    /// Whether a client of containerd is taking what a process said before it ended. With the news of
+    /// the end ctr, as others, takes no more.
+    fn awaits_client(&mut self, key: Key) -> bool {
+        let now = clock::monotonic_ns();
+        let awaits = self.stdio_mut(key).is_some_and(|stdio| stdio.is_being_taken(now));
+        if awaits {
+            self.timers.taken = Some(now + LOOK_AT_CLIENT_AFTER);
+        }
+        awaits
     }
 
     /// Whether the output of a process that ended may still be on its way here.
@@ -492,6 +512,8 @@ impl Shim {
         if expired(&mut self.timers.feed, now) {
             self.open_feed();
         }
+        // To look is all.
+        let _ = expired(&mut self.timers.taken, now);
         if expired(&mut self.timers.oom, now) {
             self.look_for_oom();
         }

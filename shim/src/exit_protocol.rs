@@ -17,7 +17,7 @@ use shim_wire::ttrpc::Response;
 use crate::attach::Client;
 use crate::container::Container;
 use crate::event_loop::{SECOND, Shim, Timers};
-use crate::process::{self, ExecState, Exit, Key, Waiter};
+use crate::process::{self, Exec, ExecState, Exit, Key, Waiter};
 use crate::rpc::Connection;
 use crate::{clock, foreign, report};
 
@@ -208,7 +208,7 @@ impl Shim {
         if key == Key::INIT {
             return matches!(self.state, ShimState::Recorded(_) | ShimState::Released);
         }
-        self.exec(key).is_some_and(|exec| exec.exit().is_some())
+        self.exec(key).is_some_and(Exec::is_drained)
     }
 
     /// The ports are free before the answer to Release is sent; the mount namespace goes last.

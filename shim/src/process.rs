@@ -177,6 +177,14 @@ impl Exec {
         }
     }
 
+    /// Whether it has ended, and its exit may be told.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self.state {
+            ExecState::Exited { .. } | ExecState::Deleted { .. } => true,
+            ExecState::Created(_) | ExecState::Running { .. } | ExecState::Draining { .. } => false,
+        }
+    }
+
     /// 0 before its start.
     pub(crate) fn pid(&self) -> u32 {
         match &self.state {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::ends::Ends;
+use crate::ends::{Ends, Sink};
 use crate::log::Stream;
 
 /// Bytes for a process' standard input that wait in the shim before its clients have to.
@@ -20,6 +20,9 @@ const PIPE_BYTES: usize = 1 << 20;
 /// and left behind may hold its streams for ever.
 const RELAY_AT_MOST: u64 = 2_000_000_000;
 
+/// How long a client that takes nothing of what an ended process said is waited for, in nanoseconds.
+const PATIENCE: u64 = 200_000_000;
+
 /// The streams of one process.
 #[derive(Debug)]
 pub(crate) struct Stdio {
@@ -29,6 +32,14 @@ pub(crate) struct Stdio {
     /// Where containerd's clients are.
     pub(crate) ends: Ends,
     relay: Option<Relay>,
+    taking: Option<Taking>,
+}
+
+/// What a client had not taken at the last look, and how long it may stay as much.
+#[derive(Clone, Copy, Debug)]
+struct Taking {
+    left: usize,
+    until: u64,
 }
 
 /// Streams that go through a stock shim, which closes its ends when it has copied everything.
@@ -95,7 +106,14 @@ impl Stdio {
             false => None,
         };
         let terminal = Some(Terminal { master, peer });
-        Ok(Self { outputs: vec![output], input, terminal, relay: None, ends: Ends::default() })
+        Ok(Self {
+            outputs: vec![output],
+            input,
+            terminal,
+            relay: None,
+            taking: None,
+            ends: Ends::default(),
+        })
     }
 
     /// The streams of a process on pipes.
@@ -113,7 +131,14 @@ impl Stdio {
             outputs.push(Output::pipe(stream, descriptor)?);
         }
         let input = stdin.map(|stdin| Input::new(stdin, once, false)).transpose()?;
-        Ok(Self { outputs, input, terminal: None, relay: None, ends: Ends::default() })
+        Ok(Self {
+            outputs,
+            input,
+            terminal: None,
+            relay: None,
+            taking: None,
+            ends: Ends::default(),
+        })
     }
 
     /// The clients' ends of FIFOs of which a stock shim has the process'; with a terminal there is no
@@ -134,7 +159,7 @@ impl Stdio {
         }
         let input = stdin.map(|stdin| Input::new(stdin, once, terminal)).transpose()?;
         let relay = Some(Relay { terminal, until: None });
-        Ok(Self { outputs, input, terminal: None, relay, ends: Ends::default() })
+        Ok(Self { outputs, input, terminal: None, relay, taking: None, ends: Ends::default() })
     }
 
     pub(crate) fn is_relayed(&self) -> bool {
@@ -163,6 +188,7 @@ impl Stdio {
             input: None,
             terminal: None,
             relay: None,
+            taking: None,
             ends: Ends::default(),
         }
     }
@@ -184,6 +210,19 @@ impl Stdio {
     /// Whether what a stream says has to wait until what it said before is taken.
     pub(crate) fn is_blocked(&self, stream: Stream) -> bool {
         self.ends.sinks.iter().any(|sink| sink.stream == stream && sink.is_blocked())
+    }
+
+    /// Whether clients are taking what was said: something is left, and it gets less.
+    pub(crate) fn is_being_taken(&mut self, now: u64) -> bool {
+        let left = self.ends.sinks.iter().map(Sink::untaken).sum();
+        if left == 0 {
+            self.taking = None;
+            return false;
+        }
+        let taking = self.taking.filter(|taking| taking.left == left);
+        let taking = taking.unwrap_or(Taking { left, until: now + PATIENCE });
+        self.taking = Some(taking);
+        now < taking.until
     }
 
     /// Gives output to where it goes.

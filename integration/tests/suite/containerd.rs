@@ -30,9 +30,23 @@ fn every_byte_arrives_and_standard_input_reaches_the_container() {
     let output = containerd.run("flood seq 200000");
     assert_eq!(output.text().lines().count(), 200_000);
     assert!(output.stdout.ends_with("\n200000\n"));
-    let text = "a line\n".repeat(30_000);
-    let output = containerd.ctr_fed(&containerd.run_words("--rm", "cat cat"), &text);
-    assert!(output.stdout == text, "{} bytes came back", output.stdout.len());
+    let text = "a line\n".repeat(200_000);
+    for round in 0..5 {
+        let output = containerd.ctr_fed(&containerd.run_words("--rm", "cat cat"), &text);
+        assert!(output.stdout == text, "{round}: {} bytes came back", output.stdout.len());
+    }
+    containerd.expect_nothing_left();
+}
+
+/// The process ends with more in its pipe than its client has taken.
+#[test]
+fn what_waits_for_a_slow_client_when_the_process_ends_is_not_lost() {
+    let containerd = Containerd::start();
+    for round in 0..10 {
+        let output = containerd.run(&format!("flood{round} head -c 1400000 /dev/zero"));
+        output.check(0);
+        assert_eq!(output.stdout.len(), 1_400_000, "{round}");
+    }
     containerd.expect_nothing_left();
 }
 
