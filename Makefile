@@ -7,6 +7,8 @@ DESTDIR ?=
 CTL_LINK ?= yes
 # Most of a test is waiting: more of them than there are processors.
 TEST_THREADS ?= 4
+# How many times what a row of the fault matrix has written.
+ROUNDS ?= 1
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -34,7 +36,7 @@ define put
 	@cp $(1) $(2).new && mv -f $(2).new $(2)
 endef
 
-.PHONY: help build build-test run test test-vm test-vm-core unit bench lint deps test-deps vm-deps bench-deps toolchain install uninstall clean
+.PHONY: help build build-test run test test-vm test-vm-core unit bench matrix lint deps test-deps vm-deps bench-deps toolchain install uninstall clean
 
 help:
 	@echo 'make run      the main job, shown on this machine as a transcript (root)'
@@ -43,6 +45,8 @@ help:
 	@echo '              VM="PROGRAM FILTER..." runs a part, test-vm-core what `make test` runs of it'
 	@echo 'make build    bosund, bosun-shim, bosun-oci and ctl, side by side in bin/'
 	@echo 'make bench    bosun beside containerd+runc and podman+conmon (root)'
+	@echo 'make matrix   faults again and again, ROUNDS=1 times as often as written, and the table in'
+	@echo '              docs/RELIABILITY.md; MATRIX="--only WORD" runs a part (root)'
 	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
 	@echo 'make unit     the tests that need neither root nor a build in bin/'
 	@echo 'make deps     installs what Debian has to provide (root), or says what it is'
@@ -102,6 +106,11 @@ unit: toolchain
 
 bench: build bench-deps
 	$(CARGO) run --locked --release -p integration --bin bench -- --date "$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(BENCH)
+
+matrix:
+	@$(MAKE) --no-print-directory build-test
+	@$(MAKE) --no-print-directory build
+	$(CARGO) run --locked --release -p integration --bin matrix -- --date "$$(date -u +%Y-%m-%dT%H:%M:%SZ)" --rounds $(ROUNDS) $(MATRIX)
 
 lint: toolchain deps
 	$(CARGO) fmt --all --check

@@ -208,6 +208,12 @@ impl From<bosun_image::InvalidDigest> for Error {
     }
 }
 
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Self {
+        Self::file("pass", std::path::Path::new("failpoint"))(stumble.into())
+    }
+}
+
 impl From<bosun_registry::Error> for Error {
     fn from(source: bosun_registry::Error) -> Self {
         Self::Registry(Arc::new(source))

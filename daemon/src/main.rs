@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         .init();
     // Everything that is made is closed to others, whatever we were started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let _armed = arm_failpoints();
+    let _armed = shim_failpoints::arm();
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -112,17 +112,3 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     outcome
 }
 
-/// Failpoints of test builds (`FAILPOINTS=name=panic;…`): a panic at one must end the process at that
-/// point, as a kill would, not only a task.
-#[cfg(feature = "failpoints")]
-fn arm_failpoints() -> fail::FailScenario<'static> {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
-    fail::FailScenario::setup()
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn arm_failpoints() -> impl Sized {}

@@ -69,6 +69,14 @@ impl Settings {
         self
     }
 
+    /// The programs with failpoints in them, of which one stops at the point of this name.
+    #[must_use]
+    pub fn stop_at(mut self, point: &str) -> Self {
+        self.failpoints = true;
+        self.environment.push(("FAILPOINTS_STOP".to_owned(), point.to_owned()));
+        self
+    }
+
     /// More flags of bosund.
     #[must_use]
     pub fn arguments(mut self, words: &str) -> Self {

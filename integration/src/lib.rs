@@ -21,6 +21,7 @@
 //! | [`elf`] | programs of a few machine instructions |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
+//! | [`matrix`] | the fault matrix: rows, points, faults, and what must be true all the same |
 //! | [`wait`] | conditions with deadlines; nothing here sleeps blindly |
 //!
 //! Deliberately absent: mocks. Whatever a test says, it says about the programs in `bin/`.
@@ -38,6 +39,7 @@ pub mod http;
 pub mod http_server;
 pub mod image;
 pub mod leak;
+pub mod matrix;
 pub mod netns;
 pub mod process;
 pub mod registry;

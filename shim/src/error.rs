@@ -281,6 +281,12 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Self {
+        Self::step("pass", "a failpoint", stumble.into())
+    }
+}
+
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         Self::Lifecycle(refused)

@@ -77,7 +77,7 @@ impl Shim {
                 ExitStatus::Unknown
             }
         };
-        fail::fail_point!("shim.exit.after_reap");
+        shim_failpoints::step!("shim.exit.after_reap");
         self.process_ended(key, status);
     }
 
@@ -154,10 +154,10 @@ impl Shim {
     pub(crate) fn write_record(&mut self) {
         let Some(container) = &mut self.container else { return };
         let Some(record) = &container.record else { return };
-        fail::fail_point!("shim.exit.before_record");
+        shim_failpoints::step!("shim.exit.before_record");
         match container.reserved.write(record) {
             Ok(()) => {
-                fail::fail_point!("shim.exit.after_record");
+                shim_failpoints::step!("shim.exit.after_record");
                 self.advance(ShimEvent::RecordDurable);
             }
             Err(error) => {

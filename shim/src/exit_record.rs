@@ -44,10 +44,10 @@ impl Reserved {
         self.temporary.write_all_at(text.as_bytes(), 0)?;
         self.temporary.set_len(text.len() as u64)?;
         self.temporary.sync_data()?;
-        fail::fail_point!("shim.exit.before_rename");
+        shim_failpoints::step!("shim.exit.before_rename", error);
         fs::rename(temporary, self.container.exit())?;
         self.written = true;
-        fail::fail_point!("shim.exit.after_rename");
+        shim_failpoints::step!("shim.exit.after_rename", error);
         self.directory.sync_all()
     }
 }

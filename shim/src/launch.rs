@@ -46,16 +46,16 @@ impl Shim {
             return self.launch_sandbox(&options, sandbox, request.bundle).map(|()| 0);
         }
         let directory = &self.arguments.container;
-        fail::fail_point!("shim.create.before_reserve");
+        shim_failpoints::step!("shim.create.before_reserve", error);
         let reserved = Reserved::new(directory).map_err(|source| {
             let object = directory.path().display().to_string();
             Error::step("reserve the exit record in", object, source)
         })?;
-        fail::fail_point!("shim.create.after_reserve");
+        shim_failpoints::step!("shim.create.after_reserve", error);
         let log_options = options.log.clone().unwrap_or_default();
         let log = Log::open(&log_options)
             .map_err(|source| Error::Log { path: log_options.path.clone(), source })?;
-        fail::fail_point!("shim.create.after_log");
+        shim_failpoints::step!("shim.create.after_log", error);
         let cgroup = Cgroup::new(&Layout::detect()?, &options.cgroup)?;
         self.note_cgroup(&options.cgroup)?;
         let ends = match &io {
@@ -124,7 +124,7 @@ impl Shim {
     fn build(&self, options: &CreateOptions, cgroup: &Cgroup) -> Result<Built, Error> {
         let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
         let created = shim_runtime::create(options, &self.arguments.run, network)?;
-        fail::fail_point!("shim.create.before_identity");
+        shim_failpoints::step!("shim.create.before_identity", error);
         let pid = created.process.pid.unsigned_abs();
         let held = shim_runtime::namespaces_of(created.process.pid, options.held);
         let held = held.map_err(Error::from);
@@ -176,7 +176,7 @@ impl Shim {
         let stdio =
             stdio.map_err(|source| Error::step("set up the streams of", "the task", source))?;
         self.note_identity(waiting.pid.unsigned_abs())?;
-        fail::fail_point!("shim.create.after_identity");
+        shim_failpoints::step!("shim.create.after_identity");
         Ok(stdio)
     }
 
@@ -204,9 +204,9 @@ impl Shim {
         let container = self.container.as_mut().ok_or(Error::NotCreated)?;
         match std::mem::replace(&mut container.init, Init::Failed) {
             Init::Waiting(mut waiting) => {
-                fail::fail_point!("shim.start.before_exec");
+                shim_failpoints::step!("shim.start.before_exec", error);
                 waiting.start()?;
-                fail::fail_point!("shim.start.after_exec");
+                shim_failpoints::step!("shim.start.after_exec");
                 if container.restored {
                     self.take_over_restored(&mut waiting)?;
                 }
@@ -308,7 +308,7 @@ impl Shim {
         let stdio = streams(&started.io, options.stdin, true)
             .map_err(|source| Error::step("set up the streams of exec", id, source))?;
         started.start()?;
-        fail::fail_point!("shim.exec.after_exec");
+        shim_failpoints::step!("shim.exec.after_exec");
         Ok((Child::new(started.pid.unsigned_abs(), started.pidfd), stdio))
     }
 }

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     if name == init::ARGV0 {
         init::main();
     }
-    let _armed = arm_failpoints();
+    let _armed = shim_failpoints::arm();
     if containerd::command::is_meant(&name) {
         let words = arguments.map(|word| word.to_string_lossy().into_owned());
         return containerd::command::main(words);
@@ -89,21 +89,6 @@ fn main() -> ExitCode {
         }
     }
 }
-
-/// Failpoints of test builds (`FAILPOINTS=name=panic;…`, handed on by the daemon): a panic ends the
-/// process at that point, as a kill would.
-#[cfg(feature = "failpoints")]
-fn arm_failpoints() -> fail::FailScenario<'static> {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
-    fail::FailScenario::setup()
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn arm_failpoints() -> impl Sized {}
 
 /// Says in the shim's own log (standard error) what nobody else is there to be told.
 fn report(step: &str, error: &dyn std::error::Error) {

@@ -42,7 +42,7 @@ impl Shim {
         let cgroup = Cgroup::new(&Layout::detect()?, &options.cgroup)?;
         let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
         let namespaces = shim_runtime::sandbox(options, sandbox, network)?;
-        fail::fail_point!("shim.sandbox.after_namespaces");
+        shim_failpoints::step!("shim.sandbox.after_namespaces");
         self.container = Some(Container {
             attempt: options.attempt,
             pid: 0,

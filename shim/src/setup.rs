@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     let (api, bootstrap) = take_over_stdio().map_err(|e| step("take over descriptors", e))?;
     let (bootstrap, network_namespace, ports) = receive_bootstrap(&bootstrap)?;
     end_with_parent(bootstrap.parent).map_err(|e| step("ask for the parent's death", e))?;
-    fail::fail_point!("shim.setup.before_identity");
+    shim_failpoints::step!("shim.setup.before_identity");
     let boot_id = boot_id().map_err(|e| step("read the boot id", e))?;
     if let Some(cgroup) = &arguments.cgroup {
         leave_service_named(cgroup);

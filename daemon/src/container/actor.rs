@@ -355,7 +355,7 @@ impl Actor {
                 Ok(tx.container_spec(&namespace, &stored.id)?)
             })
             .await;
-        fail::fail_point!("daemon.start.after_intent");
+        shim_failpoints::step!("daemon.start.after_intent");
         match committed {
             Ok(spec) => {
                 let spec = spec.filter(|spec| !spec.is_empty());
@@ -409,7 +409,7 @@ impl Actor {
         let Some(running) = self.present().map(Arc::clone) else {
             return Err(Error::NotRunning { id: self.label() });
         };
-        fail::fail_point!("daemon.stop.before_signal");
+        shim_failpoints::step!("daemon.stop.before_signal", error);
         let record = self.record()?;
         let event = self.event("kill", &record, vec![("signal", signal.to_string())]);
         self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
@@ -446,7 +446,7 @@ impl Actor {
             self.end_later(attempt);
             return;
         }
-        fail::fail_point!("daemon.stop.after_exit_committed");
+        shim_failpoints::step!("daemon.stop.after_exit_committed");
         run::let_go(&self.core, &self.key, running.lease.as_ref(), Some(&running.shim), attempt)
             .await;
         self.tell(exit);
@@ -624,7 +624,7 @@ impl Actor {
         if leaves_garbage {
             self.core.collector.nudge();
         }
-        fail::fail_point!("daemon.delete.after_commit");
+        shim_failpoints::step!("daemon.delete.after_commit");
         let exit = match &self.state {
             State::Exited(exit) => Some(exit.clone()),
             State::Created

@@ -108,7 +108,7 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
     let attempt = record.run.attempts();
     let verdict = lifecycle::take_up(record.run.durable(), evidence);
     tracing::info!(container = %key, ?evidence, ?verdict, "recovering");
-    fail::fail_point!("daemon.recover.after_verdict");
+    shim_failpoints::step!("daemon.recover.after_verdict");
     match (verdict, found) {
         (Verdict::Settle, found) => {
             settle(core, &key, attempt, found).await;

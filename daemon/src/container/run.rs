@@ -93,7 +93,7 @@ pub(super) fn prepare(core: &Core, record: &Record, owners: &[PortOwner]) -> Res
             core.network.bridge.subnet()
         ),
     })?;
-    fail::fail_point!("daemon.start.after_ports");
+    shim_failpoints::step!("daemon.start.after_ports");
     let (ports, sockets) =
         bound.into_iter().map(|BoundPort { published, socket }| (published, socket)).unzip();
     Ok(Prepared { lease: Some(Lease { address, ports }), sockets })
@@ -156,9 +156,9 @@ pub(super) async fn run(
     if let Some(stock) = core.config.runtimes.find(&record.options.runtime)? {
         create.foreign = Some(foreign::prepare(record, &stock, &run_dir, &layers, &spec).await?);
     }
-    fail::fail_point!("daemon.start.after_files");
+    shim_failpoints::step!("daemon.start.after_files", error);
     let namespace = network(core, key, &prepared, peer.as_ref()).await?;
-    fail::fail_point!("daemon.start.after_network");
+    shim_failpoints::step!("daemon.start.after_network", error);
     let shim_cgroup = shim_cgroup(core, key);
     let process = shim::launch(&Launch {
         program: &core.shim,
@@ -172,7 +172,7 @@ pub(super) async fn run(
         port_sockets: &prepared.sockets,
     })
     .map_err(|source| shim_failed(record, source))?;
-    fail::fail_point!("daemon.start.after_spawn");
+    shim_failpoints::step!("daemon.start.after_spawn");
     let place = Place { sockets: &sockets, container_dir: &container_dir };
     match build(key, record, &place, &create, peer.as_ref(), hello, &process).await {
         Ok((client, pid, attached)) => {
@@ -234,7 +234,7 @@ async fn build(
     let failed = |source| shim_failed(record, source);
     let client = Client::connect(key.id.as_str(), &place.sockets.shim()).await.map_err(failed)?;
     let pid = client.create(place.container_dir.path(), create).await.map_err(failed)?;
-    fail::fail_point!("daemon.start.after_create");
+    shim_failpoints::step!("daemon.start.after_create", error);
     let of_process = |told| move |error| Failed { error, told, pid: Some(pid) };
     let attached = match hello {
         None => None,
@@ -254,7 +254,7 @@ async fn build(
         };
         return Err(of_process(told)(failed(source)));
     }
-    fail::fail_point!("daemon.start.after_start");
+    shim_failpoints::step!("daemon.start.after_start");
     if let Some(error) = peer.and_then(|peer| peer.check().err()) {
         // What was found at its path may have been somebody else's.
         return Err(of_process(Told::No)(error));
@@ -449,7 +449,7 @@ async fn detach(core: &Core, key: &Key, lease: &Lease) {
         tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
     }
     core.network.free(lease.address);
-    fail::fail_point!("daemon.stop.after_detach");
+    shim_failpoints::step!("daemon.stop.after_detach");
 }
 
 async fn release(key: &Key, shim: &Shim, attempt: u64) {
@@ -461,7 +461,7 @@ async fn release(key: &Key, shim: &Shim, attempt: u64) {
             shim.process.kill();
         }
     }
-    fail::fail_point!("daemon.stop.after_release");
+    shim_failpoints::step!("daemon.stop.after_release");
 }
 
 /// The rest of it. Asks for nothing but the name; what is missing is fine.
@@ -470,14 +470,14 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
         match step {
             Dismantle::ShimEnd => wait_for_shim(key, shim).await,
             Dismantle::Cgroups => {
-                fail::fail_point!("daemon.stop.before_cgroups");
+                shim_failpoints::step!("daemon.stop.before_cgroups");
                 for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
                     remove_cgroup(core, path).await;
                 }
             }
             Dismantle::NetworkName => sandbox::withdraw_network(key),
             Dismantle::Sockets => {
-                fail::fail_point!("daemon.stop.before_run_directories");
+                shim_failpoints::step!("daemon.stop.before_run_directories");
                 remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
             }
             Dismantle::RunDirectory => {
@@ -501,7 +501,7 @@ pub(super) async fn erase(core: &Core, key: &Key, snapshot: Option<i64>) -> Resu
     for step in Erase::ORDER {
         match step {
             Erase::ContainerDirectory => {
-                fail::fail_point!("daemon.delete.before_container_directory");
+                shim_failpoints::step!("daemon.delete.before_container_directory", error);
                 let directory = core.layout.container_dir(&key.namespace, &key.id);
                 // Half of it would be a container that lost its record.
                 let trash = core.layout.trash().join(format!("container-{}", key.id));

@@ -276,7 +276,7 @@ impl Supervisor {
                 lease: prepared.lease.clone(),
             };
         }
-        fail::fail_point!("daemon.create.before_intent");
+        shim_failpoints::step!("daemon.create.before_intent");
         let event = container_event(key, &record, "create", Vec::new());
         let (request, stored, spec) = (request.clone(), record.clone(), text.clone());
         let committed = self
@@ -308,7 +308,7 @@ impl Supervisor {
                 Ok(stored.snapshot)
             })
             .await;
-        fail::fail_point!("daemon.create.after_intent");
+        shim_failpoints::step!("daemon.create.after_intent");
         match committed {
             Ok(snapshot) => {
                 record.snapshot = snapshot;
@@ -586,9 +586,9 @@ impl Supervisor {
         let exec_id = random_id();
         let failed =
             |source| Error::Shim { id: handle.key.id.to_string(), source: Arc::new(source) };
-        fail::fail_point!("daemon.exec.before_exec");
+        shim_failpoints::step!("daemon.exec.before_exec", error);
         running.shim.client.exec(&exec_id, &options).await.map_err(failed)?;
-        fail::fail_point!("daemon.exec.after_exec");
+        shim_failpoints::step!("daemon.exec.after_exec");
         let attached = match hello {
             None => None,
             Some(hello) => {
@@ -602,7 +602,7 @@ impl Supervisor {
             let _ = running.shim.client.delete_exec(&exec_id).await;
             return Err(failed(source));
         }
-        fail::fail_point!("daemon.exec.after_start");
+        shim_failpoints::step!("daemon.exec.after_start");
         execs::event(&self.core, handle, "exec_start", vec![("execID", exec_id.clone())]);
         Ok((running, exec_id, attached))
     }

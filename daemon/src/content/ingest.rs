@@ -183,7 +183,7 @@ impl Writer {
         }
         let written = self.file.write_all(data);
         written.map_err(Error::file("write to ingest", &self.home.join(DATA)))?;
-        fail::fail_point!("daemon.content.after_write");
+        shim_failpoints::step!("daemon.content.after_write");
         self.hash.update(data);
         self.received = received;
         self.growth.grow(received);
@@ -195,7 +195,7 @@ impl Writer {
     /// # Errors
     /// Size or digest are others than expected; bytes that can't be made durable.
     pub(super) fn verify(&mut self) -> Result<Digest> {
-        fail::fail_point!("daemon.content.before_sync");
+        shim_failpoints::step!("daemon.content.before_sync", error);
         let synced = self.file.sync_data();
         synced.map_err(Error::file("make durable", &self.home.join(DATA)))?;
         if let Some(wanted) = self.description.expected_size.filter(|size| *size != self.received) {
@@ -227,9 +227,9 @@ impl Writer {
             Ok(()) | Err(_) => {}
         }
         std::fs::hard_link(self.home.join(DATA), &link).map_err(Error::file("link", &link))?;
-        fail::fail_point!("daemon.content.before_rename");
+        shim_failpoints::step!("daemon.content.before_rename", error);
         std::fs::rename(&link, blob).map_err(Error::file("put in place", blob))?;
-        fail::fail_point!("daemon.content.after_rename");
+        shim_failpoints::step!("daemon.content.after_rename", error);
         sync_directory(directory)
     }
 
@@ -316,7 +316,7 @@ fn begin(home: &Path, description: Description) -> Result<Description> {
     remove_directory(home)?;
     let made = DirBuilder::new().mode(0o700).create(home);
     made.map_err(Error::file("make directory of ingest", home))?;
-    fail::fail_point!("daemon.content.after_ingest_directory");
+    shim_failpoints::step!("daemon.content.after_ingest_directory", error);
     describe(home, &description)?;
     Ok(description)
 }

@@ -305,7 +305,7 @@ impl Content {
                 }
             }
         }
-        fail::fail_point!("daemon.content.before_ingest_removal");
+        shim_failpoints::step!("daemon.content.before_ingest_removal", error);
         off_the_loop(move || writer.discard()).await?;
         Ok((digest, size))
     }
@@ -413,7 +413,7 @@ impl Content {
         if digests.is_empty() {
             return Ok(());
         }
-        fail::fail_point!("daemon.content.before_unlink");
+        shim_failpoints::step!("daemon.content.before_unlink", error);
         let this = self.clone();
         let open = self
             .store
@@ -712,7 +712,7 @@ fn write_blob(path: &Path, directory: &Path, data: &[u8]) -> Result<()> {
             .map_err(Error::file("make blob", &temporary))?;
         file.write_all(data).map_err(Error::file("write blob", &temporary))?;
         file.sync_data().map_err(Error::file("make durable", &temporary))?;
-        fail::fail_point!("daemon.pull.before_put");
+        shim_failpoints::step!("daemon.pull.before_put", error);
         std::fs::rename(&temporary, path).map_err(Error::file("put in place", path))?;
         ingest::sync_directory(directory)
     };

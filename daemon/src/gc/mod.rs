@@ -157,7 +157,7 @@ impl Collector {
         mode: Mode,
         without: Without,
     ) -> Result<Vec<Item>> {
-        fail::fail_point!("daemon.gc.before_mark");
+        shim_failpoints::step!("daemon.gc.before_mark", error);
         // Read within the transaction: a pin is taken within the one that makes the row.
         let (owner, pins) = (namespace.to_owned(), self.pins.clone());
         let (gone, leases) = self
@@ -174,7 +174,7 @@ impl Collector {
                 Ok((gone, leases))
             })
             .await?;
-        fail::fail_point!("daemon.gc.after_sweep");
+        shim_failpoints::step!("daemon.gc.after_sweep");
         let mut items: Vec<Item> =
             gone.images.into_iter().map(|name| Item::Image { name }).collect();
         let mut digests = Vec::with_capacity(gone.blobs.len());
@@ -205,7 +205,7 @@ impl Collector {
             return Ok(items);
         }
         let mut outcome = self.content.unlink_unneeded(digests).await;
-        fail::fail_point!("daemon.gc.before_snapshots");
+        shim_failpoints::step!("daemon.gc.before_snapshots");
         for snapshot in gone.snapshots {
             outcome = outcome.and(self.snapshots.discard(snapshot.number).await);
         }

@@ -247,7 +247,7 @@ impl Images {
         let in_use = if force { InUse::Goes } else { InUse::Refused };
         let untagged = self.untag(namespace, going, in_use).await?;
         drop(turn);
-        fail::fail_point!("daemon.gc.after_untag");
+        shim_failpoints::step!("daemon.gc.after_untag");
         let mut removed = Removed { untagged, deleted: Vec::new() };
         if !prune {
             return Ok(removed);

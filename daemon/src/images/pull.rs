@@ -311,12 +311,12 @@ impl Download<'_> {
             // Who does not want to follow any more has an error of its own.
             let _ = follow.send(Source::Growing(writer.follow()?));
         }
-        fail::fail_point!("daemon.pull.before_download");
+        shim_failpoints::step!("daemon.pull.before_download", error);
         let received = self.receive(job, blob, writer, arrived).await;
         writer = received.map_err(|error| self.named(blob, error))?;
-        fail::fail_point!("daemon.pull.before_blob");
+        shim_failpoints::step!("daemon.pull.before_blob", error);
         content.commit(writer).await.map_err(|error| self.named(blob, error))?;
-        fail::fail_point!("daemon.pull.after_blob");
+        shim_failpoints::step!("daemon.pull.after_blob");
         Ok(())
     }
 
@@ -373,7 +373,7 @@ impl Download<'_> {
                 arrived.store(true, Ordering::Relaxed);
             }
             writer = content.write(writer, gathered).await?;
-            fail::fail_point!("daemon.pull.after_write");
+            shim_failpoints::step!("daemon.pull.after_write");
             if told.elapsed() >= TOLD {
                 told = tokio::time::Instant::now();
                 job.board.set(blob, Status::Downloading, writer.received());

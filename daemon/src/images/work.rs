@@ -120,7 +120,7 @@ impl Images {
             updated_at: now,
             labels,
         };
-        fail::fail_point!("daemon.pull.before_name");
+        shim_failpoints::step!("daemon.pull.before_name", error);
         let (namespace, digest) = (namespace.to_owned(), target.digest.to_string());
         let before = self
             .store
@@ -135,7 +135,7 @@ impl Images {
                 Ok(before)
             })
             .await?;
-        fail::fail_point!("daemon.pull.after_name");
+        shim_failpoints::step!("daemon.pull.after_name");
         let same = before.as_ref() == Some(&digest);
         if before.is_some() && !same {
             // What the name stood for may be nobody's any more.

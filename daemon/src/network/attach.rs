@@ -13,7 +13,6 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fail::fail_point;
 use rustix::io::Errno;
 
 use super::link::{self, Link, LinkAddress, Veth};
@@ -35,7 +34,7 @@ pub(super) fn attach(inner: &Inner, endpoint: &Endpoint) -> Result<Attached, Err
         return Err(Error::ForeignAddress { address: endpoint.address, subnet, bridge });
     }
     let netns = inner.stock.take()?;
-    fail_point!("daemon.start.after_netns");
+    shim_failpoints::step!("daemon.start.after_netns", error);
     let veth = name::veth(bridge, &endpoint.namespace, &endpoint.id);
     let netns = match connect(inner, endpoint, &veth, netns).and_then(|netns| {
         publish(inner, endpoint)?;
@@ -50,7 +49,7 @@ pub(super) fn attach(inner: &Inner, endpoint: &Endpoint) -> Result<Attached, Err
             return Err(error);
         }
     };
-    fail_point!("daemon.start.after_ports");
+    shim_failpoints::step!("daemon.start.after_ports");
     inner.stock.refill();
     Ok(Attached {
         netns: netns.descriptor,
@@ -86,11 +85,11 @@ fn connect(
         made => made,
     };
     made.map_err(failed("make interface"))?;
-    fail_point!("daemon.start.after_veth");
+    shim_failpoints::step!("daemon.start.after_veth", error);
     let address = LinkAddress { address: endpoint.address, prefix: inner.subnet().prefix() };
     configure_peer(&mut netns, address, inner.subnet().gateway())
         .map_err(failed("bring up and address the peer of"))?;
-    fail_point!("daemon.start.after_address");
+    shim_failpoints::step!("daemon.start.after_address", error);
     let host_end = operational(&mut socket, veth).map_err(failed("wait for interface"))?;
     // Without a port the bridge had no carrier itself.
     operational(&mut socket, inner.bridge()).map_err(failed("wait for the bridge of"))?;
@@ -224,7 +223,7 @@ fn unpublish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Rejected> {
     let mut socket = inner.nftables();
     let there = present(&mut socket, bridge, &own, |present, own| present == own)?;
     nftables::change(&mut socket, bridge, &there, &Elements::new())?;
-    fail_point!("daemon.stop.after_ports");
+    shim_failpoints::step!("daemon.stop.after_ports");
     Ok(())
 }
 

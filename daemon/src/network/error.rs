@@ -48,3 +48,9 @@ pub enum Error {
     #[error("network: {step} {}", path.display())]
     File { step: &'static str, path: PathBuf, source: io::Error },
 }
+
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Self {
+        Self::Kernel { step: "pass", object: "failpoint".to_owned(), source: stumble.into() }
+    }
+}

@@ -105,7 +105,7 @@ pub fn launch(launch: &Launch<'_>) -> Result<ShimProcess, Error> {
         .arg("--cgroup")
         .arg(launch.cgroup)
         .env_clear()
-        .envs(std::env::var_os("FAILPOINTS").map(|points| ("FAILPOINTS", points)))
+        .envs(shim_failpoints::environment())
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::from(bootstrap))

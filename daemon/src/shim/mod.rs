@@ -38,3 +38,9 @@ pub enum Error {
     #[error("shim: attach: {message}")]
     AttachRefused { message: String },
 }
+
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Self {
+        Self::Io { step: "pass a failpoint", source: stumble.into() }
+    }
+}

@@ -51,7 +51,7 @@ impl Durability {
 
     /// Writes back everything of the file system.
     pub(super) fn sync_now(&self) -> Result<()> {
-        fail::fail_point!("daemon.unpack.before_syncfs");
+        shim_failpoints::step!("daemon.unpack.before_syncfs", error);
         let sync = || {
             let directory = File::open(&*self.directory)?;
             rustix::fs::syncfs(&directory)?;

@@ -85,7 +85,7 @@ impl Snapshots {
                 Ok((number, pins.hold(number)))
             })
             .await?;
-        fail::fail_point!("daemon.unpack.after_row");
+        shim_failpoints::step!("daemon.unpack.after_row", error);
         let driver = self.driver.clone();
         off_the_loop(move || driver.make(number, None)).await?;
         Ok(Unpacking { number, tree: self.driver.tree(number), pin: Arc::new(pin) })
@@ -106,7 +106,7 @@ impl Snapshots {
         check_key(name)?;
         let (owner, number) = (namespace.to_owned(), layer.number);
         let (name, parent) = (name.to_owned(), parent.map(str::to_owned));
-        fail::fail_point!("daemon.unpack.before_commit");
+        shim_failpoints::step!("daemon.unpack.before_commit", error);
         self.store
             .write(move |tx| -> Result<()> {
                 if tx.snapshot(&owner, &name)?.is_some() {
@@ -123,7 +123,7 @@ impl Snapshots {
                 Ok(())
             })
             .await?;
-        fail::fail_point!("daemon.unpack.after_commit");
+        shim_failpoints::step!("daemon.unpack.after_commit");
         self.durability.nudge();
         Ok(())
     }

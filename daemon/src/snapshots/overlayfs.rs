@@ -55,7 +55,7 @@ impl Overlayfs {
     /// Makes the directories of a writable snapshot, unless they are there. The root of its tree
     /// looks like the model's: overlayfs shows the mode and the owner of the upper one.
     pub(super) fn make(&self, number: i64, model: Option<&Path>) -> Result<()> {
-        fail::fail_point!("daemon.create.before_snapshot_directories");
+        shim_failpoints::step!("daemon.create.before_snapshot_directories", error);
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
         let mut made = false;
@@ -97,7 +97,7 @@ impl Overlayfs {
 
     /// Moves a snapshot's directory away and unlinks it.
     pub(super) fn discard(&self, number: i64) -> Result<()> {
-        fail::fail_point!("daemon.delete.before_snapshot_directories");
+        shim_failpoints::step!("daemon.delete.before_snapshot_directories", error);
         let home = self.home(number);
         let trash = self.trash.join(format!("snapshot-{number}"));
         match std::fs::rename(&home, &trash) {

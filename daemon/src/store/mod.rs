@@ -347,7 +347,7 @@ fn serve(
             Ok((finishes, made)) => {
                 copies.apply(made.changes);
                 copies.note(copies::Mark { commits: made.commits, schema: schema::KNOWN });
-                fail::fail_point!("daemon.store.after_copies");
+                shim_failpoints::step!("daemon.store.after_copies");
                 for event in made.events {
                     // Nobody may be listening.
                     let _ = publisher.send(Arc::new(event));
@@ -432,9 +432,9 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) -> Committed {
         Ok(commits) => made.commits = commits,
         Err(source) => return Err((finishes, source)),
     }
-    fail::fail_point!("daemon.store.before_commit");
+    shim_failpoints::step!("daemon.store.before_commit");
     let committed = transaction.commit();
-    fail::fail_point!("daemon.store.after_commit");
+    shim_failpoints::step!("daemon.store.after_commit");
     match committed {
         Ok(()) => Ok((finishes, made)),
         Err(source) => Err((finishes, source)),

@@ -6,16 +6,17 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
+    ("shim-failpoints", &[]),
     ("shim-cgroup", &["shim-wire", "shim-sys"]),
     ("shim-systemd", &["shim-wire"]),
     ("shim-plan", &["shim-wire"]),
     ("shim-rootfs", &[]),
-    ("shim-runtime", &["shim-wire", "shim-sys", "shim-cgroup", "shim-rootfs"]),
-    ("bosun-shim", &["shim-wire", "shim-sys", "shim-cgroup", "shim-runtime"]),
+    ("shim-runtime", &["shim-wire", "shim-sys", "shim-failpoints", "shim-cgroup", "shim-rootfs"]),
+    ("bosun-shim", &["shim-wire", "shim-sys", "shim-failpoints", "shim-cgroup", "shim-runtime"]),
     (
         "bosun-oci",
         &["shim-wire", "shim-sys", "shim-cgroup", "shim-systemd", "shim-plan", "shim-runtime"],
@@ -35,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "shim-cgroup",
             "shim-rootfs",
             "shim-sys",
+            "shim-failpoints",
         ],
     ),
     ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),

@@ -1,64 +1,44 @@
-//! Daemon and shim are killed at every failpoint of their sources, in the course of a whole life of
-//! a container. Whatever the point: afterwards there is one truth, everything works, and nothing is
-//! left. The fault matrix grows from here.
+//! Points that a container's life alone does not bring out: those of the database, of a daemon's start, of
+//! blobs, of pods. The rest is the fault matrix (`matrix.rs`), and that of images (`image_crash.rs`).
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use integration::daemon::{Daemon, Settings};
+use integration::matrix::life::{self, History, Told};
+use integration::matrix::points::{self, Point};
 use integration::wait;
 
 const RUN: &str = "--name one -p 5000:5000 --rootfs / /bin/sh -c 'trap \"exit 5\" TERM; echo ready; while :; do sleep 0.05; done'";
 
-/// The names in `fail_point!("…")` of the sources below a directory of the project.
-fn names(directory: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(directory)];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(path).unwrap();
-            found.extend(text.split("fail_point!(").skip(1).filter_map(|rest| {
-                Some(rest.trim_start().strip_prefix('"')?.split_once('"')?.0.to_owned())
-            }));
-        }
-    }
-    found
+pub(crate) fn of_operation(operation: &str) -> Vec<String> {
+    points::of("daemon", &[operation]).into_iter().map(|point| point.name).collect()
 }
 
-pub(crate) fn of_operation(directory: &str, operation: &str) -> Vec<String> {
-    let side = if directory == "shim" { "shim" } else { "daemon" };
-    let start = format!("{side}.{operation}.");
-    let found: Vec<_> =
-        names(directory).into_iter().filter(|name| name.starts_with(&start)).collect();
-    assert!(!found.is_empty(), "no failpoint {start}* in {directory}/");
-    found
+/// A new operation of daemon or shim needs a life that passes its points.
+#[test]
+fn every_operation_is_tested() {
+    let here = ["daemon.store", "daemon.recover", "daemon.content", "shim.sandbox"];
+    let of_images = ["daemon.pull", "daemon.unpack", "daemon.gc"];
+    let in_the_matrix: BTreeSet<String> = integration::matrix::OF_A_CONTAINER
+        .iter()
+        .flat_map(|(side, operations)| operations.iter().map(move |name| format!("{side}.{name}")))
+        .collect();
+    let untested: Vec<Point> = points::all()
+        .into_iter()
+        .filter(|point| {
+            let operation = format!("{}.{}", point.side(), point.operation());
+            !in_the_matrix.contains(&operation)
+                && !here.contains(&operation.as_str())
+                && !of_images.contains(&operation.as_str())
+        })
+        .collect();
+    assert!(untested.is_empty(), "no life passes {untested:?}");
 }
 
-/// A container's whole life, as far as it gets.
-fn live(daemon: &Daemon) {
-    let _ = daemon.ctl(&format!("create {RUN}"));
-    let _ = daemon.ctl("start one");
-    let _ = daemon.ctl("exec one /bin/true");
-    let _ = daemon.ctl("stop -t 1 one");
-    let _ = daemon.ctl("rm -f one");
-}
-
-/// One truth, and a container of the same name and port can be made and ends as it should.
-fn expect_sound(daemon: &Daemon, point: &str) {
-    let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
-    assert!(
-        ["", "one created", "one running", "one exited"].contains(&listed.as_str()),
-        "{point}: {listed}"
-    );
-    if !listed.is_empty() {
-        if listed == "one running" {
-            assert_eq!(daemon.ctl("exec one /bin/echo yes").text(), "yes", "{point}");
-        }
-        daemon.ctl("rm -f one").ok();
-    }
+/// Whatever is there can be removed, and a container can be made as ever.
+fn expect_as_new(daemon: &Daemon, point: &str) {
+    daemon.ctl("rm -f one").ok();
     daemon.expect_nothing_left();
     daemon.ctl(&format!("run -d {RUN}")).ok();
     daemon.until_logged("one", "ready");
@@ -67,78 +47,16 @@ fn expect_sound(daemon: &Daemon, point: &str) {
     daemon.ctl("rm one").ok();
 }
 
-/// How long after the last call a daemon may take to get to a point that nobody waits for.
-const REACHED: Duration = Duration::from_secs(5);
-
-fn kill_the_daemon_at_each(operation: &str) {
-    let mut unreached = Vec::new();
-    for point in of_operation("daemon", operation) {
-        let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
-        live(&daemon);
-        if daemon.ended_by_itself(REACHED).is_none() {
-            unreached.push(point);
-            daemon.kill();
-            daemon.clear_environment();
-            daemon.start_again();
-            continue;
-        }
-        daemon.clear_environment();
-        daemon.start_again();
-        expect_sound(&daemon, &point);
-    }
-    assert!(unreached.is_empty(), "a whole life of a container does not pass {unreached:?}");
-}
-
-fn kill_the_shim_at_each(operation: &str) {
-    for point in of_operation("shim", operation) {
-        let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
-        live(&daemon);
-        wait::until(&format!("the container to be at rest after {point}"), || {
-            let state = daemon.ctl("ps -a --format '{{.State}}'").text();
-            (state != "running").then_some(())
-        });
-        daemon.kill();
-        daemon.clear_environment();
-        daemon.start_again();
-        expect_sound(&daemon, &point);
-    }
-}
-
-#[test]
-fn daemon_create() {
-    kill_the_daemon_at_each("create");
-}
-
-#[test]
-fn daemon_start() {
-    kill_the_daemon_at_each("start");
-}
-
-#[test]
-fn daemon_exec() {
-    kill_the_daemon_at_each("exec");
-}
-
-#[test]
-fn daemon_stop() {
-    kill_the_daemon_at_each("stop");
-}
-
-#[test]
-fn daemon_delete() {
-    kill_the_daemon_at_each("delete");
-}
-
 /// The commits of a life, one after the other: the daemon dies around each of them.
 #[test]
 fn daemon_store() {
-    for point in of_operation("daemon", "store") {
+    for point in of_operation("store") {
         for commit in 0..20 {
             let armed = format!("{point}={commit}*off->panic");
             let mut daemon = Settings::new().failpoint(&armed).prepare();
             daemon.launch();
             daemon.serving_or_ended();
-            live(&daemon);
+            let history = life::live(daemon.client(), History::new(5), |_| Told::Nothing);
             if daemon.ended_by_itself(Duration::from_millis(200)).is_none() {
                 assert!(commit > 3, "{point} is passed only {commit} times");
                 daemon.kill();
@@ -147,7 +65,7 @@ fn daemon_store() {
             }
             daemon.clear_environment();
             daemon.start_again();
-            expect_sound(&daemon, &armed);
+            life::expect_sound(&daemon, &history, &armed);
         }
     }
 }
@@ -155,7 +73,7 @@ fn daemon_store() {
 /// A daemon that dies while it finds out what the one before left.
 #[test]
 fn daemon_recover() {
-    for point in of_operation("daemon", "recover") {
+    for point in of_operation("recover") {
         let mut daemon = Settings::new().failpoint("no.such.point=off").start();
         daemon.ctl(&format!("run -d {RUN}")).ok();
         daemon.until_logged("one", "ready");
@@ -167,7 +85,7 @@ fn daemon_recover() {
         daemon.clear_environment();
         daemon.start_again();
         assert_eq!(daemon.process("one"), before, "{point}");
-        expect_sound(&daemon, &point);
+        expect_as_new(&daemon, &point);
     }
 }
 
@@ -177,7 +95,7 @@ fn daemon_recover() {
 fn daemon_content() {
     const DIGEST: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
     let put = format!("content put --ref blob --digest {DIGEST}");
-    for point in of_operation("daemon", "content") {
+    for point in of_operation("content") {
         let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
         let _ = daemon.client().feed(&put, "hello\n");
         let _ = daemon.ctl(&format!("content rm {DIGEST}"));
@@ -197,31 +115,30 @@ fn daemon_content() {
     }
 }
 
+/// A pod whose shim dies, or whose daemon does while it is made.
 #[test]
-fn shim_create() {
-    kill_the_shim_at_each("create");
-}
-
-#[test]
-fn shim_start() {
-    kill_the_shim_at_each("start");
-}
-
-#[test]
-fn shim_exec() {
-    kill_the_shim_at_each("exec");
-}
-
-#[test]
-fn shim_exit() {
-    kill_the_shim_at_each("exit");
+fn shim_sandbox() {
+    for point in points::of("shim", &["sandbox"]) {
+        let mut daemon = Settings::new().failpoint(&format!("{}=panic", point.name)).start();
+        let output = daemon.ctl("pod create --name pod");
+        assert_ne!(output.code, Some(0), "{}: {output:?}", point.name);
+        daemon.kill();
+        daemon.clear_environment();
+        daemon.start_again();
+        let _ = daemon.ctl("pod rm -f pod");
+        daemon.expect_nothing_left();
+        daemon.ctl("pod create --name pod").ok();
+        daemon.ctl("run --rm --pod pod --rootfs / /bin/true").ok();
+        daemon.ctl("pod rm -f pod").ok();
+        daemon.expect_nothing_left();
+    }
 }
 
 #[test]
 fn ordinary_programs_have_none() {
     for name in ["bosund", "bosun-shim"] {
         let binary = std::fs::read(integration::daemon::program(name)).unwrap();
-        let point = b".after_";
+        let point = b"<failpoint ";
         let found = binary.windows(point.len()).any(|window| window == point);
         assert!(!found, "{name} holds names of failpoints");
     }

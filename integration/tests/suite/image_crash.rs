@@ -62,7 +62,7 @@ fn expect_sound(daemon: &Daemon, name: &str, point: &str) {
 
 fn kill_at_each(operation: &str) {
     let mut unreached = Vec::new();
-    for point in of_operation("daemon", operation) {
+    for point in of_operation(operation) {
         let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
         let registry = FakeRegistry::start(daemon.netns());
         let name = registry.add("a", "1", &image());

@@ -34,6 +34,7 @@ mod limits;
 mod listing;
 mod logs;
 mod main_job;
+mod matrix;
 mod mounts;
 mod names;
 mod network;

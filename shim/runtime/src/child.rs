@@ -123,7 +123,7 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         time::enter()?;
     }
     let image = (process.init || process.pause).then(program::image).transpose()?;
-    fail::fail_point!("shim.create.before_mounts");
+    shim_failpoints::step!("shim.create.before_mounts", error);
     let sources = Sources::take(&plan, None)?;
     assemble(birth, &plan, sources, image, io)
 }
@@ -164,7 +164,7 @@ pub(crate) fn assemble(
     tree.hide(plan)?;
     tree.enter_groups(birth, plan)?;
     tree.make_cwd(&process.cwd)?;
-    fail::fail_point!("shim.create.before_pivot");
+    shim_failpoints::step!("shim.create.before_pivot", error);
     let hooks = (options.hooks & OWN_HOOKS != 0).then(|| hooks::read(birth.run_dir)).transpose()?;
     if let Some(hooks) = hooks.as_ref().filter(|_| options.hooks & BEFORE_PIVOT != 0) {
         hooks::before_pivot(hooks, birth.parent)?;
@@ -315,7 +315,7 @@ fn finish(
     close_on_exec_from(3 + brought.preserve_fds).at(Step::Descriptors, "the process")?;
     shim_sys::signal::reset();
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK) & 0o777));
-    fail::fail_point!("shim.start.before_credentials");
+    shim_failpoints::step!("shim.start.before_credentials", error);
     credentials::assume(process, &identity, procfs.as_ref(), parent)?;
     execute(command, &file, &arguments, &environment)
 }

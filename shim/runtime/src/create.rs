@@ -106,7 +106,7 @@ fn clone(
     let born_into = cgroup.create_unified()?;
     let restore = options.restore.as_ref();
     let mut prepared = restore.map(|how| restore::prepare(options, how)).transpose()?;
-    fail::fail_point!("shim.create.before_clone");
+    shim_failpoints::step!("shim.create.before_clone", error);
     hide_from_others()?;
     // These are the child's to unshare: the cgroup namespace once it is in its group, the time
     // namespace to set its clocks before it is entered.
@@ -141,12 +141,12 @@ fn clone(
     };
     drop((theirs, child_io, joined));
     let mut process = Unfinished::new(pid, pidfd, ours);
-    fail::fail_point!("shim.create.after_clone");
+    shim_failpoints::step!("shim.create.after_clone", error);
     if !layout.is_v2() {
         // While the child assembles its rootfs.
         cgroup.create(resources)?;
     }
-    fail::fail_point!("shim.create.after_cgroup");
+    shim_failpoints::step!("shim.create.after_cgroup", error);
     process.tell(&Message::CgroupReady)?;
     if has_user && prepared.is_none() {
         let (child, root) = process.adopt()?;
@@ -157,7 +157,7 @@ fn clone(
     }
     let mut waiting = process.finish(pipes, |pid| hooks.run(pid))?;
     waiting.restore = prepared.map(restore::Prepared::keep);
-    fail::fail_point!("shim.create.after_setup");
+    shim_failpoints::step!("shim.create.after_setup");
     Ok(waiting)
 }
 

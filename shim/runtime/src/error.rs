@@ -328,6 +328,12 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Self {
+        Self::System { step: Step::Channel, object: stumble.to_string(), errno: Errno::IO }
+    }
+}
+
 impl From<shim_cgroup::Error> for Error {
     fn from(error: shim_cgroup::Error) -> Self {
         Self::Cgroup(error)

@@ -38,7 +38,7 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     let born_into = cgroup.open_unified()?;
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
     let (pipes, child_io) = stdio::make(process.terminal, options.stdin, options.inherit_stdio)?;
-    fail::fail_point!("shim.exec.before_clone");
+    shim_failpoints::step!("shim.exec.before_clone", error);
     hide_from_others()?;
     let clone = |group: Option<&OwnedFd>| {
         clone_into(0, group.map(AsFd::as_fd), Some(PidNamespace::Of(target.init)))
@@ -59,7 +59,7 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     };
     drop((theirs, child_io, bound));
     let unfinished = Unfinished::new(pid, pidfd, ours);
-    fail::fail_point!("shim.exec.after_clone");
+    shim_failpoints::step!("shim.exec.after_clone");
     unfinished.finish(pipes, |_| Ok(()))
 }
 

@@ -69,7 +69,7 @@ fn bear(
         Some(descriptor) => UserNamespace::of(descriptor, &plan, &procfs)?,
         None => UserNamespace::make(&plan.uid_mappings, &plan.gid_mappings, &procfs)?,
     };
-    fail::fail_point!("shim.create.before_mounts");
+    shim_failpoints::step!("shim.create.before_mounts", error);
     let mut sources = Sources::take(&plan, Some(&user))?;
     let process =
         plan.process.as_mut().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;

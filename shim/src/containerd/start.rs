@@ -235,7 +235,7 @@ fn spawn(
         .arg("--lower")
         .arg(lower::program())
         .env_clear()
-        .envs(std::env::var_os("FAILPOINTS").map(|points| ("FAILPOINTS", points)))
+        .envs(shim_failpoints::environment())
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::from(bootstrap))

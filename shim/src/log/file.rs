@@ -215,7 +215,7 @@ impl LogFile {
 
     /// Moves every file one number up and begins a new one.
     fn rotate(&mut self) -> io::Result<()> {
-        fail::fail_point!("shim.log.before_rotate");
+        shim_failpoints::step!("shim.log.before_rotate", error);
         self.sync()?;
         if self.max_files == 1 {
             self.file.set_len(0)?;
@@ -230,7 +230,7 @@ impl LogFile {
         }
         let first = numbered(&self.path, 1);
         fs::rename(&self.path, &first)?;
-        fail::fail_point!("shim.log.after_rotate_rename");
+        shim_failpoints::step!("shim.log.after_rotate_rename");
         self.reopen().inspect_err(|_| {
             // Without a new file the old one goes on, under its own name.
             let _ = fs::rename(&first, &self.path);

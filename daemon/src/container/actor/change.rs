@@ -80,7 +80,7 @@ impl Actor {
         if let Some(running) = &running {
             self.tell_limits(running, &update.resources).await?;
         }
-        fail::fail_point!("daemon.update.before_commit");
+        shim_failpoints::step!("daemon.update.before_commit", error);
         let mut next = Record::clone(&record);
         next.options.limits = update.limits;
         let event = self.event("update", &next, Vec::new());

@@ -1,0 +1,169 @@
+//! `make matrix`: the fault matrix, run as often as asked, and the table of what was lost.
+//!
+//! Every row that ran gets a file of its own below `integration/results/matrix/`; the table in
+//! `docs/RELIABILITY.md` is made of all files there, so that a run of a few rows changes those.
+//!
+//! Arguments: `--rounds N` (times each row's own count; default 1), `--only WORD` (rows whose name holds
+//! it), `--bounded` (as often as the suite runs them), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the files), `--table`
+//! (runs nothing, writes the table). Ends with 1 when something was lost.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use integration::matrix::{Outcome, ROWS};
+use serde_json::{Value, json};
+
+const BEGIN: &str = "<!-- the table: written by `make matrix` -->";
+const END: &str = "<!-- the table's end -->";
+
+struct Options {
+    rounds: usize,
+    threads: usize,
+    only: String,
+    date: String,
+    table: bool,
+    bounded: bool,
+}
+
+impl Options {
+    fn read() -> Result<Self, String> {
+        let mut options = Self {
+            rounds: 1,
+            threads: 3,
+            only: String::new(),
+            date: String::new(),
+            table: false,
+            bounded: false,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            let number = |text: String| {
+                text.parse().map_err(|_| format!("{word} {text:?} is not a number"))
+            };
+            match word.as_str() {
+                "--rounds" => options.rounds = number(value()?)?,
+                "--threads" => options.threads = number(value()?)?,
+                "--only" => options.only = value()?,
+                "--date" => options.date = value()?,
+                "--table" => options.table = true,
+                "--bounded" => options.bounded = true,
+                other => {
+                    return Err(format!(
+                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --date TEXT, --bounded, --table"
+                    ));
+                }
+            }
+        }
+        if !options.table && !ROWS.iter().any(|row| row.name.contains(&options.only)) {
+            let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+            return Err(format!("no row {:?}: there are {}", options.only, names.join(", ")));
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("matrix: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut lost = 0;
+    if !options.table {
+        for row in ROWS.iter().filter(|row| row.name.contains(&options.only)) {
+            eprintln!("matrix: {}: {}", row.name, row.fault);
+            let count = if options.bounded { row.bounded } else { row.full };
+            let outcome = row.run(count * options.rounds, options.threads);
+            lost += outcome.lost.len();
+            report(&outcome);
+            if let Err(error) = write(&outcome, &options) {
+                eprintln!("matrix: {}: {error}", file(row.name).display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    match write_table() {
+        Ok(()) if lost == 0 => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("matrix: {}: {error}", document().display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(outcome: &Outcome) {
+    eprintln!(
+        "matrix: {}: {} rounds of {} cases, {} lost",
+        outcome.row.name,
+        outcome.rounds,
+        outcome.cases,
+        outcome.lost.len()
+    );
+    for line in &outcome.lost {
+        eprintln!("  lost: {line}");
+    }
+}
+
+fn file(row: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("results/matrix").join(format!("{row}.json"))
+}
+
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("RELIABILITY.md")
+}
+
+fn write(outcome: &Outcome, options: &Options) -> std::io::Result<()> {
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let row = outcome.row;
+    let document = json!({
+        "row": row.name, "fault": row.fault, "promise": row.promise,
+        "cases": outcome.cases, "rounds": outcome.rounds,
+        "lost": outcome.lost, "unreached": outcome.unreached,
+        "date": options.date, "kernel": text("/proc/sys/kernel/osrelease"),
+    });
+    let path = file(row.name);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(path, format!("{document:#}\n"))
+}
+
+/// Puts the table made of the result files between the marks of the document.
+fn write_table() -> std::io::Result<()> {
+    let mut table = String::from(
+        "| row | fault | promise | cases | rounds | lost | run |\n|---|---|---|---:|---:|---:|---|\n",
+    );
+    for row in ROWS {
+        let Ok(text) = fs::read_to_string(file(row.name)) else {
+            let _ = writeln!(table, "| {} | {} | {} | | | | not run |", row.name, row.fault, row.promise);
+            continue;
+        };
+        let result: Value = serde_json::from_str(&text)?;
+        let lost = result["lost"].as_array().map_or(0, Vec::len);
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.name,
+            row.fault,
+            row.promise,
+            result["cases"],
+            result["rounds"],
+            lost,
+            result["date"].as_str().unwrap_or_default().split('T').next().unwrap_or_default(),
+        );
+    }
+    let path = document();
+    let text = fs::read_to_string(&path)?;
+    let parts = text.split_once(BEGIN).zip(text.split_once(END));
+    let Some(((before, _), (_, after))) = parts else {
+        return Err(std::io::Error::other("the marks of the table are gone"));
+    };
+    fs::write(path, format!("{before}{BEGIN}\n{table}{END}{after}"))
+}

@@ -1,0 +1,197 @@
+//! What is done to the programs at a point, and the round that does it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::life::{self, CALLS, History, Told};
+use super::points::Point;
+use crate::ctl::{Ctl, Output};
+use crate::daemon::{Daemon, Settings};
+use crate::process::Process;
+use crate::wait;
+
+/// How long after the last call something may take to get to a point that nobody waits for.
+const REACHED: Duration = Duration::from_secs(3);
+/// How long a step takes in the round of a client that goes, and when that goes.
+const DELAY: Duration = Duration::from_millis(1200);
+const PATIENCE: Duration = Duration::from_millis(600);
+/// Between two looks for what has stopped.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What happens at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    KillDaemon,
+    KillShim,
+    KillBoth,
+    /// The step fails, once.
+    Fail,
+    /// The step takes longer than its client waits.
+    ClientGone,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KillDaemon => "kill -9 of the daemon",
+            Self::KillShim => "kill -9 of the shim",
+            Self::KillBoth => "kill -9 of both",
+            Self::Fail => "an error",
+            Self::ClientGone => "a client that goes",
+        })
+    }
+}
+
+/// Whether a life came by a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    Yes,
+    /// The life does not pass it, or there is nothing yet that could be killed.
+    No,
+}
+
+/// One life of a container in which something happens at a point, and what is true afterwards.
+///
+/// # Panics
+/// When something was lost, altered or left behind.
+#[must_use]
+pub fn strike(point: &Point, fault: Fault, code: u8) -> Passed {
+    let name = &point.name;
+    let case = format!("{fault} at {name}");
+    match fault {
+        Fault::KillDaemon | Fault::KillShim | Fault::KillBoth => {
+            let daemon = Settings::new().stop_at(name).start();
+            kill(daemon, fault, History::new(code), &case)
+        }
+        Fault::Fail => {
+            let mut daemon = Settings::new().failpoint(&format!("{name}=1*return")).start();
+            let history = life::live(daemon.client(), History::new(code), |_| Told::Failed);
+            if point.side() == "shim" {
+                // Every new shim would fail once.
+                daemon.kill();
+                daemon.clear_environment();
+                daemon.start_again();
+            }
+            life::expect_sound(&daemon, &history, &case);
+            Passed::Yes
+        }
+        Fault::ClientGone => {
+            let sleep = format!("{name}=1*sleep({})", DELAY.as_millis());
+            let daemon = Settings::new().failpoint(&sleep).start();
+            let mut history = History::new(code);
+            for call in CALLS {
+                let told = impatient(daemon.client(), &history.words(call));
+                history.note(call, told);
+            }
+            life::expect_sound(&daemon, &history, &case);
+            Passed::Yes
+        }
+    }
+}
+
+/// A client that is killed when its answer takes too long. What it asked for is over then, one way or
+/// the other.
+fn impatient(ctl: &Ctl, words: &str) -> Told {
+    let mut client = ctl.start(words, std::process::Stdio::null());
+    if wait::within(PATIENCE, || client.has_ended().then_some(())).is_none() {
+        drop(client);
+        std::thread::sleep(DELAY);
+        return Told::Nothing;
+    }
+    match client.finish().code {
+        Some(0) => Told::Done,
+        _ => Told::Failed,
+    }
+}
+
+fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passed {
+    let with_daemon = fault != Fault::KillShim;
+    let told = move |_: &Output| if with_daemon { Told::Nothing } else { Told::Failed };
+    let ctl = daemon.client().clone();
+    let living = std::thread::spawn(move || life::live(&ctl, history, told));
+    let mut after = None;
+    let stopped = wait::within(wait::LIMIT * 2, || {
+        if living.is_finished() {
+            after.get_or_insert_with(std::time::Instant::now);
+        }
+        let over = after.is_some_and(|after| after.elapsed() > REACHED);
+        let stopped = stopped(&daemon);
+        (over || stopped.is_some()).then_some(stopped)
+    });
+    let Some(stopped) = stopped.flatten() else {
+        daemon.kill();
+        daemon.clear_environment();
+        daemon.start_again();
+        let _ = living.join();
+        return Passed::No;
+    };
+    let shims = shims(&daemon);
+    let kills_shim = fault != Fault::KillDaemon;
+    if with_daemon {
+        daemon.kill();
+    }
+    if kills_shim {
+        shims.iter().for_each(|shim| shim.kill());
+    }
+    // Whoever was stopped and is not dead goes on, as if nothing had been.
+    proceed(stopped);
+    let answer = living.join();
+    let mut history = answer.unwrap_or_else(|_| panic!("{case}: the life broke off"));
+    history.shim_killed = kills_shim;
+    if with_daemon {
+        daemon.clear_environment();
+        daemon.start_again();
+    }
+    // Another child of the same shim stops there as well: that is not what is looked at.
+    let over = AtomicBool::new(false);
+    let sound = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                self::stopped(&daemon).into_iter().for_each(proceed);
+                std::thread::sleep(LOOK);
+            }
+        });
+        let sound = catch_unwind(AssertUnwindSafe(|| life::expect_sound(&daemon, &history, case)));
+        over.store(true, Ordering::Relaxed);
+        sound
+    });
+    if let Err(panic) = sound {
+        resume_unwind(panic);
+    }
+    if kills_shim && shims.is_empty() { Passed::No } else { Passed::Yes }
+}
+
+/// The daemon, a shim or its child, when it has stopped at a point.
+fn stopped(daemon: &Daemon) -> Option<Process> {
+    let place = daemon.place();
+    let own = daemon.pid().map(Process);
+    let others = Process::belonging(&place.prefix, &place.state);
+    own.into_iter()
+        .chain(others)
+        .find(|process| {
+            let state = process.status("State").unwrap_or_default();
+            state.starts_with('T') || process.command() == "failpoint"
+        })
+}
+
+fn proceed(process: Process) {
+    if let Some(pid) = i32::try_from(process.0).ok().and_then(Pid::from_raw) {
+        // It may be one of those that were killed.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+}
+
+/// The shims of a daemon's containers, without what they are about to become containers of.
+#[must_use]
+pub fn shims(daemon: &Daemon) -> Vec<Process> {
+    let place = daemon.place();
+    let mut found = Process::belonging(&place.prefix, &place.state);
+    found.retain(|process| process.command() == "bosun-shim" && process.lives());
+    let all = found.clone();
+    found.retain(|process| process.parent().is_none_or(|parent| !all.contains(&parent)));
+    found
+}

@@ -1,0 +1,263 @@
+//! The fault matrix: what is done to daemon, shims, disks and clients, and what must be true all the
+//! same.
+//!
+//! ```text
+//!   ROWS ─▶ a row: a fault, a promise, its cases ─▶ rounds, each with a daemon of its own
+//!             points   every failpoint, as the programs hold them
+//!             faults   what happens at a point
+//!             life     the client's history against the final state; logs; statuses
+//!             leak     what is left on the machine
+//! ```
+//!
+//! `make matrix` runs all of it and writes `integration/results/matrix.json` and the table in
+//! `docs/RELIABILITY.md`; the suite runs a bounded part of the same rows. A round that finds something
+//! lost panics with what it found, and counts as one.
+
+pub mod faults;
+pub mod life;
+pub mod points;
+
+mod churn;
+mod followers;
+mod lost_shims;
+mod tails;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use faults::{Fault, Passed};
+
+/// One line of the matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its name on the command line.
+    pub name: &'static str,
+    pub fault: &'static str,
+    /// What "lost" means here.
+    pub promise: &'static str,
+    /// How many times each of its cases is run by the suite, and by `make matrix` for one of ROUNDS.
+    pub bounded: usize,
+    pub full: usize,
+    cases: fn() -> Vec<Case>,
+}
+
+/// Something that can be done again and again. It gets the number of its round, and panics when
+/// something was lost.
+pub struct Case {
+    pub name: String,
+    run: Box<dyn Fn(usize) -> Passed + Send + Sync>,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Case {
+    fn new(
+        name: impl Into<String>,
+        run: impl Fn(usize) -> Passed + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+
+    /// One that always does what it says.
+    fn plain(name: impl Into<String>, run: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        Self::new(name, move |round| {
+            run(round);
+            Passed::Yes
+        })
+    }
+}
+
+/// What a row gave.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub row: Row,
+    pub cases: usize,
+    /// Rounds that did what they should.
+    pub rounds: usize,
+    /// What was lost, altered or left behind: a line for each round that found something.
+    pub lost: Vec<String>,
+    /// Cases of which no round came to its point.
+    pub unreached: Vec<String>,
+}
+
+/// The operations that a container's life passes: a side, and its operations.
+pub const OF_A_CONTAINER: &[(&str, &[&str])] = &[
+    ("daemon", &["create", "start", "update", "exec", "stop", "delete"]),
+    ("shim", &["create", "start", "exec", "log", "exit"]),
+];
+
+/// All of them.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "kill-daemon",
+        fault: "`kill -9` of the daemon at every failpoint of create, start, update, exec, stop, delete, in daemon and shim",
+        promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
+        bounded: 1,
+        full: 20,
+        cases: || at_points(Fault::KillDaemon),
+    },
+    Row {
+        name: "kill-shim",
+        fault: "`kill -9` of the shim at the same points",
+        promise: "the container is dead, with its own status or an unknown one; nothing left",
+        bounded: 1,
+        full: 20,
+        cases: || at_points(Fault::KillShim),
+    },
+    Row {
+        name: "kill-both",
+        fault: "`kill -9` of both at the same points",
+        promise: "the same, after the daemon's next start",
+        bounded: 1,
+        full: 20,
+        cases: || at_points(Fault::KillBoth),
+    },
+    Row {
+        name: "error",
+        fault: "an error at each of these points that can fail",
+        promise: "the call fails or is done; a next one works; nothing left",
+        bounded: 1,
+        full: 20,
+        cases: || at_points(Fault::Fail),
+    },
+    Row {
+        name: "client-gone",
+        fault: "the client gives up while the daemon is at one of these points",
+        promise: "the call is done or undone, once; nothing left",
+        bounded: 1,
+        full: 20,
+        cases: || at_points(Fault::ClientGone),
+    },
+    Row {
+        name: "churn",
+        fault: "`kill -9` of the daemon at random under parallel runs",
+        promise: "every acknowledged container is there, with its process, its log and its status",
+        bounded: 1,
+        full: 20,
+        cases: churn::cases,
+    },
+    Row {
+        name: "down",
+        fault: "the daemon is down while containers write and end, some for want of memory",
+        promise: "every byte, code, time and OOM flag",
+        bounded: 1,
+        full: 10,
+        cases: churn::while_down,
+    },
+    Row {
+        name: "lost-shim",
+        fault: "`kill -9` of a shim: the daemon up, down, killed with it; its process' pid taken by a stranger",
+        promise: "the container is dead within a second or as the first act of the next daemon; an honest status; the stranger untouched",
+        bounded: 2,
+        full: 50,
+        cases: lost_shims::cases,
+    },
+    Row {
+        name: "last-bytes",
+        fault: "a container ends right after its last write, without a line end",
+        promise: "its last byte is in the log when its end is known",
+        bounded: 5,
+        full: 500,
+        cases: tails::last_bytes,
+    },
+    Row {
+        name: "rotation",
+        fault: "a flood on both streams while the log is rotated every few milliseconds",
+        promise: "no line lost, doubled or split",
+        bounded: 1,
+        full: 20,
+        cases: tails::rotation,
+    },
+    Row {
+        name: "same-request",
+        fault: "the same create 100 times in parallel",
+        promise: "exactly one container, and everybody is told its id",
+        bounded: 1,
+        full: 20,
+        cases: followers::same_request,
+    },
+    Row {
+        name: "slow-clients",
+        fault: "followers of the log and of events that stop reading",
+        promise: "the container never waits; the daemon's memory is bounded",
+        bounded: 1,
+        full: 5,
+        cases: followers::slow,
+    },
+];
+
+/// A row by its name.
+#[must_use]
+pub fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+fn at_points(fault: Fault) -> Vec<Case> {
+    let points = OF_A_CONTAINER.iter().flat_map(|(side, operations)| points::of(side, operations));
+    points
+        .filter(|point| fault != Fault::Fail || point.can_fail)
+        .map(|point| {
+            Case::new(point.name.clone(), move |round| {
+                faults::strike(&point, fault, code(round))
+            })
+        })
+        .collect()
+}
+
+/// A status that nobody makes up: 1 to 120, another in each round.
+fn code(round: usize) -> u8 {
+    let mixed = (round as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    u8::try_from(mixed % 120 + 1).unwrap_or(1)
+}
+
+impl Row {
+    /// Runs every case `rounds` times, `threads` of them side by side.
+    #[must_use]
+    pub fn run(&self, rounds: usize, threads: usize) -> Outcome {
+        let cases = (self.cases)();
+        let total = cases.len() * rounds;
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new((vec![0; cases.len()], Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..threads.clamp(1, total.max(1)) {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= total {
+                            break;
+                        }
+                        let (case, round) = (&cases[number % cases.len()], number / cases.len());
+                        let result = catch_unwind(AssertUnwindSafe(|| (case.run)(round)));
+                        let Ok(mut done) = done.lock() else { break };
+                        match result {
+                            Ok(Passed::Yes) => done.0[number % cases.len()] += 1,
+                            Ok(Passed::No) => {}
+                            Err(panic) => {
+                                done.0[number % cases.len()] += 1;
+                                let text = panic
+                                    .downcast_ref::<String>()
+                                    .cloned()
+                                    .or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()))
+                                    .unwrap_or_default();
+                                done.1.push(format!("{}: {text}", case.name));
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let (passed, lost) = done.into_inner().unwrap_or_default();
+        let unreached = cases
+            .iter()
+            .zip(&passed)
+            .filter(|(_, passed)| **passed == 0)
+            .map(|(case, _)| case.name.clone())
+            .collect();
+        Outcome { row: *self, cases: cases.len(), rounds: passed.iter().sum(), lost, unreached }
+    }
+}

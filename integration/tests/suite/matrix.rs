@@ -1,0 +1,76 @@
+//! The bounded part of the fault matrix: each row once or a few times. `make matrix` runs the rest.
+
+use integration::matrix;
+
+fn row(name: &str) {
+    let row = matrix::row(name).unwrap();
+    // Two at a time beside the other tests.
+    let outcome = row.run(row.bounded, 2);
+    assert!(outcome.lost.is_empty(), "{} lost:\n{}", outcome.lost.len(), outcome.lost.join("\n"));
+    let may_miss = ["kill-shim", "kill-both", "client-gone"].contains(&name);
+    assert!(
+        may_miss || outcome.unreached.is_empty(),
+        "a container's life does not pass {:?}",
+        outcome.unreached
+    );
+}
+
+#[test]
+fn kill_daemon() {
+    row("kill-daemon");
+}
+
+#[test]
+fn kill_shim() {
+    row("kill-shim");
+}
+
+#[test]
+fn kill_both() {
+    row("kill-both");
+}
+
+#[test]
+fn error() {
+    row("error");
+}
+
+#[test]
+fn client_gone() {
+    row("client-gone");
+}
+
+#[test]
+fn churn() {
+    row("churn");
+}
+
+#[test]
+fn down() {
+    row("down");
+}
+
+#[test]
+fn lost_shim() {
+    row("lost-shim");
+}
+
+#[test]
+fn last_bytes() {
+    row("last-bytes");
+}
+
+#[test]
+fn rotation() {
+    row("rotation");
+}
+
+#[test]
+fn same_request() {
+    row("same-request");
+}
+
+#[test]
+fn slow_clients() {
+    row("slow-clients");
+}
