@@ -31,6 +31,11 @@ use crate::shim::{self, Attached, boot_id};
 use crate::spec::Limits;
 use crate::store::NewEvent;
 
+/// When the files of a removed container are tried again that could not be removed, and how long that
+/// grows to.
+const ERASE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ERASE_AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long a start or a removal waits for the run before it to let go of its files.
 const LET_GO: Duration = Duration::from_secs(30);
 
@@ -731,11 +736,31 @@ fn phase_of(state: &State) -> Phase {
     }
 }
 
-/// Removes what a removed container left, and says so in the store.
-pub(super) async fn finish_removal(core: &Core, key: &Key, snapshot: i64) {
-    if let Err(error) = run::erase(core, key, Some(snapshot)).await {
-        tracing::warn!(container = %key, %error, "not all removed; the next start of bosund tries again");
+/// Removes what a removed container left, and says so in the store: now, and where that fails again and
+/// again beside the caller, and at the next start.
+pub(super) async fn finish_removal(core: &Arc<Core>, key: &Key, snapshot: i64) {
+    if erased(core, key, snapshot).await {
+        return;
     }
+    let (core, key) = (Arc::clone(core), key.clone());
+    tokio::spawn(async move {
+        let mut pause = ERASE_AGAIN_AFTER;
+        loop {
+            tokio::time::sleep(pause).await;
+            if erased(&core, &key, snapshot).await {
+                break;
+            }
+            pause = (pause * 2).min(ERASE_AGAIN_WITHIN);
+        }
+    });
+}
+
+async fn erased(core: &Core, key: &Key, snapshot: i64) -> bool {
+    if let Err(error) = run::erase(core, key, Some(snapshot)).await {
+        tracing::warn!(container = %key, %error, "not all removed: tried again");
+        return false;
+    }
+    true
 }
 
 /// The exit record of a container, whichever run's it is; `None` when there is none, or one that can't

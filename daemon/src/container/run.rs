@@ -505,9 +505,9 @@ pub(super) async fn erase(core: &Core, key: &Key, snapshot: Option<i64>) -> Resu
                 let directory = core.layout.container_dir(&key.namespace, &key.id);
                 // Half of it would be a container that lost its record.
                 let trash = core.layout.trash().join(format!("container-{}", key.id));
-                match std::fs::rename(directory.path(), &trash) {
-                    Ok(()) => remove_tree(&trash),
-                    Err(_) => remove_tree(directory.path()),
+                let _ = std::fs::rename(directory.path(), &trash);
+                for path in [&trash, directory.path()] {
+                    trees::remove(path).map_err(Error::file("remove", path))?;
                 }
             }
             Erase::Snapshot => {
