@@ -33,6 +33,9 @@ const BLOCK: u64 = 64 * 1024;
 /// six in JSON.
 const LONGEST: usize = 1 << 20;
 
+/// How many rotations may pass while a file is looked for.
+const MOVED_MEANWHILE: u64 = 8;
+
 /// What is wanted of a log.
 #[derive(Clone, Debug)]
 pub struct LogQuery {
@@ -226,22 +229,55 @@ impl Reader {
 }
 
 /// All files of a log that are there, oldest first.
+///
+/// They are opened from the newest on. A rotation meanwhile moves files to higher numbers only, so one
+/// that is moved is met again, and none is missed; but it leaves a gap for a moment, and for longer
+/// when the shim was killed in the middle.
 fn files(path: &Path) -> Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
     let mut seen = HashSet::new();
     files.extend(open(path)?);
     for number in 1.. {
-        let mut rotated = path.as_os_str().to_owned();
-        rotated.push(format!(".{number}"));
-        match open(Path::new(&rotated))? {
+        match open(&numbered(path, number))? {
             Some(file) => files.push(file),
+            None if goes_on(path, number)? => {}
             None => break,
         }
     }
-    // A rotation while they were opened shows one file under two names.
-    files.retain(|file| file.metadata().is_ok_and(|found| seen.insert((found.dev(), found.ino()))));
     files.reverse();
+    // What was moved shows under two names, of which the later counts: behind it are older ones only.
+    files.retain(|file| file.metadata().is_ok_and(|found| seen.insert((found.dev(), found.ino()))));
     Ok(files)
+}
+
+fn numbered(path: &Path, number: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// Whether there is a rotated file of a higher number. By name first: a file that is being renamed may be
+/// missing from a listing, under both of its names (readdir(3)).
+fn goes_on(path: &Path, number: u64) -> Result<bool> {
+    let mut next = number + 1..=number + MOVED_MEANWHILE;
+    let met = next.any(|number| numbered(path, number).symlink_metadata().is_ok());
+    Ok(met || highest(path)? > number)
+}
+
+/// The highest number of a rotated file that is there; 0 without one.
+fn highest(path: &Path) -> Result<u64> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::file("list the files of log", path)(error)),
+    };
+    let number = |entry: std::fs::DirEntry| {
+        let entry = entry.file_name();
+        let rest = entry.as_encoded_bytes().strip_prefix(name.as_encoded_bytes())?;
+        std::str::from_utf8(rest.strip_prefix(b".")?).ok()?.parse().ok()
+    };
+    Ok(entries.flatten().filter_map(number).max().unwrap_or(0))
 }
 
 fn open(path: &Path) -> Result<Option<File>> {
@@ -413,6 +449,45 @@ mod tests {
         }
         assert_eq!(read_all(&path, Some(0)), Vec::<String>::new());
         assert_eq!(read_all(&path, Some(100)).len(), 25);
+    }
+
+    /// A shim that was killed while it rotated leaves one, and every rotation does for a moment.
+    #[test]
+    fn a_gap_between_rotated_files_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let name = |number: u32| path.with_extension(format!("log.{number}"));
+        std::fs::write(name(5), line(0)).unwrap();
+        std::fs::write(name(3), line(1)).unwrap();
+        std::fs::write(&path, line(2)).unwrap();
+        assert_eq!(read_all(&path, None), ["line 0", "line 1", "line 2"]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read_all(&path, None), ["line 0", "line 1"]);
+    }
+
+    #[test]
+    fn a_rotation_while_the_files_are_opened_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let name = |number: u32| path.with_extension(format!("log.{number}"));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..400 {
+                    std::fs::write(&path, line(number)).unwrap();
+                    for old in (1..=number).rev() {
+                        let _ = std::fs::rename(name(old), name(old + 1));
+                    }
+                    std::fs::rename(&path, name(1)).unwrap();
+                }
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let seen = read_all(&path, None);
+                let wrong = seen.iter().enumerate().find(|(n, seen)| **seen != format!("line {n}"));
+                assert_eq!(wrong, None, "of {}", seen.len());
+            }
+        });
     }
 
     #[test]

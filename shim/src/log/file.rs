@@ -213,7 +213,8 @@ impl LogFile {
         }
     }
 
-    /// Moves every file one number up and begins a new one.
+    /// Moves files one number up, as far as there is no gap, and begins a new one. The oldest goes when
+    /// there are too many.
     fn rotate(&mut self) -> io::Result<()> {
         shim_failpoints::step!("shim.log.before_rotate", error);
         self.sync()?;
@@ -222,7 +223,10 @@ impl LogFile {
             self.size = 0;
             return Ok(());
         }
-        for number in (1..self.max_files - 1).rev() {
+        let oldest = self.max_files - 1;
+        let is_free = |number: &u32| fs::symlink_metadata(numbered(&self.path, *number)).is_err();
+        let free = (1..oldest).find(is_free).unwrap_or(oldest);
+        for number in (1..free).rev() {
             match fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -326,6 +330,21 @@ mod tests {
         assert_eq!(text(&numbered(&log_path, 3)), None);
         append(&mut log, &["f\n"], TIME);
         assert_eq!(text(&log_path).as_deref(), Some("e\nf\n"));
+    }
+
+    /// What a rotation that was killed leaves.
+    #[test]
+    fn a_gap_is_filled_before_anything_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let log_path = directory.path().join("log");
+        fs::write(numbered(&log_path, 3), "old\n").unwrap();
+        fs::write(numbered(&log_path, 1), "newer\n").unwrap();
+        let mut log = LogFile::open(&options(directory.path(), 6, 4)).unwrap();
+        append(&mut log, &["aaaaa\n", "bb\n"], TIME);
+        let expected = [(1, "aaaaa\n"), (2, "newer\n"), (3, "old\n")];
+        for (number, kept) in expected {
+            assert_eq!(text(&numbered(&log_path, number)).as_deref(), Some(kept));
+        }
     }
 
     #[test]
