@@ -111,4 +111,3 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(10));
     outcome
 }
-

@@ -41,9 +41,8 @@ impl Options {
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
-            let number = |text: String| {
-                text.parse().map_err(|_| format!("{word} {text:?} is not a number"))
-            };
+            let number =
+                |text: String| text.parse().map_err(|_| format!("{word} {text:?} is not a number"));
             match word.as_str() {
                 "--rounds" => options.rounds = number(value()?)?,
                 "--threads" => options.threads = number(value()?)?,
@@ -142,7 +141,11 @@ fn write_table() -> std::io::Result<()> {
     );
     for row in ROWS {
         let Ok(text) = fs::read_to_string(file(row.name)) else {
-            let _ = writeln!(table, "| {} | {} | {} | | | | not run |", row.name, row.fault, row.promise);
+            let _ = writeln!(
+                table,
+                "| {} | {} | {} | | | | not run |",
+                row.name, row.fault, row.promise
+            );
             continue;
         };
         let result: Value = serde_json::from_str(&text)?;

@@ -124,7 +124,10 @@ fn ends_meanwhile(round: usize) {
         let at = SystemTime::try_from(exit.exited_at.expect("a time")).expect("a time");
         // The kernel's clock of coarse steps is a few milliseconds behind.
         let slack = Duration::from_millis(20);
-        assert!(begin - slack <= at && at <= end + slack, "{name} ended at {at:?}, {begin:?}, {end:?}");
+        assert!(
+            begin - slack <= at && at <= end + slack,
+            "{name} ended at {at:?}, {begin:?}, {end:?}"
+        );
         assert!(!exit.oom_killed, "{name}");
     }
     daemon.until_status("hungry", "exited");

@@ -170,12 +170,10 @@ fn stopped(daemon: &Daemon) -> Option<Process> {
     let place = daemon.place();
     let own = daemon.pid().map(Process);
     let others = Process::belonging(&place.prefix, &place.state);
-    own.into_iter()
-        .chain(others)
-        .find(|process| {
-            let state = process.status("State").unwrap_or_default();
-            state.starts_with('T') || process.command() == "failpoint"
-        })
+    own.into_iter().chain(others).find(|process| {
+        let state = process.status("State").unwrap_or_default();
+        state.starts_with('T') || process.command() == "failpoint"
+    })
 }
 
 fn proceed(process: Process) {

@@ -105,7 +105,8 @@ impl History {
     #[must_use]
     pub fn states(&self) -> BTreeSet<State> {
         let mut states = self.states.clone();
-        if self.shim_killed && (states.contains(&State::Running) || states.contains(&State::Created))
+        if self.shim_killed
+            && (states.contains(&State::Running) || states.contains(&State::Created))
         {
             states.insert(State::Exited);
         }

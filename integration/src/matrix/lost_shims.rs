@@ -9,10 +9,10 @@ use crate::daemon::Daemon;
 use crate::process::Process;
 use crate::wait;
 
-const RUN: &str = "run -d --name one -p 5000:5000 --rootfs / /bin/sh -c 'echo written; sleep 601 & sleep 600'";
+const RUN: &str =
+    "run -d --name one -p 5000:5000 --rootfs / /bin/sh -c 'echo written; sleep 601 & sleep 600'";
 /// A program that becomes somebody else, who gets no signals of root's at its parent's death.
-const RUN_AS: &str =
-    "run -d --name one --net none --rootfs / /usr/bin/setpriv --reuid 65534 --clear-groups /bin/sh -c 'echo written; sleep 600'";
+const RUN_AS: &str = "run -d --name one --net none --rootfs / /usr/bin/setpriv --reuid 65534 --clear-groups /bin/sh -c 'echo written; sleep 600'";
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -67,7 +67,9 @@ fn reused_pid() {
     daemon.kill();
     shim.kill();
     process.kill();
-    wait::until_true("their ends", || !process.lives() && !shim.lives() && gone(process) && gone(shim));
+    wait::until_true("their ends", || {
+        !process.lives() && !shim.lives() && gone(process) && gone(shim)
+    });
     let mut strangers: Vec<Child> = [process, shim].into_iter().filter_map(stranger).collect();
     daemon.start_again();
     expect_lost(&daemon);

@@ -56,10 +56,7 @@ impl std::fmt::Debug for Case {
 }
 
 impl Case {
-    fn new(
-        name: impl Into<String>,
-        run: impl Fn(usize) -> Passed + Send + Sync + 'static,
-    ) -> Self {
+    fn new(name: impl Into<String>, run: impl Fn(usize) -> Passed + Send + Sync + 'static) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 
@@ -88,7 +85,7 @@ pub struct Outcome {
 /// The operations that a container's life passes: a side, and its operations.
 pub const OF_A_CONTAINER: &[(&str, &[&str])] = &[
     ("daemon", &["create", "start", "update", "exec", "stop", "delete"]),
-    ("shim", &["create", "start", "exec", "log", "exit"]),
+    ("shim", &["setup", "create", "start", "exec", "log", "exit"]),
 ];
 
 /// All of them.
@@ -202,9 +199,7 @@ fn at_points(fault: Fault) -> Vec<Case> {
     points
         .filter(|point| fault != Fault::Fail || point.can_fail)
         .map(|point| {
-            Case::new(point.name.clone(), move |round| {
-                faults::strike(&point, fault, code(round))
-            })
+            Case::new(point.name.clone(), move |round| faults::strike(&point, fault, code(round)))
         })
         .collect()
 }

@@ -11,7 +11,9 @@ pub(super) fn last_bytes() -> Vec<Case> {
         let daemon = Daemon::start();
         for run in 0..RUNS {
             let text = format!("last of {round} {run}");
-            let words = format!("run -d --name c{run} --net none --rootfs / /bin/sh -c 'printf \"{text}\"; exit 7'");
+            let words = format!(
+                "run -d --name c{run} --net none --rootfs / /bin/sh -c 'printf \"{text}\"; exit 7'"
+            );
             daemon.ctl(&words).ok();
             assert_eq!(daemon.ctl(&format!("wait c{run}")).waited(), "7");
             assert_eq!(daemon.ctl(&format!("logs c{run}")).stdout, text);
