@@ -4,7 +4,7 @@
 //! `docs/RELIABILITY.md` is made of all files there, so that a run of a few rows changes those.
 //!
 //! Arguments: `--rounds N` (times each row's own count; default 1), `--only WORD` (rows whose name holds
-//! it), `--bounded` (as often as the suite runs them), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the files), `--table`
+//! it), `--bounded` (what the suite runs), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the files), `--table`
 //! (runs nothing, writes the table). Ends with 1 when something was lost.
 #![forbid(unsafe_code)]
 
@@ -77,8 +77,10 @@ fn main() -> ExitCode {
     if !options.table {
         for row in ROWS.iter().filter(|row| row.name.contains(&options.only)) {
             eprintln!("matrix: {}: {}", row.name, row.fault);
-            let count = if options.bounded { row.bounded } else { row.full };
-            let outcome = row.run(count * options.rounds, options.threads);
+            let outcome = match options.bounded {
+                true => row.run_bounded(options.threads),
+                false => row.run(row.full * options.rounds, options.threads),
+            };
             lost += outcome.lost.len();
             report(&outcome);
             if let Err(error) = write(&outcome, &options) {

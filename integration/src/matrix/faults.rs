@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::life::{self, CALLS, History, Told};
 use super::points::Point;
 use crate::ctl::{Ctl, Output};
-use crate::daemon::{Daemon, Settings};
+use crate::daemon::{Daemon, Place, Settings};
 use crate::process::Process;
 use crate::wait;
 
@@ -20,7 +20,7 @@ const REACHED: Duration = Duration::from_secs(3);
 const DELAY: Duration = Duration::from_millis(1200);
 const PATIENCE: Duration = Duration::from_millis(600);
 /// Between two looks for what has stopped.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(25);
 
 /// What happens at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,15 +114,17 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
     let ctl = daemon.client().clone();
     let living = std::thread::spawn(move || life::live(&ctl, history, told));
     let mut after = None;
-    let stopped = wait::within(wait::LIMIT * 2, || {
-        if living.is_finished() {
-            after.get_or_insert_with(std::time::Instant::now);
+    let found = loop {
+        if let Some(stopped) = stopped(&daemon) {
+            break Some(stopped);
         }
-        let over = after.is_some_and(|after| after.elapsed() > REACHED);
-        let stopped = stopped(&daemon);
-        (over || stopped.is_some()).then_some(stopped)
-    });
-    let Some(stopped) = stopped.flatten() else {
+        let over = |since: &mut std::time::Instant| since.elapsed() > REACHED;
+        if living.is_finished() && over(after.get_or_insert_with(std::time::Instant::now)) {
+            break None;
+        }
+        std::thread::sleep(LOOK);
+    };
+    let Some(stopped) = found else {
         daemon.kill();
         daemon.clear_environment();
         daemon.start_again();
@@ -137,25 +139,27 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
     if kills_shim {
         shims.iter().for_each(|shim| shim.kill());
     }
-    // Whoever was stopped and is not dead goes on, as if nothing had been.
+    // Whoever was stopped and is not dead goes on, as if nothing had been. So does the next shim that
+    // stops there, or another child: that is not what is looked at.
+    let (place, over) = (daemon.place().clone(), AtomicBool::new(false));
     proceed(stopped);
-    let answer = living.join();
-    let mut history = answer.unwrap_or_else(|_| panic!("{case}: the life broke off"));
-    history.shim_killed = kills_shim;
-    if with_daemon {
-        daemon.clear_environment();
-        daemon.start_again();
-    }
-    // Another child of the same shim stops there as well: that is not what is looked at.
-    let over = AtomicBool::new(false);
     let sound = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                self::stopped(&daemon).into_iter().for_each(proceed);
+                stopped_of(&place).into_iter().for_each(proceed);
                 std::thread::sleep(LOOK);
             }
         });
-        let sound = catch_unwind(AssertUnwindSafe(|| life::expect_sound(&daemon, &history, case)));
+        let sound = catch_unwind(AssertUnwindSafe(|| {
+            if with_daemon {
+                daemon.clear_environment();
+                daemon.start_again();
+            }
+            let answer = living.join();
+            let mut history = answer.unwrap_or_else(|_| panic!("{case}: the life broke off"));
+            history.shim_killed = kills_shim;
+            life::expect_sound(&daemon, &history, case);
+        }));
         over.store(true, Ordering::Relaxed);
         sound
     });
@@ -167,13 +171,18 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
 
 /// The daemon, a shim or its child, when it has stopped at a point.
 fn stopped(daemon: &Daemon) -> Option<Process> {
-    let place = daemon.place();
-    let own = daemon.pid().map(Process);
-    let others = Process::belonging(&place.prefix, &place.state);
-    own.into_iter().chain(others).find(|process| {
-        let state = process.status("State").unwrap_or_default();
-        state.starts_with('T') || process.command() == "failpoint"
-    })
+    let own = daemon.pid().map(Process).filter(|process| has_stopped(*process));
+    own.or_else(|| stopped_of(daemon.place()))
+}
+
+fn stopped_of(place: &Place) -> Option<Process> {
+    let processes = Process::belonging(&place.prefix, &place.state);
+    processes.into_iter().find(|process| has_stopped(*process))
+}
+
+fn has_stopped(process: Process) -> bool {
+    let state = process.status("State").unwrap_or_default();
+    state.starts_with('T') || process.command() == "failpoint"
 }
 
 fn proceed(process: Process) {

@@ -36,9 +36,11 @@ pub struct Row {
     pub fault: &'static str,
     /// What "lost" means here.
     pub promise: &'static str,
-    /// How many times each of its cases is run by the suite, and by `make matrix` for one of ROUNDS.
+    /// How many times the suite runs each of its cases, and `make matrix` for one of ROUNDS.
     pub bounded: usize,
     pub full: usize,
+    /// Which cases the suite takes: one of so many, and from which on.
+    pub sample: (usize, usize),
     cases: fn() -> Vec<Case>,
 }
 
@@ -96,6 +98,7 @@ pub const ROWS: &[Row] = &[
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
+        sample: (1, 0),
         cases: || at_points(Fault::KillDaemon),
     },
     Row {
@@ -104,6 +107,7 @@ pub const ROWS: &[Row] = &[
         promise: "the container is dead, with its own status or an unknown one; nothing left",
         bounded: 1,
         full: 20,
+        sample: (3, 0),
         cases: || at_points(Fault::KillShim),
     },
     Row {
@@ -112,6 +116,7 @@ pub const ROWS: &[Row] = &[
         promise: "the same, after the daemon's next start",
         bounded: 1,
         full: 20,
+        sample: (3, 1),
         cases: || at_points(Fault::KillBoth),
     },
     Row {
@@ -120,6 +125,7 @@ pub const ROWS: &[Row] = &[
         promise: "the call fails or is done; a next one works; nothing left",
         bounded: 1,
         full: 20,
+        sample: (1, 0),
         cases: || at_points(Fault::Fail),
     },
     Row {
@@ -128,6 +134,7 @@ pub const ROWS: &[Row] = &[
         promise: "the call is done or undone, once; nothing left",
         bounded: 1,
         full: 20,
+        sample: (3, 2),
         cases: || at_points(Fault::ClientGone),
     },
     Row {
@@ -136,6 +143,7 @@ pub const ROWS: &[Row] = &[
         promise: "every acknowledged container is there, with its process, its log and its status",
         bounded: 1,
         full: 20,
+        sample: (1, 0),
         cases: churn::cases,
     },
     Row {
@@ -144,6 +152,7 @@ pub const ROWS: &[Row] = &[
         promise: "every byte, code, time and OOM flag",
         bounded: 1,
         full: 10,
+        sample: (1, 0),
         cases: churn::while_down,
     },
     Row {
@@ -152,6 +161,7 @@ pub const ROWS: &[Row] = &[
         promise: "the container is dead within a second or as the first act of the next daemon; an honest status; the stranger untouched",
         bounded: 2,
         full: 50,
+        sample: (1, 0),
         cases: lost_shims::cases,
     },
     Row {
@@ -160,6 +170,7 @@ pub const ROWS: &[Row] = &[
         promise: "its last byte is in the log when its end is known",
         bounded: 5,
         full: 500,
+        sample: (1, 0),
         cases: tails::last_bytes,
     },
     Row {
@@ -168,6 +179,7 @@ pub const ROWS: &[Row] = &[
         promise: "no line lost, doubled or split",
         bounded: 1,
         full: 20,
+        sample: (1, 0),
         cases: tails::rotation,
     },
     Row {
@@ -176,6 +188,7 @@ pub const ROWS: &[Row] = &[
         promise: "exactly one container, and everybody is told its id",
         bounded: 1,
         full: 20,
+        sample: (1, 0),
         cases: followers::same_request,
     },
     Row {
@@ -184,6 +197,7 @@ pub const ROWS: &[Row] = &[
         promise: "the container never waits; the daemon's memory is bounded",
         bounded: 1,
         full: 5,
+        sample: (1, 0),
         cases: followers::slow,
     },
 ];
@@ -214,7 +228,18 @@ impl Row {
     /// Runs every case `rounds` times, `threads` of them side by side.
     #[must_use]
     pub fn run(&self, rounds: usize, threads: usize) -> Outcome {
-        let cases = (self.cases)();
+        self.run_cases(&(self.cases)(), rounds, threads)
+    }
+
+    /// What the suite runs of it.
+    #[must_use]
+    pub fn run_bounded(&self, threads: usize) -> Outcome {
+        let (step, first) = self.sample;
+        let cases: Vec<Case> = (self.cases)().into_iter().skip(first).step_by(step).collect();
+        self.run_cases(&cases, self.bounded, threads)
+    }
+
+    fn run_cases(&self, cases: &[Case], rounds: usize, threads: usize) -> Outcome {
         let total = cases.len() * rounds;
         let next = AtomicUsize::new(0);
         let done = Mutex::new((vec![0; cases.len()], Vec::new()));

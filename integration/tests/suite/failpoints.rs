@@ -120,14 +120,14 @@ fn daemon_content() {
 fn shim_sandbox() {
     for point in points::of("shim", &["sandbox"]) {
         let mut daemon = Settings::new().failpoint(&format!("{}=panic", point.name)).start();
-        let output = daemon.ctl("pod create --name pod");
+        let output = daemon.ctl("pod create pod");
         assert_ne!(output.code, Some(0), "{}: {output:?}", point.name);
         daemon.kill();
         daemon.clear_environment();
         daemon.start_again();
         let _ = daemon.ctl("pod rm -f pod");
         daemon.expect_nothing_left();
-        daemon.ctl("pod create --name pod").ok();
+        daemon.ctl("pod create pod").ok();
         daemon.ctl("run --rm --pod pod --rootfs / /bin/true").ok();
         daemon.ctl("pod rm -f pod").ok();
         daemon.expect_nothing_left();

@@ -86,7 +86,9 @@ fn a_stopped_shim_does_not_stop_a_kill() {
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
     let _ = killing.finish();
     daemon.until_status("one", "exited");
-    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");
+    // Unknown when the shim took the code and was killed before it could say so.
+    let code = daemon.inspect("one", "{{.State.ExitCode}}");
+    assert!(["137", "255"].contains(&code.as_str()), "{code}");
 }
 
 /// Its shim dies when the process has got to its exec and the daemon has not heard of it: it ran, so it

@@ -115,7 +115,9 @@ fn the_processes_of_a_container_are_listed_as_ps_does() {
     let mut listed = String::new();
     for _ in 0..100 {
         listed = daemon.ctl("top one").stdout;
-        if listed.contains("sleep 602") && listed.contains("sleep 601") {
+        // The shell's own line holds both, and does not end with either.
+        let ends = |line: &&str| line.ends_with("sleep 601") || line.ends_with("sleep 602");
+        if listed.lines().filter(ends).count() == 2 {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
