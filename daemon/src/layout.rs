@@ -60,7 +60,7 @@ impl Layout {
     pub fn make(&self) -> Result<(), Error> {
         make_directory(&self.state, STATE_MODE)?;
         self.make_root()?;
-        for path in [self.state.join("containers"), self.state.join("s")] {
+        for path in [self.state.join("containers"), self.state.join("s"), self.state_trash()] {
             make_directory(&path, 0o700)?;
         }
         Ok(())
@@ -154,6 +154,12 @@ impl Layout {
     #[must_use]
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    /// Directories of runs that are being removed.
+    #[must_use]
+    pub fn state_trash(&self) -> PathBuf {
+        self.state.join("trash")
     }
 
     /// An empty directory: what a tree stands on that stands on nothing.

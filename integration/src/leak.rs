@@ -143,9 +143,12 @@ fn files(place: &Place) -> Vec<PathBuf> {
             left.extend(entries(&namespace));
         }
     }
-    for base in
-        [place.root.join("snapshots/overlayfs"), place.root.join("trash"), place.state.join("s")]
-    {
+    for base in [
+        place.root.join("snapshots/overlayfs"),
+        place.root.join("trash"),
+        place.state.join("s"),
+        place.state.join("trash"),
+    ] {
         left.extend(entries(&base));
     }
     left

@@ -31,11 +31,6 @@ use crate::shim::{self, Attached, boot_id};
 use crate::spec::Limits;
 use crate::store::NewEvent;
 
-/// When the files of a removed container are tried again that could not be removed, and how long that
-/// grows to.
-const ERASE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-const ERASE_AGAIN_WITHIN: Duration = Duration::from_secs(60);
-
 /// How long a start or a removal waits for the run before it to let go of its files.
 const LET_GO: Duration = Duration::from_secs(30);
 
@@ -342,6 +337,7 @@ impl Actor {
         hello: Option<Hello>,
         owners: &[PortOwner],
     ) -> Result<(u64, Start)> {
+        self.core.store.expect_room()?;
         let prepared = run::prepare(&self.core, record, owners)?;
         let attempt = record.run.durable().next_attempt();
         let mut next = record.clone();
@@ -743,16 +739,10 @@ pub(super) async fn finish_removal(core: &Arc<Core>, key: &Key, snapshot: i64) {
         return;
     }
     let (core, key) = (Arc::clone(core), key.clone());
-    tokio::spawn(async move {
-        let mut pause = ERASE_AGAIN_AFTER;
-        loop {
-            tokio::time::sleep(pause).await;
-            if erased(&core, &key, snapshot).await {
-                break;
-            }
-            pause = (pause * 2).min(ERASE_AGAIN_WITHIN);
-        }
-    });
+    tokio::spawn(run::again_and_again(move || {
+        let (core, key) = (Arc::clone(&core), key.clone());
+        async move { erased(&core, &key, snapshot).await }
+    }));
 }
 
 async fn erased(core: &Core, key: &Key, snapshot: i64) -> bool {

@@ -305,6 +305,7 @@ async fn finish_removals(core: &Arc<Core>) -> Result<()> {
 /// State directories that no container owns: of creations that never got to their commit, or of
 /// records that are lost.
 async fn sweep(core: &Arc<Core>, registry: &Arc<Registry>) {
+    run::empty_trash(core);
     for key in run::left_in_state(core) {
         if registry.find(&key.namespace, key.id.as_str()).is_err() {
             tracing::warn!(container = %key, "left behind without a record: removed");

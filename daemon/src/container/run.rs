@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use rustix::io::Errno;
 use shim_cgroup::Cgroup;
 use shim_plan::Writable;
 use shim_wire::attach::Hello;
@@ -27,7 +28,8 @@ use shim_wire::removal::{Dismantle, Erase, LetGo};
 
 use super::peer::Peer;
 use super::record::{Lease, Record};
-use super::{Key, adopted, foreign, label, sandbox};
+use super::{Key, adopted, foreign, label, random_id, sandbox};
+
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -37,6 +39,15 @@ use crate::snapshots::Layers;
 use crate::spec::{self, NetworkMode, PlanPlace, Role};
 use crate::time::Time;
 use crate::trees;
+
+/// How long a removal waits for a descriptor, and between two tries. A group can't be moved away and
+/// removed later: the next run has the same.
+const DESCRIPTORS: Duration = Duration::from_secs(20);
+const DESCRIPTORS_STEP: Duration = Duration::from_millis(100);
+
+/// When what could not be removed is tried again, and how long that grows to.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a released shim has to let go of the mount namespace: tearing an overlay down writes its
 /// upper layer back.
@@ -478,10 +489,10 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
             Dismantle::NetworkName => sandbox::withdraw_network(key),
             Dismantle::Sockets => {
                 shim_failpoints::step!("daemon.stop.before_run_directories");
-                remove_tree(core.layout.socket_dir(&key.namespace, &key.id).path());
+                remove_of_run(core, core.layout.socket_dir(&key.namespace, &key.id).path());
             }
             Dismantle::RunDirectory => {
-                remove_tree(core.layout.run_dir(&key.namespace, &key.id).path());
+                remove_of_run(core, core.layout.run_dir(&key.namespace, &key.id).path());
             }
         }
     }
@@ -562,16 +573,33 @@ pub(super) async fn kill_cgroup(core: &Core, key: &Key) {
 
 async fn remove_cgroup(core: &Core, path: String) {
     in_cgroup(core, path, "remove", |cgroup| {
-        if cgroup.exists() {
-            let left = cgroup.procs()?;
-            cgroup.kill(Instant::now() + KILL)?;
-            // A stock shim whose own shim died is ours to reap.
-            adopted::take_all(&left);
-            cgroup.remove(Instant::now() + KILL)?;
+        let deadline = Instant::now() + DESCRIPTORS;
+        loop {
+            match kill_and_remove(cgroup) {
+                Err(error) if no_descriptor(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(DESCRIPTORS_STEP);
+                }
+                done => return done,
+            }
         }
-        Ok(())
     })
     .await;
+}
+
+fn kill_and_remove(cgroup: &Cgroup) -> std::result::Result<(), shim_cgroup::Error> {
+    if cgroup.exists() {
+        let left = cgroup.procs()?;
+        cgroup.kill(Instant::now() + KILL)?;
+        // A stock shim whose own shim died is ours to reap.
+        adopted::take_all(&left);
+        cgroup.remove(Instant::now() + KILL)?;
+    }
+    Ok(())
+}
+
+/// Whether this process, or the machine, has no descriptor left.
+fn no_descriptor(error: &shim_cgroup::Error) -> bool {
+    matches!(error.errno(), Some(Errno::MFILE | Errno::NFILE))
 }
 
 async fn in_cgroup(
@@ -591,9 +619,45 @@ async fn in_cgroup(
     }
 }
 
-fn remove_tree(path: &Path) {
-    if let Err(error) = trees::remove(path) {
-        tracing::warn!(path = %path.display(), %error, "not removed");
+/// Removes a directory of a run. It is moved away first: the next run may have one of that name before
+/// all of this one is gone.
+fn remove_of_run(core: &Core, path: &Path) {
+    let trash = core.layout.state_trash().join(random_id());
+    match std::fs::rename(path, &trash) {
+        Ok(()) if removed(&trash) => {}
+        Ok(()) => drop(tokio::spawn(again_and_again(move || {
+            let trash = trash.clone();
+            async move { removed(&trash) }
+        }))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(path = %path.display(), %error, "not removed"),
+    }
+}
+
+/// What an earlier daemon had moved away and did not get to remove.
+pub(super) fn empty_trash(core: &Core) {
+    for entry in std::fs::read_dir(core.layout.state_trash()).into_iter().flatten().flatten() {
+        removed(&entry.path());
+    }
+}
+
+fn removed(path: &Path) -> bool {
+    let removed = trees::remove(path);
+    if let Err(error) = &removed {
+        tracing::warn!(path = %path.display(), %error, "not removed: tried again");
+    }
+    removed.is_ok()
+}
+
+/// Tries something until it is done, ever more rarely.
+pub(super) async fn again_and_again<F: Future<Output = bool>>(mut attempt: impl FnMut() -> F) {
+    let mut pause = AGAIN_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        if attempt().await {
+            break;
+        }
+        pause = (pause * 2).min(AGAIN_WITHIN);
     }
 }
 

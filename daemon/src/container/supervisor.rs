@@ -261,6 +261,9 @@ impl Supervisor {
         text: String,
         start: bool,
     ) -> std::result::Result<(Record, Option<Start>), (Error, String)> {
+        if let Err(error) = self.core.store.expect_room() {
+            return Err((error.into(), record.name));
+        }
         let name = record.name.clone();
         let prepared = match start {
             false => None,

@@ -40,6 +40,7 @@ pub const UNPACKING: &str = "unpacking-";
 
 /// In the directory of a container: the copy of its row, and what that becomes when it is removed.
 const RECORD: &str = "record.json";
+const SPEC: &str = "config.json";
 pub(super) const TOMBSTONE: &str = "removed.json";
 
 /// The tables whose rows have copies.
@@ -386,7 +387,7 @@ pub(super) fn seal(
         set_sum(sql, key, &row)?;
         // The specification first: who finds the record finds that as well.
         if let Some(spec) = specs.get(key) {
-            let path = key.path().with_file_name("config.json");
+            let path = key.path().with_file_name(SPEC);
             changes.push(Change { path, content: Some(spec.clone()) });
         }
         if row.has_copy() {
@@ -478,7 +479,13 @@ impl Copies {
     /// rows are the truth, and a full disk must not stop what makes room.
     pub(super) fn apply(&mut self, changes: Vec<Change>) {
         let before = self.failed.len();
-        self.failed.extend(changes.into_iter().map(|change| (change.path, change.content)));
+        for change in changes {
+            if change.content.is_none() {
+                // What could not be written beside it would bring the directory back.
+                self.failed.remove(&change.path.with_file_name(SPEC));
+            }
+            self.failed.insert(change.path, change.content);
+        }
         let root = self.root.clone();
         let mut problem = None;
         self.failed.retain(|path, content| {
@@ -594,7 +601,7 @@ impl Copies {
                 continue;
             };
             let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
-            let path = key.path().with_file_name("config.json");
+            let path = key.path().with_file_name(SPEC);
             let there = std::fs::read_to_string(self.root.join(&path)).unwrap_or_default();
             if !spec.is_empty() && sum(&[&there]) != known && sum(&[spec]) == known {
                 changes.push(Change { path, content: Some(spec.to_owned()) });
@@ -709,5 +716,22 @@ mod tests {
         assert_eq!(Mark::decode(&text), Some(mark));
         assert_eq!(Mark::decode(&text.replace("42", "43")), None);
         assert_eq!(Mark::decode(&text[..text.len() - 1]), None);
+    }
+
+    /// A disk that refuses for a while, or a daemon without descriptors.
+    #[test]
+    fn a_copy_that_could_not_be_written_does_not_come_after_its_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let mut copies = Copies::beside(&root.path().join("meta.db"));
+        let key = Key::Container { namespace: "default".to_owned(), id: "one".to_owned() };
+        let containers = root.path().join("containers");
+        std::fs::write(&containers, "in the way").unwrap();
+        let put = |path: PathBuf| Change { path, content: Some("{}".to_owned()) };
+        let spec = key.path().with_file_name(SPEC);
+        copies.apply(vec![put(spec), put(key.path())]);
+        copies.apply(vec![Change { path: key.path(), content: None }]);
+        std::fs::remove_file(&containers).unwrap();
+        copies.apply(Vec::new());
+        assert!(!containers.exists(), "the removed container's directory is back");
     }
 }

@@ -66,6 +66,7 @@ pub struct Store {
     jobs: Sender<Job>,
     events: broadcast::Sender<Arc<Event>>,
     mended: Arc<Mended>,
+    path: Arc<Path>,
 }
 
 /// What was wrong with the store when it was opened, and was put right.
@@ -203,7 +204,7 @@ impl Store {
                 path: path.to_owned(),
                 source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(source))),
             })?;
-        Ok(Self { jobs, events, mended: Arc::new(mended) })
+        Ok(Self { jobs, events, mended: Arc::new(mended), path: path.into() })
     }
 
     /// Sets the database aside, whatever it is like, makes a new one of what lies on the disk, and opens
@@ -213,6 +214,15 @@ impl Store {
     /// As [`Store::open`].
     pub fn rebuild(path: &Path) -> Result<Self, Error> {
         Self::serve_opened(path, rebuild::force(path)?)
+    }
+
+    /// To be asked before something new is begun: on a full disk what room there is belongs to the
+    /// records of exits and removals.
+    ///
+    /// # Errors
+    /// [`Error::Full`].
+    pub fn expect_room(&self) -> Result<(), Error> {
+        if reserve::is_low(&self.path) { Err(Error::Full) } else { Ok(()) }
     }
 
     /// What was wrong when it was opened, and has been put right.

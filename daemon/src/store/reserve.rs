@@ -2,6 +2,7 @@
 //!
 //! A file beside the database holds some blocks. When the disk is about to be full it goes, before the
 //! commit that would fail; so what makes room can be recorded. It is made again when there is room.
+//! What is new is refused meanwhile: it would take that for itself.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,9 +34,7 @@ impl Reserve {
 
     /// Lets go of the reserve, or takes it, by what is free now.
     pub(super) fn look(&mut self) {
-        let Some(directory) = self.path.parent() else { return };
-        let Ok(disk) = rustix::fs::statvfs(directory) else { return };
-        let free = disk.f_bfree.saturating_mul(disk.f_frsize);
+        let Some(free) = free_beside(&self.path) else { return };
         if self.is_held && free < LOW {
             tracing::warn!(free, "the disk is full: the reserve for records is used now");
             self.is_held = std::fs::remove_file(&self.path).is_err();
@@ -43,6 +42,17 @@ impl Reserve {
             self.is_held = take(&self.path).is_ok();
         }
     }
+}
+
+/// Whether less is free than what is kept for records.
+pub(super) fn is_low(database: &Path) -> bool {
+    free_beside(database).is_some_and(|free| free < LOW)
+}
+
+/// How many bytes are free on the disk of a file.
+fn free_beside(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path.parent()?).ok()?;
+    Some(disk.f_bfree.saturating_mul(disk.f_frsize))
 }
 
 fn take(path: &Path) -> std::io::Result<()> {

@@ -19,7 +19,9 @@ pub mod points;
 
 mod churn;
 mod followers;
+mod load;
 mod lost_shims;
+mod starved;
 mod tails;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -199,6 +201,42 @@ pub const ROWS: &[Row] = &[
         full: 5,
         sample: (1, 0),
         cases: followers::slow,
+    },
+    Row {
+        name: "growth",
+        fault: "containers and execs one after the other",
+        promise: "every status; descriptors, threads and memory of daemon and shim stay",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: load::growth,
+    },
+    Row {
+        name: "ends",
+        fault: "many containers end at once, or run out of memory at once",
+        promise: "every code, every OOM flag",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: load::ends,
+    },
+    Row {
+        name: "starved",
+        fault: "the daemon is stopped for a while, or has no descriptors left",
+        promise: "whoever asked gets an answer; containers notice nothing; afterwards everything works",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: starved::cases,
+    },
+    Row {
+        name: "full-disk",
+        fault: "not a byte is left where the daemon keeps everything",
+        promise: "stop, logs, lists, removals and exits work; what is new is refused; nothing is left over",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: starved::of_disk,
     },
 ];
 

@@ -74,3 +74,23 @@ fn same_request() {
 fn slow_clients() {
     row("slow-clients");
 }
+
+#[test]
+fn growth() {
+    row("growth");
+}
+
+#[test]
+fn ends() {
+    row("ends");
+}
+
+#[test]
+fn starved() {
+    row("starved");
+}
+
+#[test]
+fn full_disk() {
+    row("full-disk");
+}

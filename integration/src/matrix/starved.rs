@@ -1,0 +1,147 @@
+//! A daemon that is stopped, has no descriptors left, or no disk.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Case, code, life};
+use crate::daemon::{Daemon, Settings};
+use crate::process::Process;
+use crate::wait;
+
+/// Megabytes of the small disk.
+const DISK: u32 = 32;
+const NUMBERED: &str = "i=0; while :; do i=$((i+1)); echo o $i $((i*7919%65521)); \
+                        echo e $i $((i*7919%65521)) >&2; sleep 0.05; done";
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::plain("stopped for a while", stopped),
+        Case::plain("out of descriptors", |_| out_of_descriptors()),
+    ]
+}
+
+pub(super) fn of_disk() -> Vec<Case> {
+    vec![Case::plain("full", full_disk)]
+}
+
+fn run(daemon: &Daemon, name: &str, code: u8) {
+    let script = format!("trap \"exit {code}\" TERM; {NUMBERED}");
+    daemon.ctl(&format!("run -d --name {name} --net none --rootfs / /bin/sh -c '{script}'")).ok();
+    daemon.until_logged(name, "o 3 ");
+}
+
+/// SIGSTOP and SIGCONT: whoever asked meanwhile gets an answer, and nobody else has noticed.
+fn stopped(round: usize) {
+    let daemon = Daemon::start();
+    run(&daemon, "one", code(round));
+    let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = pid.expect("the daemon runs");
+    kill_process(pid, Signal::STOP).expect("a child of ours");
+    let clients: Vec<_> = (0..10)
+        .map(|number| {
+            let words = format!("run --name c{number} --net none --rootfs / /bin/sh -c 'exit 3'");
+            daemon.client().start(&words, Stdio::null())
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    kill_process(pid, Signal::CONT).expect("a child of ours");
+    for client in clients {
+        client.finish().check(3);
+    }
+    daemon.ctl("stop one").ok();
+    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), code(round).to_string());
+    life::expect_log(&daemon, "one", "stopped");
+}
+
+/// Clients get errors or answers, and once there are descriptors again everything works.
+fn out_of_descriptors() {
+    let daemon = Daemon::start();
+    run(&daemon, "one", 7);
+    let process = Process(daemon.pid().expect("the daemon runs"));
+    let limit = process.descriptors().len() + 6;
+    let before = soft_limit(process);
+    set_limit(process, &limit.to_string());
+    let followers: Vec<_> =
+        (0..20).map(|_| daemon.client().start("logs -f one", Stdio::null())).collect();
+    for number in 0..5 {
+        let _ = daemon.ctl(&format!("run --name c{number} --net none --rootfs / /bin/true"));
+    }
+    assert!(process.lives(), "the daemon has ended");
+    drop(followers);
+    set_limit(process, &before);
+    wait::until("an answer", || (daemon.ctl("ps -q").code == Some(0)).then_some(()));
+    let made = daemon.ctl("ps -a -q --filter name=c").text().replace('\n', " ");
+    if !made.is_empty() {
+        daemon.ctl(&format!("rm -f {made}")).ok();
+    }
+    daemon.ctl("run --rm --net none --rootfs / /bin/true").ok();
+    daemon.ctl("stop one").ok();
+    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
+    life::expect_log(&daemon, "one", "out of descriptors");
+}
+
+fn soft_limit(process: Process) -> String {
+    let limits = std::fs::read_to_string(process.path("limits")).unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()).expect("a limit").to_owned()
+}
+
+fn set_limit(process: Process, limit: &str) {
+    let status = Command::new("prlimit")
+        .args(["--pid", &process.0.to_string(), &format!("--nofile={limit}:")])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "prlimit");
+}
+
+/// Not a byte is left where the daemon keeps everything: what runs goes on and ends with its own
+/// status, and stop, logs, lists and removals work; what is new is refused, sooner or later. Then there is room again.
+fn full_disk(round: usize) {
+    let daemon = Settings::new().disk(DISK).start();
+    let code = code(round);
+    for name in ["one", "two", "gone"] {
+        run(&daemon, name, code);
+    }
+    let ballast = fill(&daemon);
+    // There may be room for a few more: in files that are there already.
+    let mut made = Vec::new();
+    let refused = (0..200).find_map(|number| {
+        let name = format!("new{number}");
+        let output = daemon.ctl(&format!("run --name {name} --net none --rootfs / /bin/true"));
+        made.push(name);
+        (output.code != Some(0)).then_some(output)
+    });
+    let refused = refused.expect("the disk is full");
+    assert!(
+        ["No space left", "disk is full"].iter().any(|text| refused.stderr.contains(text)),
+        "{refused:?}"
+    );
+    assert_eq!(daemon.ctl("ps -q").text().lines().count(), 3);
+    assert!(daemon.ctl("logs one").stdout.starts_with("o 1 7919\n"));
+    daemon.ctl("stop -t 10 one").ok();
+    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), code.to_string(), "stopped");
+    daemon.ctl("rm -f gone").ok();
+    for name in made {
+        // The last one was refused, or did not get far.
+        let _ = daemon.ctl(&format!("rm -f {name}"));
+    }
+    std::fs::remove_file(ballast).expect("the ballast");
+    daemon.ctl("stop -t 10 two").ok();
+    assert_eq!(daemon.inspect("two", "{{.State.ExitCode}}"), code.to_string(), "afterwards");
+    daemon.ctl("rm one two").ok();
+    daemon.ctl("run --rm --net none --rootfs / /bin/true").ok();
+    daemon.expect_nothing_left();
+}
+
+/// Takes all of the disk, to the last block.
+fn fill(daemon: &Daemon) -> PathBuf {
+    use std::io::Write;
+    let path = daemon.root().join("ballast");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+    path
+}
