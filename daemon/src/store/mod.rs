@@ -128,6 +128,18 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether it is the database that is not what it was.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Open { source, .. } | Self::Sql(source) | Self::Failed(source) => {
+                examine::is_damage(source)
+            }
+            Self::Newer { .. } | Self::Encode(_) | Self::Full | Self::Closed => false,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
         Self::Sql(Arc::new(source))
@@ -608,7 +620,7 @@ mod tests {
         }
         let whole = std::fs::read(&path).unwrap();
         // The header, byte for byte, and a walk through the rest.
-        for at in (0..100).chain((100..whole.len()).step_by(2039)) {
+        for at in (0..100).chain((100..whole.len()).step_by(1021)) {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x24;
             std::fs::write(&path, bytes).unwrap();

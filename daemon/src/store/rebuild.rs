@@ -45,7 +45,13 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let copies = Copies::beside(path);
     match examine::take(path, &copies)? {
         State::Damaged(reason) => anew(path, &copies, reason),
-        State::Whole(connection) => finish(path, connection, copies, Mended::default()),
+        State::Whole(connection) => match finish(path, connection, copies, Mended::default()) {
+            // What SQLite's own check passes over: an index that says something else than its table.
+            Err(error) if error.is_damage() => {
+                anew(path, &Copies::beside(path), error.to_string())
+            }
+            finished => finished,
+        },
         State::New => {
             let failed = |source| open_failed(path, source);
             let mut connection = schema::connect(path).map_err(failed)?;
