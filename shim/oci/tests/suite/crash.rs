@@ -1,7 +1,7 @@
 //! Commands that are killed in the middle.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -20,10 +20,8 @@ fn a_create_that_is_killed_leaves_nothing_that_force_can_not_remove() {
         std::thread::sleep(delay);
         child.kill().unwrap();
         child.wait().unwrap();
-        let before = Instant::now();
         sandbox.on("delete", &["--force"]).ok();
         assert!(sandbox.is_gone(), "after {delay:?}: {:?}", sandbox.groups());
-        assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
         sandbox.create().ok();
     }
 }
