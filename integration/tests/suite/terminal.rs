@@ -106,12 +106,3 @@ fn asking_for_a_terminal_without_one_is_an_error() {
     );
     assert_eq!(daemon.ctl("ps -a -q").text(), "");
 }
-
-/// As docker's do: a shell is given no end of input.
-#[test]
-fn a_detached_shell_waits_at_its_terminal() {
-    let daemon = Daemon::start();
-    daemon.ctl("run -dt --name one --net none --rootfs / /bin/sh").ok();
-    assert_eq!(daemon.ctl("exec one readlink /proc/1/fd/0").text(), "/dev/pts/0");
-    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
-}

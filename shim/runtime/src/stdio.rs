@@ -18,7 +18,9 @@ use crate::{Error, Rule, Step};
 #[derive(Debug)]
 pub(crate) enum ChildIo {
     /// To be made of the container's own pty.
-    Terminal,
+    Terminal {
+        stdin: bool,
+    },
     Pipes {
         stdin: Option<OwnedFd>,
         stdout: OwnedFd,
@@ -40,7 +42,7 @@ impl ChildIo {
             rustix::fs::fchown(fd, Some(uid), Some(gid)).at(Step::Stdio, "a pipe")
         };
         match self {
-            Self::Terminal => Ok(()),
+            Self::Terminal { .. } => Ok(()),
             Self::Pipes { stdin, stdout, stderr } => {
                 let all = stdin.iter().chain([stdout, stderr]);
                 all.map(AsFd::as_fd).try_for_each(give)
@@ -61,7 +63,7 @@ pub(crate) fn make(
     inherit: bool,
 ) -> Result<(Option<ProcessIo>, ChildIo), Error> {
     if terminal {
-        return Ok((None, ChildIo::Terminal));
+        return Ok((None, ChildIo::Terminal { stdin }));
     }
     if inherit {
         return Ok((Some(ProcessIo::Inherited), ChildIo::Inherited));
@@ -96,11 +98,12 @@ impl Streams {
     pub(crate) fn new(root: &Root, io: ChildIo, slave: Option<OwnedFd>) -> Result<Self, Error> {
         let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Stdio, "a copy");
         let (stdin, stdout, stderr) = match (io, slave) {
-            (ChildIo::Terminal, Some(slave)) => {
+            (ChildIo::Terminal { stdin }, Some(slave)) => {
+                let input = if stdin { Some(copy(&slave)?) } else { None };
+                let output = copy(&slave)?;
                 return Ok(Self {
-                    // Also where nobody sends any input: a shell at its terminal waits for some.
-                    stdin: copy(&slave)?,
-                    stdout: copy(&slave)?,
+                    stdin: input.map_or_else(|| null(root), Ok)?,
+                    stdout: output,
                     stderr: slave,
                     terminal: true,
                     inherited: false,
@@ -108,7 +111,7 @@ impl Streams {
             }
             (ChildIo::Pipes { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
             (ChildIo::Inherited, _) => return Self::inherited(root),
-            (ChildIo::Terminal, None) => {
+            (ChildIo::Terminal { .. }, None) => {
                 return Err(Errno::NOTTY).at(Step::Stdio, "the terminal");
             }
         };
