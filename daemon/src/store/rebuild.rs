@@ -47,9 +47,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
         State::Damaged(reason) => anew(path, &copies, reason),
         State::Whole(connection) => match finish(path, connection, copies, Mended::default()) {
             // What SQLite's own check passes over: an index that says something else than its table.
-            Err(error) if error.is_damage() => {
-                anew(path, &Copies::beside(path), error.to_string())
-            }
+            Err(error) if error.is_damage() => anew(path, &Copies::beside(path), error.to_string()),
             finished => finished,
         },
         State::New => {
