@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         "bosun-oci",
         &["shim-wire", "shim-sys", "shim-cgroup", "shim-systemd", "shim-plan", "shim-runtime"],
     ),
+    ("bosun-cni", &[]),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
     ("bosun-registry", &["bosun-image"]),
@@ -28,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         "bosund",
         &[
             "bosun-proto",
+            "bosun-cni",
             "bosun-image",
             "bosun-layer",
             "bosun-registry",
