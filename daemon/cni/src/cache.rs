@@ -179,8 +179,7 @@ impl Cache {
     ///
     /// [`Error::File`]. The one that was there before still is.
     pub(crate) fn put(&self, entry: &Entry) -> Result<()> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
-        made.map_err(Error::file("make", &self.directory))?;
+        self.make()?;
         let name = entry.key.file();
         let path = self.directory.join(&name);
         let half = self.directory.join(format!("{}{name}{}", HALF.0, HALF.1));
@@ -208,9 +207,17 @@ impl Cache {
         }
     }
 
+    fn make(&self) -> Result<()> {
+        if self.directory.is_dir() {
+            return Ok(());
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(Error::file("make", &self.directory))?;
+        self.directory.parent().map_or(Ok(()), sync)
+    }
+
     fn sync(&self) -> Result<()> {
-        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
-        synced.map_err(Error::file("make durable", &self.directory))
+        sync(&self.directory)
     }
 
     /// All entries, by name; of one container only, if it is given. Those that can't be used are the
@@ -263,6 +270,11 @@ impl Cache {
             }
         }
     }
+}
+
+fn sync(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(Error::file("make durable", directory))
 }
 
 /// What a file's name says, if it can be of the container.

@@ -37,7 +37,7 @@ pub enum Error {
     #[error("network {network:?}: plugin {plugin:?}: {command}: {failure}")]
     Plugin { network: String, plugin: String, command: Command, failure: Failure },
     /// An ADD failed. Without `left`, nothing of it is left.
-    #[error("{cause}{}", undone(left.as_deref()))]
+    #[error("{}{}", cause.chain(), undone(left.as_deref()))]
     Add { cause: Box<Error>, left: Option<Box<Error>> },
     #[error(
         "container {container}: {interface} is attached to network {network:?} already: detach it first"
@@ -195,7 +195,9 @@ fn saying(said: &str) -> String {
 fn undone(left: Option<&Error>) -> String {
     match left {
         None => String::new(),
-        Some(left) => format!("; undoing it failed as well, and will be tried again: {left}"),
+        Some(left) => {
+            format!("; undoing it failed as well, and will be tried again: {}", left.chain())
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Settings {
     pub cache_directory: PathBuf,
     /// This runtime's own, on a file system that a reboot empties: locks.
     pub run_directory: PathBuf,
-    /// How many networks a container is attached to, at most.
+    /// How many networks a container is attached to, at most. 0 is as 1.
     pub most_networks: usize,
     /// Interfaces are called by it and a number, from 0.
     pub interface_prefix: String,
@@ -145,7 +145,8 @@ impl Cni {
 
     /// Undoes whatever attach did or began, by what is cached, and by the networks configured now for
     /// what is not. The container's arguments count for the latter only. A second time, and without a
-    /// network namespace, it does nothing and is content.
+    /// network namespace, it does nothing and is content. Yet detach before the namespace goes: plugins can
+    /// not look into it later (the bridge of 1.1.1 then leaves its masquerading rules).
     ///
     /// The answer is what was wrong and did not matter, for a log: damaged files of the cache.
     ///
@@ -199,9 +200,10 @@ impl Cni {
     }
 
     /// Removes what belongs to no container of `valid`, a future that is asked for their ids while no
-    /// attach and no detach runs: a container has to be among them from before its attach. Attachments
-    /// in the cache are undone, then plugins clean up themselves, where the version has GC. Attachments
-    /// that other runtimes of the machine made are spared while their network namespace exists.
+    /// attach and no detach runs. A container has to be among them from before its attach; and neither may
+    /// be waited for in there. Attachments in the cache are undone, then plugins clean up themselves, where
+    /// the version has GC. Attachments that other runtimes of the machine made are spared while their
+    /// network namespace exists.
     pub async fn collect(
         &self,
         valid: impl Future<Output = BTreeSet<String>> + Send + 'static,
@@ -253,7 +255,7 @@ impl Inner {
 
     pub(crate) async fn networks(&self) -> Result<Networks> {
         let (directory, most) =
-            (self.settings.config_directory.clone(), self.settings.most_networks);
+            (self.settings.config_directory.clone(), self.settings.most_networks.max(1));
         self.on_disk(move |_| Networks::load(&directory, most)).await
     }
 

@@ -199,3 +199,12 @@ fn what_a_daemon_that_died_had_begun_is_undone_by_the_next() {
     });
     world.assert_clean();
 }
+
+#[tokio::test]
+async fn a_cache_that_can_not_be_written_keeps_plugins_from_running() {
+    let world = World::with("1.0.0", &["a"]);
+    fs::create_dir_all(world.path("cache/results/.net-c1-eth0.new")).unwrap();
+    let error = world.cni().attach(container("c1")).await.unwrap_err();
+    assert_says(&error, &[".net-c1-eth0.new", "can't write", "Is a directory"]);
+    assert_eq!(world.calls(), [""; 0]);
+}
