@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
@@ -25,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
     ("bosun-registry", &["bosun-image"]),
+    ("bosun-streaming", &[]),
     (
         "bosund",
         &[
@@ -33,6 +34,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "bosun-image",
             "bosun-layer",
             "bosun-registry",
+            "bosun-streaming",
             "shim-wire",
             "shim-plan",
             "shim-cgroup",
@@ -43,7 +45,10 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ),
     ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),
     ("integration", &["bosun-proto", "shim-wire"]),
-    ("bosun-fuzz", &["bosun-image", "bosun-layer", "shim-plan", "shim-rootfs", "shim-wire"]),
+    (
+        "bosun-fuzz",
+        &["bosun-image", "bosun-layer", "bosun-streaming", "shim-plan", "shim-rootfs", "shim-wire"],
+    ),
 ];
 
 /// What would grow each of a thousand shims.
