@@ -10,16 +10,18 @@
 mod images;
 mod layers;
 mod runtime;
+mod streams;
 
 pub use images::{config, manifest, reference};
 pub use layers::{tar, unpack};
 pub use runtime::{mount_options, spec, ttrpc_frames, user};
+pub use streams::spdy_frames;
 
 /// A thing that reads bytes: its name, which is also its corpus', and its property.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("unpack", unpack),
     ("tar", tar),
     ("manifest", manifest),
@@ -29,4 +31,5 @@ pub const TARGETS: [Target; 9] = [
     ("mount_options", mount_options),
     ("user", user),
     ("ttrpc_frames", ttrpc_frames),
+    ("spdy_frames", spdy_frames),
 ];
