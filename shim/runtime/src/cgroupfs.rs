@@ -20,7 +20,7 @@ use crate::{Error, Rule, Step, mounts};
 /// `cgroup2` on hybrid, the unified one alone. The groups must be made.
 pub(crate) fn mount(root: &Root, mount: &PlanMount, cgroup: &Cgroup) -> Result<(), Error> {
     let layout = cgroup.layout();
-    let place = mounts::place(root, mount, Leaf::Directory)?;
+    let place = mounts::place(root, mount, Leaf::Directory, false)?;
     let unified_alone = layout.is_v2() || mount.kind == "cgroup2";
     if unified_alone && layout.unified().is_none() {
         return Err(Error::refused(&mount.destination, Rule::NoUnified));

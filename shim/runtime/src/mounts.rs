@@ -354,7 +354,8 @@ pub(crate) fn make_read_only(
 impl Detached {
     /// Attaches it where the plan says, and gives back its root.
     pub(crate) fn attach_at(self, root: &Root, mount: &PlanMount) -> Result<OwnedFd, Error> {
-        let place = place(root, mount, self.leaf)?;
+        let found = rustix::fs::fstatfs(&self.mount).at(Step::Resolve, &mount.destination)?;
+        let place = place(root, mount, self.leaf, found.f_type as u64 == PROC_MAGIC)?;
         if mount.kind == "tmpfs" {
             self.take_after(&place, mount)?;
         }
@@ -393,8 +394,13 @@ impl Detached {
     }
 }
 
-/// Where a mount goes, made when it is missing.
-pub(crate) fn place(root: &Root, mount: &PlanMount, leaf: Leaf) -> Result<OwnedFd, Error> {
+/// Where a mount goes, made when it is missing. `is_procfs`: what it is, not what it was called.
+pub(crate) fn place(
+    root: &Root,
+    mount: &PlanMount,
+    leaf: Leaf,
+    is_procfs: bool,
+) -> Result<OwnedFd, Error> {
     let path = &mount.destination;
     if matches!(mount.kind.as_str(), "proc" | "sysfs") {
         // A link would let the image choose which directory the kernel's files appear in, and what
@@ -406,20 +412,14 @@ pub(crate) fn place(root: &Root, mount: &PlanMount, leaf: Leaf) -> Result<OwnedF
         }
     }
     let place = root.make(path, leaf)?;
-    refuse_to_cover_procfs(&place, mount)?;
+    refuse_to_cover_procfs(&place, &mount.destination, is_procfs)?;
     Ok(place)
 }
 
-fn refuse_to_cover_procfs(place: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
-    let path = mount.destination.trim_end_matches('/');
+fn refuse_to_cover_procfs(place: &OwnedFd, path: &str, is_procfs: bool) -> Result<(), Error> {
+    let path = path.trim_end_matches('/');
     // The whole of it may be stood in for by the host's, or by another procfs, only.
     if path == "/proc" {
-        let is_procfs = match mount.kind.as_str() {
-            "proc" => true,
-            "bind" => rustix::fs::statfs(mount.source.as_str())
-                .is_ok_and(|found| found.f_type as u64 == PROC_MAGIC),
-            _ => false,
-        };
         return match is_procfs {
             true => Ok(()),
             false => Err(Error::refused(path, Rule::Overmount)),

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use integration::canary::Canary;
 use integration::daemon::program;
+use integration::swapper::Swapper;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -135,6 +136,24 @@ fn an_id_out_of_range_is_refused_by_its_place() {
     assert!(!text(&output.stdout).starts_with("0 "), "{output:?}");
 }
 
+/// CVE-2026-41579 (runc), CVE-2026-47766 (crun): device nodes in the rootfs itself, whose `/dev` is a
+/// link. Fails when lookups are not confined to the root.
+#[test]
+fn devices_are_made_behind_no_link() {
+    let (bundles, canary) = (Bundles::new(), Canary::new());
+    for target in [canary.dir(), canary.up() + "/dir"] {
+        let dev = bundles.rootfs().join("dev");
+        let _ = std::fs::remove_dir_all(&dev);
+        let _ = std::fs::remove_file(&dev);
+        symlink(&target, &dev).unwrap();
+        let output = bundles.run("echo x > /dev/null && echo made", |spec| {
+            spec["mounts"].as_array_mut().unwrap().truncate(1);
+        });
+        canary.expect_untouched(&target);
+        assert_eq!(text(&output.stdout), "made", "{output:?}");
+    }
+}
+
 /// CVE-2015-3631, CVE-2019-16884: the same as `procfs`, by a specification.
 #[test]
 fn nothing_is_mounted_over_the_kernels_controls() {
@@ -156,6 +175,32 @@ fn nothing_is_mounted_over_the_kernels_controls() {
         });
         refused(&output, "");
     }
+}
+
+/// CVE-2019-19921's class: what is bound at `/proc` is looked at itself, for somebody swaps what it is
+/// called for a directory of his own all the time. Fails when the name is looked at.
+#[test]
+fn a_proc_that_is_bound_while_it_is_swapped_is_procfs_or_no_start() {
+    let bundles = Bundles::new();
+    let shared = bundles.path().join("shared");
+    std::fs::create_dir_all(shared.join("fake/self")).unwrap();
+    symlink("/proc", shared.join("link")).unwrap();
+    let swapper = Swapper::start(&shared, "fake", "link");
+    let (mut started, mut refused) = (0, 0);
+    for round in 0..100 {
+        let output = bundles.run("test -e /proc/self/stat && echo procfs; echo began", |spec| {
+            let source = shared.join("link").display().to_string();
+            spec["mounts"][0] =
+                json!({"destination": "/proc", "type": "bind", "source": source, "options": ["bind"]});
+        });
+        match output.status.success() {
+            true => assert_eq!(text(&output.stdout), "procfs\nbegan", "start {round}"),
+            false => assert!(text(&output.stderr).contains("/proc"), "{output:?}"),
+        }
+        started += u32::from(output.status.success());
+        refused += u32::from(!output.status.success());
+    }
+    assert!(started > 0 && refused > 0, "{started}, {refused}, {} swaps", swapper.swaps());
 }
 
 /// CVE-2022-0811: a kernel parameter is one, and of the container's own.
@@ -198,6 +243,27 @@ fn what_is_written_to_procfs_goes_to_no_other() {
     });
     assert!(output.status.success(), "{output:?}");
     assert_eq!(text(&output.stdout), before.trim_end(), "that of the runtime");
+}
+
+/// CVE-2023-25809's class: control groups of the host's namespace are as read-only as they were asked
+/// for, each of them.
+#[test]
+fn control_groups_without_a_namespace_of_their_own_are_not_written_to() {
+    let bundles = Bundles::new();
+    let script = "for group in /sys/fs/cgroup /sys/fs/cgroup/*; do
+            busybox mkdir $group/made && echo made $group/made
+            for file in $group/cgroup.procs $group/tasks $group/notify_on_release; do
+                test -e $file && (echo 0 > $file) && echo wrote $file
+            done
+        done; echo looked at /sys/fs/cgroup/*";
+    let output = bundles.run(script, |spec| {
+        let options = ["ro", "nosuid", "noexec", "nodev"];
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
+    });
+    let said = text(&output.stdout);
+    assert!(said.starts_with("looked at /sys/fs/cgroup/"), "{output:?}");
+    assert!(text(&output.stderr).contains("Read-only"), "{output:?}");
 }
 
 /// CVE-2024-21626: descriptors of the caller, a directory of the host among them, as the place to
