@@ -129,7 +129,11 @@ impl Container {
         let mut private = DirBuilder::new();
         private.mode(0o700);
         if let Some(above) = root.parent() {
-            fs::create_dir_all(above).map_err(Error::file("make", above))?;
+            // As the system's own, whatever the umask is: who could write there could put another
+            // root in this one's place.
+            let mut shared = DirBuilder::new();
+            let made = shared.recursive(true).mode(0o755).create(above);
+            made.map_err(Error::file("make", above))?;
         }
         match private.create(root) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

@@ -1,6 +1,7 @@
 //! Commands that are killed in the middle.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,7 +15,7 @@ fn a_create_that_is_killed_leaves_nothing_that_force_can_not_remove() {
         let sandbox = Sandbox::new("exec sleep 1000");
         let mut child = sandbox
             .command(&["create", "--bundle", &sandbox.bundle(), &sandbox.id])
-            .stderr(std::process::Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         std::thread::sleep(delay);
@@ -81,8 +82,19 @@ fn the_state_is_roots_alone_even_under_umask_0() {
     let sandbox = Sandbox::new("true");
     rustix::process::umask(rustix::fs::Mode::empty());
     let created = sandbox.create();
+    let oci = sandbox.command(&[]).get_program().to_owned();
+    let deep = |words: &[&str]| {
+        let mut command = Command::new(&oci);
+        command.arg("--root").arg(sandbox.path("above/it/state")).args(words).stdin(Stdio::null());
+        sandbox.finish(command)
+    };
+    let other = format!("{}-deep", sandbox.id);
+    let made = deep(&["create", "--bundle", &sandbox.bundle(), &other]);
+    let removed = deep(&["delete", "--force", &other]);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     created.ok();
+    made.ok();
+    removed.ok();
     let mode = |path: &std::path::Path| {
         std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
     };
@@ -94,4 +106,7 @@ fn the_state_is_roots_alone_even_under_umask_0() {
         seen.push(entry.file_name());
     }
     assert!(seen.len() >= 5, "{seen:?}");
+    // Nobody else can put another root in the place of this one.
+    let above = [sandbox.path("above"), sandbox.path("above/it"), sandbox.path("above/it/state")];
+    assert_eq!(above.map(|path| mode(&path)), [0o755, 0o755, 0o700]);
 }
