@@ -99,7 +99,7 @@ fn main() {
 
 type Measure = fn(&mut Bench);
 
-const ROWS: [(&str, Measure); 12] = [
+const ROWS: [(&str, Measure); 13] = [
     ("run", run_from_the_command_line),
     ("oci", oci_command_line),
     ("publish", run_with_a_published_port),
@@ -107,6 +107,7 @@ const ROWS: [(&str, Measure); 12] = [
     ("clients", eight_clients),
     ("detached", a_hundred_detached),
     ("exec", exec_from_the_command_line),
+    ("seccomp", the_default_profile),
     ("log", log_throughput),
     ("memory", memory_of_idle_shims),
     ("restart", restart_of_the_daemon),
@@ -211,7 +212,7 @@ fn exec_from_the_command_line(bench: &mut Bench) {
     bench.podman.detach(1);
     let [ours, containerd, podman] = measure::in_turn(
         bench.options.rounds(40),
-        [&|_| bench.ours.exec_true(), &|n| bench.containerd.exec_true(n), &|_| {
+        [&|_| bench.ours.exec_true("c0"), &|n| bench.containerd.exec_true(n), &|_| {
             bench.podman.exec_true()
         }],
     );
@@ -235,6 +236,32 @@ fn exec_from_the_command_line(bench: &mut Bench) {
         ours.median(),
         Goal::AtMost(6.0),
     ));
+}
+
+/// Beside a privileged container, which has no profile, and no masked paths, but all devices.
+fn the_default_profile(bench: &mut Bench) {
+    bench.ours.detach(1);
+    bench.ours.detach_privileged();
+    let count = bench.options.rounds(200);
+    let [run, run_without, exec, exec_without] = measure::in_turn(
+        count,
+        [
+            &|_| bench.ours.run_true(""),
+            &|_| bench.ours.run_true("--net none --privileged"),
+            &|_| bench.ours.exec_true("c0"),
+            &|_| bench.ours.exec_true("privileged"),
+        ],
+    );
+    bench.ours.remove_all();
+    for (what, with, without) in [("run", run, run_without), ("exec", exec, exec_without)] {
+        bench.table.push(Row::alone(
+            &format!("what the default seccomp profile adds to {what}"),
+            "ms",
+            "beside --privileged",
+            with.median() - without.median(),
+            Goal::AtMost(1.0),
+        ));
+    }
 }
 
 fn log_throughput(bench: &mut Bench) {

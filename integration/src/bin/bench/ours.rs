@@ -47,8 +47,8 @@ impl Ours {
         )
     }
 
-    pub(crate) fn exec_true(&self) -> Duration {
-        time(&mut self.daemon.client().command("exec c0 /bin/true"))
+    pub(crate) fn exec_true(&self, container: &str) -> Duration {
+        time(&mut self.daemon.client().command(&format!("exec {container} /bin/true")))
     }
 
     /// Seconds for so many detached containers, one after the other.
@@ -61,6 +61,14 @@ impl Ours {
             )));
         }
         begin.elapsed().as_secs_f64()
+    }
+
+    /// One more, that has no seccomp profile.
+    pub(crate) fn detach_privileged(&self) {
+        time(&mut self.daemon.client().command(&format!(
+            "run -d --name privileged --privileged --net none --rootfs {} /bin/sleep 1000000",
+            self.rootfs.display()
+        )));
     }
 
     pub(crate) fn remove_all(&self) {
