@@ -18,6 +18,7 @@
 //! | [`tree`] | whole trees of files, compared |
 //! | [`canary`] | files of the host that nothing may reach |
 //! | [`swapper`] | two names that change places all the time |
+//! | [`device`] | a device that can be opened, if nobody keeps one from it |
 //! | [`elf`] | programs of a few machine instructions |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
@@ -33,6 +34,7 @@ pub mod canary;
 pub mod containerd;
 pub mod ctl;
 pub mod daemon;
+pub mod device;
 pub mod elf;
 pub mod fake_registry;
 pub mod http;

@@ -601,13 +601,15 @@ fn the_shim_says_what_it_is() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("-id: invalid id"));
 }
 
-/// A `start` as a daemon of some age calls it, its answer, and whether the shim serves there.
+/// A `start` as a daemon of some age calls it, its answer, and whether the shim serves there, to root
+/// alone, whatever the daemon's umask is (fails when the shim leaves that as it is).
 fn started(input: &[u8], environment: &[(&str, &str)]) -> Vec<u8> {
     let bundle = tempfile::Builder::new().prefix("bosun-ctr-bundle-").tempdir_in("/tmp").unwrap();
     let link = bundle.path().join("containerd-shim-bosun-v1");
     std::os::unix::fs::symlink(program("bosun-shim"), &link).unwrap();
     let shim = |verb: &str| {
-        let mut command = Command::new(&link);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(&link);
         command.args(["-namespace", "old", "-address", "/none", "-publish-binary", "/none"]);
         command.args(["-id", "web", "-bundle"]).arg(bundle.path()).arg(verb);
         command.env_remove("MAX_SHIM_VERSION").envs(environment.iter().copied());
@@ -623,6 +625,15 @@ fn started(input: &[u8], environment: &[(&str, &str)]) -> Vec<u8> {
     let address = fs::read_to_string(bundle.path().join("address")).unwrap();
     let path = address.strip_prefix("unix://").unwrap().to_owned();
     let mut socket = UnixStream::connect(&path).unwrap();
+    let sockets = std::path::Path::new(&path).parent().unwrap();
+    for directory in [sockets, &bundle.path().join("bosun")] {
+        let inside = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        for path in [directory.to_owned()].into_iter().chain(inside) {
+            let found = fs::symlink_metadata(&path).unwrap();
+            let mode = found.permissions().mode();
+            assert!(found.is_symlink() || mode & 0o077 == 0, "{}: {mode:o}", path.display());
+        }
+    }
     shim("delete");
     assert!(matches!(socket.read(&mut [0]), Ok(0) | Err(_)), "the shim has gone");
     assert!(!std::path::Path::new(&path).exists());

@@ -100,8 +100,20 @@ fn the_runtimes_own_program_can_not_be_written() {
     assert!(programs() == before);
 }
 
-/// The same from the first step: the program to run is the runtime. And what a preloaded library of
-/// the container's would see, which a static program never loads.
+/// The init that a container is given is the runtime's program, and stays in its sight. Fails when
+/// the shim runs from where it can be written.
+#[test]
+fn an_inits_program_can_not_be_written() {
+    let daemon = Daemon::start();
+    let words = "run --rm --init --net none --rootfs / /bin/sh -c";
+    let script = "stat -L -c %s /proc/1/exe; test -w /proc/1/exe || echo closed";
+    let seen = daemon.ctl(&format!("{words} '{script}'")).text();
+    let size = program("bosun-shim").metadata().unwrap().len();
+    assert_eq!(seen, format!("{size}\nclosed"));
+}
+
+/// The same from the first step: the program to run is the runtime, and it loads no library of the
+/// container's. Fails when its program is not static.
 #[test]
 fn a_container_that_is_the_runtime_ends_at_once() {
     let before = programs();
@@ -118,6 +130,8 @@ fn a_container_that_is_the_runtime_ends_at_once() {
             );
             let output = daemon.ctl(&words);
             assert!(output.code.is_some_and(|code| code != 124), "{words}: {output:?}");
+            // What loads libraries says of each that it can't.
+            assert!(!output.stderr.contains("evil.so"), "{words}: {output:?}");
         }
     }
     assert!(programs() == before);
