@@ -84,11 +84,12 @@
 //! is refused, and leads nowhere; a name of a namespace has a rule, and so has a path of a cgroup.
 //!
 //! Deliberately absent, for there is nothing to attack: builds (CVE-2024-1753, 9407, 9675, 9341,
-//! 11218), plugins of authorization (CVE-2024-41110, CVE-2026-34040), SPDY (CVE-2026-35469), rootless
-//! daemons (CVE-2023-25809's own way), a daemon that maps users (CVE-2021-21284), checkpoints by the daemon
+//! 11218), plugins of authorization (CVE-2024-41110, CVE-2026-34040), rootless daemons
+//! (CVE-2023-25809's own way), a daemon that maps users (CVE-2021-21284), checkpoints by the daemon
 //! (CVE-2026-53492, 50195, CVE-2024-8676), annotations that mean something to a runtime or to systemd
-//! (CVE-2023-6476, CVE-2024-3154). Security labels (CVE-2019-16884, CVE-2021-43816) need a kernel
-//! that has them: `make test-vm` has one with AppArmor.
+//! (CVE-2023-6476, CVE-2024-3154). Frames of SPDY (CVE-2026-35469) have a target of `bosun-fuzz`.
+//! Security labels (CVE-2019-16884, CVE-2021-43816) need a kernel that has them: `make test-vm` has one
+//! with AppArmor.
 
 mod descriptors;
 mod exhaustion;
