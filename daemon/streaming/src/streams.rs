@@ -24,7 +24,7 @@ pub(crate) fn pipe(credit: Option<Box<dyn Credit>>) -> (Filler, Incoming) {
 pub(crate) trait Credit: Send + std::fmt::Debug {
     /// `bytes` more have been read. Never waits: what can't be told now is told the next time.
     fn read(&mut self, bytes: usize);
-    /// Waits until the rest can be told, and tells it; forever if there is none.
+    /// Waits until what is due can be told, and tells it; forever if there is nothing.
     fn tell(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 

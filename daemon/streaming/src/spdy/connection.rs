@@ -1,6 +1,5 @@
-//! A connection: its reader, its writer, and the streams between them.
+//! A connection: its two tasks, the streams that it offers, and their sending halves.
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::pin::Pin;
@@ -9,22 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
-    ReadHalf, WriteHalf,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
-use super::frame::{self, Control, GoAway, HEAD, Head, Reset};
-use super::headers::{Deflater, Headers, Inflater};
+use super::frame::{self, Control, GoAway, HEAD, Reset};
+use super::headers::{Deflater, Headers};
+use super::reader::Reader;
 use super::window::Window;
-use crate::limits::{LINGER, MAX_STREAMS, PIECE, QUEUE, WINDOW};
+use crate::limits::{LINGER, PIECE, QUEUE, WINDOW};
 use crate::peer::Peer;
-use crate::streams::{Credit, Filler, Gone, Incoming, pipe};
+use crate::streams::{Credit, Filler, Incoming, pipe};
 
 /// Frames of control that wait to be written.
 const CONTROL_QUEUE: usize = 64;
@@ -66,18 +62,7 @@ where
         window: Window::default(),
         ended: CancellationToken::new(),
     });
-    let reader = Reader {
-        read: BufReader::with_capacity(PIECE, read),
-        inflater: Inflater::default(),
-        streams: HashMap::new(),
-        last: 0,
-        initial_window: WINDOW,
-        windows: false,
-        discarded: 0,
-        offer,
-        shared: shared.clone(),
-        peer: peer.clone(),
-    };
+    let reader = Reader::new(read, offer, shared.clone(), peer.clone());
     let writer = write_all(write, control_out, data_out, shared, peer.clone());
     let link = Link {
         data,
@@ -130,23 +115,29 @@ impl Link {
 
 /// What both tasks and all streams of a connection know.
 #[derive(Debug)]
-struct Shared {
-    control: mpsc::Sender<Control>,
+pub(super) struct Shared {
+    pub(super) control: mpsc::Sender<Control>,
     data: mpsc::Sender<Data>,
-    window: Window,
+    pub(super) window: Window,
     /// Nothing can be sent any more.
     ended: CancellationToken,
 }
 
 /// What a stream's two halves and the reader know of it.
 #[derive(Debug)]
-struct StreamState {
+pub(super) struct StreamState {
     id: u32,
-    window: Window,
+    pub(super) window: Window,
     /// The client does not want any more of it.
-    unwanted: CancellationToken,
+    pub(super) unwanted: CancellationToken,
     /// We have said all.
     finished: AtomicBool,
+}
+
+impl StreamState {
+    pub(super) fn finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug)]
@@ -166,6 +157,24 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
+    /// A stream whose window is what the peer has as such; with it comes what fills it.
+    pub(super) fn new(
+        id: u32,
+        headers: Headers,
+        window: Window,
+        shared: Arc<Shared>,
+    ) -> (Offered, Filler, Arc<StreamState>) {
+        let credit = WindowCredit { stream: id, untold: 0, control: shared.control.clone() };
+        let (filler, incoming) = pipe(Some(Box::new(credit)));
+        let state = Arc::new(StreamState {
+            id,
+            window,
+            unwanted: CancellationToken::new(),
+            finished: AtomicBool::new(false),
+        });
+        (Offered { headers, incoming, state: state.clone(), shared }, filler, state)
+    }
+
     pub(crate) fn headers(&self) -> &Headers {
         &self.headers
     }
@@ -239,50 +248,40 @@ impl Drop for Writer {
     }
 }
 
-/// Opens a stream's window, and the connection's, as bytes are read: by halves.
+/// Opens a stream's window as its bytes are read: by halves.
 #[derive(Debug)]
 struct WindowCredit {
     stream: u32,
-    untold: [u32; 2],
+    untold: u32,
     control: mpsc::Sender<Control>,
 }
 
 impl WindowCredit {
-    fn due(&mut self) -> Option<(&mut u32, u32)> {
-        let [of_stream, of_connection] = &mut self.untold;
-        let due = |untold: &u32| *untold >= WINDOW / 2;
-        if due(of_stream) {
-            Some((of_stream, self.stream))
-        } else if due(of_connection) {
-            Some((of_connection, 0))
-        } else {
-            None
-        }
+    fn update(&self) -> Option<Control> {
+        let due = self.untold >= WINDOW / 2;
+        due.then_some(Control::WindowUpdate { stream: self.stream, delta: self.untold })
     }
 }
 
 impl Credit for WindowCredit {
     fn read(&mut self, bytes: usize) {
-        for untold in &mut self.untold {
-            *untold = untold.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        }
-        let control = self.control.clone();
-        while let Some((untold, stream)) = self.due() {
-            match control.try_send(Control::WindowUpdate { stream, delta: *untold }) {
-                Ok(()) | Err(TrySendError::Closed(_)) => *untold = 0,
-                Err(TrySendError::Full(_)) => return,
-            }
+        self.untold = self.untold.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if let Some(update) = self.update()
+            && self.control.try_send(update).is_ok()
+        {
+            self.untold = 0;
         }
     }
 
     fn tell(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let control = self.control.clone();
-        let Some((untold, stream)) = self.due() else { return Box::pin(pending()) };
+        let Some(update) = self.update() else { return Box::pin(pending()) };
         Box::pin(async move {
-            if let Ok(permit) = control.reserve().await {
-                permit.send(Control::WindowUpdate { stream, delta: *untold });
+            match self.control.reserve().await {
+                Ok(permit) => permit.send(update),
+                // The connection is at its end.
+                Err(_) => pending().await,
             }
-            *untold = 0;
+            self.untold = 0;
         })
     }
 }
@@ -299,12 +298,16 @@ async fn write_all<Io: AsyncRead + AsyncWrite>(
     let _ended = shared.ended.clone().drop_guard();
     let mut deflater = Deflater::default();
     let mut bytes = Vec::with_capacity(HEAD + PIECE);
+    let mut accepted = 0;
     loop {
         bytes.clear();
         let last = tokio::select! {
             biased;
             Some(frame) = control.recv() => {
                 frame::put_control(&mut bytes, &frame, &mut deflater);
+                if let Control::SynReply { stream, .. } = frame {
+                    accepted = stream.max(accepted);
+                }
                 matches!(frame, Control::GoAway { .. })
             }
             Some(data) = data.recv() => match data {
@@ -318,7 +321,8 @@ async fn write_all<Io: AsyncRead + AsyncWrite>(
                     false
                 }
                 Data::Goodbye => {
-                    let goodbye = Control::GoAway { last: 0, status: GoAway::Ok as u32 };
+                    let status = GoAway::Ok as u32;
+                    let goodbye = Control::GoAway { last: accepted, status };
                     frame::put_control(&mut bytes, &goodbye, &mut deflater);
                     true
                 }
@@ -333,238 +337,5 @@ async fn write_all<Io: AsyncRead + AsyncWrite>(
             let _ = write.shutdown().await;
             return;
         }
-    }
-}
-
-/// A stream as the reader sees it.
-struct Stream {
-    /// `None` after the client's end of it.
-    filler: Option<Filler>,
-    state: Arc<StreamState>,
-}
-
-struct Reader<Io> {
-    read: BufReader<ReadHalf<Io>>,
-    inflater: Inflater,
-    streams: HashMap<u32, Stream>,
-    /// The last id that the client has used.
-    last: u32,
-    /// Of the peer, for streams to come.
-    initial_window: u32,
-    /// The peer has shown that it has windows.
-    windows: bool,
-    /// Bytes that came for nobody, of which the connection's window does not know yet.
-    discarded: u32,
-    offer: mpsc::Sender<Offered>,
-    shared: Arc<Shared>,
-    peer: Peer,
-}
-
-impl<Io: AsyncRead + Send> Reader<Io> {
-    async fn run(mut self) -> Result<(), Error> {
-        let error = loop {
-            match self.frame().await {
-                Ok(()) => self.peer.heard(),
-                Err(error) => break error,
-            }
-        };
-        for stream in self.streams.into_values() {
-            if let Some(filler) = stream.filler {
-                filler.reset();
-            }
-        }
-        if !matches!(error, Error::Gone | Error::Io(_)) {
-            let status = GoAway::Protocol as u32;
-            let _ = self.shared.control.try_send(Control::GoAway { last: self.last, status });
-        }
-        Err(error)
-    }
-
-    async fn frame(&mut self) -> Result<(), Error> {
-        let mut bytes = [0; HEAD];
-        match self.read.read_exact(&mut bytes).await {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Error::Gone),
-            read => read?,
-        };
-        match frame::head(bytes)? {
-            Head::Data { stream, fin, length } => self.data(stream, fin, length).await,
-            Head::Control { kind, flags, length } => {
-                let mut payload = vec![0; length as usize];
-                self.read.read_exact(&mut payload).await?;
-                let control = frame::control(kind, flags, &payload, &mut self.inflater)?;
-                self.control(control).await
-            }
-        }
-    }
-
-    async fn data(&mut self, id: u32, fin: bool, length: u32) -> Result<(), Error> {
-        let mut filler = self.streams.get_mut(&id).and_then(|stream| stream.filler.take());
-        if filler.is_none() {
-            // A stream that we have forgotten since is not the client's mistake.
-            let known = self.streams.contains_key(&id);
-            if known {
-                self.reset(id, Reset::AlreadyClosed).await;
-            } else if id > self.last || id.is_multiple_of(2) {
-                self.reset(id, Reset::InvalidStream).await;
-            }
-        }
-        let mut left = length as usize;
-        while left > 0 {
-            let ready = match self.read.buffer().len() {
-                0 => self.read_some().await?,
-                ready => ready,
-            }
-            .min(left);
-            let taken = match filler.as_mut() {
-                None => false,
-                Some(open) => open
-                    .fill(&self.read.buffer()[..ready], &self.peer)
-                    .await
-                    .map_err(|Gone| Error::Gone)?,
-            };
-            if !taken {
-                filler = None;
-                self.discard(ready).await;
-            }
-            self.read.consume(ready);
-            left -= ready;
-            self.peer.heard();
-        }
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.filler = filler.filter(|_| !fin);
-        }
-        Ok(())
-    }
-
-    async fn read_some(&mut self) -> Result<usize, Error> {
-        match self.read.fill_buf().await?.len() {
-            0 => Err(Error::Gone),
-            read => Ok(read),
-        }
-    }
-
-    async fn discard(&mut self, bytes: usize) {
-        self.discarded = self.discarded.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        if self.discarded >= WINDOW / 2 {
-            let delta = std::mem::take(&mut self.discarded);
-            let _ = self.shared.control.send(Control::WindowUpdate { stream: 0, delta }).await;
-        }
-    }
-
-    async fn control(&mut self, frame: Control) -> Result<(), Error> {
-        match frame {
-            Control::SynStream { stream, fin, unidirectional: _, headers } => {
-                return self.open(stream, fin, headers).await;
-            }
-            Control::RstStream { stream, status: _ } => {
-                if let Some(stream) = self.streams.remove(&stream) {
-                    stream.state.unwanted.cancel();
-                    if let Some(filler) = stream.filler {
-                        filler.reset();
-                    }
-                }
-            }
-            Control::Settings { initial_window: Some(size) } => self.resize_windows(size).await,
-            Control::WindowUpdate { stream: 0, delta } => {
-                self.shared.window.mind();
-                if self.shared.window.change(i64::from(delta)).is_err() {
-                    return Err(Error::Stream { kind: 9, stream: 0 });
-                }
-            }
-            Control::WindowUpdate { stream, delta } => self.open_window(stream, delta).await,
-            // Ours would have even numbers, but we send none.
-            Control::Ping { id } if id % 2 == 1 => {
-                let _ = self.shared.control.send(Control::Ping { id }).await;
-            }
-            // We open no streams, so nothing can answer them.
-            Control::SynReply { stream, .. } => self.reset(stream, Reset::InvalidStream).await,
-            Control::Headers { stream, fin: true, headers: _ } => {
-                if let Some(stream) = self.streams.get_mut(&stream) {
-                    stream.filler = None;
-                }
-            }
-            // A client that says goodbye still reads what it has asked for.
-            Control::GoAway { .. }
-            | Control::Ping { .. }
-            | Control::Settings { initial_window: None }
-            | Control::Headers { .. }
-            | Control::Unknown { .. } => {}
-        }
-        Ok(())
-    }
-
-    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), Error> {
-        if id.is_multiple_of(2) || id <= self.last {
-            return Err(Error::Stream { kind: 1, stream: id });
-        }
-        self.last = id;
-        self.streams.retain(|_, stream| {
-            stream.filler.is_some() || !stream.state.finished.load(Ordering::Acquire)
-        });
-        if self.streams.len() >= MAX_STREAMS {
-            self.reset(id, Reset::Refused).await;
-            return Ok(());
-        }
-        let credit =
-            WindowCredit { stream: id, untold: [0; 2], control: self.shared.control.clone() };
-        let (filler, incoming) = pipe(Some(Box::new(credit)));
-        let state = Arc::new(StreamState {
-            id,
-            window: Window::new(i64::from(self.initial_window), self.windows),
-            unwanted: CancellationToken::new(),
-            finished: AtomicBool::new(false),
-        });
-        let filler = (!fin).then_some(filler);
-        self.streams.insert(id, Stream { filler, state: state.clone() });
-        let offered = Offered { headers, incoming, state, shared: self.shared.clone() };
-        let unheard = tokio::select! {
-            sent = self.offer.send(offered) => sent.err().map(|error| error.0),
-            () = self.peer.gone() => return Err(Error::Gone),
-        };
-        // Nobody takes streams any more: the connection is being closed.
-        if let Some(offered) = unheard {
-            offered.refuse(Reset::Refused).await;
-        }
-        Ok(())
-    }
-
-    async fn open_window(&mut self, id: u32, delta: u32) {
-        self.mind_windows();
-        let Some(stream) = self.streams.get(&id) else { return };
-        let opened = stream.state.window.change(i64::from(delta));
-        if delta == 0 || opened.is_err() {
-            let why = if delta == 0 { Reset::Protocol } else { Reset::FlowControl };
-            stream.state.unwanted.cancel();
-            self.reset(id, why).await;
-        }
-    }
-
-    async fn resize_windows(&mut self, size: u32) {
-        self.mind_windows();
-        let by = i64::from(size) - i64::from(self.initial_window);
-        self.initial_window = size;
-        let mut overflowed = Vec::new();
-        for (id, stream) in &self.streams {
-            if stream.state.window.change(by).is_err() {
-                stream.state.unwanted.cancel();
-                overflowed.push(*id);
-            }
-        }
-        for id in overflowed {
-            self.reset(id, Reset::FlowControl).await;
-        }
-    }
-
-    fn mind_windows(&mut self) {
-        if !self.windows {
-            self.windows = true;
-            for stream in self.streams.values() {
-                stream.state.window.mind();
-            }
-        }
-    }
-
-    async fn reset(&mut self, stream: u32, why: Reset) {
-        let _ = self.shared.control.send(Control::RstStream { stream, status: why as u32 }).await;
     }
 }

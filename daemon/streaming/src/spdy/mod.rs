@@ -17,6 +17,7 @@ mod dictionary;
 mod error;
 pub mod frame;
 mod headers;
+mod reader;
 mod window;
 
 pub(crate) use connection::{Link, Offered, Offers, Writer, start};
