@@ -44,15 +44,16 @@ impl Connection {
             .bytes()
             .map(|b| format!("{b:02x}"))
             .collect();
-        // A NUL first, for what carries credentials elsewhere.
-        let hello = format!("\0AUTH EXTERNAL {uid}\r\n");
+        // A NUL first, for what carries credentials elsewhere. The end of the authentication with its
+        // beginning, as sd-bus does it: systemd does not look at a call that comes in the same read as
+        // BEGIN until something else comes (`bus_socket_auth_verify_server`), and so never.
+        let hello = format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n");
         connection.send(hello.as_bytes(), "authenticate", deadline)?;
         let answer = connection.line(deadline)?;
         if !answer.starts_with("OK ") {
             let problem = format!("the authentication was answered with {answer:?}");
             return Err(Error::Protocol { problem });
         }
-        connection.send(b"BEGIN\r\n", "authenticate", deadline)?;
         Ok(connection)
     }
 
