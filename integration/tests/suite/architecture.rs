@@ -12,7 +12,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("shim-sys", &[]),
     ("shim-failpoints", &[]),
     ("shim-cgroup", &["shim-wire", "shim-sys"]),
-    ("shim-systemd", &["shim-wire"]),
+    ("shim-systemd", &["shim-wire", "shim-cgroup"]),
     ("shim-plan", &["shim-wire"]),
     ("shim-rootfs", &[]),
     ("shim-runtime", &["shim-wire", "shim-sys", "shim-failpoints", "shim-cgroup", "shim-rootfs"]),

@@ -47,6 +47,7 @@ pub use error::{Controller, Error, Reason};
 pub use kill::{list, prune};
 pub use layout::Layout;
 pub use oom::OomWatch;
+pub use settings::cpu_weight;
 use settings::{Setting, Settings};
 pub use stats::Metrics;
 

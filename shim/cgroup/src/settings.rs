@@ -370,7 +370,8 @@ pub(crate) fn throttles(
 /// Shares of v1 (2 to 262144) as a weight of v2 (1 to 10000), so that the default of the one, 1024,
 /// is the default of the other, 100: the curve through these three points that the OCI runtimes
 /// agreed on in 2025 (crun 1.23, runc 1.3.2).
-fn cpu_weight(shares: u64) -> u64 {
+#[must_use]
+pub fn cpu_weight(shares: u64) -> u64 {
     let shares = shares.clamp(2, 262_144) as f64;
     let l = shares.log2();
     let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;

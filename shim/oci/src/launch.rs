@@ -169,12 +169,7 @@ fn lower(
         process.keep_keyring = arguments.no_new_keyring;
         process.env.extend(preserved.environment());
     }
-    let scope = systemd_cgroup.then(|| {
-        let linux = bundle.spec.linux().as_ref();
-        let path = linux.and_then(|linux| linux.cgroups_path().as_deref()?.to_str());
-        Scope::parse(path.filter(|path| !path.is_empty()), &arguments.id)
-    });
-    let scope = scope.transpose().map_err(wrong)?;
+    let scope = shim_plan::scope(&bundle.spec, &context).map_err(wrong)?;
     Ok(Lowered { options, plan, hooks, scope })
 }
 
@@ -220,18 +215,24 @@ fn make(
     }
     let none = Resources::default();
     let resources = lowered.options.resources.as_ref().unwrap_or(&none);
-    let unified = cgroup.layout().is_v2();
     // In the scope until the container's own process is.
     let scope = lowered.scope.as_ref();
-    let _stand_in = scope.map(|scope| scope::start(scope, resources, unified)).transpose()?;
-    let Created { process, mount_namespace: _ } =
-        shim_runtime::create(&lowered.options, &place, None)?;
-    let announced = match lowered.options.restore {
-        None => announce(container, &process, arguments),
-        Some(_) => container.set_init(process.pid),
-    };
-    announced.inspect_err(|_| undo(&process, &cgroup))?;
-    Ok(process)
+    let stand_in =
+        scope.map(|scope| scope::start(scope, resources, cgroup.layout().is_v2())).transpose()?;
+    let created = shim_runtime::create_kept(&lowered.options, &place, None, stand_in);
+    let announced = created.map_err(Error::from).and_then(|created| {
+        let Created { process, mount_namespace: _ } = created;
+        let announced = match lowered.options.restore {
+            None => announce(container, &process, arguments),
+            Some(_) => container.set_init(process.pid),
+        };
+        announced.inspect_err(|_| undo(&process, &cgroup)).map(|()| process)
+    });
+    announced.inspect_err(|_| {
+        // systemd notices an empty group by itself; the name is to be free now. The error that led
+        // here is the one to tell.
+        let _ = scope.map(|scope| scope::stop(&scope.unit));
+    })
 }
 
 /// Another container's group is not to be shared: what ends one would end the other.

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use shim_cgroup::Cgroup;
 use shim_plan::Scope;
 use shim_sys::clone::{Cloned, clone3};
 use shim_sys::exec::exit_now;
@@ -23,7 +24,8 @@ use crate::signal;
 pub(crate) fn start(scope: &Scope, resources: &Resources, unified: bool) -> Result<StandIn, Error> {
     let mut manager = Manager::connect()?;
     let stand_in = StandIn::new()?;
-    manager.start(&scope.unit, &scope.slice, stand_in.pid.unsigned_abs(), resources, unified)?;
+    let (unit, slice) = (&scope.unit, &scope.slice);
+    manager.start(unit, slice, stand_in.pid.unsigned_abs(), resources, unified)?;
     Ok(stand_in)
 }
 
@@ -35,12 +37,13 @@ pub(crate) fn stop(unit: &str) -> Result<(), Error> {
     Ok(Manager::connect()?.stop(unit)?)
 }
 
-/// Tells systemd new limits, so that a reload keeps them.
+/// Tells systemd the limits of a scope after an update of its group, so that a reload keeps them.
 ///
 /// # Errors
 /// systemd's.
-pub(crate) fn set(unit: &str, resources: &Resources, unified: bool) -> Result<(), Error> {
-    Ok(Manager::connect()?.set(unit, resources, unified)?)
+pub(crate) fn set(unit: &str, resources: &Resources, cgroup: &Cgroup) -> Result<(), Error> {
+    let group = cgroup.paths().into_iter().next().filter(|_| cgroup.layout().is_v2());
+    Ok(Manager::connect()?.set(unit, resources, group.as_deref())?)
 }
 
 /// A process that waits. It ends when this is dropped, and when this program is killed.

@@ -132,6 +132,18 @@ pub struct ExecContext {
     pub personality: Option<oci::LinuxPersonality>,
 }
 
+/// What systemd has to make before the plan can be executed; `None` where it does not manage groups.
+///
+/// # Errors
+/// Names `linux.cgroupsPath`.
+pub fn scope(spec: &Spec, context: &Context) -> Result<Option<Scope>, Error> {
+    if !context.systemd_cgroup {
+        return Ok(None);
+    }
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    resources::scope(path, context).map(Some)
+}
+
 /// Lowers a container.
 ///
 /// # Errors

@@ -18,23 +18,18 @@ use shim_wire::plan::{HugepageLimit, NetworkPriority, RdmaLimit, Resources};
 
 use crate::{Context, Error, Scope, devices};
 
+const AT: &str = "linux.cgroupsPath";
+
 /// Longest name of a network interface (IFNAMSIZ, without its NUL).
 const INTERFACE_NAME_MAX: usize = 15;
 
 /// The cgroup's path below each controller's mount point, without a leading slash.
 pub(crate) fn cgroup(spec: Option<&Path>, context: &Context) -> Result<String, Error> {
-    const AT: &str = "linux.cgroupsPath";
-    let spec = spec.filter(|path| !path.as_os_str().is_empty());
-    let text = |path: &Path| {
-        let text = path.to_str().map(ToOwned::to_owned);
-        text.ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))
-    };
-    let fallback = &context.cgroup;
     if context.systemd_cgroup {
-        let path = spec.map(text).transpose()?;
-        return Ok(Scope::parse(path.as_deref(), fallback)?.path);
+        return Ok(scope(spec, context)?.path);
     }
-    let Some(path) = spec else {
+    let fallback = &context.cgroup;
+    let Some(path) = spec.filter(|path| !path.as_os_str().is_empty()) else {
         return if fallback.is_empty() {
             Err(Error::missing(AT))
         } else {
@@ -51,9 +46,19 @@ pub(crate) fn cgroup(spec: Option<&Path>, context: &Context) -> Result<String, E
         || parts.iter().any(|part| matches!(*part, "." | ".."))
         || text.contains('\0')
     {
-        return Err(Error::malformed(AT, text.as_str(), "a path below the cgroup root"));
+        return Err(Error::malformed(AT, text, "a path below the cgroup root"));
     }
     Ok(parts.join("/"))
+}
+
+/// The same where systemd makes it.
+pub(crate) fn scope(spec: Option<&Path>, context: &Context) -> Result<Scope, Error> {
+    let path = spec.map(text).transpose()?;
+    Scope::parse(path, &context.cgroup)
+}
+
+fn text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))
 }
 
 /// Absent when the spec limits nothing.

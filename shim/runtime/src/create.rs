@@ -46,14 +46,31 @@ pub fn create(
     run_dir: &RunDir,
     network: Option<BorrowedFd<'_>>,
 ) -> Result<Created, Error> {
+    create_kept(options, run_dir, network, ())
+}
+
+/// As [`create`], in a group that somebody else made and that goes when nobody is in it: `keeper` holds
+/// a process in there, until the container's own is, or until the group is removed because this fails.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_kept<K>(
+    options: &CreateOptions,
+    run_dir: &RunDir,
+    network: Option<BorrowedFd<'_>>,
+    keeper: K,
+) -> Result<Created, Error> {
     check(options)?;
     let layout = Layout::detect()?;
     let cgroup = Cgroup::new(&layout, &options.cgroup)?;
     let hooks = CreateHooks::new(options, run_dir);
     let poststop = OnFailure(Some(&hooks));
     let undo = Undo(Some(&cgroup));
+    // Dropped before what was declared before it: a group can't be removed with a process in it.
+    let keeper = keeper;
     let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)?;
     let mount_namespace = mount_namespace_of(process.pid).inspect_err(|_| process.end())?;
+    drop(keeper);
     undo.forget();
     poststop.forget();
     Ok(Created { process, mount_namespace })

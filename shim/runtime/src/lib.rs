@@ -92,7 +92,7 @@ mod user;
 mod userns;
 
 pub use checkpoint::{Checkpoint, checkpoint};
-pub use create::{Created, create, mount_namespace_of};
+pub use create::{Created, create, create_kept, mount_namespace_of};
 pub use error::{Error, HookProblem, Kind, Rule, Step, UserProblem};
 pub use exec::{ExecTarget, exec};
 pub use namespaces::{Held, namespaces_of};

@@ -142,12 +142,24 @@ impl Manager {
         }
     }
 
-    /// Tells systemd the new limits of a scope, as long as it lives.
+    /// Tells systemd the limits that a scope has by now, as long as it lives: of a `group` of the unified
+    /// hierarchy all that its files say, otherwise those of `resources`.
     ///
     /// # Errors
     /// [`Error::Refused`] with systemd's words; [`Error::TimedOut`].
-    pub fn set(&mut self, unit: &str, resources: &Resources, unified: bool) -> Result<(), Error> {
-        let properties = properties::of(resources, unified);
+    pub fn set(
+        &mut self,
+        unit: &str,
+        resources: &Resources,
+        group: Option<&Path>,
+    ) -> Result<(), Error> {
+        let properties = match group {
+            // A file that is not there is of a controller that is not, or of a newer kernel.
+            Some(group) => properties::of_group(resources, |file| {
+                std::fs::read_to_string(group.join(file)).ok()
+            }),
+            None => properties::of(resources, false),
+        };
         if properties.is_empty() {
             return Ok(());
         }
@@ -358,9 +370,9 @@ mod tests {
         });
         let mut manager = connect(&directory);
         let unknown = Resources { cpu_idle: Some(1), ..Resources::default() };
-        manager.set("c.scope", &unknown, true).unwrap();
+        manager.set("c.scope", &unknown, None).unwrap();
         let known = Resources { pids: Some(7), ..Resources::default() };
-        let said = manager.set("c.scope", &known, true).unwrap_err().to_string();
+        let said = manager.set("c.scope", &known, None).unwrap_err().to_string();
         assert_eq!(
             said,
             "systemd: SetUnitProperties: so it is (org.freedesktop.DBus.Error.PropertyReadOnly)"
@@ -448,7 +460,7 @@ mod tests {
         for unified in [true, false] {
             for error in [
                 manager.start("c.scope", "machine.slice", 42, &resources, unified).unwrap_err(),
-                manager.set("c.scope", &resources, unified).unwrap_err(),
+                manager.set("c.scope", &resources, None).unwrap_err(),
                 manager.stop("c.scope").unwrap_err(),
             ] {
                 assert!(

@@ -1,8 +1,10 @@
 //! Resources in systemd's terms (systemd.resource-control(5)): what it would write itself when it is
 //! reloaded, so that it writes the same.
 //!
-//! What it does not know (burst, idle, realtime, throttles of single devices, huge pages, rdma) it leaves
-//! alone in a delegated group.
+//! What it does not know (burst, realtime, throttles of single devices, huge pages, rdma) it leaves alone
+//! in a delegated group. What it knows and was not told it sets back to its own defaults, with the first
+//! reason to write anything of that controller. So on v2 it is told what the files say, whoever wrote
+//! them and by whichever name.
 
 use shim_wire::plan::{DeviceRule, Resources};
 
@@ -36,12 +38,11 @@ pub(crate) fn of(resources: &Resources, unified: bool) -> Properties {
     } else {
         limit("MemoryLimit", resources.memory);
     }
-    if let Some(shares) = resources.cpu_shares {
-        // On v2 the weight is in the file; systemd's own conversion would be another.
-        if !unified {
-            properties.push(("CPUShares", Value::Number(shares)));
-        }
-    }
+    // Its own conversion would be another.
+    properties.extend(resources.cpu_shares.map(|shares| match unified {
+        true => ("CPUWeight", Value::Number(shim_cgroup::cpu_weight(shares))),
+        false => ("CPUShares", Value::Number(shares)),
+    }));
     quota(resources, &mut properties);
     if unified {
         let sets = [
@@ -53,6 +54,58 @@ pub(crate) fn of(resources: &Resources, unified: bool) -> Properties {
     }
     if !resources.devices.is_empty() {
         properties.extend(devices(&resources.devices));
+    }
+    if unified {
+        properties.extend(files(|name| resources.unified.get(name).cloned()));
+    }
+    properties
+}
+
+/// The files of a group of v2 and what systemd calls their numbers.
+const NUMBERS: [(&str, &str); 7] = [
+    ("TasksMax", "pids.max"),
+    ("MemoryMax", "memory.max"),
+    ("MemoryHigh", "memory.high"),
+    ("MemoryLow", "memory.low"),
+    ("MemoryMin", "memory.min"),
+    ("MemorySwapMax", "memory.swap.max"),
+    ("CPUWeight", "cpu.weight"),
+];
+
+/// What a group of v2 holds, whose files `read` knows, and the device rules, which are in no file.
+pub(crate) fn of_group(resources: &Resources, read: impl Fn(&str) -> Option<String>) -> Properties {
+    let mut properties = files(read);
+    if !resources.devices.is_empty() {
+        properties.extend(devices(&resources.devices));
+    }
+    properties
+}
+
+fn files(read: impl Fn(&str) -> Option<String>) -> Properties {
+    let mut properties = Properties::new();
+    for (name, file) in NUMBERS {
+        let text = read(file).unwrap_or_default();
+        let value = match text.trim() {
+            "max" => Some(UNLIMITED),
+            text => text.parse().ok(),
+        };
+        // An idle group has no weight, and systemd has not always had a word for that.
+        let value = value.filter(|value| name != "CPUWeight" || *value > 0);
+        properties.extend(value.map(|value| (name, Value::Number(value))));
+    }
+    let text = read("cpu.max").unwrap_or_default();
+    if let Some((quota, period)) = text.trim().split_once(' ') {
+        let present = Resources {
+            cpu_quota: Some(quota.parse().unwrap_or(-1)),
+            cpu_period: period.parse().ok(),
+            ..Resources::default()
+        };
+        self::quota(&present, &mut properties);
+    }
+    for (name, file) in [("AllowedCPUs", "cpuset.cpus"), ("AllowedMemoryNodes", "cpuset.mems")] {
+        let text = read(file).unwrap_or_default();
+        let list = Some(text.trim()).filter(|list| !list.is_empty());
+        properties.extend(list.and_then(bits).map(|bits| (name, Value::Bytes(bits))));
     }
     properties
 }
@@ -75,9 +128,10 @@ fn quota(resources: &Resources, properties: &mut Properties) {
     properties.push(("CPUQuotaPerSecUSec", Value::Number(in_a_second)));
 }
 
-/// `0-2,9` as the bytes of a set, the lowest first. `None` for more than any machine has.
+/// `0-2,9` as the bytes of a set, the lowest first. `None` for more than systemd takes, and then the
+/// kernel has a word to say.
 fn bits(list: &str) -> Option<Vec<u8>> {
-    const MOST: usize = 1 << 16;
+    const MOST: usize = 1 << 13;
     let mut bytes = Vec::new();
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -140,6 +194,7 @@ mod tests {
             cpu_quota: Some(50_000),
             pids: Some(-1),
             cpuset_cpus: "0,9".to_owned(),
+            unified: [("memory.high".to_owned(), "80".to_owned())].into(),
             ..Resources::default()
         };
         assert_eq!(
@@ -149,8 +204,10 @@ mod tests {
                 "MemoryMax Number(100)",
                 "MemoryLow Number(50)",
                 "MemorySwapMax Number(50)",
+                "CPUWeight Number(59)",
                 "CPUQuotaPerSecUSec Number(500000)",
                 "AllowedCPUs Bytes([1, 2])",
+                "MemoryHigh Number(80)",
             ]
         );
         assert_eq!(
@@ -163,6 +220,40 @@ mod tests {
             ]
         );
         assert!(of(&Resources::default(), true).is_empty());
+    }
+
+    #[test]
+    fn a_group_is_told_as_its_files_are() {
+        let file = |name: &str| {
+            let text = match name {
+                "pids.max" => "max",
+                "memory.max" => "104857600",
+                "memory.high" => "52428800",
+                "cpu.weight" => "20",
+                "cpu.max" => "20000 50000",
+                "cpuset.cpus" => "0-1",
+                "cpuset.mems" => "",
+                _ => return None,
+            };
+            Some(format!("{text}\n"))
+        };
+        let line = |(name, value): (&str, Value)| format!("{name} {value:?}");
+        let none = Resources::default();
+        let said: Vec<String> = of_group(&none, file).into_iter().map(line).collect();
+        assert_eq!(
+            said,
+            [
+                "TasksMax Number(18446744073709551615)",
+                "MemoryMax Number(104857600)",
+                "MemoryHigh Number(52428800)",
+                "CPUWeight Number(20)",
+                "CPUQuotaPeriodUSec Number(50000)",
+                "CPUQuotaPerSecUSec Number(400000)",
+                "AllowedCPUs Bytes([3])",
+            ]
+        );
+        let idle = |name: &str| (name == "cpu.weight").then(|| "0\n".to_owned());
+        assert!(of_group(&none, idle).is_empty());
     }
 
     #[test]

@@ -113,7 +113,9 @@ fn a_scope_has_its_process_and_limits_and_ends_with_it() {
     assert_eq!(scope.file("cpu.max"), "50000 100000");
     // New limits, and they outlive a reload.
     let more = Resources { pids: Some(42), memory: Some(-1), ..Resources::default() };
-    manager.set(&scope.unit, &more, true).unwrap();
+    fs::write(scope.directory().join("pids.max"), "42").unwrap();
+    fs::write(scope.directory().join("memory.max"), "max").unwrap();
+    manager.set(&scope.unit, &more, Some(&scope.directory())).unwrap();
     assert!(Command::new("systemctl").arg("daemon-reload").status().unwrap().success());
     assert_eq!(scope.property("TasksMax"), "42");
     assert_eq!(scope.file("pids.max"), "42");
@@ -160,6 +162,6 @@ fn what_systemd_refuses_is_told_in_its_words() {
     ended.process.wait().unwrap();
     let said = ended.start(&mut manager, &limits()).unwrap_err().to_string();
     assert!(said.starts_with("systemd: StartTransientUnit: "), "{said}");
-    let said = manager.set(&scope.unit, &limits(), true).unwrap_err().to_string();
+    let said = manager.set(&scope.unit, &limits(), None).unwrap_err().to_string();
     assert!(said.contains(&scope.unit), "{said}");
 }

@@ -95,7 +95,7 @@ pub(crate) fn run(global: &Global, arguments: &UpdateArgs) -> Result<(), Error> 
     let cgroup = container.cgroup()?;
     cgroup.update(&resources)?;
     let unit = container.record.scope.as_deref();
-    unit.map_or(Ok(()), |unit| scope::set(unit, &resources, cgroup.layout().is_v2()))
+    unit.map_or(Ok(()), |unit| scope::set(unit, &resources, &cgroup))
 }
 
 fn read(file: &Path) -> Result<String, Error> {

@@ -12,4 +12,5 @@ mod limits;
 mod podman;
 mod report;
 mod sandbox;
+mod systemd;
 mod terminal;

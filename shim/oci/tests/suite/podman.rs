@@ -16,17 +16,25 @@ const RUN: [&str; 7] = [
     "--cgroup-parent",
 ];
 
-struct Podman {
+pub(crate) struct Podman {
     /// Of its rootfs and its directories.
     sandbox: Sandbox,
-    cgroup: String,
+    /// Who makes groups: `cgroupfs` or `systemd`.
+    manager: &'static str,
+    /// Where they are: a path, or a slice.
+    parent: String,
 }
 
 impl Podman {
-    fn new() -> Self {
-        let sandbox = Sandbox::new("true");
-        let cgroup = format!("/bosun-oci-podman-{}", sandbox.id);
-        Self { sandbox, cgroup }
+    pub(crate) fn new(manager: &'static str, parent: &str) -> Self {
+        Self { sandbox: Sandbox::new("true"), manager, parent: parent.to_owned() }
+    }
+
+    /// With groups of its own making.
+    fn on_cgroupfs() -> Self {
+        let mut podman = Self::new("cgroupfs", "");
+        podman.parent = format!("/bosun-oci-podman-{}", podman.sandbox.id);
+        podman
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -38,7 +46,7 @@ impl Podman {
             "--runtime",
             OCI,
             "--cgroup-manager",
-            "cgroupfs",
+            self.manager,
             "--events-backend",
             "none",
         ]);
@@ -46,18 +54,18 @@ impl Podman {
         command
     }
 
-    fn podman(&self, words: &[&str]) -> Said {
+    pub(crate) fn podman(&self, words: &[&str]) -> Said {
         self.sandbox.finish(self.command(words))
     }
 
-    fn run(&self, flags: &[&str], command: &[&str]) -> Said {
+    pub(crate) fn run(&self, flags: &[&str], command: &[&str]) -> Said {
         let rootfs = self.sandbox.text("bundle/rootfs");
         let words =
-            [&["run"], &RUN[..], &[self.cgroup.as_str()], flags, &["--rootfs", &rootfs], command];
+            [&["run"], &RUN[..], &[self.parent.as_str()], flags, &["--rootfs", &rootfs], command];
         self.podman(&words.concat())
     }
 
-    fn inspect(&self, name: &str, what: &str) -> String {
+    pub(crate) fn inspect(&self, name: &str, what: &str) -> String {
         self.podman(&["inspect", "--format", what, name]).ok().trim().to_owned()
     }
 }
@@ -65,10 +73,13 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _ = self.command(&["rm", "--force", "--all", "--time", "0"]).output();
+        if self.manager == "systemd" {
+            return;
+        }
         let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
         let roots = roots.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
         for root in roots {
-            remove_groups(&root.join(self.cgroup.trim_start_matches('/')));
+            remove_groups(&root.join(self.parent.trim_start_matches('/')));
         }
     }
 }
@@ -92,7 +103,7 @@ fn remove_groups(group: &std::path::Path) {
 
 #[test]
 fn output_and_exit_codes_come_through() {
-    let podman = Podman::new();
+    let podman = Podman::on_cgroupfs();
     let said = podman.run(&["--rm"], &["sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((said.code, &*said.stdout, &*said.stderr), (7, "out\n", "err\n"));
     assert_eq!(podman.run(&["--rm"], &["nope"]).code, 127);
@@ -107,7 +118,7 @@ fn output_and_exit_codes_come_through() {
 
 #[test]
 fn a_container_lives_its_life() {
-    let podman = Podman::new();
+    let podman = Podman::on_cgroupfs();
     let script = "trap 'exit 5' TERM; echo started; while :; do sleep 0.05; done";
     podman.run(&["--detach", "--name", "a"], &["sh", "-c", script]).ok();
     let status = || podman.inspect("a", "{{.State.Status}}");
