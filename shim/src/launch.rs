@@ -123,7 +123,13 @@ impl Shim {
 
     fn build(&self, options: &CreateOptions, cgroup: &Cgroup) -> Result<Built, Error> {
         let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
-        let created = shim_runtime::create(options, &self.arguments.run, network)?;
+        // In the scope until the container's own process is.
+        let keeper = match self.is_containerds() {
+            true => lower::make_scope(&self.arguments, options.resources.as_ref())?,
+            false => None,
+        };
+        let created = shim_runtime::create_kept(options, &self.arguments.run, network, keeper)
+            .inspect_err(|_| self.forget_scope())?;
         shim_failpoints::step!("shim.create.before_identity", error);
         let pid = created.process.pid.unsigned_abs();
         let held = shim_runtime::namespaces_of(created.process.pid, options.held);
@@ -139,6 +145,7 @@ impl Shim {
             }),
             Err(error) => {
                 undo(created, cgroup);
+                self.forget_scope();
                 if options.hooks & HookKind::Poststop.bit() != 0
                     && let Err(error) = shim_runtime::hooks::poststop(&self.arguments.run)
                 {

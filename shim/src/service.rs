@@ -543,6 +543,9 @@ impl Shim {
             false => decode_any(request.resources.as_ref(), "resources", RESOURCES)?,
         };
         self.task(&request.id)?.cgroup.update(&resources)?;
+        if self.is_containerds() {
+            lower::tell_limits(&self.arguments, &resources)?;
+        }
         Ok(Response::ok(&Empty {}).into())
     }
 

@@ -1,10 +1,11 @@
 //! What only a machine of one's own can show: bosund as a service of systemd, cgroup v2 alone,
-//! AppArmor. `make test-vm` runs this inside its virtual machine; anywhere else every test here is
+//! AppArmor, and what containerd asks of systemd. `make test-vm` runs this inside its virtual machine; anywhere else every test here is
 //! ignored, for they restart the machine's own bosund.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that meets a missing value has failed")]
 
 mod cgroups;
+mod containerd;
 mod kernel;
 mod service;
 mod support;

@@ -77,6 +77,11 @@ pub(crate) fn systemctl(words: &str) {
 
 /// A property of the service.
 pub(crate) fn systemctl_show(property: &str) -> String {
-    let text = run(Command::new("systemctl").args(["show", "--value", "-p", property, "bosund"]));
+    property_of("bosund", property)
+}
+
+/// A property of a unit.
+pub(crate) fn property_of(unit: &str, property: &str) -> String {
+    let text = run(Command::new("systemctl").args(["show", "--value", "-p", property, unit]));
     text.trim().to_owned()
 }

@@ -1,5 +1,6 @@
 //! systemd as the manager of a container's group (`--systemd-cgroup`): the group is a scope that systemd
-//! makes around a process, so one of ours stands in until the container's own is there.
+//! makes around a process, so one of ours stands in until the container's own is there. Of a container
+//! that a shim makes, this whole program is it (`lower scope`).
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -27,6 +28,19 @@ pub(crate) fn start(scope: &Scope, resources: &Resources, unified: bool) -> Resu
     let (unit, slice) = (&scope.unit, &scope.slice);
     manager.start(unit, slice, stand_in.pid.unsigned_abs(), resources, unified)?;
     Ok(stand_in)
+}
+
+/// Has systemd make a scope around this process, whose end is the scope's then.
+///
+/// # Errors
+/// systemd's, and that there is none.
+pub(crate) fn enter(
+    unit: &str,
+    slice: &str,
+    resources: &Resources,
+    unified: bool,
+) -> Result<(), Error> {
+    Ok(Manager::connect()?.start(unit, slice, std::process::id(), resources, unified)?)
 }
 
 /// Has systemd forget a scope.

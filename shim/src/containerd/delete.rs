@@ -17,6 +17,7 @@ use shim_wire::files::{ContainerDir, ProcessIdentity};
 use shim_wire::task::DeleteResponse;
 
 use super::command::Target;
+use super::lower::Helper;
 use super::{Failure, directory, remove_sockets};
 use crate::{clock, report, setup};
 
@@ -41,6 +42,7 @@ pub(super) fn delete(target: &Target) -> Result<DeleteResponse, Failure> {
         cgroup.kill(deadline).map_err(failed)?;
         cgroup.remove(deadline).map_err(failed)?;
     }
+    Helper::behind(&target.namespace, &run).forget_scope().map_err(Failure::Scope)?;
     if let Err(error) = shim_runtime::hooks::poststop(&run) {
         // The container is gone all the same.
         report("poststop", &error);

@@ -3,17 +3,24 @@
 //! What comes from containerd is JSON; JSON and seccomp compilation are `bosun-oci`'s, which lies
 //! beside this program. Its `lower` verb gets the request on standard input, as it came, and answers
 //! with the shim's own options on standard output; the plan it writes into the run directory.
+//!
+//! So with systemd's D-Bus, where that makes the control group: the helper has the scope made, and is
+//! the process that keeps it until the container's own is in it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use shim_wire::files::RunDir;
+use shim_wire::id::Id;
 use shim_wire::plan::{CreateOptions, ExecOptions, Resources};
 use shim_wire::task::{CreateTaskRequest, ExecProcessRequest, UpdateTaskRequest};
 
@@ -24,6 +31,9 @@ const PROGRAM: &str = "bosun-oci";
 
 /// How long it may take: milliseconds, on a machine that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the making of a scope may take: more than the helper waits for systemd.
+const PATIENCE_WITH_SYSTEMD: Duration = Duration::from_secs(40);
 
 /// The most that is read of what it says.
 const MAX_ANSWER: u64 = 4 << 20;
@@ -60,40 +70,165 @@ fn decode<T: Message + Default>(field: &'static str, answer: &[u8]) -> Result<T,
 }
 
 fn run(what: &str, arguments: &Arguments, request: &[u8]) -> Result<Vec<u8>, Error> {
-    let program = arguments.lower.clone().unwrap_or_else(program);
-    let failed = |step| {
-        let object = program.display().to_string();
-        move |source| Error::step(step, object, source)
-    };
-    // Files in memory rather than pipes: nobody has to read while the other writes.
-    let files = || -> io::Result<[File; 3]> { Ok([memory()?, memory()?, memory()?]) };
-    let [mut input, mut output, mut complaint] = files().map_err(failed("make files for"))?;
-    input.write_all(request).and_then(|()| input.rewind()).map_err(failed("make files for"))?;
-    let mut command = Command::new(&program);
-    command
-        .args(["lower", what, "--namespace", arguments.namespace.as_str()])
-        .arg("--bundle")
-        .arg(bundle(arguments))
-        .arg("--run-dir")
-        .arg(arguments.run.path())
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(input));
-    let copies = output.try_clone().and_then(|output| Ok((output, complaint.try_clone()?)));
-    let (stdout, stderr) = copies.map_err(failed("make files for"))?;
-    command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
-    let status = finish(command).map_err(failed("run"))?;
-    if status.success() {
-        return content(&mut output).map_err(failed("read the answer of"));
+    Helper::new(arguments).run(what, request)
+}
+
+/// A process in a scope that systemd has made, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    child: Child,
+    /// Its end is the process', should this program be killed.
+    said: OwnedFd,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // It is ours, and was not waited for: neither can fail.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
-    let said = content(&mut complaint).map_err(failed("read the answer of"))?;
-    let said = String::from_utf8_lossy(&said);
-    // It names itself first, for whoever reads it in a terminal.
-    let said = said.trim().trim_start_matches(PROGRAM).trim_start_matches(": ");
-    if said.is_empty() {
-        return Err(failed("run")(io::Error::other(status.to_string())));
+}
+
+/// Has systemd make the container's scope, if its group is one.
+///
+/// # Errors
+/// systemd's, in its words.
+pub(crate) fn make_scope(
+    arguments: &Arguments,
+    resources: Option<&Resources>,
+) -> Result<Option<Keeper>, Error> {
+    let helper = Helper::new(arguments);
+    if !helper.has_scope() {
+        return Ok(None);
     }
-    Err(Error::Lowering { said: said.to_owned() })
+    let failed = |source| Error::step("run", helper.program.display().to_string(), source);
+    let request = resources.map(Message::encode_to_vec).unwrap_or_default();
+    let mut complaint = memory().map_err(failed)?;
+    let copy = complaint.try_clone().map_err(failed)?;
+    let (said, says) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+    // The writing end is the helper's alone once the command is gone.
+    let started = helper.command("scope", &request).and_then(|mut command| {
+        command.stdout(Stdio::from(says)).stderr(Stdio::from(copy)).spawn()
+    });
+    let mut keeper = Keeper { child: started.map_err(failed)?, said };
+    let patience = Timespec { tv_sec: PATIENCE_WITH_SYSTEMD.as_secs() as i64, tv_nsec: 0 };
+    let heard = poll(&mut [PollFd::new(&keeper.said, PollFlags::IN)], Some(&patience));
+    if !matches!(heard, Ok(1..)) {
+        return Err(failed(io::ErrorKind::TimedOut.into()));
+    }
+    // A byte, or the end of a helper that says why on standard error.
+    if rustix::io::read(&keeper.said, &mut [0; 1]) == Ok(1) {
+        return Ok(Some(keeper));
+    }
+    let status = keeper.child.wait().map_err(failed)?;
+    Err(helper.complaint(status, &mut complaint))
+}
+
+/// Tells systemd the limits that the container's scope has now, if its group is one.
+///
+/// # Errors
+/// systemd's, in its words.
+pub(crate) fn tell_limits(arguments: &Arguments, resources: &Resources) -> Result<(), Error> {
+    let helper = Helper::new(arguments);
+    if !helper.has_scope() {
+        return Ok(());
+    }
+    helper.run("limits", &resources.encode_to_vec()).map(drop)
+}
+
+/// What `bosun-oci lower` is told of its place.
+#[derive(Debug)]
+pub(crate) struct Helper<'a> {
+    program: PathBuf,
+    namespace: &'a Id,
+    run: &'a RunDir,
+}
+
+impl<'a> Helper<'a> {
+    pub(crate) fn new(arguments: &'a Arguments) -> Self {
+        let program = arguments.lower.clone().unwrap_or_else(program);
+        Self { program, namespace: &arguments.namespace, run: &arguments.run }
+    }
+
+    /// For whoever cleans up behind a shim.
+    pub(super) fn behind(namespace: &'a Id, run: &'a RunDir) -> Self {
+        Self { program: program(), namespace, run }
+    }
+
+    /// Whether systemd makes the container's group.
+    fn has_scope(&self) -> bool {
+        self.run.scope().exists()
+    }
+
+    /// Has systemd forget the container's scope, with all that is in it, if its group is one.
+    ///
+    /// # Errors
+    /// systemd's, in its words.
+    pub(crate) fn forget_scope(&self) -> Result<(), Error> {
+        if !self.has_scope() {
+            return Ok(());
+        }
+        self.run("forget", &[]).map(drop)
+    }
+
+    /// Runs it to its end, and what it answers.
+    fn run(&self, what: &str, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let failed = |step| {
+            let object = self.program.display().to_string();
+            move |source| Error::step(step, object, source)
+        };
+        // Files in memory rather than pipes: nobody has to read while the other writes.
+        let files = || -> io::Result<[File; 2]> { Ok([memory()?, memory()?]) };
+        let [mut output, mut complaint] = files().map_err(failed("make files for"))?;
+        let copies = output.try_clone().and_then(|output| Ok((output, complaint.try_clone()?)));
+        let (stdout, stderr) = copies.map_err(failed("make files for"))?;
+        let mut command = self.command(what, request).map_err(failed("make files for"))?;
+        command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+        let status = finish(command).map_err(failed("run"))?;
+        if status.success() {
+            return content(&mut output).map_err(failed("read the answer of"));
+        }
+        Err(self.complaint(status, &mut complaint))
+    }
+
+    fn command(&self, what: &str, request: &[u8]) -> io::Result<Command> {
+        let mut input = memory()?;
+        input.write_all(request)?;
+        input.rewind()?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["lower", what, "--namespace", self.namespace.as_str()])
+            .arg("--bundle")
+            .arg(self.bundle())
+            .arg("--run-dir")
+            .arg(self.run.path())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(input));
+        Ok(command)
+    }
+
+    /// Where containerd keeps the container's bundle: the run directory lies in it.
+    fn bundle(&self) -> &Path {
+        let run = self.run.path();
+        run.parent().unwrap_or(run)
+    }
+
+    /// The error that it said before it ended.
+    fn complaint(&self, status: ExitStatus, complaint: &mut File) -> Error {
+        let failed = |step, source| Error::step(step, self.program.display().to_string(), source);
+        let said = match content(complaint) {
+            Ok(said) => said,
+            Err(source) => return failed("read the answer of", source),
+        };
+        let said = String::from_utf8_lossy(&said);
+        // It names itself first, for whoever reads it in a terminal.
+        let said = said.trim().trim_start_matches(PROGRAM).trim_start_matches(": ");
+        if said.is_empty() {
+            return failed("run", io::Error::other(status.to_string()));
+        }
+        Error::Lowering { said: said.to_owned() }
+    }
 }
 
 /// Runs it to its end.
@@ -121,12 +256,6 @@ fn content(file: &mut File) -> io::Result<Vec<u8>> {
     file.rewind()?;
     file.take(MAX_ANSWER).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Where containerd keeps the container's bundle: the run directory lies in it.
-fn bundle(arguments: &Arguments) -> &Path {
-    let run = arguments.run.path();
-    run.parent().unwrap_or(run)
 }
 
 /// Beside this program, wherever that was linked to. To be asked before the shim runs from where nobody

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`command`] | the command line that containerd knows |
 //! | `start`, `delete` | its verbs |
-//! | [`lower`] | JSON to the shim's own options, in another process |
+//! | [`lower`] | JSON to the shim's own options, and scopes of systemd's, in another process |
 //! | [`task`] | what a call does more than under bosund: streams, events, release |
 //! | [`events`] | the events' way to containerd |
 //! | [`logger`] | `binary://` |
@@ -41,6 +41,7 @@ use shim_wire::files::RunDir;
 use self::events::Publisher;
 use self::logger::Logger;
 use crate::args::Arguments;
+use crate::error::Error;
 
 /// Where the directories of sockets are, when containerd does not say where.
 const SOCKETS: &str = "/run/bosun-shim";
@@ -92,6 +93,7 @@ enum Failure {
     Step { step: &'static str, object: String, source: io::Error },
     ShimCgroup { path: String, source: shim_cgroup::Error },
     Cgroup { path: String, source: shim_cgroup::Error },
+    Scope(Error),
 }
 
 impl Failure {
@@ -110,6 +112,7 @@ impl fmt::Display for Failure {
                 write!(f, "options.shim_cgroup: move the shim to {path:?}: {source}")
             }
             Self::Cgroup { path, source } => write!(f, "clean up cgroup {path:?}: {source}"),
+            Self::Scope(source) => write!(f, "forget the scope: {source}"),
         }
     }
 }
@@ -121,6 +124,7 @@ impl std::error::Error for Failure {
             Self::Decode { source, .. } => Some(source),
             Self::Step { source, .. } => Some(source),
             Self::ShimCgroup { source, .. } | Self::Cgroup { source, .. } => Some(source),
+            Self::Scope(source) => Some(source),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::process::{Exec, ExecState, Exit, Key};
 use crate::{clock, report, setup};
 
 use super::logger::{self, Logger};
+use super::lower::Helper;
 use super::remove_sockets;
 
 /// How long the removal of a group waits for what was killed in it.
@@ -111,9 +112,20 @@ impl Shim {
     /// # Errors
     /// When it can't be removed; it may be tried again.
     pub(crate) fn remove_cgroup(&self) -> Result<(), Error> {
-        match self.container.as_ref().filter(|_| self.is_containerds()) {
-            Some(container) => Ok(container.cgroup.remove(Instant::now() + REMOVE)?),
-            None => Ok(()),
+        let Some(container) = self.container.as_ref().filter(|_| self.is_containerds()) else {
+            return Ok(());
+        };
+        container.cgroup.remove(Instant::now() + REMOVE)?;
+        Helper::new(&self.arguments).forget_scope()
+    }
+
+    /// Nothing came of the container for which a scope was made.
+    pub(crate) fn forget_scope(&self) {
+        if self.is_containerds()
+            && let Err(error) = Helper::new(&self.arguments).forget_scope()
+        {
+            // What led here is the error to tell.
+            report("forget the scope", &error);
         }
     }
 
@@ -210,10 +222,11 @@ impl Shim {
         let _ = fs::remove_file(self.arguments.run.shim_identity());
     }
 
-    /// The container was not made: its cgroup, if there is one, is somebody else's.
+    /// The container was not made: its cgroup and scope, if there are any, are somebody else's.
     pub(crate) fn forget_cgroup(&self) {
         // It was noted under containerd only, and perhaps not yet.
         let _ = fs::remove_file(self.arguments.run.cgroup());
+        let _ = fs::remove_file(self.arguments.run.scope());
     }
 
     /// For whoever has to clean up behind this shim.

@@ -105,6 +105,12 @@ impl RunDir {
         self.0.join("cgroup")
     }
 
+    /// Under containerd: the scope that the cgroup is, of a container whose groups systemd makes.
+    #[must_use]
+    pub fn scope(&self) -> PathBuf {
+        self.0.join("scope")
+    }
+
     /// Under containerd: a link to the [`SocketDir`].
     #[must_use]
     pub fn sockets(&self) -> PathBuf {

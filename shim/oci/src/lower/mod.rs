@@ -9,8 +9,10 @@
 //! | `create` | `CreateTaskRequest` | `CreateOptions`; the plan's file, and the hooks' |
 //! | `exec` | `ExecProcessRequest` | `ExecOptions` |
 //! | `update` | `UpdateTaskRequest` | `Resources` |
+//! | `scope`, `limits`, `forget` | see [`scope`] | |
 
 mod mounts;
+mod scope;
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
@@ -58,6 +60,9 @@ enum What {
     Create,
     Exec,
     Update,
+    Scope,
+    Limits,
+    Forget,
 }
 
 /// # Errors
@@ -69,13 +74,16 @@ pub(crate) fn run(arguments: &LowerArgs) -> Result<(), Error> {
         What::Create => create(arguments, &request)?.encode_to_vec(),
         What::Exec => exec(arguments, &request)?,
         What::Update => update(&request)?.encode_to_vec(),
+        What::Scope => return scope::keep(&run_dir(arguments), &decode("limits", &request)?),
+        What::Limits => return scope::limit(&run_dir(arguments), &decode("limits", &request)?),
+        What::Forget => return scope::forget(&run_dir(arguments)),
     };
     io::stdout().lock().write_all(&answer).map_err(Error::Output)
 }
 
 fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error> {
     let request: CreateTaskRequest = decode("the request", request)?;
-    refuse_options(request.options.as_ref())?;
+    let systemd_cgroup = options(request.options.as_ref())?.systemd_cgroup;
     let Bundle { directory, mut spec, warnings, .. } = Bundle::read(Some(&arguments.bundle))?;
     warn(&warnings);
     let refused = |source| Error::Plan { file: directory.join("config.json"), source };
@@ -88,7 +96,11 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
         attempt: 1,
         id: request.id.clone(),
         bundle: Some(directory.clone()),
-        cgroup: format!("{}/{}", arguments.namespace, request.id),
+        cgroup: match systemd_cgroup {
+            true => request.id.clone(),
+            false => format!("{}/{}", arguments.namespace, request.id),
+        },
+        systemd_cgroup,
         stdin: !request.stdin.is_empty(),
         ..Context::default()
     };
@@ -117,7 +129,9 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
         // Whoever made the mounts gave the files to the container's users.
         rootfs.idmap = false;
     }
-    let run = RunDir::new(arguments.run_dir.clone());
+    let run = run_dir(arguments);
+    let scope = shim_plan::scope(&spec, &context).map_err(refused)?;
+    scope::note(&run, scope.as_ref())?;
     write_file(&run.plan(), &plan)?;
     if let Some(hooks) = shim_plan::hooks(&spec, &context).map_err(refused)? {
         write_file(&run.hooks(), &hooks)?;
@@ -184,9 +198,15 @@ fn update(request: &[u8]) -> Result<Resources, Error> {
     shim_plan::resources(&resources).map_err(refused)
 }
 
+fn run_dir(arguments: &LowerArgs) -> RunDir {
+    RunDir::new(arguments.run_dir.clone())
+}
+
 /// Options of a runtime that this one is not: what they ask for and is not done is refused, by name.
-fn refuse_options(any: Option<&Any>) -> Result<(), Error> {
-    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(()) };
+fn options(any: Option<&Any>) -> Result<RuncOptions, Error> {
+    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
+        return Ok(RuncOptions::default());
+    };
     let options: RuncOptions = match any.type_url.as_str() {
         RUNC_OPTIONS => decode("options", &any.value)?,
         CREATE_OPTIONS => {
@@ -205,12 +225,11 @@ fn refuse_options(any: Option<&Any>) -> Result<(), Error> {
         (options.no_new_keyring, "no_new_keyring", "a container has a keyring of its own"),
         (!options.binary_name.is_empty(), "binary_name", "this runtime is its own OCI runtime"),
         (!options.root.is_empty(), "root", "this runtime keeps its state in the bundle"),
-        (options.systemd_cgroup, "systemd_cgroup", "cgroups are made in the file system"),
     ];
     match asked.into_iter().find(|(asked, _, _)| *asked) {
         Some((_, name, why)) => Err(Error::field(format!("options.{name}"), why)),
         // The shim's cgroup was its start's business; the streams are their user's in any case.
-        None => Ok(()),
+        None => Ok(options),
     }
 }
 
@@ -245,34 +264,34 @@ mod tests {
     #[test]
     fn options_that_are_not_honoured_are_refused_by_name() {
         let none = RuncOptions::default();
-        for (options, expected) in [
+        for (asked, expected) in [
             (RuncOptions { no_pivot_root: true, ..none.clone() }, "options.no_pivot_root: "),
             (RuncOptions { binary_name: "crun".to_owned(), ..none.clone() }, "options.binary_name"),
             (RuncOptions { root: "/run/runc".to_owned(), ..none.clone() }, "options.root: "),
-            (RuncOptions { systemd_cgroup: true, ..none.clone() }, "options.systemd_cgroup: "),
         ] {
-            let refused = refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap_err();
+            let refused = options(Some(&Any::of(RUNC_OPTIONS, &asked))).unwrap_err();
             assert!(refused.to_string().starts_with(expected), "{refused}");
         }
         let old = containerd::CreateOptions { no_pivot_root: true, ..Default::default() };
-        let refused = refuse_options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap_err();
+        let refused = options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap_err();
         assert!(refused.to_string().starts_with("options.no_pivot_root: "), "{refused}");
-        let other = refuse_options(Some(&Any::of("kata.Options", &none))).unwrap_err();
+        let other = options(Some(&Any::of("kata.Options", &none))).unwrap_err();
         assert_eq!(other.to_string(), r#"options: "kata.Options" are not supported"#);
     }
 
     #[test]
     fn what_is_honoured_or_says_nothing_passes() {
-        let options = RuncOptions {
+        let asked = RuncOptions {
             shim_cgroup: "/shims".to_owned(),
+            systemd_cgroup: true,
             io_uid: 1000,
             io_gid: 1000,
             ..RuncOptions::default()
         };
-        refuse_options(Some(&Any::of(RUNC_OPTIONS, &options))).unwrap();
+        assert_eq!(options(Some(&Any::of(RUNC_OPTIONS, &asked))).unwrap(), asked);
         let old = containerd::CreateOptions { io_uid: 1000, ..Default::default() };
-        refuse_options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap();
-        refuse_options(Some(&Any::default())).unwrap();
-        refuse_options(None).unwrap();
+        options(Some(&Any::of(CREATE_OPTIONS, &old))).unwrap();
+        options(Some(&Any::default())).unwrap();
+        options(None).unwrap();
     }
 }
