@@ -5,7 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 use shim_runtime::Kind;
 use shim_wire::plan::{IdMap, IdMapping, PlanMount};
 
@@ -109,7 +109,9 @@ fn a_bind_is_mapped_as_the_container() {
         );
         let (host, below_it) = (sandbox.path("host"), sandbox.path("host/below"));
         std::fs::create_dir(&below_it).unwrap();
-        mount("inner", &below_it, "tmpfs", MountFlags::empty(), None).unwrap();
+        // Of the same file system, for a tmpfs can be mapped only since Linux 6.3.
+        std::fs::create_dir(sandbox.path("inner")).unwrap();
+        mount_bind(sandbox.path("inner"), &below_it).unwrap();
         sandbox.options.clone_flags |= 0x1000_0000;
         sandbox.plan.uid_mappings = mapping(100_000);
         sandbox.plan.gid_mappings = mapping(100_000);
