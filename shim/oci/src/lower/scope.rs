@@ -88,10 +88,8 @@ fn cgroup(run: &RunDir) -> Result<Cgroup, Error> {
 
 /// What it was asked by is no flag here.
 fn asked(error: Error) -> Error {
-    match error {
-        Error::Systemd(source) => Error::field("options.systemd_cgroup", source.to_string()),
-        other => other,
-    }
+    let Error::Systemd(source) = error else { return error };
+    Error::field("options.systemd_cgroup", source.to_string())
 }
 
 #[cfg(test)]
