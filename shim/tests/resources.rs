@@ -53,7 +53,11 @@ fn limits_of_a_running_container_are_changed_and_told() {
     let impossible = Resources { memory: Some(1), ..limit(5) };
     let refused = update(&mut client, &shim, &impossible).unwrap_err();
     assert_eq!(refused.code, Code::InvalidArgument);
-    assert!(refused.message.starts_with("limit memory of 1: "), "{}", refused.message);
+    assert!(
+        refused.message.starts_with("linux.resources.memory.limit: 1: "),
+        "{}",
+        refused.message
+    );
     assert_eq!(pids(&mut client, &shim), (1, 42), "nothing of a refused update is done");
     client.kill("", 9).unwrap();
     client.wait("").unwrap();

@@ -54,7 +54,9 @@ fn an_update_that_is_refused_changes_nothing() {
     daemon.ctl(&format!("run -d -m 64m --pids-limit 50 {SLEEP}")).ok();
     daemon.ctl("update one").fails(125, &["nothing to change"]);
     daemon.ctl("update --pids-limit 9 -m 1k one").fails(1, &["6 MiB"]);
-    daemon.ctl("update --pids-limit 9 --cpuset-mems 77 one").fails(1, &["cpuset-mems", "77"]);
+    daemon
+        .ctl("update --pids-limit 9 --cpuset-mems 77 one")
+        .fails(1, &["linux.resources.cpu.mems: 77"]);
     daemon.ctl("update --pids-limit 9 --memory-swap 32m one").fails(1, &["memory"]);
     assert_eq!(control(&daemon, "pids.max", "pids.max"), "50");
     let limits = "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.CpusetMems}}";

@@ -93,7 +93,11 @@ fn set(setting: &Setting) -> Result<(), Error> {
     ];
     let Err(error) = write(&setting.file, &setting.value) else { return Ok(()) };
     let refused = |reason| {
-        let (limit, value) = (setting.limit, setting.value.clone());
+        let (limit, mut value) = (setting.limit, setting.value.clone());
+        // The name of the file is a part of what was asked for there.
+        if let Some(name) = setting.file.file_name().filter(|_| limit == "unified") {
+            value = format!("{}: {value}", name.display());
+        }
         Error::LimitRefused { limit, value, reason }
     };
     let group_exists = || setting.file.parent().is_some_and(std::path::Path::exists);
@@ -151,7 +155,7 @@ mod tests {
         let group = tempfile::tempdir().unwrap();
         let mut asks = setting(group.path(), "cpu.max.burst", "1", Reads::Whole);
         let said = apply(vec![asks.clone()], None).unwrap_err().to_string();
-        assert_eq!(said, "limit limit of 1: this kernel has no cpu.max.burst");
+        assert_eq!(said, "linux.resources.limit: 1: this kernel has no cpu.max.burst");
         asks.lifts = true;
         apply(vec![asks], None).unwrap();
     }

@@ -21,7 +21,7 @@ pub(crate) fn check_new(layout: &Layout, resources: &Resources) -> Result<(), Er
     check(layout, resources)?;
     match resources.memory_swap {
         Some(both) if both >= 0 && resources.memory.is_none() => {
-            Err(refused("memory-swap", both, Reason::WithoutMemory))
+            Err(refused("memory.swap", both, Reason::WithoutMemory))
         }
         Some(_) | None => Ok(()),
     }
@@ -34,8 +34,8 @@ pub(crate) fn check(layout: &Layout, resources: &Resources) -> Result<(), Error>
     check_memory(resources)?;
     check_cpu(resources)?;
     for (limit, list, online) in [
-        ("cpuset-cpus", &resources.cpuset_cpus, "/sys/devices/system/cpu/online"),
-        ("cpuset-mems", &resources.cpuset_mems, "/sys/devices/system/node/online"),
+        ("cpu.cpus", &resources.cpuset_cpus, "/sys/devices/system/cpu/online"),
+        ("cpu.mems", &resources.cpuset_mems, "/sys/devices/system/node/online"),
     ] {
         if !list.is_empty() {
             // A kernel without memory nodes has the one node 0.
@@ -44,7 +44,7 @@ pub(crate) fn check(layout: &Layout, resources: &Resources) -> Result<(), Error>
         }
     }
     if resources.pids == Some(0) {
-        return Err(refused("pids", 0, Reason::TooSmall { minimum: 1 }));
+        return Err(refused("pids.limit", 0, Reason::TooSmall { minimum: 1 }));
     }
     resources.devices.iter().try_for_each(devices::check)
 }
@@ -59,29 +59,29 @@ pub(crate) fn asked(resources: &Resources) -> Vec<(&'static str, Controller)> {
     let own_weights = io.weight_devices.iter().any(|device| device.weight.is_some());
     let leaf_weights = io.weight_devices.iter().any(|device| device.leaf_weight.is_some());
     let mut asked = vec![
-        ("memory", limited(resources.memory), Memory),
-        ("memory-swap", limited(resources.memory_swap), Memory),
-        ("memory-reservation", limited(resources.memory_reservation), Memory),
-        ("memory-swappiness", resources.memory_swappiness.is_some(), Memory),
-        ("oom-kill-disable", resources.oom_kill_disable, Memory),
-        ("cpu-shares", resources.cpu_shares.is_some(), Cpu),
-        ("cpu-quota", limited(resources.cpu_quota), Cpu),
-        ("cpu-period", resources.cpu_period.is_some(), Cpu),
-        ("cpu-burst", resources.cpu_burst.is_some_and(|burst| burst > 0), Cpu),
-        ("cpu-idle", positive(resources.cpu_idle), Cpu),
-        ("cpu-rt-runtime", positive(resources.cpu_rt_runtime), Cpu),
-        ("cpu-rt-period", resources.cpu_rt_period.is_some(), Cpu),
-        ("cpuset-cpus", !resources.cpuset_cpus.is_empty(), Cpuset),
-        ("cpuset-mems", !resources.cpuset_mems.is_empty(), Cpuset),
-        ("pids", limited(resources.pids), Pids),
-        ("blkio-weight", io.weight.is_some(), Io),
-        ("blkio-leaf-weight", io.leaf_weight.is_some(), Io),
-        ("blkio-weight-device", own_weights, Io),
-        ("blkio-leaf-weight-device", leaf_weights, Io),
-        ("hugepages", resources.hugepages.iter().any(|limit| limit.limit >= 0), Hugetlb),
+        ("memory.limit", limited(resources.memory), Memory),
+        ("memory.swap", limited(resources.memory_swap), Memory),
+        ("memory.reservation", limited(resources.memory_reservation), Memory),
+        ("memory.swappiness", resources.memory_swappiness.is_some(), Memory),
+        ("memory.disableOOMKiller", resources.oom_kill_disable, Memory),
+        ("cpu.shares", resources.cpu_shares.is_some(), Cpu),
+        ("cpu.quota", limited(resources.cpu_quota), Cpu),
+        ("cpu.period", resources.cpu_period.is_some(), Cpu),
+        ("cpu.burst", resources.cpu_burst.is_some_and(|burst| burst > 0), Cpu),
+        ("cpu.idle", positive(resources.cpu_idle), Cpu),
+        ("cpu.realtimeRuntime", positive(resources.cpu_rt_runtime), Cpu),
+        ("cpu.realtimePeriod", resources.cpu_rt_period.is_some(), Cpu),
+        ("cpu.cpus", !resources.cpuset_cpus.is_empty(), Cpuset),
+        ("cpu.mems", !resources.cpuset_mems.is_empty(), Cpuset),
+        ("pids.limit", limited(resources.pids), Pids),
+        ("blockIO.weight", io.weight.is_some(), Io),
+        ("blockIO.leafWeight", io.leaf_weight.is_some(), Io),
+        ("blockIO.weightDevice[*].weight", own_weights, Io),
+        ("blockIO.weightDevice[*].leafWeight", leaf_weights, Io),
+        ("hugepageLimits", resources.hugepages.iter().any(|limit| limit.limit >= 0), Hugetlb),
         ("rdma", !resources.rdma.is_empty(), Rdma),
-        ("network-class", resources.network_class.is_some(), NetCls),
-        ("network-priority", !resources.network_priorities.is_empty(), NetPrio),
+        ("network.classID", resources.network_class.is_some(), NetCls),
+        ("network.priorities", !resources.network_priorities.is_empty(), NetPrio),
     ];
     for (limit, _, devices) in throttles(io) {
         asked.push((limit, devices.iter().any(|device| device.rate > 0), Io));
@@ -92,12 +92,12 @@ pub(crate) fn asked(resources: &Resources) -> Vec<(&'static str, Controller)> {
 
 /// What only v1 knows.
 const NOT_ON_V2: [&str; 6] = [
-    "memory-swappiness",
-    "oom-kill-disable",
-    "cpu-rt-runtime",
-    "cpu-rt-period",
-    "blkio-leaf-weight",
-    "blkio-leaf-weight-device",
+    "memory.swappiness",
+    "memory.disableOOMKiller",
+    "cpu.realtimeRuntime",
+    "cpu.realtimePeriod",
+    "blockIO.leafWeight",
+    "blockIO.weightDevice[*].leafWeight",
 ];
 
 fn check_controllers(layout: &Layout, resources: &Resources) -> Result<(), Error> {
@@ -147,13 +147,13 @@ fn check_memory(resources: &Resources) -> Result<(), Error> {
         && memory < MEMORY_MINIMUM
     {
         let minimum = MEMORY_MINIMUM as u64;
-        return Err(refused("memory", memory, Reason::TooSmall { minimum }));
+        return Err(refused("memory.limit", memory, Reason::TooSmall { minimum }));
     }
     let Some(both) = resources.memory_swap.filter(|both| *both >= 0) else { return Ok(()) };
     match memory {
-        Some(memory) if both < memory => Err(refused("memory-swap", both, Reason::BelowMemory)),
+        Some(memory) if both < memory => Err(refused("memory.swap", both, Reason::BelowMemory)),
         None if resources.memory.is_some() => {
-            Err(refused("memory-swap", both, Reason::WithoutMemory))
+            Err(refused("memory.swap", both, Reason::WithoutMemory))
         }
         Some(_) | None => Ok(()),
     }
@@ -165,7 +165,7 @@ fn check_swap_accounting(layout: &Layout, resources: &Resources) -> Result<(), E
     if let Some(hierarchy) = layout.controller(Controller::Memory)
         && !hierarchy.mount().join("memory.memsw.limit_in_bytes").exists()
     {
-        return Err(refused("memory-swap", both, Reason::SwapNotAccounted));
+        return Err(refused("memory.swap", both, Reason::SwapNotAccounted));
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ fn check_cpu(resources: &Resources) -> Result<(), Error> {
     if let Some(shares) = resources.cpu_shares
         && shares < 2
     {
-        return Err(refused("cpu-shares", shares, Reason::TooSmall { minimum: 2 }));
+        return Err(refused("cpu.shares", shares, Reason::TooSmall { minimum: 2 }));
     }
     if let Some(period) = resources.cpu_period
         && !(PERIOD_MINIMUM..=PERIOD_MAXIMUM).contains(&period)
@@ -183,12 +183,12 @@ fn check_cpu(resources: &Resources) -> Result<(), Error> {
             true => Reason::TooSmall { minimum: PERIOD_MINIMUM },
             false => Reason::Kernel(Errno::INVAL),
         };
-        return Err(refused("cpu-period", period, reason));
+        return Err(refused("cpu.period", period, reason));
     }
     match resources.cpu_quota {
         Some(quota) if (0..QUOTA_MINIMUM).contains(&quota) => {
             let minimum = QUOTA_MINIMUM as u64;
-            Err(refused("cpu-quota", quota, Reason::TooSmall { minimum }))
+            Err(refused("cpu.quota", quota, Reason::TooSmall { minimum }))
         }
         Some(_) | None => Ok(()),
     }
@@ -243,7 +243,7 @@ mod tests {
             ("1-2", "0-1,2-3", false),
             ("0,2", "0-1,2-3", true),
         ] {
-            assert_eq!(check_list("cpuset-cpus", list, online).is_ok(), fits, "{list} of {online}");
+            assert_eq!(check_list("cpu.cpus", list, online).is_ok(), fits, "{list} of {online}");
         }
         for list in ["", "a", "1-", "-1", "2-1", "0,,1", "+1", "0-99999999999", "0 1"] {
             assert_eq!(parse_list(list), None, "{list:?}");
@@ -256,15 +256,17 @@ mod tests {
         let none = Resources::default();
         let block_io = shim_wire::plan::BlockIo { weight: Some(10), ..Default::default() };
         for (resources, limit, controller) in [
-            (Resources { memory: Some(64 << 20), ..none.clone() }, "memory", "memory"),
-            (Resources { network_class: Some(1), ..none.clone() }, "network-class", "net_cls"),
-            (Resources { block_io: Some(block_io), ..none.clone() }, "blkio-weight", "blkio"),
+            (Resources { memory: Some(64 << 20), ..none.clone() }, "memory.limit", "memory"),
+            (Resources { network_class: Some(1), ..none.clone() }, "network.classID", "net_cls"),
+            (Resources { block_io: Some(block_io), ..none.clone() }, "blockIO.weight", "blkio"),
         ] {
             let error = check(&only_pids, &resources).unwrap_err();
             assert!(error.is_limit());
             assert_eq!(
                 error.to_string(),
-                format!("limit {limit}: this machine has no cgroup controller \"{controller}\"")
+                format!(
+                    "linux.resources.{limit}: this machine has no cgroup controller \"{controller}\""
+                )
             );
         }
         let lifted = Resources { memory: Some(-1), cpu_burst: Some(0), ..none };
@@ -281,15 +283,15 @@ mod tests {
         let none = Resources::default();
         assert_eq!(
             said(Resources { memory_swappiness: Some(1), ..none.clone() }),
-            "limit memory-swappiness: cgroup v2 has no such limit"
+            "linux.resources.memory.swappiness: cgroup v2 has no such limit"
         );
         assert_eq!(
             said(Resources { cpu_rt_runtime: Some(1), ..none.clone() }),
-            "limit cpu-rt-runtime: cgroup v2 has no such limit"
+            "linux.resources.cpu.realtimeRuntime: cgroup v2 has no such limit"
         );
         assert_eq!(
             said(Resources { network_class: Some(1), ..none.clone() }),
-            "limit network-class: this machine has no cgroup controller \"net_cls\""
+            "linux.resources.network.classID: this machine has no cgroup controller \"net_cls\""
         );
         let unified = |file: &str| Resources {
             unified: [(file.to_owned(), "1".to_owned())].into(),
@@ -298,7 +300,7 @@ mod tests {
         assert!(check(&v2, &unified("memory.high")).is_ok());
         assert_eq!(
             said(unified("rdma.max")),
-            "limit unified of rdma.max: it needs cgroup v2 with its controller \"rdma\""
+            "linux.resources.unified: rdma.max: it needs cgroup v2 with its controller \"rdma\""
         );
         let v1 = Layout::parse("1 1 0:1 / /c/m rw - cgroup cgroup rw,memory\n");
         assert!(check(&v1, &unified("memory.high")).is_err());
@@ -314,26 +316,29 @@ mod tests {
         );
         let none = Resources::default();
         let table: [(Resources, &str); 9] = [
-            (Resources { memory: Some(4096), ..none.clone() }, "limit memory of 4096"),
+            (
+                Resources { memory: Some(4096), ..none.clone() },
+                "linux.resources.memory.limit: 4096",
+            ),
             (
                 Resources { memory: Some(1 << 30), memory_swap: Some(1 << 31), ..none.clone() },
-                "limit memory-swap of 2147483648: the kernel does not account swap",
+                "linux.resources.memory.swap: 2147483648: the kernel does not account swap",
             ),
             (
                 Resources { memory: Some(-1), memory_swap: Some(1 << 30), ..none.clone() },
-                "limit memory-swap of 1073741824: ",
+                "linux.resources.memory.swap: 1073741824: ",
             ),
-            (Resources { cpu_shares: Some(1), ..none.clone() }, "limit cpu-shares of 1"),
-            (Resources { cpu_quota: Some(10), ..none.clone() }, "limit cpu-quota of 10"),
-            (Resources { cpu_period: Some(10), ..none.clone() }, "limit cpu-period of 10"),
+            (Resources { cpu_shares: Some(1), ..none.clone() }, "linux.resources.cpu.shares: 1"),
+            (Resources { cpu_quota: Some(10), ..none.clone() }, "linux.resources.cpu.quota: 10"),
+            (Resources { cpu_period: Some(10), ..none.clone() }, "linux.resources.cpu.period: 10"),
             (
                 Resources { cpuset_cpus: "4000".to_owned(), ..none.clone() },
-                "limit cpuset-cpus of 4000: this machine has",
+                "linux.resources.cpu.cpus: 4000: this machine has",
             ),
-            (Resources { pids: Some(0), ..none.clone() }, "limit pids of 0"),
+            (Resources { pids: Some(0), ..none.clone() }, "linux.resources.pids.limit: 0"),
             (
                 Resources { cpuset_mems: "x".to_owned(), ..none.clone() },
-                "limit cpuset-mems of x: not a list",
+                "linux.resources.cpu.mems: x: not a list",
             ),
         ];
         for (resources, expected) in table {
@@ -348,6 +353,9 @@ mod tests {
         let alone = Resources { memory_swap: Some(1 << 30), ..none };
         assert!(check(&layout, &alone).is_ok(), "of a group that has a memory limit");
         let text = check_new(&layout, &alone).unwrap_err().to_string();
-        assert!(text.ends_with("it needs a memory limit beside it"), "{text}");
+        assert!(
+            text.starts_with("linux.resources.memory.swap: 1073741824: it is memory and"),
+            "{text}"
+        );
     }
 }

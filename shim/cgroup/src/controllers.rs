@@ -187,11 +187,13 @@ mod tests {
         fs::write(root.path().join("cgroup.controllers"), "hugetlb rdma\n").unwrap();
         enable(root.path(), "a", false, &[]).unwrap();
         assert_eq!(asked_of(root.path(), ""), "");
-        let asked = [("hugepages", Controller::Hugetlb)];
+        let asked = [("hugepageLimits", Controller::Hugetlb)];
         let said = enable(root.path(), "a", false, &asked).unwrap_err().to_string();
         assert_eq!(asked_of(root.path(), ""), "+hugetlb");
         assert!(
-            said.starts_with("limit hugepages: controller \"hugetlb\" is not passed on"),
+            said.starts_with(
+                "linux.resources.hugepageLimits: controller \"hugetlb\" is not passed on"
+            ),
             "{said}"
         );
     }

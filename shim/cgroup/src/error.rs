@@ -78,6 +78,9 @@ impl Controller {
     }
 }
 
+/// Where the OCI runtime specification has the limits: errors name them by their path in it.
+const RESOURCES: &str = "linux.resources.";
+
 /// Why a group could not be made, limited, joined, emptied or removed.
 #[derive(Debug)]
 pub enum Error {
@@ -85,7 +88,8 @@ pub enum Error {
     NoHierarchy,
     /// Not a plain relative path.
     InvalidPath { path: String },
-    /// A limit was asked for whose controller this machine does not have.
+    /// A limit was asked for whose controller this machine does not have. Each `limit` is a path in
+    /// the `linux.resources` of the OCI runtime specification.
     MissingController { limit: &'static str, controller: Controller },
     /// The controller is there, but does not reach the group: a level above does not pass it on.
     NotDelegated { limit: &'static str, controller: Controller, level: PathBuf, errno: Errno },
@@ -184,12 +188,12 @@ impl fmt::Display for Error {
             }
             Self::MissingController { limit, controller } => write!(
                 f,
-                "limit {limit}: this machine has no cgroup controller {:?}",
+                "{RESOURCES}{limit}: this machine has no cgroup controller {:?}",
                 controller.name()
             ),
             Self::NotDelegated { limit, controller, level, errno } => write!(
                 f,
-                "limit {limit}: controller {:?} is not passed on by {}: {}",
+                "{RESOURCES}{limit}: controller {:?} is not passed on by {}: {}",
                 controller.unified_name(),
                 level.display(),
                 match *errno {
@@ -201,12 +205,14 @@ impl fmt::Display for Error {
                 write!(f, "{update}; what was changed before could not be restored: {restore}")
             }
             Self::LimitRefused { limit, value, reason } if value.is_empty() => {
-                write!(f, "limit {limit}: {reason}")
+                write!(f, "{RESOURCES}{limit}: {reason}")
             }
             Self::LimitRefused { limit, value, reason } => {
-                write!(f, "limit {limit} of {value}: {reason}")
+                write!(f, "{RESOURCES}{limit}: {value}: {reason}")
             }
-            Self::InvalidDeviceRule { rule } => write!(f, "device rule {rule:?}: malformed"),
+            Self::InvalidDeviceRule { rule } => {
+                write!(f, "{RESOURCES}devices: {rule:?} is no rule")
+            }
             Self::StillPopulated { path, pids } => {
                 write!(f, "cgroup {path:?}: {} processes do not end: {pids:?}", pids.len())
             }
@@ -235,9 +241,12 @@ impl fmt::Display for Reason {
             Self::NotOnline { online } => write!(f, "this machine has {online}"),
             Self::Malformed => f.write_str("not a list like \"0-2,7\""),
             Self::BelowMemory => {
-                f.write_str("it counts memory and swap together and is less than the memory limit")
+                write!(f, "it is memory and swap together, and less than {RESOURCES}memory.limit")
             }
-            Self::WithoutMemory => f.write_str("it needs a memory limit beside it"),
+            Self::WithoutMemory => write!(
+                f,
+                "it is memory and swap together, and needs {RESOURCES}memory.limit beside it"
+            ),
             Self::SwapNotAccounted => f.write_str(
                 "the kernel does not account swap; boot it with swapaccount=1, or set no swap limit",
             ),

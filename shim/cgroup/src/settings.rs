@@ -31,7 +31,7 @@ use crate::{Controller, Error, Reason, read};
 /// One write to a control file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// As errors call it.
+    /// As errors call it: its path in the `linux.resources` of the specification.
     pub(crate) limit: &'static str,
     pub(crate) file: PathBuf,
     pub(crate) value: String,
@@ -71,19 +71,19 @@ impl<'a> Settings<'a> {
             settings.memory_v1(resources);
         }
         if has(Controller::Cpu) {
-            settings.number("cpu-shares", "cpu.shares", resources.cpu_shares);
-            settings.number("cpu-period", "cpu.cfs_period_us", resources.cpu_period);
-            settings.number("cpu-quota", "cpu.cfs_quota_us", resources.cpu_quota);
-            settings.or_zero("cpu-burst", "cpu.cfs_burst_us", resources.cpu_burst);
-            settings.or_zero("cpu-idle", "cpu.idle", resources.cpu_idle);
-            settings.number("cpu-rt-period", "cpu.rt_period_us", resources.cpu_rt_period);
-            settings.number("cpu-rt-runtime", "cpu.rt_runtime_us", resources.cpu_rt_runtime);
+            settings.number("cpu.shares", "cpu.shares", resources.cpu_shares);
+            settings.number("cpu.period", "cpu.cfs_period_us", resources.cpu_period);
+            settings.number("cpu.quota", "cpu.cfs_quota_us", resources.cpu_quota);
+            settings.or_zero("cpu.burst", "cpu.cfs_burst_us", resources.cpu_burst);
+            settings.or_zero("cpu.idle", "cpu.idle", resources.cpu_idle);
+            settings.number("cpu.realtimePeriod", "cpu.rt_period_us", resources.cpu_rt_period);
+            settings.number("cpu.realtimeRuntime", "cpu.rt_runtime_us", resources.cpu_rt_runtime);
         }
         if has(Controller::Cpuset) {
             settings.cpuset(resources);
         }
         if has(Controller::Pids) {
-            settings.maximum("pids", "pids.max", resources.pids);
+            settings.maximum("pids.limit", "pids.max", resources.pids);
         }
         if let Some(block_io) = resources.block_io.as_ref().filter(|_| has(Controller::Io)) {
             settings.block_io_v1(block_io);
@@ -95,13 +95,13 @@ impl<'a> Settings<'a> {
             settings.rdma(resources);
         }
         if has(Controller::NetCls) {
-            settings.number("network-class", "net_cls.classid", resources.network_class);
+            settings.number("network.classID", "net_cls.classid", resources.network_class);
         }
         if has(Controller::NetPrio) {
             for priority in &resources.network_priorities {
                 let (key, value) = (&priority.interface, priority.priority.to_string());
                 let file = "net_prio.ifpriomap";
-                settings.line("network-priority", file, key, &value, "0");
+                settings.line("network.priorities", file, key, &value, "0");
             }
         }
         settings.list
@@ -127,7 +127,7 @@ impl<'a> Settings<'a> {
             settings.cpuset(resources);
         }
         if has(Controller::Pids) {
-            settings.maximum("pids", "pids.max", resources.pids);
+            settings.maximum("pids.limit", "pids.max", resources.pids);
         }
         if let Some(block_io) = resources.block_io.as_ref().filter(|_| has(Controller::Io)) {
             settings.block_io_v2(block_io);
@@ -143,20 +143,26 @@ impl<'a> Settings<'a> {
     }
 
     fn memory_v1(&mut self, resources: &Resources) {
-        self.number("memory", "memory.limit_in_bytes", resources.memory);
+        self.number("memory.limit", "memory.limit_in_bytes", resources.memory);
         let both = "memory.memsw.limit_in_bytes";
-        self.number("memory-swap", both, swap(resources));
+        self.number("memory.swap", both, swap(resources));
         let soft = "memory.soft_limit_in_bytes";
-        self.number("memory-reservation", soft, resources.memory_reservation);
-        self.number("memory-swappiness", "memory.swappiness", resources.memory_swappiness);
+        self.number("memory.reservation", soft, resources.memory_reservation);
+        self.number("memory.swappiness", "memory.swappiness", resources.memory_swappiness);
         if resources.oom_kill_disable {
             let reads = Reads::Field("oom_kill_disable");
-            self.push("oom-kill-disable", "memory.oom_control", "1".to_owned(), reads, false);
+            self.push(
+                "memory.disableOOMKiller",
+                "memory.oom_control",
+                "1".to_owned(),
+                reads,
+                false,
+            );
         }
     }
 
     fn memory_v2(&mut self, resources: &Resources) -> Result<(), Error> {
-        self.maximum("memory", "memory.max", resources.memory);
+        self.maximum("memory.limit", "memory.max", resources.memory);
         if let Some(both) = swap(resources) {
             let memory = match resources.memory {
                 Some(memory) => memory,
@@ -165,23 +171,23 @@ impl<'a> Settings<'a> {
                 None => {
                     let present = self.present("memory.max")?;
                     present.trim().parse().map_err(|_| Error::LimitRefused {
-                        limit: "memory-swap",
+                        limit: "memory.swap",
                         value: both.to_string(),
                         reason: Reason::WithoutMemory,
                     })?
                 }
             };
             let swap = if both >= 0 && memory >= 0 { (both - memory).max(0) } else { -1 };
-            self.maximum("memory-swap", "memory.swap.max", Some(swap));
+            self.maximum("memory.swap", "memory.swap.max", Some(swap));
             // A kernel without swap has no such file, and nothing to limit.
-            self.list.iter_mut().filter(|s| s.limit == "memory-swap").for_each(|s| s.lifts = true);
+            self.list.iter_mut().filter(|s| s.limit == "memory.swap").for_each(|s| s.lifts = true);
         }
-        self.maximum("memory-reservation", "memory.low", resources.memory_reservation);
+        self.maximum("memory.reservation", "memory.low", resources.memory_reservation);
         Ok(())
     }
 
     fn cpu_v2(&mut self, resources: &Resources) -> Result<(), Error> {
-        self.number("cpu-shares", "cpu.weight", resources.cpu_shares.map(cpu_weight));
+        self.number("cpu.shares", "cpu.weight", resources.cpu_shares.map(cpu_weight));
         let quota = resources.cpu_quota.map(max_when_negative);
         let value = match (quota, resources.cpu_period) {
             (None, None) => String::new(),
@@ -194,15 +200,16 @@ impl<'a> Settings<'a> {
                 format!("{quota} {period}")
             }
         };
-        self.text("cpu-quota", "cpu.max", &value);
-        self.or_zero("cpu-burst", "cpu.max.burst", resources.cpu_burst);
-        self.or_zero("cpu-idle", "cpu.idle", resources.cpu_idle);
+        let limit = if resources.cpu_quota.is_some() { "cpu.quota" } else { "cpu.period" };
+        self.text(limit, "cpu.max", &value);
+        self.or_zero("cpu.burst", "cpu.max.burst", resources.cpu_burst);
+        self.or_zero("cpu.idle", "cpu.idle", resources.cpu_idle);
         Ok(())
     }
 
     fn cpuset(&mut self, resources: &Resources) {
-        self.text("cpuset-cpus", "cpuset.cpus", &resources.cpuset_cpus);
-        self.text("cpuset-mems", "cpuset.mems", &resources.cpuset_mems);
+        self.text("cpu.cpus", "cpuset.cpus", &resources.cpuset_cpus);
+        self.text("cpu.mems", "cpuset.mems", &resources.cpuset_mems);
     }
 
     fn block_io_v1(&mut self, block_io: &BlockIo) {
@@ -212,24 +219,25 @@ impl<'a> Settings<'a> {
             true => ("blkio.bfq.weight", "blkio.bfq.weight_device", "default"),
             false => ("blkio.weight", "blkio.weight_device", "0"),
         };
-        self.number("blkio-weight", own, block_io.weight);
-        self.number("blkio-leaf-weight", "blkio.leaf_weight", block_io.leaf_weight);
+        self.number("blockIO.weight", own, block_io.weight);
+        self.number("blockIO.leafWeight", "blkio.leaf_weight", block_io.leaf_weight);
         for device in &block_io.weight_devices {
             let key = format!("{}:{}", device.major, device.minor);
             if let Some(weight) = device.weight {
                 let weight = weight.to_string();
-                self.line("blkio-weight-device", by_device, &key, &weight, otherwise);
+                self.line("blockIO.weightDevice[*].weight", by_device, &key, &weight, otherwise);
             }
             if let Some(weight) = device.leaf_weight {
-                let (limit, file) = ("blkio-leaf-weight-device", "blkio.leaf_weight_device");
+                let (limit, file) =
+                    ("blockIO.weightDevice[*].leafWeight", "blkio.leaf_weight_device");
                 self.line(limit, file, &key, &weight.to_string(), "0");
             }
         }
         for (limit, _, devices) in throttles(block_io) {
             let file = match limit {
-                "device-read-bps" => "blkio.throttle.read_bps_device",
-                "device-write-bps" => "blkio.throttle.write_bps_device",
-                "device-read-iops" => "blkio.throttle.read_iops_device",
+                "blockIO.throttleReadBpsDevice" => "blkio.throttle.read_bps_device",
+                "blockIO.throttleWriteBpsDevice" => "blkio.throttle.write_bps_device",
+                "blockIO.throttleReadIOPSDevice" => "blkio.throttle.read_iops_device",
                 _ => "blkio.throttle.write_iops_device",
             };
             for device in devices {
@@ -245,12 +253,18 @@ impl<'a> Settings<'a> {
         let file = if bfq { "io.bfq.weight" } else { "io.weight" };
         let converted = |weight: u32| if bfq { weight } else { io_weight(weight) }.to_string();
         if let Some(weight) = block_io.weight {
-            self.line("blkio-weight", file, "default", &converted(weight), "100");
+            self.line("blockIO.weight", file, "default", &converted(weight), "100");
         }
         for device in &block_io.weight_devices {
             if let Some(weight) = device.weight {
                 let key = format!("{}:{}", device.major, device.minor);
-                self.line("blkio-weight-device", file, &key, &converted(weight), "default");
+                self.line(
+                    "blockIO.weightDevice[*].weight",
+                    file,
+                    &key,
+                    &converted(weight),
+                    "default",
+                );
             }
         }
         for (limit, name, devices) in throttles(block_io) {
@@ -269,11 +283,11 @@ impl<'a> Settings<'a> {
         for limit in &resources.hugepages {
             let (size, value) = (&limit.page_size, limit.limit);
             let value = if end == "max" { max_when_negative(value) } else { value.to_string() };
-            self.text("hugepages", &format!("hugetlb.{size}.{end}"), &value);
+            self.text("hugepageLimits", &format!("hugetlb.{size}.{end}"), &value);
             // Since Linux 5.7 also what is reserved by mmap(2) and not yet used.
             let reserved = format!("hugetlb.{size}.rsvd.{end}");
             if self.has_file(&reserved) {
-                self.text("hugepages", &reserved, &value);
+                self.text("hugepageLimits", &reserved, &value);
             }
         }
     }
@@ -360,10 +374,10 @@ pub(crate) fn throttles(
     block_io: &BlockIo,
 ) -> [(&'static str, &'static str, &[ThrottleDevice]); 4] {
     [
-        ("device-read-bps", "rbps", &block_io.read_bps),
-        ("device-write-bps", "wbps", &block_io.write_bps),
-        ("device-read-iops", "riops", &block_io.read_iops),
-        ("device-write-iops", "wiops", &block_io.write_iops),
+        ("blockIO.throttleReadBpsDevice", "rbps", &block_io.read_bps),
+        ("blockIO.throttleWriteBpsDevice", "wbps", &block_io.write_bps),
+        ("blockIO.throttleReadIOPSDevice", "riops", &block_io.read_iops),
+        ("blockIO.throttleWriteIOPSDevice", "wiops", &block_io.write_iops),
     ]
 }
 

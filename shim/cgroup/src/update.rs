@@ -36,8 +36,11 @@ impl Cgroup {
         let Some(memory) = resources.memory.and_then(|memory| u64::try_from(memory).ok()) else {
             return Ok(());
         };
-        let refused =
-            |reason| Error::LimitRefused { limit: "memory", value: memory.to_string(), reason };
+        let refused = |reason| Error::LimitRefused {
+            limit: "memory.limit",
+            value: memory.to_string(),
+            reason,
+        };
         if resources.memory_check {
             let bytes = self.memory_file("memory.usage_in_bytes", "memory.current")?;
             if let Some(bytes) = bytes.filter(|bytes| memory < *bytes) {

@@ -66,7 +66,7 @@ fn what_only_v1_knows_reaches_its_files_and_is_refused_elsewhere() {
         Resources { memory_swappiness: Some(7), oom_kill_disable: true, ..Resources::default() };
     if prefix.layout.is_v2() {
         let said = group.create(&resources).unwrap_err().to_string();
-        assert_eq!(said, "limit memory-swappiness: cgroup v2 has no such limit");
+        assert_eq!(said, "linux.resources.memory.swappiness: cgroup v2 has no such limit");
         assert!(!group.exists(), "nothing is made for a limit that can't be");
         return;
     }
@@ -137,7 +137,7 @@ fn weights_of_disks_reach_the_scheduler_that_is_there() {
         ("io.weight", "default 1920")
     } else {
         let said = created.unwrap_err().to_string();
-        assert!(said.contains("blkio-weight of") && said.contains("this kernel has no"), "{said}");
+        assert!(said.contains("blockIO.weight: ") && said.contains("this kernel has no"), "{said}");
         return;
     };
     created.unwrap();
@@ -145,7 +145,10 @@ fn weights_of_disks_reach_the_scheduler_that_is_there() {
     let device = WeightDevice { major, minor, weight: Some(300), leaf_weight: None };
     // A disk whose scheduler is another takes no weight of its own; the other limit stays.
     if let Err(error) = group.update(&weight(400, vec![device])) {
-        assert!(error.to_string().starts_with("limit blkio-weight-device of"), "{error}");
+        assert!(
+            error.to_string().starts_with("linux.resources.blockIO.weightDevice[*].weight: "),
+            "{error}"
+        );
         assert_eq!(file(&group, name), value);
     }
 }
@@ -160,7 +163,11 @@ fn huge_pages_are_limited_and_sizes_that_are_not_there_refused() {
     let group = prefix.group("a");
     match group.create(&limit("2MB")) {
         Err(error) => {
-            assert!(error.to_string().starts_with("limit hugepages: this machine has no"));
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("linux.resources.hugepageLimits: this machine has no")
+            );
             return;
         }
         Ok(()) => {
@@ -169,7 +176,7 @@ fn huge_pages_are_limited_and_sizes_that_are_not_there_refused() {
     }
     let said = prefix.group("b").create(&limit("3MB")).unwrap_err().to_string();
     assert!(
-        said.starts_with("limit hugepages of 4194304: this kernel has no hugetlb.3MB"),
+        said.starts_with("linux.resources.hugepageLimits: 4194304: this kernel has no hugetlb.3MB"),
         "{said}"
     );
 }
@@ -185,7 +192,7 @@ fn files_of_the_unified_hierarchy_are_written_as_they_are_named() {
     let refused = group.create(&unified("nosuch.max", "1")).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "limit unified of nosuch.max: it needs cgroup v2 with its controller \"nosuch\""
+        "linux.resources.unified: nosuch.max: it needs cgroup v2 with its controller \"nosuch\""
     );
     assert!(!group.exists());
     if prefix.layout.is_v2() {
@@ -243,7 +250,7 @@ fn memory_beyond_the_limit_of_memory_and_swap_is_refused_with_the_way_out() {
     let said = group.update(&more).unwrap_err().to_string();
     assert_eq!(
         said,
-        "limit memory of 134217728: it is more than the limit of memory and swap together, \
+        "linux.resources.memory.limit: 134217728: it is more than the limit of memory and swap together, \
          67108864: raise that as well"
     );
 }
@@ -310,7 +317,7 @@ fn an_update_that_is_refused_changes_nothing() {
     }
     below.create(&limits(64, 100, "1")).unwrap();
     let said = group.update(&limits(128, 200, "0")).unwrap_err().to_string();
-    assert!(said.starts_with("limit cpuset-cpus of 0: the kernel refused it"), "{said}");
+    assert!(said.starts_with("linux.resources.cpu.cpus: 0: the kernel refused it"), "{said}");
     assert_files(
         &group,
         &[
@@ -339,7 +346,8 @@ fn less_memory_than_is_in_use_is_refused_where_that_is_asked_for() {
     let less = Resources { memory: Some(20 * MIB), memory_check: true, ..Resources::default() };
     let said = group.update(&less).unwrap_err().to_string();
     assert!(
-        said.starts_with("limit memory of 20971520: ") && said.ends_with("are in use"),
+        said.starts_with("linux.resources.memory.limit: 20971520: ")
+            && said.ends_with("are in use"),
         "{said}"
     );
 }
