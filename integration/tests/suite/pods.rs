@@ -135,7 +135,7 @@ fn kernel_parameters_are_its_own() {
     let seen = inside(&daemon, "cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmax");
     assert_eq!(seen, "77\n123456");
     daemon.ctl("pod rm -f one").ok();
-    daemon.ctl("pod create --sysctl kernel.sysrq=1 two").fails(1, &["kernel/sysrq"]);
+    daemon.ctl("pod create --sysctl kernel.sysrq=1 two").fails(1, &["linux.sysctl.kernel.sysrq"]);
     assert_eq!(daemon.ctl("pod ls -q").text(), "");
 }
 

@@ -47,6 +47,18 @@ impl Bundle {
         let root = self.spec.root().as_ref().map(|root| self.directory.join(root.path()));
         root.unwrap_or_else(|| self.directory.clone())
     }
+
+    /// # Errors
+    /// `root.path` is no directory.
+    pub(crate) fn check_rootfs(&self) -> Result<(), Error> {
+        let path = self.rootfs();
+        let why = match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => "not a directory".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::field("root.path", format!("{}: {why}", path.display())))
+    }
 }
 
 /// What the text of a `config.json` means.

@@ -124,6 +124,7 @@ pub(crate) fn launch(
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
     bundle.warnings.iter().for_each(|warning| report::warning(global, warning));
     let mut lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
+    bundle.check_rootfs()?;
     lowered.options.restore = restore;
     let options = &lowered.options;
     check_console(options.terminal, arguments.console_socket.is_some(), attended)?;

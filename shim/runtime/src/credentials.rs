@@ -23,7 +23,7 @@ use rustix::thread::{
 };
 use rustix::thread::{Gid, Uid};
 use shim_sys::sched::Scheduler;
-use shim_wire::plan::{Capabilities, Process};
+use shim_wire::plan::{Capabilities, Process, Rlimit};
 
 use crate::channel::Channel;
 use crate::error::At;
@@ -40,10 +40,8 @@ pub(crate) fn assume(
 ) -> Result<(), Error> {
     set_oom_score_and_label(process, procfs)?;
     for (index, limit) in process.rlimits.iter().enumerate() {
-        shim_sys::exec::set_rlimit(limit.resource, limit.soft, limit.hard).at(
-            Step::ResourceLimit,
-            format_args!("process.rlimits[{index}] to {}:{}", limit.soft, limit.hard),
-        )?;
+        shim_sys::exec::set_rlimit(limit.resource, limit.soft, limit.hard)
+            .at(Step::ResourceLimit, limit_text(index, limit))?;
     }
     set_scheduling(process)?;
     if !process.keep_keyring {
@@ -79,6 +77,31 @@ pub(crate) fn assume(
     Ok(())
 }
 
+/// A limit as errors call it: its place in the specification, its type, and its values.
+pub(crate) fn limit_text(index: usize, limit: &Rlimit) -> String {
+    /// By their number in `asm-generic/resource.h`.
+    const NAMES: [&str; 16] = [
+        "CPU",
+        "FSIZE",
+        "DATA",
+        "STACK",
+        "CORE",
+        "RSS",
+        "NPROC",
+        "NOFILE",
+        "MEMLOCK",
+        "AS",
+        "LOCKS",
+        "SIGPENDING",
+        "MSGQUEUE",
+        "NICE",
+        "RTPRIO",
+        "RTTIME",
+    ];
+    let name = NAMES.get(limit.resource as usize).copied().unwrap_or("?");
+    format!("process.rlimits[{index}] (RLIMIT_{name}) to {}:{}", limit.soft, limit.hard)
+}
+
 /// Whether [`assume`] writes to procfs.
 pub(crate) fn needs_procfs(process: &Process) -> bool {
     process.oom_score_adj.is_some() || lsm::is_asked_for(process)
@@ -89,7 +112,7 @@ fn set_oom_score_and_label(process: &Process, procfs: Option<&Procfs>) -> Result
     if let Some(score) = process.oom_score_adj {
         procfs
             .write_own("oom_score_adj", &score.to_string())
-            .at(Step::OomScore, format_args!("to {score}"))?;
+            .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))?;
     }
     lsm::set(process, procfs)
 }

@@ -33,7 +33,7 @@ use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
 use crate::tree::Sources;
 use crate::userns::{UserNamespace, become_root};
-use crate::{Error, Rule, Step, lsm, parameters, program, time};
+use crate::{Error, Rule, Step, credentials, lsm, parameters, program, time};
 
 /// Whether a container is born this way.
 pub(crate) fn is_needed(options: &CreateOptions) -> bool {
@@ -114,10 +114,10 @@ pub(crate) fn take_privileges(process: &mut Process, procfs: &Procfs) -> Result<
     if let Some(score) = process.oom_score_adj.take() {
         procfs
             .write_own("oom_score_adj", &score.to_string())
-            .at(Step::OomScore, format_args!("to {score}"))?;
+            .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))?;
     }
-    process.rlimits.iter().try_for_each(|limit| {
+    process.rlimits.iter().enumerate().try_for_each(|(index, limit)| {
         shim_sys::exec::raise_rlimit(limit.resource, limit.hard)
-            .at(Step::ResourceLimit, format_args!("{} to {}", limit.resource, limit.hard))
+            .at(Step::ResourceLimit, credentials::limit_text(index, limit))
     })
 }

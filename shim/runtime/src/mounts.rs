@@ -145,6 +145,19 @@ pub(crate) fn make(mount: &PlanMount, label: &str) -> Result<Detached, Error> {
 }
 
 fn new(mount: &PlanMount, label: &str) -> Result<OwnedFd, Error> {
+    make_file_system(mount, label).map_err(|error| {
+        // Of the calls for a mount, only this one says so of nothing but the type.
+        let is_unknown =
+            || fsopen(&*mount.kind, FsOpenFlags::FSOPEN_CLOEXEC).err() == Some(Errno::NODEV);
+        if error.errno() != Some(Errno::NODEV) || !is_unknown() {
+            return error;
+        }
+        let object = format!("type {:?} of the mount at {:?}", mount.kind, mount.destination);
+        Error::refused(object, Rule::NoFileSystem)
+    })
+}
+
+fn make_file_system(mount: &PlanMount, label: &str) -> Result<OwnedFd, Error> {
     let at = || format!("{} at {}", mount.kind, mount.destination);
     // The kernel labels these itself.
     let label = if matches!(&*mount.kind, "proc" | "sysfs" | "mqueue") { "" } else { label };
@@ -356,6 +369,7 @@ impl Detached {
     pub(crate) fn attach_at(self, root: &Root, mount: &PlanMount) -> Result<OwnedFd, Error> {
         let found = rustix::fs::fstatfs(&self.mount).at(Step::Resolve, &mount.destination)?;
         let place = place(root, mount, self.leaf, found.f_type as u64 == PROC_MAGIC)?;
+        refuse_another_kind(&place, mount, self.leaf)?;
         if mount.kind == "tmpfs" {
             self.take_after(&place, mount)?;
         }
@@ -430,6 +444,18 @@ fn refuse_to_cover_procfs(place: &OwnedFd, path: &str, is_procfs: bool) -> Resul
         return Err(Error::refused(path, Rule::Overmount));
     }
     Ok(())
+}
+
+/// A directory goes on a directory only, and nothing else does.
+fn refuse_another_kind(place: &OwnedFd, mount: &PlanMount, leaf: Leaf) -> Result<(), Error> {
+    let found = rustix::fs::fstat(place).at(Step::Resolve, &mount.destination)?;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    let rule = match (leaf == Leaf::Directory, is_directory) {
+        (true, false) => Rule::DirectoryOnFile,
+        (false, true) => Rule::FileOnDirectory,
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(Error::refused(format!("mount at {:?}", mount.destination), rule))
 }
 
 /// Attaches a mount on top of whatever a descriptor stands for.

@@ -42,8 +42,18 @@ pub(crate) fn set_sysctls(own: u64, sysctls: &[Sysctl], procfs: &Procfs) -> Resu
     sysctls.iter().try_for_each(|sysctl| {
         procfs
             .write(&format!("sys/{}", sysctl.path), &sysctl.value)
-            .at(Step::Sysctl, format_args!("{} to {:?}", sysctl.path, sysctl.value))
+            .at(Step::Sysctl, format_args!("{} to {:?}", place(&sysctl.path), sysctl.value))
     })
+}
+
+/// Where the specification has a parameter: with points for slashes, and the other way around.
+fn place(path: &str) -> String {
+    let swapped = path.chars().map(|character| match character {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    });
+    format!("linux.sysctl.{}", swapped.collect::<String>())
 }
 
 /// Takes out those whose namespace is not among the new ones.
@@ -66,20 +76,26 @@ pub(crate) fn take_of_others(sysctls: &mut Vec<Sysctl>, new: u64) -> Vec<Sysctl>
 fn check(sysctl: &Sysctl, net: bool, ipc: bool, uts: bool) -> Result<(), Error> {
     let path = sysctl.path.as_str();
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(Error::refused(format!("{path:?}"), Rule::SysctlName));
+        return Err(Error::refused(format!("linux.sysctl: {path:?}"), Rule::SysctlName));
     }
     if sysctl.value.chars().any(|character| character.is_control() && character != '\t') {
-        return Err(Error::refused(format!("{path} {:?}", sysctl.value), Rule::SysctlValue));
+        let object = format!("{}: {:?}", place(path), sysctl.value);
+        return Err(Error::refused(object, Rule::SysctlValue));
     }
     let is_own = path.starts_with("net/") && net
         || (IPC.contains(&path) || path.starts_with("fs/mqueue/")) && ipc
         || ["kernel/hostname", "kernel/domainname"].contains(&path) && uts;
-    if is_own { Ok(()) } else { Err(Error::refused(path, Rule::SysctlNamespace)) }
+    if is_own { Ok(()) } else { Err(Error::refused(place(path), Rule::SysctlNamespace)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_parameter_is_called_as_the_specification_has_it() {
+        assert_eq!(place("net/ipv4/conf/eth0.1/x"), "linux.sysctl.net.ipv4.conf.eth0/1.x");
+    }
 
     #[test]
     fn kernel_parameters_are_the_containers_own_and_one_line() {

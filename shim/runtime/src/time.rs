@@ -1,6 +1,5 @@
 //! Time namespaces: clocks of a container's own (time_namespaces(7)).
 
-use std::fmt::Write as _;
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
@@ -21,15 +20,13 @@ pub(crate) fn unshare(offsets: &[TimeOffset], procfs: &Procfs) -> Result<(), Err
         }
         other => other.at(Step::Unshare, "the time namespace")?,
     }
-    if offsets.is_empty() {
-        return Ok(());
-    }
-    let mut text = String::new();
-    for TimeOffset { clock, seconds, nanoseconds } in offsets {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{clock} {seconds} {nanoseconds}");
-    }
-    procfs.write_own("timens_offsets", &text).at(Step::TimeOffset, text.trim().replace('\n', ", "))
+    // One by one, so that the one that is refused can be named.
+    offsets.iter().try_for_each(|TimeOffset { clock, seconds, nanoseconds }| {
+        procfs.write_own("timens_offsets", &format!("{clock} {seconds} {nanoseconds}\n")).at(
+            Step::TimeOffset,
+            format_args!("linux.timeOffsets.{clock} to {seconds} s and {nanoseconds} ns"),
+        )
+    })
 }
 
 /// Moves this process to where its children would be born.

@@ -89,7 +89,7 @@ fn errors_of_the_last_steps_reach_whoever_starts_it() {
     let container = HandedOver::new(sandbox);
     let error = start_at(container.connect()).unwrap_err();
     assert_eq!(error.kind(), Kind::System, "{error}");
-    assert!(error.to_string().contains("process.rlimits[0] to "), "{error}");
+    assert!(error.to_string().contains("set process.rlimits[0] (RLIMIT_NOFILE) to "), "{error}");
     assert_eq!(wait(&container.pidfd), 1);
 }
 

@@ -228,11 +228,30 @@ fn any_file_system_and_its_own_options() {
     assert_eq!(lines[4], "0");
     sandbox.plan.mounts.push(file_system("nosuchfs", "/x", 0, ""));
     let error = sandbox.error().to_string();
-    assert!(error.starts_with("mount nosuchfs at /x: "), "{error}");
+    assert!(
+        error.starts_with("type \"nosuchfs\" of the mount at \"/x\": this kernel has no"),
+        "{error}"
+    );
     sandbox.plan.mounts.pop();
     sandbox.plan.mounts.push(file_system("tmpfs", "/x", 0, "nosuchoption=1"));
     let error = sandbox.error().to_string();
     assert!(error.starts_with("set the option nosuchoption=1 of tmpfs: "), "{error}");
+    sandbox.plan.mounts.pop();
+    let (directory, file) = (sandbox.path("layer0"), sandbox.path("a-file"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(&file, "").unwrap();
+    for (source, destination, expected) in [
+        (&directory, "/bin/sh", "it is a directory, and what it would cover is none"),
+        (&file, "/bin", "its source is no directory, and what it would cover is one"),
+    ] {
+        let source = source.to_str().unwrap().to_owned();
+        let destination = destination.to_owned();
+        let expected = format!("mount at {destination:?}: {expected}");
+        let mount = PlanMount { source, destination, ..bind(&sandbox, BIND | REC) };
+        sandbox.plan.mounts.push(mount);
+        assert_eq!(sandbox.error().to_string(), expected);
+        sandbox.plan.mounts.pop();
+    }
 }
 
 fn what_is_there_is_changed_by_a_remount() {

@@ -357,6 +357,14 @@ fn what_the_host_alone_can_give_is_given() {
     process.rlimits = vec![shim_wire::plan::Rlimit { resource: 7, soft: 123, hard: 456 }];
     process.oom_score_adj = Some(500);
     assert_eq!(sandbox.run().stdout, "123\n500\n");
+    let process = sandbox.process();
+    process.rlimits = vec![shim_wire::plan::Rlimit { resource: 7, soft: 1, hard: 1 << 60 }];
+    let error = sandbox.error().to_string();
+    let expected = "set process.rlimits[0] (RLIMIT_NOFILE) to 1:1152921504606846976: ";
+    assert!(error.starts_with(expected), "{error}");
+    sandbox.process().oom_score_adj = Some(2000);
+    let error = sandbox.error().to_string();
+    assert!(error.starts_with("set process.oomScoreAdj to 2000: "), "{error}");
 }
 
 fn it_dies_with_whoever_made_it() {

@@ -84,14 +84,18 @@ pub(crate) fn run(arguments: &LowerArgs) -> Result<(), Error> {
 fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error> {
     let request: CreateTaskRequest = decode("the request", request)?;
     let systemd_cgroup = options(request.options.as_ref())?.systemd_cgroup;
-    let Bundle { directory, mut spec, warnings, .. } = Bundle::read(Some(&arguments.bundle))?;
+    let bundle = Bundle::read(Some(&arguments.bundle))?;
+    let found = mounts::read(&request.rootfs)?;
+    if matches!(found, Found::Nothing) && bundle.spec.root().is_some() {
+        bundle.check_rootfs()?;
+    }
+    let Bundle { directory, mut spec, warnings, .. } = bundle;
     warn(&warnings);
     let refused = |source| Error::Plan { file: directory.join("config.json"), source };
     let asked = spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     if asked != request.terminal {
         return Err(Error::field("process.terminal", "the request says otherwise"));
     }
-    let found = mounts::read(&request.rootfs)?;
     let mut context = Context {
         attempt: 1,
         id: request.id.clone(),

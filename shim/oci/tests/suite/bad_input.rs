@@ -80,10 +80,15 @@ fn what_is_no_version_of_the_specification_is_refused() {
 #[test]
 fn a_rootfs_that_is_not_there() {
     let mut sandbox = Sandbox::new("true");
-    sandbox.set("/root/path", json!("nowhere"));
-    let error = sandbox.create().err();
-    assert!(error.contains("nowhere"), "{error}");
-    assert!(sandbox.is_gone());
+    for (path, expected) in [
+        ("nowhere", "bundle/nowhere: No such file or directory"),
+        ("config.json", "bundle/config.json: not a directory"),
+    ] {
+        sandbox.set("/root/path", json!(path));
+        let error = sandbox.create().err();
+        assert!(error.contains("root.path: ") && error.contains(expected), "{error}");
+        assert!(sandbox.is_gone());
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ fn limits_are_changed_by_flags_and_by_file() {
     std::fs::write(&limits, json!({"pids": {"limit": 44}}).to_string()).unwrap();
     sandbox.on("update", &["--resources", &limits]).ok();
     assert_eq!((memory(), pids()), ("67108864".to_owned(), "44".to_owned()), "the rest stays");
+    let error = sandbox.on("update", &["--memory", "1000"]).err();
+    assert!(error.contains("linux.resources.memory.limit: 1000: the minimum is "), "{error}");
     let error = sandbox.on("update", &["--memory", "lots"]).err();
     assert!(error.contains("--memory: \"lots\""), "{error}");
     std::fs::write(&limits, json!({"pids": {"limit": -7}}).to_string()).unwrap();
