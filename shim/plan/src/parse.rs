@@ -43,6 +43,7 @@ pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
     if let Some(process) = raw.get_mut("process") {
         adapt(process, &mut warnings);
     }
+    memory(&raw, &mut warnings);
     let value: Spec = typed(raw, "")?;
     let version = value.version();
     if version.split('.').next() != Some("1") || version.split('.').count() < 3 {
@@ -107,6 +108,26 @@ fn adapt(process: &mut Value, warnings: &mut Vec<String>) {
                  passed over"
             ));
         }
+    }
+}
+
+/// Warns of limits that no kernel has any more, where they ask for something: 0 is "as it is" and -1
+/// "no limit", and both are so.
+fn memory(config: &Value, warnings: &mut Vec<String>) {
+    const AT: &str = "linux.resources.memory";
+    let Some(memory) = config.pointer("/linux/resources/memory") else { return };
+    for name in ["kernel", "kernelTCP"] {
+        if memory.get(name).and_then(Value::as_i64).is_some_and(|limit| limit > 0) {
+            warnings.push(format!(
+                "{AT}.{name}: kernel memory counts for {AT}.limit and has no limit of its own; this \
+                 is passed over"
+            ));
+        }
+    }
+    if memory.get("useHierarchy") == Some(&Value::Bool(false)) {
+        warnings.push(format!(
+            "{AT}.useHierarchy: every group counts what is below it, false is passed over"
+        ));
     }
 }
 

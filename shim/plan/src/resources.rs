@@ -5,7 +5,8 @@
 //!
 //! `memory.kernel` and `memory.kernelTCP` are read and have no effect: Linux took the first away in
 //! 5.16, the specification advises against both, and runc passes them over as well.
-//! `memory.useHierarchy` is what every group is since Linux 5.11.
+//! `memory.useHierarchy` is what every group is since Linux 5.11. Who asks for another thing is warned
+//! ([`parse`](crate::parse)).
 
 mod block_io;
 

@@ -196,7 +196,8 @@ fn fields() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What no kernel does any more, and what every kernel does: `resources` says which.
+/// What no kernel does any more, and what every kernel does: `resources` says which. A warning tells
+/// of each that asks for another thing.
 const MEANS_NOTHING_HERE: [&str; 3] = [
     "/linux/resources/memory/kernel",
     "/linux/resources/memory/kernelTCP",
@@ -218,6 +219,33 @@ fn every_field_does_something_or_is_refused_by_its_path() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_passed_over_is_warned_of_by_its_path() {
+    let warnings = |pointer: &str, value: Value| {
+        let spec = with(base(), pointer, value);
+        parse::config(spec.to_string().as_bytes()).unwrap().warnings
+    };
+    for (pointer, value) in [
+        ("/linux/resources/memory/kernel", json!(7_000_000)),
+        ("/linux/resources/memory/kernelTCP", json!(1)),
+        ("/linux/resources/memory/useHierarchy", json!(false)),
+    ] {
+        let said = warnings(pointer, value);
+        let path = pointer[1..].replace('/', ".");
+        assert_eq!(said.len(), 1, "{pointer}: {said:?}");
+        assert!(said[0].starts_with(&format!("{path}: ")), "{said:?}");
+        assert!(said[0].ends_with("passed over"), "{said:?}");
+    }
+    for (pointer, value) in [
+        ("/linux/resources/memory/kernel", json!(0)),
+        ("/linux/resources/memory/kernelTCP", json!(-1)),
+        ("/linux/resources/memory/useHierarchy", json!(true)),
+        ("/linux/resources/memory/limit", json!(7_000_000)),
+    ] {
+        assert_eq!(warnings(pointer, value), Vec::<String>::new(), "{pointer}");
+    }
 }
 
 /// What is lost between the text and the types would be passed over without a trace.
