@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 use shim_wire::hooks::HookKind;
+use shim_wire::plan::Plan;
 
 use crate::capability::CapabilitySet;
 use crate::{COVERS_ANNOTATION, Context, parse, plan};
@@ -65,7 +66,7 @@ pub fn document() -> Value {
             "cgroup": {
                 "v1": true,
                 "v2": true,
-                "systemd": takes(&[("/linux/cgroupsPath", json!("system.slice:bosun:web"))]),
+                "systemd": has_systemd(),
                 "systemdUser": false,
                 "rdma": takes(&[("/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 1}}))]),
             },
@@ -100,7 +101,11 @@ fn takes(fields: &[(&str, Value)]) -> bool {
     lowered(fields).is_some()
 }
 
-fn lowered(fields: &[(&str, Value)]) -> Option<shim_wire::plan::Plan> {
+fn lowered(fields: &[(&str, Value)]) -> Option<Plan> {
+    lowered_in(&context(), fields)
+}
+
+fn lowered_in(context: &Context, fields: &[(&str, Value)]) -> Option<Plan> {
     let mut spec = json!({
         "ociVersion": SPEC_VERSION,
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/"},
@@ -113,13 +118,16 @@ fn lowered(fields: &[(&str, Value)]) -> Option<shim_wire::plan::Plan> {
         put(&mut spec, pointer, value.clone());
     }
     let spec = parse::config(spec.to_string().as_bytes()).ok()?.value;
-    let context = Context {
+    plan(&spec, context).ok().map(|(_, plan)| plan)
+}
+
+fn context() -> Context {
+    Context {
         id: "web".to_owned(),
         bundle: Some("/bundle".into()),
         cgroup: "web".to_owned(),
         ..Context::default()
-    };
-    plan(&spec, &context).ok().map(|(_, plan)| plan)
+    }
 }
 
 /// Sets the value at a JSON pointer, whose objects are made.
@@ -136,6 +144,13 @@ fn put(object: &mut Value, pointer: &str, value: Value) {
 
 fn mappings() -> Value {
     json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}])
+}
+
+/// As `--systemd-cgroup` asks for it.
+fn has_systemd() -> bool {
+    let context = Context { systemd_cgroup: true, ..context() };
+    let path = ("/linux/cgroupsPath", json!("system.slice:bosun:web"));
+    lowered_in(&context, &[path]).is_some()
 }
 
 fn has_namespace(name: &str) -> bool {
@@ -239,6 +254,7 @@ mod tests {
         }
         assert!(!list("/linux/seccomp/archs").contains(&"SCMP_ARCH_SH".to_owned()));
         assert!(!list("/mountOptions").contains(&"acl".to_owned()), "a file system's own");
+        assert_eq!(document["linux"]["cgroup"]["systemd"], json!(true));
         assert_eq!(document["linux"]["apparmor"]["enabled"], json!(true));
         assert_eq!(document["linux"]["intelRdt"]["enabled"], json!(false));
         assert!(!takes(&[("/linux/namespaces", json!([{"type": "planet"}]))]));
