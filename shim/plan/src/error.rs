@@ -27,6 +27,14 @@ pub enum Error {
         #[source]
         source: libseccomp::error::SeccompError,
     },
+    /// Of an architecture whose words have their bytes in the other order than this machine's.
+    #[error(
+        "{path}: {name} has another byte order than this machine, and libseccomp can't have both in a \
+         filter: no program of it runs here, so leave it away"
+    )]
+    SeccompByteOrder { path: String, name: String },
+    #[error("{path}: libseccomp refuses {name}: {source}")]
+    SeccompArchitecture { path: String, name: String, source: libseccomp::error::SeccompError },
     /// The compiled filter could not be taken from libseccomp.
     #[error("linux.seccomp: {step}")]
     SeccompExport {

@@ -30,6 +30,7 @@ use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use libseccomp::error::SeccompErrno;
 use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
@@ -103,8 +104,8 @@ pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     let default =
         action(profile.default_action(), errno_ret, AT, ["defaultAction", "defaultErrnoRet"])?;
     let flags = flags(profile.flags().as_deref().unwrap_or_default(), notifies)?;
-    let architectures = architectures(profile.architectures().as_deref().unwrap_or_default())?;
-    let mut context = context(default, &architectures)?;
+    let (mut context, architectures) =
+        context(default, profile.architectures().as_deref().unwrap_or_default())?;
     let mut extras = prologue::Prologue::new(&architectures, default);
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
         add(&mut context, &mut extras, rule, default, &format!("{AT}.syscalls[{index}]"))?;
@@ -128,16 +129,32 @@ fn failed(step: impl Into<String>) -> impl FnOnce(libseccomp::error::SeccompErro
     |source| Error::Seccomp { step, source }
 }
 
-fn context(default: ScmpAction, architectures: &[ScmpArch]) -> Result<ScmpFilterContext, Error> {
+/// A filter without rules, and its architectures: those of the list beside the machine's own, which
+/// every filter has.
+fn context(
+    default: ScmpAction,
+    list: &[Arch],
+) -> Result<(ScmpFilterContext, Vec<ScmpArch>), Error> {
     let mut context = ScmpFilterContext::new(default).map_err(failed("start a filter"))?;
-    for architecture in architectures {
-        context
-            .add_arch(*architecture)
-            .map_err(failed(format!("add architecture {architecture:?}")))?;
+    let mut architectures = vec![ScmpArch::native()];
+    for (index, listed) in list.iter().enumerate() {
+        let at = || format!("linux.seccomp.architectures[{index}]");
+        let name = listed.to_string();
+        let Some(architecture) = architecture(*listed) else {
+            return Err(Error::value(at(), name));
+        };
+        context.add_arch(architecture).map_err(|source| match source.errno() {
+            // One filter compares the words of one byte order.
+            Some(SeccompErrno::EDOM) => Error::SeccompByteOrder { path: at(), name },
+            _ => Error::SeccompArchitecture { path: at(), name, source },
+        })?;
+        if !architectures.contains(&architecture) {
+            architectures.push(architecture);
+        }
     }
     // A balanced tree instead of a chain: a call is found in about 10 comparisons instead of 300.
     context.set_ctl_optimize(2).map_err(failed("choose a binary tree"))?;
-    Ok(context)
+    Ok((context, architectures))
 }
 
 fn add(
@@ -273,44 +290,33 @@ fn flags(flags: &[LinuxSeccompFilterFlag], notifies: bool) -> Result<u32, Error>
     Ok(bits)
 }
 
-/// Beside the machine's own, which every filter has.
-fn architectures(list: &[Arch]) -> Result<Vec<ScmpArch>, Error> {
-    let mut architectures = vec![ScmpArch::native()];
-    for (index, architecture) in list.iter().enumerate() {
-        let architecture = match architecture {
-            Arch::ScmpArchNative => ScmpArch::native(),
-            Arch::ScmpArchX86 => ScmpArch::X86,
-            Arch::ScmpArchX86_64 => ScmpArch::X8664,
-            Arch::ScmpArchX32 => ScmpArch::X32,
-            Arch::ScmpArchArm => ScmpArch::Arm,
-            Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
-            Arch::ScmpArchMips => ScmpArch::Mips,
-            Arch::ScmpArchMips64 => ScmpArch::Mips64,
-            Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
-            Arch::ScmpArchMipsel => ScmpArch::Mipsel,
-            Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
-            Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
-            Arch::ScmpArchPpc => ScmpArch::Ppc,
-            Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
-            Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
-            Arch::ScmpArchS390 => ScmpArch::S390,
-            Arch::ScmpArchS390x => ScmpArch::S390X,
-            Arch::ScmpArchParisc => ScmpArch::Parisc,
-            Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
-            Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
-            Arch::ScmpArchLoongarch64
-            | Arch::ScmpArchM68k
-            | Arch::ScmpArchSh
-            | Arch::ScmpArchSheb => {
-                let at = format!("linux.seccomp.architectures[{index}]");
-                return Err(Error::value(at, architecture.to_string()));
-            }
-        };
-        if !architectures.contains(&architecture) {
-            architectures.push(architecture);
+/// Absent where libseccomp's binding has no name for it.
+fn architecture(architecture: Arch) -> Option<ScmpArch> {
+    Some(match architecture {
+        Arch::ScmpArchNative => ScmpArch::native(),
+        Arch::ScmpArchX86 => ScmpArch::X86,
+        Arch::ScmpArchX86_64 => ScmpArch::X8664,
+        Arch::ScmpArchX32 => ScmpArch::X32,
+        Arch::ScmpArchArm => ScmpArch::Arm,
+        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
+        Arch::ScmpArchMips => ScmpArch::Mips,
+        Arch::ScmpArchMips64 => ScmpArch::Mips64,
+        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        Arch::ScmpArchPpc => ScmpArch::Ppc,
+        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
+        Arch::ScmpArchS390 => ScmpArch::S390,
+        Arch::ScmpArchS390x => ScmpArch::S390X,
+        Arch::ScmpArchParisc => ScmpArch::Parisc,
+        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
+        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
+        Arch::ScmpArchLoongarch64 | Arch::ScmpArchM68k | Arch::ScmpArchSh | Arch::ScmpArchSheb => {
+            return None;
         }
-    }
-    Ok(architectures)
+    })
 }
 
 /// libseccomp before 2.6 writes its program to a descriptor only.

@@ -328,6 +328,17 @@ fn a_profile_that_can_t_be_done_is_refused_by_its_path() {
     let flag = json!({"defaultAction": "SCMP_ACT_ALLOW",
         "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]});
     assert!(said(flag).starts_with("linux.seccomp.flags[1]: "));
+    for (name, reason) in [
+        ("SCMP_ARCH_S390X", "SCMP_ARCH_S390X has another byte order than this machine"),
+        ("SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64 has another byte order than this machine"),
+        ("SCMP_ARCH_SHEB", "\"SCMP_ARCH_SHEB\" is not supported"),
+    ] {
+        for (list, index) in [(json!([name]), 0), (json!(["SCMP_ARCH_X86", name]), 1)] {
+            let said = said(json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": list}));
+            let expected = format!("linux.seccomp.architectures[{index}]: {reason}");
+            assert!(said.starts_with(&expected), "{said}");
+        }
+    }
     let errno = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 70000});
     assert!(said(errno).contains("\"70000\" is not an errno"));
 }
