@@ -112,6 +112,24 @@ mod tests {
         assert!(error.starts_with("config.json: process.user.uid: invalid type"), "{error}");
         assert!(wrong("{").starts_with("config.json: not JSON: EOF"), "{}", wrong("{"));
         assert!(wrong(r#"{"ociVersion": "1.0.0"} x"#).contains("trailing"));
+        for no_object in ["null", "[]", "1", "\"x\""] {
+            assert_eq!(wrong(no_object), "config.json: an object is expected");
+        }
+        assert_eq!(wrong("{}"), "config.json: ociVersion: \"\" is not a version 1.x.y");
+    }
+
+    #[test]
+    fn a_process_without_a_user_is_roots() {
+        let read = |text: &str| process(text.as_bytes(), Path::new("p.json"));
+        for text in [r#"{"cwd": "/"}"#, r#"{"cwd": "/", "user": null}"#] {
+            let user = read(text).unwrap().value.user().clone();
+            assert_eq!((user.uid(), user.gid()), (0, 0));
+        }
+        let wrong = |text: &str| read(text).unwrap_err().to_string();
+        assert_eq!(wrong("[]"), "p.json: an object is expected");
+        assert_eq!(wrong("{}"), "p.json: process: missing field `cwd`");
+        let error = wrong(r#"{"cwd": "/", "user": {"uid": "x"}}"#);
+        assert!(error.starts_with("p.json: process.user.uid: invalid type"), "{error}");
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub enum Error {
     /// The text is no JSON at all.
     #[error("not JSON: {source}")]
     Json { source: serde_json::Error },
+    /// JSON whose outermost value is no object.
+    #[error("an object is expected")]
+    NotAnObject,
     /// JSON of another type than the field's.
     #[error("{path}: {source}")]
     Type { path: String, source: serde_json::Error },

@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::capability;
 use crate::error::Error;
@@ -52,24 +52,36 @@ pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
     Ok(Parsed { value, warnings })
 }
 
-/// Reads a `process` on its own, as an exec is given one.
+/// Reads a `process` on its own, as an exec is given one. Without a user it is root's, as runc has it.
 ///
 /// # Errors
 /// As [`config`].
 pub fn process(text: &[u8]) -> Result<Parsed<Process>, Error> {
     let mut raw = json(text)?;
+    if raw.get("user").is_none_or(Value::is_null) {
+        raw["user"] = json!({"uid": 0, "gid": 0});
+    }
     let mut warnings = Vec::new();
     adapt(&mut raw, &mut warnings);
-    Ok(Parsed { value: typed(raw, "process.")?, warnings })
+    Ok(Parsed { value: typed(raw, "process")?, warnings })
 }
 
+/// The object that a text is.
 fn json(text: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(text).map_err(|source| Error::Json { source })
+    let raw: Value = serde_json::from_slice(text).map_err(|source| Error::Json { source })?;
+    if raw.is_object() { Ok(raw) } else { Err(Error::NotAnObject) }
 }
 
+/// `below` is the path of the whole, empty for that of a `config.json`.
 fn typed<T: DeserializeOwned>(raw: Value, below: &str) -> Result<T, Error> {
     serde_path_to_error::deserialize(raw).map_err(|error| {
-        let path = format!("{below}{}", error.path());
+        let inside = error.path().to_string();
+        let path = match (below, inside.as_str()) {
+            ("", _) => inside,
+            // What is missing from the whole has no path of its own.
+            (below, ".") => below.to_owned(),
+            (below, _) => format!("{below}.{inside}"),
+        };
         Error::Type { path, source: error.into_inner() }
     })
 }

@@ -36,6 +36,9 @@ fn a_process_as_json_is_taken_as_it_is() {
     });
     std::fs::write(&file, process.to_string()).unwrap();
     assert_eq!(sandbox.exec(&["--process", &file], &[]).ok(), "b\n9\n/bin\n");
+    let process = json!({"cwd": "/", "args": ["id", "-u"], "env": ["PATH=/bin"]});
+    std::fs::write(&file, process.to_string()).unwrap();
+    assert_eq!(sandbox.exec(&["--process", &file], &[]).ok(), "0\n", "no user is root");
     std::fs::write(&file, "{\"cwd\": 1}").unwrap();
     let error = sandbox.exec(&["--process", &file], &[]).err();
     assert!(error.contains("process.json: process.cwd: invalid type"), "{error}");
