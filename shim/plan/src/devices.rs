@@ -81,12 +81,21 @@ fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
         }
     };
     let mode = device.file_mode().unwrap_or(0o666);
+    // Specs made from a stat carry the file type too; only permissions are wanted.
+    let file_type = match kind {
+        "c" => 0o020_000,
+        "b" => 0o060_000,
+        _ => 0o010_000,
+    };
+    if ![0, file_type].contains(&(mode & !0o7777)) {
+        let expected = "permission bits, 4095 (octal 7777) at most";
+        return Err(Error::malformed(format!("{at}.fileMode"), mode.to_string(), expected));
+    }
     Ok(Device {
         path,
         kind: kind.to_owned(),
         major: number(device.major(), MAJOR_MAX, &format!("{at}.major"))?,
         minor: number(device.minor(), MINOR_MAX, &format!("{at}.minor"))?,
-        // Specs made from a stat carry the file type too; only permissions are wanted.
         mode: mode & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),

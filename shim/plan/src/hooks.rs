@@ -3,7 +3,7 @@
 use oci_spec::runtime as oci;
 use shim_wire::hooks::{Hook, HookKind, Hooks, State};
 
-use crate::process::no_nul;
+use crate::process::{no_nul, variables};
 use crate::{Context, Error};
 
 /// What of a container's state never changes.
@@ -60,6 +60,7 @@ fn one(hook: &oci::Hook, kind: HookKind, at: &str) -> Result<Hook, Error> {
     no_nul(&args, &format!("{at}.args"))?;
     let env = hook.env().clone().unwrap_or_default();
     no_nul(&env, &format!("{at}.env"))?;
+    variables(&env, &format!("{at}.env"))?;
     let timeout = match hook.timeout() {
         None => 0,
         Some(seconds) => {

@@ -44,6 +44,8 @@ pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
         adapt(process, &mut warnings);
     }
     memory(&raw, &mut warnings);
+    listener(&raw, &mut warnings);
+    required(&raw)?;
     let value: Spec = typed(raw, "")?;
     let version = value.version();
     if version.split('.').next() != Some("1") || version.split('.').count() < 3 {
@@ -141,6 +143,48 @@ fn memory(config: &Value, warnings: &mut Vec<String>) {
             "{AT}.useHierarchy: every group counts what is below it, false is passed over"
         ));
     }
+}
+
+/// Warns of an agent that is told of nothing: without SCMP_ACT_NOTIFY the specification has its path
+/// ignored (config-linux.md, `listenerPath`).
+fn listener(config: &Value, warnings: &mut Vec<String>) {
+    let Some(seccomp) = config.pointer("/linux/seccomp") else { return };
+    let notifies = |rule: &Value| rule.get("action").is_some_and(|name| name == "SCMP_ACT_NOTIFY");
+    if seccomp.get("listenerPath").is_some_and(Value::is_string)
+        && !list(seccomp, "/syscalls").any(|(_, rule)| notifies(rule))
+        // It is refused.
+        && seccomp.get("defaultAction").is_none_or(|name| name != "SCMP_ACT_NOTIFY")
+    {
+        warnings.push(
+            "linux.seccomp.listenerPath: no rule has the action SCMP_ACT_NOTIFY; it is passed over"
+                .to_owned(),
+        );
+    }
+}
+
+/// What the specification demands and the types take for 0 or false when it is missing.
+fn required(config: &Value) -> Result<(), Error> {
+    let lacks =
+        |value: &Value, name: &str| value.is_object() && value.get(name).is_none_or(Value::is_null);
+    for (index, device) in list(config, "/linux/devices") {
+        let numbered = ["c", "u", "b"].map(Value::from);
+        if device.get("type").is_some_and(|kind| numbered.contains(kind)) {
+            if let Some(name) = ["major", "minor"].into_iter().find(|name| lacks(device, name)) {
+                return Err(Error::missing(format!("linux.devices[{index}].{name}")));
+            }
+        }
+    }
+    for (index, rule) in list(config, "/linux/resources/devices") {
+        if lacks(rule, "allow") {
+            return Err(Error::missing(format!("linux.resources.devices[{index}].allow")));
+        }
+    }
+    Ok(())
+}
+
+/// The elements of the array at a JSON pointer, numbered.
+fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (usize, &'a Value)> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
 fn strings(list: Option<&mut Value>) -> impl Iterator<Item = &mut String> {

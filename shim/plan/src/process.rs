@@ -33,11 +33,7 @@ pub(crate) fn lower(
     no_nul(&args, "process.args")?;
     let env = process.env().clone().unwrap_or_default();
     no_nul(&env, "process.env")?;
-    for (index, entry) in env.iter().enumerate() {
-        if entry.find('=').is_none_or(|position| position == 0) {
-            return Err(Error::malformed(format!("process.env[{index}]"), entry, "NAME=value"));
-        }
-    }
+    variables(&env, "process.env")?;
     let cwd = process.cwd().to_str().filter(|cwd| cwd.starts_with('/') && !cwd.contains('\0'));
     let cwd = cwd.ok_or_else(|| {
         Error::malformed("process.cwd", process.cwd().to_string_lossy(), "an absolute path")
@@ -86,6 +82,18 @@ pub(crate) fn lower(
         selinux: process.selinux_label().clone().unwrap_or_default(),
         ..Process::default()
     })
+}
+
+/// # Errors
+/// Names the entry that has no name or no `=`.
+pub(crate) fn variables(env: &[String], at: &str) -> Result<(), Error> {
+    let nameless = |entry: &String| entry.find('=').is_none_or(|position| position == 0);
+    match env.iter().enumerate().find(|(_, entry)| nameless(entry)) {
+        Some((index, entry)) => {
+            Err(Error::malformed(format!("{at}[{index}]"), entry, "NAME=value"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Error> {

@@ -164,6 +164,10 @@ fn add(
     default: ScmpAction,
     at: &str,
 ) -> Result<(), Error> {
+    if rule.names().is_empty() {
+        let why = "empty: a rule is about one system call at least";
+        return Err(Error::contradiction(format!("{at}.names"), why));
+    }
     let action = action(rule.action(), rule.errno_ret(), at, ["action", "errnoRet"])?;
     let args = rule.args().as_deref().unwrap_or_default();
     let comparisons = comparisons(args, at)?;

@@ -231,10 +231,16 @@ fn what_is_passed_over_is_warned_of_by_its_path() {
         ("/linux/resources/memory/kernel", json!(7_000_000)),
         ("/linux/resources/memory/kernelTCP", json!(1)),
         ("/linux/resources/memory/useHierarchy", json!(false)),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
+                   "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
+        ),
     ] {
         let said = warnings(pointer, value);
         let path = pointer[1..].replace('/', ".");
         assert_eq!(said.len(), 1, "{pointer}: {said:?}");
+        let path = path.replace("linux.seccomp", "linux.seccomp.listenerPath");
         assert!(said[0].starts_with(&format!("{path}: ")), "{said:?}");
         assert!(said[0].ends_with("passed over"), "{said:?}");
     }
@@ -243,6 +249,11 @@ fn what_is_passed_over_is_warned_of_by_its_path() {
         ("/linux/resources/memory/kernelTCP", json!(-1)),
         ("/linux/resources/memory/useHierarchy", json!(true)),
         ("/linux/resources/memory/limit", json!(7_000_000)),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
+                   "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+        ),
     ] {
         assert_eq!(warnings(pointer, value), Vec::<String>::new(), "{pointer}");
     }

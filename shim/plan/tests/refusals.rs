@@ -262,6 +262,16 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         ),
         (
             "/linux/devices",
+            json!([{"path": "/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o10_000}]),
+            "linux.devices[0].fileMode: \"4096\" is not permission bits, 4095 (octal 7777) at most",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o060_666}]),
+            "linux.devices[0].fileMode: \"25014\" is not permission bits",
+        ),
+        (
+            "/linux/devices",
             json!([{"path": "/x", "type": "p"}, {"path": "/x", "type": "p"}]),
             "linux.devices[1].path: a second device of the same path",
         ),
@@ -321,6 +331,27 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
     }
 }
 
+/// The types have 0 and false for them.
+#[test]
+fn what_the_specification_demands_is_missed_by_its_path() {
+    let said = |pointer: &str, value: Value| {
+        let spec = with(minimal(), pointer, value);
+        shim_plan::parse::config(spec.to_string().as_bytes()).map(drop).map_err(|e| e.to_string())
+    };
+    let devices = |device: Value| said("/linux/devices", json!([device]));
+    for kind in ["c", "u", "b"] {
+        let missing = devices(json!({"path": "/x", "type": kind, "minor": 3}));
+        assert_eq!(missing.unwrap_err(), "linux.devices[0].major: missing");
+        let missing = devices(json!({"path": "/x", "type": kind, "major": 1, "minor": null}));
+        assert_eq!(missing.unwrap_err(), "linux.devices[0].minor: missing");
+        assert_eq!(devices(json!({"path": "/x", "type": kind, "major": 0, "minor": 0})), Ok(()));
+    }
+    assert_eq!(devices(json!({"path": "/x", "type": "p"})), Ok(()));
+    let rules = json!([{"allow": false, "access": "rwm"}, {"type": "c", "access": "r"}]);
+    let missing = said("/linux/resources", json!({"devices": rules}));
+    assert_eq!(missing.unwrap_err(), "linux.resources.devices[1].allow: missing");
+}
+
 #[test]
 fn hooks_that_can_t_run_are_refused_before_anything_is_made() {
     let table = [
@@ -341,6 +372,10 @@ fn hooks_that_can_t_run_are_refused_before_anything_is_made() {
             "hooks.startContainer[0].args[0]:",
         ),
         (json!({"poststart": [{"path": "/x", "env": ["A=\0"]}]}), "hooks.poststart[0].env[0]:"),
+        (
+            json!({"poststart": [{"path": "/x", "env": ["A=b", "C"]}]}),
+            "hooks.poststart[0].env[1]: \"C\" is not NAME=value",
+        ),
     ];
     for (hooks, message) in table {
         let said = lower(with(minimal(), "/hooks", hooks), &minimal_context()).unwrap_err();

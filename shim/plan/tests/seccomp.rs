@@ -325,6 +325,9 @@ fn a_profile_that_can_t_be_done_is_refused_by_its_path() {
         said(argument),
         "linux.seccomp.syscalls[1].args[0].index: \"6\" is not between 0 and 5"
     );
+    let nothing = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ERRNO"}, {"names": [], "action": "SCMP_ACT_ERRNO"}]});
+    assert!(said(nothing).starts_with("linux.seccomp.syscalls[1].names: empty"));
     let flag = json!({"defaultAction": "SCMP_ACT_ALLOW",
         "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]});
     assert!(said(flag).starts_with("linux.seccomp.flags[1]: "));
