@@ -342,16 +342,23 @@ fn inside(path: &str, at: &str) -> Result<String, Error> {
     let expected = "an absolute path in the container without \"..\"";
     let malformed = || Error::malformed(format!("{at}.destination"), path, expected);
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") || parts.is_empty() {
+    if parts.contains(&"..") || path.is_empty() {
         return Err(malformed());
+    }
+    if parts.is_empty() {
+        let why = "the root itself is no destination: root.path says what it is";
+        return Err(Error::contradiction(format!("{at}.destination"), why));
     }
     Ok(format!("/{}", parts.join("/")))
 }
 
 /// A path on the host: absolute, or below the bundle.
 pub(crate) fn host_path(path: &Path, bundle: Option<&Path>, at: &str) -> Result<String, Error> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::contradiction(at, "is empty: a path is expected"));
+    }
     let joined = match bundle {
-        Some(bundle) if path.is_relative() && !path.as_os_str().is_empty() => bundle.join(path),
+        Some(bundle) if path.is_relative() => bundle.join(path),
         Some(_) | None => path.to_owned(),
     };
     if joined.is_relative() {

@@ -280,6 +280,12 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             json!([{"destination": "/a/../b", "type": "tmpfs"}]),
             "mounts[0].destination: \"/a/../b\" is not an absolute path",
         ),
+        (
+            "/mounts",
+            json!([{"destination": "/", "type": "tmpfs"}]),
+            "mounts[0].destination: the root itself is no destination",
+        ),
+        ("/root/path", json!(""), "root.path: is empty"),
         ("/mounts", json!([{"destination": "/a"}]), "mounts[0].type: missing"),
         (
             "/mounts",

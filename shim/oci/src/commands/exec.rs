@@ -193,6 +193,10 @@ fn changed(spec: &Spec, arguments: &ExecArgs) -> Result<Process, Error> {
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(arguments.command.clone())).set_terminal(Some(arguments.tty));
     if let Some(cwd) = &arguments.cwd {
+        if !cwd.is_absolute() {
+            let value = cwd.to_string_lossy().into_owned();
+            return Err(Error::Malformed { flag: "--cwd", value, expected: "an absolute path" });
+        }
         process.set_cwd(cwd.clone());
     }
     let mut env = process.env().clone().unwrap_or_default();

@@ -97,6 +97,7 @@ fn errors_end_with_255() {
         (&["--user", "root"], &["true"], "--user: \"root\" is not UID or UID:GID"),
         (&["--cap", "CAP_NOPE"], &["true"], "--cap: \"CAP_NOPE\" is not a capability"),
         (&["--cwd", "/nope"], &["true"], "working directory \"/nope\""),
+        (&["--cwd", "bin"], &["true"], "--cwd: \"bin\" is not an absolute path"),
         (&["--process", "/nope"], &[], "/nope: No such file"),
         (&["--cgroup", "nope"], &["true"], "--cgroup: \"nope\""),
     ] {
