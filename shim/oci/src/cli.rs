@@ -98,3 +98,22 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         .map_or_else(|_| "unknown".to_owned(), |version| version.to_string());
     format!("{}\nspec: {SPEC_VERSION}\nlibseccomp: {libseccomp}", env!("CARGO_PKG_VERSION"))
 });
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_is_described() {
+        let mut command = Cli::command();
+        let help = command.render_help().to_string();
+        assert!(help.contains("  features    Print what this runtime can do, as JSON\n"), "{help}");
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let name = verb.get_name();
+            assert!(verb.get_about().is_some(), "{name} has no description");
+            assert!(verb.get_after_help().is_some(), "{name} has no example");
+        }
+    }
+}

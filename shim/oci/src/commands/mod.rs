@@ -34,7 +34,7 @@ pub(crate) enum Verb {
     Delete(delete::DeleteArgs),
     Events(events::EventsArgs),
     Exec(Box<exec::ExecArgs>),
-    Features,
+    Features(features::FeaturesArgs),
     Kill(kill::KillArgs),
     List(list::ListArgs),
     #[command(hide = true)]
@@ -66,7 +66,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Verb::Delete(arguments) => delete::run(global, arguments),
         Verb::Events(arguments) => events::run(global, arguments),
         Verb::Exec(arguments) => return Ok(exec::run(global, arguments)),
-        Verb::Features => features::run(),
+        Verb::Features(features::FeaturesArgs {}) => features::run(),
         Verb::Kill(arguments) => kill::run(global, arguments),
         Verb::List(arguments) => list::run(global, arguments),
         Verb::Lower(arguments) => crate::lower::run(arguments),
