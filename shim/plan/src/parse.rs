@@ -168,10 +168,11 @@ fn required(config: &Value) -> Result<(), Error> {
         |value: &Value, name: &str| value.is_object() && value.get(name).is_none_or(Value::is_null);
     for (index, device) in list(config, "/linux/devices") {
         let numbered = ["c", "u", "b"].map(Value::from);
-        if device.get("type").is_some_and(|kind| numbered.contains(kind)) {
-            if let Some(name) = ["major", "minor"].into_iter().find(|name| lacks(device, name)) {
-                return Err(Error::missing(format!("linux.devices[{index}].{name}")));
-            }
+        let is_numbered = device.get("type").is_some_and(|kind| numbered.contains(kind));
+        if is_numbered
+            && let Some(name) = ["major", "minor"].into_iter().find(|name| lacks(device, name))
+        {
+            return Err(Error::missing(format!("linux.devices[{index}].{name}")));
         }
     }
     for (index, rule) in list(config, "/linux/resources/devices") {
