@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use shim_plan::parse::Parsed;
 
@@ -78,7 +78,16 @@ pub(crate) fn process(text: &[u8], file: &Path) -> Result<Parsed<Process>, Error
     shim_plan::parse::process(text).map_err(|source| Error::Plan { file: file.to_owned(), source })
 }
 
-/// What a JSON text of `file` means, of what is neither of these.
+/// What the text of new limits means.
+///
+/// # Errors
+/// Names the place that is malformed.
+pub(crate) fn resources(text: &[u8], file: &Path) -> Result<Parsed<LinuxResources>, Error> {
+    shim_plan::parse::resources(text)
+        .map_err(|source| Error::Plan { file: file.to_owned(), source })
+}
+
+/// What a JSON text of `file` means, of what is none of these.
 ///
 /// # Errors
 /// Names the place that is malformed.

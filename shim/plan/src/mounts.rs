@@ -148,10 +148,21 @@ struct Options {
     idmap: Option<IdMap>,
     copy_up: bool,
     data: Vec<String>,
+    words: Vec<String>,
+}
+
+impl Options {
+    /// The place of the first word for which that holds, as errors name it.
+    fn place(&self, at: &str, is_meant: impl Fn(&Word) -> bool) -> String {
+        match self.words.iter().position(|option| is_meant(&word(option))) {
+            Some(index) => format!("{at}.options[{index}]"),
+            None => format!("{at}.options"),
+        }
+    }
 }
 
 fn options(words: &[String], at: &str) -> Result<Options, Error> {
-    let mut lowered = Options::default();
+    let mut lowered = Options { words: words.to_vec(), ..Options::default() };
     for (index, option) in words.iter().enumerate() {
         match word(option) {
             Word::Set(flags) => {
@@ -240,7 +251,7 @@ fn one(mount: &Mount, bundle: Option<&Path>, has_user: bool, at: &str) -> Result
     };
     if lowered.copy_up && (kind != "tmpfs" || is_remount) {
         return Err(Error::contradiction(
-            format!("{at}.options"),
+            lowered.place(at, |word| matches!(word, Word::CopyUp)),
             "tmpcopyup fills a new tmpfs, and this mount is none",
         ));
     }
@@ -289,7 +300,7 @@ fn idmap(
     }
     if uids.is_empty() && !has_user {
         return Err(Error::contradiction(
-            format!("{at}.options"),
+            options.place(at, |word| matches!(word, Word::IdMap(_))),
             "idmap needs uidMappings and gidMappings, or a user namespace of the container",
         ));
     }
@@ -312,20 +323,34 @@ pub(crate) fn root_propagation(linux: &Linux) -> Result<u64, Error> {
     }
 }
 
-/// What is mounted. A bind is one by its type or by its options; the kernel ignores file system data
-/// there, so words that would be data are refused. Which file systems there are is the kernel's to say.
+/// Whether a word is data for a file system, `NAME=VALUE`. A bind has none to give it to, so it is
+/// passed over there, and warned of ([`parse`](crate::parse)).
+pub(crate) fn is_setting(option: &str) -> bool {
+    matches!(word(option), Word::Data) && option.contains('=')
+}
+
+/// More likely a mistake than data.
+fn is_unknown_to_binds(option: &str) -> bool {
+    matches!(word(option), Word::Data) && !is_setting(option)
+}
+
+/// What is mounted. A bind is one by its type or by its options. Which file systems there are is the
+/// kernel's to say.
 fn kind<'a>(typ: &'a str, options: &mut Options, at: &str) -> Result<&'a str, Error> {
     if typ == "bind" || options.flags & flag::BIND != 0 {
-        if let Some(unknown) = options.data.first() {
-            return Err(Error::value(format!("{at}.options"), unknown));
+        if let Some(index) = options.words.iter().position(|option| is_unknown_to_binds(option)) {
+            return Err(Error::value(format!("{at}.options[{index}]"), &options.words[index]));
         }
         if options.flags & OF_FILE_SYSTEMS != 0 {
+            let of_file_systems =
+                |word: &Word| matches!(word, Word::Set(flags) if flags & OF_FILE_SYSTEMS != 0);
             return Err(Error::contradiction(
-                format!("{at}.options"),
+                options.place(at, of_file_systems),
                 "sync, dirsync, mand, iversion and lazytime are of file systems, a bind is as its source",
             ));
         }
         options.flags |= flag::BIND;
+        options.data.clear();
         return Ok("bind");
     }
     match typ {
@@ -455,8 +480,9 @@ mod tests {
             let mut bind = options(&words(text), "mounts[2]").unwrap();
             kind("none", &mut bind, "mounts[2]").unwrap_err().to_string()
         };
-        assert_eq!(bind("rbind mode=755"), "mounts[2].options: \"mode=755\" is not supported");
-        assert!(bind("bind sync").starts_with("mounts[2].options: sync, dirsync"));
+        let said = bind("rbind mode=755 nosuidd");
+        assert_eq!(said, "mounts[2].options[2]: \"nosuidd\" is not supported");
+        assert!(bind("bind sync").starts_with("mounts[2].options[1]: sync, dirsync"));
     }
 
     #[test]

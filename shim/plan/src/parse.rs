@@ -1,12 +1,13 @@
 //! `config.json` from its text: errors name the JSON path, and nothing that the specification knows
 //! is lost on the way into types that do not.
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::capability;
 use crate::error::Error;
+use crate::mounts;
 
 /// What was read, and what of it can't be granted and is passed over, one line each: the
 /// specification wants it said and not refused.
@@ -26,6 +27,8 @@ const RENAMED_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
+const RESOURCES: &str = "linux.resources";
+
 const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
 
 /// Reads a `config.json`.
@@ -43,9 +46,12 @@ pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
     if let Some(process) = raw.get_mut("process") {
         adapt(process, &mut warnings);
     }
-    memory(&raw, &mut warnings);
+    if let Some(resources) = raw.pointer("/linux/resources") {
+        check_resources(resources, &mut warnings)?;
+    }
+    binds(&raw, &mut warnings);
     listener(&raw, &mut warnings);
-    required(&raw)?;
+    numbered_devices(&raw)?;
     let value: Spec = typed(raw, "")?;
     let version = value.version();
     if version.split('.').next() != Some("1") || version.split('.').count() < 3 {
@@ -66,6 +72,17 @@ pub fn process(text: &[u8]) -> Result<Parsed<Process>, Error> {
     let mut warnings = Vec::new();
     adapt(&mut raw, &mut warnings);
     Ok(Parsed { value: typed(raw, "process")?, warnings })
+}
+
+/// Reads `linux.resources` on its own, as an update is given them.
+///
+/// # Errors
+/// As [`config`].
+pub fn resources(text: &[u8]) -> Result<Parsed<LinuxResources>, Error> {
+    let raw = json(text)?;
+    let mut warnings = Vec::new();
+    check_resources(&raw, &mut warnings)?;
+    Ok(Parsed { value: typed(raw, RESOURCES)?, warnings })
 }
 
 /// The object that a text is.
@@ -125,11 +142,22 @@ fn adapt(process: &mut Value, warnings: &mut Vec<String>) {
     }
 }
 
+/// Of `linux.resources`: warns of what is passed over, and refuses what the types take for false when
+/// it is missing.
+fn check_resources(resources: &Value, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if let Some(limits) = resources.get("memory") {
+        memory(limits, warnings);
+    }
+    match list(resources, "/devices").find(|(_, rule)| lacks(rule, "allow")) {
+        Some((index, _)) => Err(Error::missing(format!("{RESOURCES}.devices[{index}].allow"))),
+        None => Ok(()),
+    }
+}
+
 /// Warns of limits that no kernel has any more, where they ask for something: 0 is "as it is" and -1
 /// "no limit", and both are so.
-fn memory(config: &Value, warnings: &mut Vec<String>) {
+fn memory(memory: &Value, warnings: &mut Vec<String>) {
     const AT: &str = "linux.resources.memory";
-    let Some(memory) = config.pointer("/linux/resources/memory") else { return };
     for name in ["kernel", "kernelTCP"] {
         if memory.get(name).and_then(Value::as_i64).is_some_and(|limit| limit > 0) {
             warnings.push(format!(
@@ -142,6 +170,21 @@ fn memory(config: &Value, warnings: &mut Vec<String>) {
         warnings.push(format!(
             "{AT}.useHierarchy: every group counts what is below it, false is passed over"
         ));
+    }
+}
+
+/// Warns of settings of a file system at binds, which are of one that is there already.
+fn binds(config: &Value, warnings: &mut Vec<String>) {
+    for (index, mount) in list(config, "/mounts") {
+        let options = || list(mount, "/options").filter_map(|(at, one)| Some((at, one.as_str()?)));
+        let is_bind = mount.get("type").is_some_and(|kind| kind == "bind")
+            || options().any(|(_, option)| ["bind", "rbind"].contains(&option));
+        for (at, option) in options().filter(|(_, option)| is_bind && mounts::is_setting(option)) {
+            warnings.push(format!(
+                "mounts[{index}].options[{at}]: {option:?} is for a new file system, and a bind is none: \
+                 it is passed over"
+            ));
+        }
     }
 }
 
@@ -162,10 +205,8 @@ fn listener(config: &Value, warnings: &mut Vec<String>) {
     }
 }
 
-/// What the specification demands and the types take for 0 or false when it is missing.
-fn required(config: &Value) -> Result<(), Error> {
-    let lacks =
-        |value: &Value, name: &str| value.is_object() && value.get(name).is_none_or(Value::is_null);
+/// Numbers of devices, which the specification demands and the types take for 0 when they are missing.
+fn numbered_devices(config: &Value) -> Result<(), Error> {
     for (index, device) in list(config, "/linux/devices") {
         let numbered = ["c", "u", "b"].map(Value::from);
         let is_numbered = device.get("type").is_some_and(|kind| numbered.contains(kind));
@@ -175,12 +216,11 @@ fn required(config: &Value) -> Result<(), Error> {
             return Err(Error::missing(format!("linux.devices[{index}].{name}")));
         }
     }
-    for (index, rule) in list(config, "/linux/resources/devices") {
-        if lacks(rule, "allow") {
-            return Err(Error::missing(format!("linux.resources.devices[{index}].allow")));
-        }
-    }
     Ok(())
+}
+
+fn lacks(value: &Value, name: &str) -> bool {
+    value.is_object() && value.get(name).is_none_or(Value::is_null)
 }
 
 /// The elements of the array at a JSON pointer, numbered.

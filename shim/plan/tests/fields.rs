@@ -236,11 +236,16 @@ fn what_is_passed_over_is_warned_of_by_its_path() {
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
                    "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
         ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "source": "/b", "options": ["ro", "mode=755", "rbind"]}]),
+        ),
     ] {
         let said = warnings(pointer, value);
         let path = pointer[1..].replace('/', ".");
         assert_eq!(said.len(), 1, "{pointer}: {said:?}");
         let path = path.replace("linux.seccomp", "linux.seccomp.listenerPath");
+        let path = path.replace("mounts", "mounts[0].options[1]");
         assert!(said[0].starts_with(&format!("{path}: ")), "{said:?}");
         assert!(said[0].ends_with("passed over"), "{said:?}");
     }
@@ -254,6 +259,7 @@ fn what_is_passed_over_is_warned_of_by_its_path() {
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
                    "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
         ),
+        ("/mounts", json!([{"destination": "/a", "type": "tmpfs", "options": ["mode=755"]}])),
     ] {
         assert_eq!(warnings(pointer, value), Vec::<String>::new(), "{pointer}");
     }

@@ -5,13 +5,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
+use shim_plan::parse::Parsed;
 
 use crate::bundle;
 use crate::cli::Global;
 use crate::container::Container;
 use crate::error::Error;
+use crate::report;
 use crate::scope;
 
 /// Change the limits of a container; those that are not named stay as they are
@@ -90,7 +91,8 @@ pub(crate) fn run(global: &Global, arguments: &UpdateArgs) -> Result<(), Error> 
         Some(file) => (read(file)?, file.clone()),
         None => (of_flags(arguments)?.to_string(), PathBuf::from("flags")),
     };
-    let spec: LinuxResources = bundle::parse(&text, &file)?;
+    let Parsed { value: spec, warnings } = bundle::resources(text.as_bytes(), &file)?;
+    warnings.iter().for_each(|warning| report::warning(global, warning));
     let resources = shim_plan::resources(&spec).map_err(|source| Error::Plan { file, source })?;
     let cgroup = container.cgroup()?;
     cgroup.update(&resources)?;

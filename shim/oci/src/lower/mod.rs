@@ -20,9 +20,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use oci_spec::runtime::{LinuxResources, Process, Root};
+use oci_spec::runtime::{Process, Root};
 use prost::Message;
-use serde::de::DeserializeOwned;
 use shim_plan::parse::Parsed;
 use shim_plan::{Context, ExecContext};
 use shim_wire::containerd::{self, CREATE_OPTIONS, RUNC_OPTIONS, RuncOptions};
@@ -197,7 +196,9 @@ fn update(request: &[u8]) -> Result<Resources, Error> {
     if any.type_url != RESOURCES {
         return Err(Error::field("resources", format!("limits are no {:?}", any.type_url)));
     }
-    let resources: LinuxResources = json("resources", &any.value)?;
+    let Parsed { value: resources, warnings } =
+        bundle::resources(&any.value, Path::new("resources"))?;
+    warn(&warnings);
     let refused = |source| Error::Plan { file: "resources".into(), source };
     shim_plan::resources(&resources).map_err(refused)
 }
@@ -243,12 +244,6 @@ fn warn(warnings: &[String]) {
         // Whoever closed standard error does not want to know.
         let _ = writeln!(io::stderr(), "bosun-oci: warning: {warning}");
     }
-}
-
-/// JSON of a request's field.
-fn json<T: DeserializeOwned>(field: &str, text: &[u8]) -> Result<T, Error> {
-    let text = std::str::from_utf8(text).map_err(|_| Error::field(field, "it is not UTF-8"))?;
-    bundle::parse(text, Path::new(field))
 }
 
 fn decode<T: Message + Default>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {

@@ -30,6 +30,21 @@ fn limits_are_changed_by_flags_and_by_file() {
     std::fs::write(&limits, json!({"pids": {"limit": -7}}).to_string()).unwrap();
     let error = sandbox.on("update", &["-r", &limits]).err();
     assert!(error.contains("limits.json: linux.resources.pids.limit"), "{error}");
+    for (limits_of, expected) in [
+        (json!([]), "limits.json: an object is expected"),
+        (json!({"pids": {"limit": "x"}}), "limits.json: linux.resources.pids.limit: invalid type"),
+        (json!({"devices": [{"access": "r"}]}), "linux.resources.devices[0].allow: missing"),
+    ] {
+        std::fs::write(&limits, limits_of.to_string()).unwrap();
+        let error = sandbox.on("update", &["-r", &limits]).err();
+        assert!(error.contains(expected), "{error}");
+    }
+    std::fs::write(&limits, json!({"memory": {"kernel": 1 << 20}}).to_string()).unwrap();
+    let mut command = sandbox.command(&["update", "-r", &limits, &sandbox.id]);
+    command.stdin(std::process::Stdio::null());
+    let said = sandbox.finish(command);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("warning: linux.resources.memory.kernel"), "{said:?}");
     let error = sandbox.on("update", &["--l3-cache-schema", "x"]).err();
     assert!(error.contains("--l3-cache-schema"), "{error}");
 }
