@@ -51,6 +51,15 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
         ));
     }
     let own = |kind: LinuxNamespaceType| seen & kind as u64 != 0;
+    let mount = LinuxNamespaceType::Mount as u64;
+    if let Some(join) = lowered.join.iter().find(|join| join.kind == mount)
+        && own(LinuxNamespaceType::User)
+    {
+        // It is of whoever made it, and in a user namespace nobody mounts in what is not its own.
+        let at = format!("linux.namespaces[{}].path", join.index);
+        let why = "a mount namespace that is joined, beside a user namespace: not supported";
+        return Err(Error::contradiction(at, why));
+    }
     let is_new = |lowered: &Namespaces, kind| lowered.clone_flags & kind as u64 != 0;
     lowered.has_user = own(LinuxNamespaceType::User);
     let namespace = match (lowered.has_user, is_new(&lowered, LinuxNamespaceType::User)) {
@@ -83,9 +92,6 @@ fn add(
     let kind = typ as u64;
     let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
     match typ {
-        LinuxNamespaceType::Mount if path.is_some() => {
-            return Err(Error::not_supported(format!("{at}.path")));
-        }
         LinuxNamespaceType::Network if network_handed_over => {
             if path.is_some() {
                 return Err(Error::contradiction(

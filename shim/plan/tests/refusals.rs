@@ -18,11 +18,6 @@ fn what_is_not_done_is_refused_by_its_path() {
             "linux.rootfsPropagation: \"everywhere\" is not supported",
         ),
         (
-            "/linux/namespaces",
-            json!([{"type": "mount", "path": "/x"}]),
-            "linux.namespaces[0].path: not supported",
-        ),
-        (
             "/linux/cgroupsPath",
             json!("a.slice:b:c"),
             "linux.cgroupsPath: \"a.slice:b:c\" is not supported",
@@ -73,6 +68,11 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "mount"}]),
             "linux.namespaces[1]: a second namespace of the same type",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "user", "path": "/y"}, {"type": "mount", "path": "/x"}]),
+            "linux.namespaces[1].path: a mount namespace that is joined, beside a user namespace",
         ),
         (
             "/linux/namespaces",
@@ -295,13 +295,13 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         (
             "/mounts",
             json!([{"destination": "/a", "type": "bind", "source": "/a",
-                            "options": ["bind", "mode=1"]}]),
-            "mounts[0].options: \"mode=1\" is not supported",
+                            "options": ["bind", "mode"]}]),
+            "mounts[0].options[1]: \"mode\" is not supported",
         ),
         (
             "/mounts",
             json!([{"destination": "/a", "type": "bind", "source": "/a", "options": ["idmap"]}]),
-            "mounts[0].options: idmap needs uidMappings and gidMappings",
+            "mounts[0].options[0]: idmap needs uidMappings and gidMappings",
         ),
         (
             "/mounts",
@@ -317,12 +317,12 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         (
             "/mounts",
             json!([{"destination": "/a", "type": "ramfs", "options": ["tmpcopyup"]}]),
-            "mounts[0].options: tmpcopyup fills a new tmpfs",
+            "mounts[0].options[0]: tmpcopyup fills a new tmpfs",
         ),
         (
             "/mounts",
             json!([{"destination": "/a", "type": "bind", "source": "/a", "options": ["sync"]}]),
-            "mounts[0].options: sync, dirsync, mand",
+            "mounts[0].options[0]: sync, dirsync, mand",
         ),
         ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
         (

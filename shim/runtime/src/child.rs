@@ -61,6 +61,12 @@ impl Birth<'_> {
         self.options.clone_flags | joined
     }
 
+    /// Waits for the groups and opens them, to be entered from where they can't be found.
+    pub(crate) fn open_doors(&self) -> Result<Vec<Door>, Error> {
+        wait_for(self.parent, |message| matches!(message, Message::CgroupReady))?;
+        Ok(self.cgroup.open_doors_v1()?)
+    }
+
     /// Waits for the groups, joins them, and makes them the root of what the container sees.
     pub(crate) fn enter_cgroup(&self, new_namespace: bool) -> Result<(), Error> {
         match &self.doors {
@@ -123,9 +129,26 @@ fn become_container(birth: &Birth<'_>, io: ChildIo) -> Result<Infallible, Error>
         time::enter()?;
     }
     let image = (process.init || process.pause).then(program::image).transpose()?;
+    let hooks = own_hooks(birth)?;
+    let doors = birth.joined.has_mounts().then(|| birth.open_doors()).transpose()?;
+    birth.joined.join_mounts()?;
     shim_failpoints::step!("shim.create.before_mounts", error);
     let sources = Sources::take(&plan, None)?;
-    assemble(birth, &plan, sources, image, io)
+    let birth = Birth { doors, ..*birth };
+    assemble(&birth, &plan, sources, Found { image, hooks }, io)
+}
+
+/// What a container needs of the host that is found by path.
+pub(crate) struct Found {
+    /// Of the init that its process runs under.
+    pub(crate) image: Option<OwnedFd>,
+    pub(crate) hooks: Option<Hooks>,
+}
+
+/// The hooks, if the child has to do with some.
+pub(crate) fn own_hooks(birth: &Birth<'_>) -> Result<Option<Hooks>, Error> {
+    let some = birth.options.hooks & OWN_HOOKS != 0;
+    some.then(|| hooks::read(birth.run_dir)).transpose()
 }
 
 /// From what the host gave to the exec.
@@ -133,9 +156,10 @@ pub(crate) fn assemble(
     birth: &Birth<'_>,
     plan: &Plan,
     sources: Sources,
-    image: Option<OwnedFd>,
+    found: Found,
     io: ChildIo,
 ) -> Result<Infallible, Error> {
+    let Found { image, hooks } = found;
     let options = birth.options;
     let process =
         plan.process.as_ref().ok_or_else(|| Error::refused("the plan", Rule::NoProcess))?;
@@ -165,7 +189,6 @@ pub(crate) fn assemble(
     tree.enter_groups(birth, plan)?;
     tree.make_cwd(&process.cwd)?;
     shim_failpoints::step!("shim.create.before_pivot", error);
-    let hooks = (options.hooks & OWN_HOOKS != 0).then(|| hooks::read(birth.run_dir)).transpose()?;
     if let Some(hooks) = hooks.as_ref().filter(|_| options.hooks & BEFORE_PIVOT != 0) {
         hooks::before_pivot(hooks, birth.parent)?;
     }
@@ -301,6 +324,7 @@ fn finish(
         None if credentials::needs_procfs(process) => Some(Procfs::private()?),
         other => other,
     };
+    credentials::raise_limits(process)?;
     rustix::process::setsid().at(Step::Session, "the process")?;
     streams.give_to(Uid::from_raw(identity.uid))?;
     streams.install()?;

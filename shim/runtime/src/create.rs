@@ -91,7 +91,8 @@ fn check(options: &CreateOptions) -> Result<(), Error> {
         let flags = format!("clone flags {:#x}", options.clone_flags);
         return Err(Error::refused(flags, Rule::NamespaceKind));
     }
-    if options.clone_flags & NEW_MOUNT == 0 {
+    let is_joined = options.join.iter().any(|join| join.kind == NEW_MOUNT);
+    if (options.clone_flags & NEW_MOUNT == 0) != is_joined {
         return Err(Error::refused("the plan", Rule::MountNamespace));
     }
     Ok(())

@@ -78,7 +78,7 @@ pub(crate) fn assume(
 }
 
 /// A limit as errors call it: its place in the specification, its type, and its values.
-pub(crate) fn limit_text(index: usize, limit: &Rlimit) -> String {
+fn limit_text(index: usize, limit: &Rlimit) -> String {
     /// By their number in `asm-generic/resource.h`.
     const NAMES: [&str; 16] = [
         "CPU",
@@ -100,6 +100,15 @@ pub(crate) fn limit_text(index: usize, limit: &Rlimit) -> String {
     ];
     let name = NAMES.get(limit.resource as usize).copied().unwrap_or("?");
     format!("process.rlimits[{index}] (RLIMIT_{name}) to {}:{}", limit.soft, limit.hard)
+}
+
+/// Raises the hard limits as far as the process' go, which is all about them that can fail: before it
+/// waits for its start. Nothing is held to them until [`assume`].
+pub(crate) fn raise_limits(process: &Process) -> Result<(), Error> {
+    process.rlimits.iter().enumerate().try_for_each(|(index, limit)| {
+        shim_sys::exec::raise_rlimit(limit.resource, limit.hard)
+            .at(Step::ResourceLimit, limit_text(index, limit))
+    })
 }
 
 /// Whether [`assume`] writes to procfs.

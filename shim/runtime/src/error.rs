@@ -251,6 +251,7 @@ texts! {
         NamespaceKind => "not a kind of namespace that can be joined",
         NotANamespace => "not a namespace",
         OtherNamespace => "a namespace of another kind",
+        HostMounts => "the host's mount namespace, whose root would become the container's",
         NoTimeNamespaces => "the kernel has no time namespaces",
         NetworkNotGiven => "the plan joins a network namespace that was not handed over",
         MalformedPlan => "the plan is malformed",

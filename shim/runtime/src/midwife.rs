@@ -25,7 +25,7 @@ use shim_sys::exec::exit_now;
 use shim_wire::plan::{CreateOptions, Process};
 
 use crate::channel::Message;
-use crate::child::{Birth, assemble, read_plan, report, wait_for};
+use crate::child::{Birth, Found, assemble, own_hooks, read_plan, report, wait_for};
 use crate::error::At;
 use crate::namespaces::{NEW_CGROUP, NEW_TIME, NEW_USER, PidNamespace};
 use crate::process::ProcessIo;
@@ -76,8 +76,8 @@ fn bear(
     let image = (process.init || process.pause).then(program::image).transpose()?;
     take_privileges(process, &procfs)?;
     io.give_to(user.root)?;
-    wait_for(birth.parent, |message| matches!(message, Message::CgroupReady))?;
-    birth.doors = Some(birth.cgroup.open_doors_v1()?);
+    birth.doors = Some(birth.open_doors()?);
+    let hooks = own_hooks(&birth)?;
     birth.joined.join()?;
     // Who is in another user namespace has no power over these.
     let of_others = parameters::take_of_others(&mut plan.sysctls, birth.options.clone_flags);
@@ -103,7 +103,7 @@ fn bear(
         Cloned::Child => {
             wait_for(birth.parent, |message| matches!(message, Message::Adopted))?;
             become_root()?;
-            assemble(&birth, &plan, sources, image, io)
+            assemble(&birth, &plan, sources, Found { image, hooks }, io)
         }
     }
 }
@@ -116,8 +116,5 @@ pub(crate) fn take_privileges(process: &mut Process, procfs: &Procfs) -> Result<
             .write_own("oom_score_adj", &score.to_string())
             .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))?;
     }
-    process.rlimits.iter().enumerate().try_for_each(|(index, limit)| {
-        shim_sys::exec::raise_rlimit(limit.resource, limit.hard)
-            .at(Step::ResourceLimit, credentials::limit_text(index, limit))
-    })
+    credentials::raise_limits(process)
 }

@@ -24,7 +24,8 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Kinds of namespaces that a container can share with others, as the kernel names them in
 /// `/proc/PID/ns`.
-const KINDS: [(u64, &str, LinkNameSpaceType); 7] = [
+const KINDS: [(u64, &str, LinkNameSpaceType); 8] = [
+    (NEW_MOUNT, "mnt", LinkNameSpaceType::Mount),
     (NEW_UTS, "uts", LinkNameSpaceType::HostNameAndNISDomainName),
     (NEW_IPC, "ipc", LinkNameSpaceType::InterProcessCommunication),
     (NEW_NET, "net", LinkNameSpaceType::Network),
@@ -39,6 +40,9 @@ const KINDS: [(u64, &str, LinkNameSpaceType); 7] = [
 pub(crate) struct Joined {
     /// All but those below, by kind.
     plain: Vec<(u64, OwnedFd)>,
+    /// To be entered when nothing of the host is to be found by path any more, but for what the plan
+    /// names: these paths are those of this namespace.
+    mount: Option<OwnedFd>,
     /// One is born into it.
     pub(crate) pid: Option<OwnedFd>,
     /// To be entered last: who is in it has no power over the others.
@@ -60,6 +64,10 @@ impl Joined {
                 (_, false) => open(join)?,
             };
             match join.kind {
+                NEW_MOUNT => {
+                    refuse_host_mounts(join, &namespace)?;
+                    joined.mount = Some(namespace);
+                }
                 NEW_PID => joined.pid = Some(namespace),
                 NEW_USER => joined.user = Some(namespace),
                 kind => joined.plain.push((kind, namespace)),
@@ -68,12 +76,24 @@ impl Joined {
         Ok(joined)
     }
 
-    /// What there is of them, but for the pid and the user namespace.
+    /// Whether the container's mounts are made in a namespace that is there already.
+    pub(crate) fn has_mounts(&self) -> bool {
+        self.mount.is_some()
+    }
+
+    /// Joins the mount namespace, if there is one.
+    pub(crate) fn join_mounts(&self) -> Result<(), Error> {
+        let Some(namespace) = &self.mount else { return Ok(()) };
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+            .at(Step::JoinNamespace, "the kind mnt")
+    }
+
+    /// What there is of them, but for the mount, the pid and the user namespace.
     pub(crate) fn kinds(&self) -> u64 {
         self.plain.iter().fold(0, |kinds, (kind, _)| kinds | kind)
     }
 
-    /// Joins all but the pid and the user namespace.
+    /// Joins all but the mount, the pid and the user namespace.
     pub(crate) fn join(&self) -> Result<(), Error> {
         self.plain.iter().try_for_each(|(kind, namespace)| {
             let (_, name, typ) = known(*kind)
@@ -128,6 +148,23 @@ fn open(join: &Join) -> Result<OwnedFd, Error> {
         Some((kind, _)) if kind == *wanted => Ok(namespace),
         _ => Err(Error::refused(at(), Rule::OtherNamespace)),
     }
+}
+
+/// The root of a joined mount namespace becomes the container's, for all who are in it: never the one
+/// that this process is in, nor the first process of the machine.
+fn refuse_host_mounts(join: &Join, namespace: &OwnedFd) -> Result<(), Error> {
+    let at = || format!("linux.namespaces[{}].path: {:?}", join.index, join.path);
+    let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+    let joined = identity(rustix::fs::fstat(namespace).at(Step::OpenNamespace, at())?);
+    for host in ["/proc/self/ns/mnt", "/proc/1/ns/mnt"] {
+        match rustix::fs::stat(host).map(identity) {
+            Ok(host) if host == joined => return Err(Error::refused(at(), Rule::HostMounts)),
+            // Kept from who runs inside of something else, by a security module.
+            Ok(_) | Err(Errno::ACCESS | Errno::PERM) => {}
+            Err(errno) => return Err(errno).at(Step::OpenNamespace, host),
+        }
+    }
+    Ok(())
 }
 
 /// A namespace that lives as long as this does.

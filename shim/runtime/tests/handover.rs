@@ -84,12 +84,12 @@ fn another_process_starts_it() {
 
 fn errors_of_the_last_steps_reach_whoever_starts_it() {
     let mut sandbox = Sandbox::script("exit 0");
-    sandbox.process().rlimits =
-        vec![shim_wire::plan::Rlimit { resource: 7, soft: 1 << 60, hard: 1 << 60 }];
+    // A class that is none.
+    sandbox.process().io_priority = Some(7 << 13);
     let container = HandedOver::new(sandbox);
     let error = start_at(container.connect()).unwrap_err();
     assert_eq!(error.kind(), Kind::System, "{error}");
-    assert!(error.to_string().contains("set process.rlimits[0] (RLIMIT_NOFILE) to "), "{error}");
+    assert!(error.to_string().contains("process.ioPriority"), "{error}");
     assert_eq!(wait(&container.pidfd), 1);
 }
 

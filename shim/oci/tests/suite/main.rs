@@ -9,6 +9,7 @@ mod exec;
 mod hooks;
 mod life_cycle;
 mod limits;
+mod namespaces;
 mod podman;
 mod report;
 mod sandbox;
