@@ -89,7 +89,7 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
     options.external.extend(external_network(pid)?);
     let files = streams.iter().filter(|stream| stream.starts_with("file["));
     options.external.extend(files.cloned());
-    write_streams(&how.images.join(STREAMS), &streams)?;
+    let streams = Streams::write(&how.images, &streams)?;
 
     let (criu, theirs) = Criu::prepare(VERB, how.work.join(LOG))?;
     let kind = if how.pre_dump { kind::SINGLE_PRE_DUMP } else { kind::DUMP };
@@ -108,7 +108,8 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
         let _ = child.kill();
     }
     let _ = child.wait();
-    heard.map(drop)
+    heard?;
+    streams.keep()
 }
 
 /// A directory, made when it is missing.
@@ -182,20 +183,48 @@ fn mount_of(pid: i32, number: i32) -> Result<u32, Error> {
         .at(Step::Stdio, path)
 }
 
-fn write_streams(path: &Path, streams: &[String]) -> Result<(), Error> {
-    let mut text = String::from("[");
-    for (index, stream) in streams.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
+/// What descriptors 0 to 2 lead to, written beside the images and moved to its place once these are
+/// whole; removed when they never are.
+struct Streams {
+    written: PathBuf,
+    kept: PathBuf,
+}
+
+impl Streams {
+    fn write(images: &Path, streams: &[String]) -> Result<Self, Error> {
+        let kept = images.join(STREAMS);
+        let written = images.join(format!(".{STREAMS}"));
+        let mut text = String::from("[");
+        for (index, stream) in streams.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            state::string(&mut text, stream);
         }
-        state::string(&mut text, stream);
+        text.push(']');
+        let made = Self { written, kept };
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&made.written)
+            .and_then(|mut file: File| file.write_all(text.as_bytes()))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .at(Step::Stdio, made.written.display())?;
+        Ok(made)
     }
-    text.push(']');
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let written = opened.and_then(|mut file: File| file.write_all(text.as_bytes()));
-    written
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        .at(Step::Stdio, path.display())
+
+    fn keep(self) -> Result<(), Error> {
+        rustix::fs::rename(&self.written, &self.kept).at(Step::Stdio, self.kept.display())
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        // It is not there any more when it was kept.
+        let _ = std::fs::remove_file(&self.written);
+    }
 }
 
 /// What [`STREAMS`] says; images without it have none. Names of pipes and files hold nothing that JSON
@@ -215,7 +244,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(read_streams(directory.path()), Vec::<String>::new());
         let streams = ["/dev/null", "pipe:[4711]", "file[2c:4a]"].map(str::to_owned);
-        write_streams(&directory.path().join(STREAMS), &streams).unwrap();
+        Streams::write(directory.path(), &streams).unwrap().keep().unwrap();
         assert_eq!(read_streams(directory.path()), streams);
+        let others = ["", "", ""].map(str::to_owned);
+        drop(Streams::write(directory.path(), &others).unwrap());
+        assert_eq!(read_streams(directory.path()), streams, "of images that are whole");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left");
     }
 }

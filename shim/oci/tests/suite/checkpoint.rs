@@ -149,6 +149,9 @@ fn where_criu_can_not_it_says_why_and_the_container_goes_on() {
     assert!(said.contains("checkpoint through criu: Error ("), "{said}");
     assert!(said.contains("`criu check`"), "{said}");
     assert_eq!(sandbox.status(), "running");
+    let left = std::fs::read_dir(sandbox.path("images")).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".json")), "{left:?}");
 }
 
 #[test]
