@@ -8,23 +8,26 @@
 //! | `init.pid` | which process that is; written once it waits to be started |
 //! | `hooks` | the hooks that it has, until those that follow its end have run |
 //! | `gate` | the socket where it waits; gone when it was started |
+//! | `lock` | empty; locked by the command that changes the container |
 //!
 //! What changes is asked of the kernel, never kept: whether the process lives (by pidfd, start time
 //! and boot), whether it waits (its socket listens), whether it stands still (its group).
 //!
-//! A command that changes a container holds a lock on its directory meanwhile, so a directory without
-//! `init.pid` that nobody holds is what a killed `create` left.
+//! A command that changes a container holds its lock meanwhile, so a directory without `init.pid` that
+//! nobody holds is what a killed `create` left. The lock is one of fcntl(2), which is the process' own:
+//! it goes with the command, and no child of it has it, whatever that hangs in. It also goes with any
+//! descriptor of the file that the command closes: who holds a [`Lock`] asks [`Container::status_held`].
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,7 @@ use crate::scope;
 use crate::signal;
 
 const RECORD: &str = "state.json";
+const LOCK: &str = "lock";
 /// How long another command may hold a container.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what was killed may take to go.
@@ -106,14 +110,7 @@ pub(crate) struct Init {
 
 /// Held while a command changes a container.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Not only closed: the process that was cloned meanwhile has a copy until its exec.
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
-}
+pub(crate) struct Lock(#[expect(dead_code, reason = "it is held by being open")] File);
 
 impl Container {
     /// Makes the directory of a new container, which is the caller's alone as long as the lock lives.
@@ -150,6 +147,8 @@ impl Container {
             Err(error) => return Err(Error::file("make", &directory)(error)),
         }
         let container = Self { directory, record };
+        files::write_whole(&container.directory.join(LOCK), b"", 0o600)
+            .inspect_err(|_| container.forget())?;
         let lock = container.lock()?;
         container.write(bundle).inspect_err(|_| container.forget())?;
         Ok((container, lock))
@@ -186,9 +185,11 @@ impl Container {
     pub(crate) fn sweep(root: &Path, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let directory = root.join(id);
-        let Ok(file) = File::open(&directory) else { return Ok(()) };
-        let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
-        if held || directory.join(RECORD).exists() {
+        let held = match OpenOptions::new().write(true).open(directory.join(LOCK)) {
+            Ok(file) => fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err(),
+            Err(_) => false,
+        };
+        if held || !directory.exists() || directory.join(RECORD).exists() {
             return Ok(());
         }
         fs::remove_dir_all(&directory).map_err(Error::file("remove", &directory))
@@ -218,30 +219,33 @@ impl Container {
         let file = self.open()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                Err(Errno::AGAIN | Errno::ACCESS) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(Errno::WOULDBLOCK) => return Err(Error::InUse { id: self.record.id.clone() }),
+                Err(Errno::AGAIN | Errno::ACCESS) => {
+                    return Err(Error::InUse { id: self.record.id.clone() });
+                }
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::file("lock", &self.directory)(errno.into())),
             }
         }
         // What the lock is on may be gone since.
         let same = |one: rustix::fs::Stat, other: rustix::fs::Stat| one.st_ino == other.st_ino;
-        match (rustix::fs::fstat(&file), rustix::fs::stat(&self.directory)) {
+        match (rustix::fs::fstat(&file), rustix::fs::stat(self.directory.join(LOCK))) {
             (Ok(locked), Ok(there)) if same(locked, there) => Ok(Lock(file)),
             (_, _) => Err(Error::NoContainer { id: self.record.id.clone() }),
         }
     }
 
     fn open(&self) -> Result<File, Error> {
-        File::open(&self.directory).map_err(|error| {
+        let path = self.directory.join(LOCK);
+        OpenOptions::new().read(true).write(true).open(&path).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 return Error::NoContainer { id: self.record.id.clone() };
             }
-            Error::file("open", &self.directory)(error)
+            Error::file("open", &path)(error)
         })
     }
 
@@ -321,7 +325,8 @@ impl Container {
 
     fn is_locked(&self) -> bool {
         let Ok(file) = self.open() else { return false };
-        flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+        let shared = fcntl_lock(&file, FlockOperation::NonBlockingLockShared);
+        matches!(shared, Err(Errno::AGAIN | Errno::ACCESS))
     }
 
     /// Runs the hooks that follow a start.

@@ -46,6 +46,33 @@ fn a_create_that_is_killed_in_a_hook_is_not_there() {
     assert!(sandbox.is_gone());
 }
 
+/// What its child hangs in is no reason to wait for a command that is gone.
+#[test]
+fn nobody_waits_for_a_command_that_was_killed() {
+    let mut sandbox = Sandbox::new("exec sleep 1000");
+    // Nobody answers its filter's questions: the first one is its exec.
+    let agent = std::os::unix::net::UnixListener::bind(sandbox.path("agent")).unwrap();
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": sandbox.text("agent"),
+        "syscalls": [{"names": ["execve", "execveat"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    sandbox.set("/linux/seccomp", filter);
+    let mut child =
+        sandbox.command(&["run", "--bundle", &sandbox.bundle(), &sandbox.id]).spawn().unwrap();
+    // Not read: the filter's descriptor is in it, and without one there are no questions.
+    let connection = agent.accept().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The container is nobody's, though its process hangs on; one that was slower is stopped.
+    let error = sandbox.on("start", &[]).err();
+    assert!(error.contains("cannot start container"), "{error}");
+    sandbox.on("delete", &["--force"]).ok();
+    assert!(sandbox.is_gone());
+    drop(connection);
+}
+
 /// The program runs, whoever else was killed.
 #[test]
 fn a_run_that_is_killed_leaves_its_container() {
