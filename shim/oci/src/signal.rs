@@ -15,6 +15,8 @@ const RTMAX: i32 = 64;
 
 pub(crate) const KILL: i32 = 9;
 
+/// 0 is no signal: kill(2) only looks then whether there is somebody to send one to.
+///
 /// # Errors
 /// [`Error::Malformed`].
 pub(crate) fn parse(text: &str) -> Result<i32, Error> {
@@ -27,7 +29,7 @@ pub(crate) fn parse(text: &str) -> Result<i32, Error> {
 
 fn number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse() {
-        return (1..=RTMAX).contains(&number).then_some(number);
+        return (0..=RTMAX).contains(&number).then_some(number);
     }
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let realtime = |base: i32, offset: &str| match offset {
@@ -56,6 +58,7 @@ mod tests {
             ("sigterm", 15),
             ("SIGUSR1", 10),
             ("9", 9),
+            ("0", 0),
             ("64", 64),
             ("RTMIN", 34),
             ("SIGRTMIN+3", 37),
@@ -67,7 +70,7 @@ mod tests {
         for (text, signal) in known {
             assert_eq!(parse(text).unwrap(), signal, "{text}");
         }
-        for text in ["", "0", "65", "-1", "SIG", "NOPE", "RTMIN+31", "RTMAX+1", "SIGSIGTERM"] {
+        for text in ["", "65", "-1", "SIG", "NOPE", "RTMIN+31", "RTMAX+1", "SIGSIGTERM"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

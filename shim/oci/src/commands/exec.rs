@@ -165,7 +165,10 @@ fn lower(
     };
     let state = shim_plan::state(&spec, &place).map_err(wrong(&path))?;
     let (process, file) = match &arguments.process {
-        Some(file) => (read_process(global, file)?, file.clone()),
+        Some(file) => {
+            refuse_beside_process(arguments)?;
+            (read_process(global, file)?, file.clone())
+        }
         None => (changed(&spec, arguments)?, path),
     };
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -183,6 +186,27 @@ fn read_process(global: &Global, file: &Path) -> Result<Process, Error> {
     let Parsed { value, warnings } = bundle::process(&text, file)?;
     warnings.iter().for_each(|warning| report::warning(global, warning));
     Ok(value)
+}
+
+/// What the file of --process says is not to be said a second time, and passed over.
+fn refuse_beside_process(arguments: &ExecArgs) -> Result<(), Error> {
+    let beside = [
+        ("COMMAND", !arguments.command.is_empty()),
+        ("--cwd", arguments.cwd.is_some()),
+        ("--env", !arguments.env.is_empty()),
+        ("--user", arguments.user.is_some()),
+        ("--additional-gids", !arguments.additional_gids.is_empty()),
+        ("--process-label", arguments.process_label.is_some()),
+        ("--apparmor", arguments.apparmor.is_some()),
+        ("--no-new-privs", arguments.no_new_privs),
+        ("--cap", !arguments.cap.is_empty()),
+    ];
+    match beside.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => {
+            Err(Error::Refused { flag, why: "the file of --process says that: give one of them" })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The container's own process, changed as the flags say.

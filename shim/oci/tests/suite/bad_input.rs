@@ -156,6 +156,55 @@ fn signals_are_checked_before_they_are_sent() {
     let error = sandbox.oci(&["kill", &sandbox.id, "NOPE"]).err();
     assert!(error.contains("\"NOPE\" is not a signal's name or number"), "{error}");
     assert_eq!(sandbox.status(), "running");
+    for flags in [&[][..], &["--all"]] {
+        sandbox.oci(&[&["kill"], flags, &[&sandbox.id, "0"]].concat()).ok();
+    }
+    assert_eq!(sandbox.status(), "running", "0 only looks whether it is there");
+    sandbox.oci(&["kill", &sandbox.id, "KILL"]).ok();
+    sandbox.wait_for("stopped");
+    assert!(sandbox.oci(&["kill", &sandbox.id, "0"]).err().contains("container not running"));
+}
+
+/// What the kernel refuses only of who asks too much is known when the container is made.
+#[test]
+fn a_limit_beyond_what_may_be_is_told_by_create() {
+    let mut sandbox = Sandbox::new("true");
+    let most: u64 =
+        std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+    sandbox
+        .set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 64, "hard": most + 1}]));
+    let error = sandbox.create().err();
+    assert!(error.contains("process.rlimits[0] (RLIMIT_NOFILE)"), "{error}");
+    assert!(sandbox.is_gone());
+    for (limit, expected) in [
+        (json!({"type": "RLIMIT_NOPE", "soft": 1, "hard": 1}), "process.rlimits[0].type"),
+        (json!({"type": "RLIMIT_CPU", "soft": 2, "hard": 1}), "process.rlimits[0]: soft is higher"),
+    ] {
+        sandbox.set("/process/rlimits", json!([limit]));
+        let error = sandbox.create().err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// As the specification has it: its process has ended, and it is the caller's to delete.
+#[test]
+fn a_container_that_could_not_be_started_is_stopped() {
+    let mut sandbox = Sandbox::new("true");
+    // A program that is there, and that no kernel can execute.
+    std::fs::write(sandbox.path("bundle/rootfs/bin/odd"), "\x7fELF").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(sandbox.path("bundle/rootfs/bin/odd"), mode).unwrap();
+    sandbox.set("/process/args", json!(["odd"]));
+    sandbox.create().ok();
+    let error = sandbox.on("start", &[]).err();
+    assert!(error.contains("exec: \"odd\""), "{error}");
+    sandbox.wait_for("stopped");
+    assert!(sandbox.on("start", &[]).err().contains("it is stopped"));
+    sandbox.on("delete", &[]).ok();
+    assert!(sandbox.is_gone());
+    // Whoever runs it has nothing to delete.
+    assert!(sandbox.run().err().contains("exec: \"odd\""));
+    assert!(sandbox.is_gone());
 }
 
 #[test]

@@ -99,6 +99,8 @@ fn errors_end_with_255() {
         (&["--cwd", "/nope"], &["true"], "working directory \"/nope\""),
         (&["--cwd", "bin"], &["true"], "--cwd: \"bin\" is not an absolute path"),
         (&["--process", "/nope"], &[], "/nope: No such file"),
+        (&["--process", "/nope"], &["true"], "COMMAND: the file of --process says that"),
+        (&["--process", "/nope", "--cwd", "/"], &[], "--cwd: the file of --process says that"),
         (&["--cgroup", "nope"], &["true"], "--cgroup: \"nope\""),
     ] {
         let said = sandbox.exec(flags, command);
