@@ -390,6 +390,14 @@ fn what_is_asked_for_and_not_done_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_passed_over_is_in_containerds_log() {
+    let containerd = Containerd::start();
+    containerd.ctr(&containerd.run_words("--rm --cap-add CAP_NOPE", "one true")).ok();
+    let said = "warning: process.capabilities.bounding: \"CAP_NOPE\" is no capability";
+    wait::until_true("a warning in its log", || containerd.log().contains(said));
+}
+
+#[test]
 fn a_program_that_can_not_be_executed_leaves_nothing() {
     let containerd = Containerd::start();
     let program = containerd.path("garbage");

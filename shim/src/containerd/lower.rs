@@ -186,6 +186,7 @@ impl<'a> Helper<'a> {
         command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
         let status = finish(command).map_err(failed("run"))?;
         if status.success() {
+            pass_on(&mut complaint);
             return content(&mut output).map_err(failed("read the answer of"));
         }
         Err(self.complaint(status, &mut complaint))
@@ -228,6 +229,14 @@ impl<'a> Helper<'a> {
             return failed("run", io::Error::other(status.to_string()));
         }
         Error::Lowering { said: said.to_owned() }
+    }
+}
+
+/// What it warned of goes where the shim's own messages go, which containerd reads.
+fn pass_on(warnings: &mut File) {
+    if let Ok(said) = content(warnings) {
+        // When that can't be written there is nobody left to tell.
+        let _ = io::stderr().write_all(&said);
     }
 }
 
