@@ -22,9 +22,7 @@ pub enum Error {
     PeerEnded,
     #[error("container prefix {prefix:?} is ambiguous: it begins {}: give more characters", matches.join(", "))]
     AmbiguousPrefix { prefix: String, matches: Vec<String> },
-    #[error(
-        "container name {name:?} is in use by container {holder}: remove that one, or choose another name"
-    )]
+    #[error("name {name:?} is in use by {holder}: remove that one, or choose another name")]
     NameInUse { name: String, holder: String },
     #[error(
         "invalid container name {name:?}: letters and digits, then also '_', '.' and '-', at least two characters, at most 76"

@@ -29,7 +29,14 @@ impl Registry {
         let mut all = self.lock();
         let names = all.entry(namespace.clone()).or_default();
         if let Some(holder) = names.ids.get(name) {
-            return Err(Error::NameInUse { name: name.to_owned(), holder: label(name, holder) });
+            let kind = match names.by_id.get(holder) {
+                Some(handle) if handle.is_sandbox() => "pod",
+                Some(_) => "container",
+                // Only its name is taken yet.
+                None => "container or pod",
+            };
+            let holder = format!("{kind} {}", label(name, holder));
+            return Err(Error::NameInUse { name: name.to_owned(), holder });
         }
         names.ids.insert(name.to_owned(), id.to_owned());
         Ok(())

@@ -8,7 +8,9 @@ const CREATE: &str = "create --net none --rootfs /";
 fn a_name_in_use_is_refused_naming_its_holder() {
     let daemon = Daemon::start();
     let id = daemon.ctl(&format!("{CREATE} --name web /bin/true")).text();
-    daemon.ctl("run -d --name web --net none --rootfs / /bin/true").fails(125, &["web", &id[..12]]);
+    daemon
+        .ctl("run -d --name web --net none --rootfs / /bin/true")
+        .fails(125, &["name \"web\" is in use by container \"web\"", &id[..12]]);
     assert_eq!(daemon.ctl("ps -a -q --no-trunc").text(), id);
 }
 

@@ -153,7 +153,7 @@ fn what_is_shared_is_not_asked_for_twice() {
     }
     daemon.ctl("run --rm --pod two --rootfs / /bin/true").fails(125, &["no such pod", "two"]);
     daemon.ctl("pod create --net container:one two").fails(1, &["bridge, host or none"]);
-    daemon.ctl("pod create one").fails(1, &["in use"]);
+    daemon.ctl("pod create one").fails(1, &["name \"one\" is in use by pod \"one\""]);
     daemon.ctl("exec one /bin/true").fails(125, &["a sandbox has no processes"]);
     assert_eq!(daemon.ctl("ps -aq").text(), "", "it is no container");
 }
