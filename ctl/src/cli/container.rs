@@ -282,10 +282,10 @@ pub(crate) struct ExecArgs {
     /// Don't wait for it; its output is lost
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Keep its standard input open
+    /// Keep its standard input open; without, it reads nothing, at a terminal as well
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal
+    /// Give it a terminal, for its output alone without -i
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// USER[:GROUP], names or numbers

@@ -74,10 +74,10 @@ pub(crate) enum PullWhen {
 /// What a container is.
 #[derive(Args, Debug)]
 pub(crate) struct ContainerArgs {
-    /// Keep its standard input open
+    /// Keep its standard input open; without, it reads nothing, at a terminal as well
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal
+    /// Give it a terminal, for its output alone without -i: a shell of -dt ends at once, one of -dit waits
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Its name; one is made up otherwise
