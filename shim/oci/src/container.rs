@@ -329,19 +329,23 @@ impl Container {
         matches!(shared, Err(Errno::AGAIN | Errno::ACCESS))
     }
 
-    /// Runs the hooks that follow a start.
+    /// Runs the hooks that follow a start, also of a program that has ended meanwhile.
     ///
     /// # Errors
     /// What came of them. The container is killed then, as the specification has it.
     pub(crate) fn run_poststart(&self) -> Result<(), Error> {
-        let (true, Some(init)) = (self.run_dir().hooks().exists(), self.init()) else {
+        if !self.run_dir().hooks().exists() {
             return Ok(());
+        }
+        let init = self.init();
+        let (status, pid) = match &init {
+            Some(init) => (state::Status::Running, Some(init.pid)),
+            None => (state::Status::Stopped, None),
         };
-        let kinds = [HookKind::Poststart];
-        let run = hooks::run(&self.run_dir(), &kinds, state::Status::Running, Some(init.pid));
+        let run = hooks::run(&self.run_dir(), &[HookKind::Poststart], status, pid);
         run.map_err(|error| {
             // The error is the one to tell.
-            let _ = send_signal(init.pidfd.as_fd(), signal::KILL);
+            let _ = init.map(|init| send_signal(init.pidfd.as_fd(), signal::KILL));
             error.into()
         })
     }

@@ -81,3 +81,23 @@ fn a_poststart_that_fails_ends_the_container() {
     assert!(error.contains("hooks.poststart[0]"), "{error}");
     sandbox.wait_for("stopped");
 }
+
+/// However quick it is.
+#[test]
+fn a_program_that_ends_at_once_has_its_poststart() {
+    let mut sandbox = Sandbox::new("exit 0");
+    sandbox.set("/process/args", json!(["true"]));
+    let script = format!("cat >> {0}; echo >> {0}", sandbox.text("told"));
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    sandbox.set("/hooks", json!({"poststart": hook}));
+    for round in 1..=12 {
+        sandbox.create().ok();
+        sandbox.on("start", &[]).ok();
+        let told = std::fs::read_to_string(sandbox.path("told")).unwrap_or_default();
+        assert_eq!(told.lines().count(), round, "{told}");
+        let last: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        assert_eq!(last["status"] == "running", last["pid"].is_number(), "{last}");
+        sandbox.wait_for("stopped");
+        sandbox.on("delete", &[]).ok();
+    }
+}
