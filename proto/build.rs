@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 16] = [
     "bosun/v1/containers.proto",
     "bosun/v1/sandboxes.proto",
     "bosun/v1/io.proto",
@@ -16,6 +16,12 @@ const FILES: [&str; 10] = [
     "bosun/v1/files.proto",
     "bosun/v1/events.proto",
     "bosun/v1/system.proto",
+    "runtime/v1/common.proto",
+    "runtime/v1/pod.proto",
+    "runtime/v1/container.proto",
+    "runtime/v1/stats.proto",
+    "runtime/v1/image.proto",
+    "runtime/v1/runtime.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,5 +30,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=bosun");
+    println!("cargo::rerun-if-changed=runtime");
     Ok(())
 }

@@ -8,6 +8,12 @@ pub mod v1 {
     tonic::include_proto!("bosun.v1");
 }
 
+/// `runtime.v1`: what a kubelet asks of a container runtime (CRI).
+#[expect(clippy::all, reason = "generated code")]
+pub mod cri {
+    tonic::include_proto!("runtime.v1");
+}
+
 /// Every .proto file as an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
