@@ -91,6 +91,8 @@ pub struct Context {
     pub height: u32,
     /// `NAME|UID[:GROUP|GID]` as docker's `-u`; empty: the numbers of `process.user` hold.
     pub user: String,
+    /// The groups that `/etc/group` gives to [`user`](Self::user) are left out.
+    pub strict_groups: bool,
     /// Run under bosun's own init.
     pub init: bool,
 }
@@ -126,6 +128,7 @@ pub struct ExecContext {
     pub height: u32,
     /// As [`Context::user`].
     pub user: String,
+    pub strict_groups: bool,
     /// What the agent of the container's seccomp listener is told ([`state`]).
     pub state: State,
     /// The container's own `linux.personality`.
@@ -174,6 +177,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     };
     let mut lowered = process::lower(process, linux.seccomp().as_ref(), &context.user)?;
     lowered.init = context.init;
+    process::leave_groups(&mut lowered, context.strict_groups);
     if let Some(notify) = &mut lowered.notify {
         notify.state = Some(hooks::state(spec, context, "linux.seccomp.listenerPath")?);
         if hooks & HookKind::StartContainer.bit() != 0 {
@@ -238,6 +242,7 @@ pub fn exec(
     let (width, height) = process::window(process, context.width, context.height)?;
     refuse::process(process)?;
     let mut lowered = process::lower(process, seccomp, &context.user)?;
+    process::leave_groups(&mut lowered, context.strict_groups);
     if let Some(notify) = &mut lowered.notify {
         (notify.state, notify.is_exec) = (Some(context.state.clone()), true);
     }

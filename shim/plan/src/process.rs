@@ -96,6 +96,13 @@ pub(crate) fn variables(env: &[String], at: &str) -> Result<(), Error> {
     }
 }
 
+/// Leaves out the groups that `/etc/group` gives to the user.
+pub(crate) fn leave_groups(process: &mut Process, strict: bool) {
+    if let Some(user) = &mut process.user {
+        user.strict = strict;
+    }
+}
+
 fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Error> {
     // (uid_t)-1 means "leave it" to the kernel: setresuid(2).
     for (id, field) in [(user.uid(), "uid"), (user.gid(), "gid")] {
@@ -116,6 +123,7 @@ fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Erro
         gid: user.gid(),
         additional_gids: user.additional_gids().clone().unwrap_or_default(),
         name: name.to_owned(),
+        strict: false,
     };
     Ok((lowered, user.umask()))
 }

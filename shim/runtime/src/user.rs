@@ -19,6 +19,9 @@ pub(crate) fn resolve(root: &Root, user: &User) -> Result<Identity, Error> {
     };
     let mut found = user::resolve(root, wanted)?
         .map_err(|problem| Error::User { user: user.name.clone(), problem })?;
+    if user.strict {
+        found.groups.clear();
+    }
     found.groups.extend(&user.additional_gids);
     found.groups = user::with(found.gid, found.groups);
     Ok(found)

@@ -154,8 +154,7 @@ fn the_state_is_told() {
 fn a_container_s_own_run_as_who_the_container_is() {
     let mut sandbox = Sandbox::script("cat /tmp/who");
     let script = "id -u; grep -E '^(Cap(Prm|Bnd)|NoNewPrivs)' /proc/self/status";
-    sandbox.process().user =
-        Some(User { uid: 1000, gid: 1000, additional_gids: vec![], name: String::new() });
+    sandbox.process().user = Some(User { uid: 1000, gid: 1000, ..User::default() });
     sandbox.process().no_new_privileges = true;
     std::fs::create_dir(sandbox.path("upper/tmp")).unwrap();
     rustix::fs::chmod(sandbox.path("upper/tmp"), 0o1777.into()).unwrap();

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -38,6 +38,8 @@ pub(super) struct LogFile {
     lost: u64,
     /// What of `lost` no record in the log speaks of yet.
     gap: u64,
+    /// The group of the file may read it, whatever the umask is.
+    for_group: bool,
 }
 
 /// Which file a path means.
@@ -58,7 +60,9 @@ impl LogFile {
     /// When the file can't be opened, or is none: a symbolic link, a pipe.
     pub(super) fn open(options: &plan::Log) -> io::Result<Self> {
         let path = PathBuf::from(&options.path);
-        let (file, place, size) = open_for_records(&path)?;
+        // Who collects a node's logs is of that group.
+        let for_group = options.format() == plan::LogFormat::Cri;
+        let (file, place, size) = open_for_records(&path, for_group)?;
         Ok(Self {
             path,
             file,
@@ -70,6 +74,7 @@ impl LogFile {
             checked: 0,
             lost: 0,
             gap: 0,
+            for_group,
         })
     }
 
@@ -137,7 +142,7 @@ impl LogFile {
     }
 
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let (file, place, size) = open_for_records(&self.path)?;
+        let (file, place, size) = open_for_records(&self.path, self.for_group)?;
         if place != self.place {
             // What was acknowledged stays, also where nobody looks for it any more.
             let _ = self.sync();
@@ -252,7 +257,7 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn open_for_records(path: &Path) -> io::Result<(File, Place, u64)> {
+fn open_for_records(path: &Path, for_group: bool) -> io::Result<(File, Place, u64)> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut file = OpenOptions::new()
         .read(true)
@@ -264,6 +269,9 @@ fn open_for_records(path: &Path) -> io::Result<(File, Place, u64)> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if for_group && metadata.len() == 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
     }
     let size = cut_torn_tail(&mut file, metadata.len())?;
     Ok((file, Place::of(&metadata), size))

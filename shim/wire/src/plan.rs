@@ -659,6 +659,9 @@ pub struct User {
     /// user's groups of /etc/group.
     #[prost(string, tag = "4")]
     pub name: String,
+    /// Those groups are left out.
+    #[prost(bool, tag = "5")]
+    pub strict: bool,
 }
 
 /// Bit sets, bit n for capability n (capabilities(7)).
