@@ -13,6 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shim_wire::files::STATE_MAX_LEN;
 
+use crate::cri;
 use crate::network::Subnet;
 use crate::runtimes::{self, Configured, Runtimes};
 
@@ -68,6 +69,9 @@ pub struct Flags {
     /// Only in the file: `[runtimes.NAME]`.
     #[arg(skip)]
     pub runtimes: BTreeMap<String, Configured>,
+    /// Only in the file: `[cri]`.
+    #[arg(skip)]
+    pub cri: cri::Configured,
 }
 
 /// The whole configuration, checked.
@@ -85,6 +89,7 @@ pub struct Config {
     pub call_timeout: std::time::Duration,
     pub certs_dir: PathBuf,
     pub runtimes: Runtimes,
+    pub cri: cri::Configured,
 }
 
 /// A configuration that can't be used.
@@ -182,6 +187,7 @@ impl Config {
                 flags.certs_dir.or(file.certs_dir).unwrap_or(DEFAULT_CERTS.into()),
             )?,
             runtimes,
+            cri: file.cri,
         })
     }
 }

@@ -42,6 +42,16 @@ pub enum Error {
     Runtime(Arc<runtimes::Error>),
     #[error(transparent)]
     Network(Arc<network::Error>),
+    #[error("image {image}: {path:?}: {source}: name a path that is in the image")]
+    ImagePart { image: String, path: String, source: Arc<std::io::Error> },
+    #[error(transparent)]
+    StreamServer(Arc<bosun_streaming::StartError>),
+    #[error(transparent)]
+    StreamRefused(bosun_streaming::Refusal),
+    #[error("pod {pod}: port {port}: {source}")]
+    PodPort { pod: String, port: u16, source: Arc<std::io::Error> },
+    #[error("network of the pod: {}", .0.chain())]
+    Plugins(Arc<bosun_cni::Error>),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("container {id}: {source}")]
@@ -52,6 +62,10 @@ pub enum Error {
     StillRunning { id: String },
     #[error("container {id} is running already")]
     AlreadyRunning { id: String },
+    #[error("container {id}: {problem}")]
+    Started { id: String, problem: String },
+    #[error("container {id}: the command did not end within {seconds} s and was killed")]
+    ExecTimedOut { id: String, seconds: u64 },
     #[error("container {id} is paused: let it go on first (`ctl unpause`)")]
     Paused { id: String },
     #[error("container {id} is not paused")]

@@ -24,11 +24,13 @@
 //! | `network` | the bridge, published ports |
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
 //! | `container` | records, states, runs, recovery |
+//! | `events` | following what is stored and what comes |
 //! | `requests`, `turns` | repeated calls; one at a time |
 //! | `blocking` | work on files, off the threads that serve |
 //! | `trees`, `pipe` | files that containers made; archives on their way |
 //! | `logs` | reading what shims write |
-//! | `api` | the gRPC faces |
+//! | `api` | the gRPC server, and the face of `bosun.v1` |
+//! | `cri` | the face of kubelets, `runtime.v1` |
 //!
 //! What never happens here: a container's bytes are not kept, its pty is not held, its exit is not
 //! known before its shim has made it durable. So this process may die at any moment.
@@ -40,7 +42,9 @@ pub mod config;
 pub mod container;
 pub mod content;
 pub mod core;
+pub mod cri;
 pub mod error;
+pub mod events;
 pub mod files;
 pub mod fsck;
 pub mod gc;

@@ -110,6 +110,29 @@ impl From<Error> for Status {
     }
 }
 
+/// Whether it is the configuration of networks, what was said of the pod, or a plugin.
+fn plugins_code(error: &bosun_cni::Error) -> Code {
+    use bosun_cni::Error as Plugins;
+    match error {
+        Plugins::Argument { .. } | Plugins::Name { .. } => Code::InvalidArgument,
+        Plugins::NoConfiguration { .. }
+        | Plugins::Invalid { .. }
+        | Plugins::Directory { .. }
+        | Plugins::PluginMissing { .. }
+        | Plugins::PluginUnusable { .. }
+        | Plugins::PluginVersion { .. }
+        | Plugins::Unconfigured { .. } => Code::FailedPrecondition,
+        Plugins::Stopping => Code::Unavailable,
+        Plugins::Plugin { .. }
+        | Plugins::Add { .. }
+        | Plugins::Attached { .. }
+        | Plugins::NotAttached { .. }
+        | Plugins::File { .. }
+        | Plugins::Damaged { .. }
+        | Plugins::Several(_) => Code::Internal,
+    }
+}
+
 fn code_of(error: &Error) -> (Code, Option<&'static str>) {
     match error {
         Error::NoSuchContainer { .. } => (Code::NotFound, Some("NO_SUCH_CONTAINER")),
@@ -126,10 +149,19 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::Runtime(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
         Error::Network(error) => network_code(error),
+        Error::ImagePart { .. } => (Code::InvalidArgument, None),
+        Error::StreamServer(_) | Error::PodPort { .. } => (Code::Unavailable, None),
+        Error::StreamRefused(bosun_streaming::Refusal::Invalid(_)) => (Code::InvalidArgument, None),
+        Error::StreamRefused(bosun_streaming::Refusal::TooManyOutstanding) => {
+            (Code::ResourceExhausted, None)
+        }
+        Error::Plugins(error) => (plugins_code(error), None),
         Error::Store(error) => (store_code(error), None),
         Error::Shim { source, .. } => shim_code(source),
         Error::NotRunning { .. } => (Code::FailedPrecondition, Some("NOT_RUNNING")),
         Error::AlreadyRunning { .. } => (Code::FailedPrecondition, Some("ALREADY_RUNNING")),
+        Error::Started { .. } => (Code::FailedPrecondition, None),
+        Error::ExecTimedOut { .. } => (Code::DeadlineExceeded, None),
         Error::Paused { .. } => (Code::FailedPrecondition, Some("PAUSED")),
         Error::NotPaused { .. } => (Code::FailedPrecondition, Some("NOT_PAUSED")),
         Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {
@@ -420,6 +452,7 @@ fn mount(message: v1::BindMount) -> Result<BindMount> {
         destination: message.destination,
         read_only: message.read_only,
         propagation: message.propagation.parse()?,
+        ..BindMount::default()
     })
 }
 
@@ -487,6 +520,7 @@ pub(super) fn limits(message: v1::Limits) -> Result<Limits> {
         device_write_bps: rates(message.device_write_bps)?,
         device_read_iops: rates(message.device_read_iops)?,
         device_write_iops: rates(message.device_write_iops)?,
+        ..Limits::default()
     })
 }
 
@@ -715,10 +749,13 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
                 ..v1::BindMount::default()
             })
             .collect();
-        if let LogOptions::JsonFile { .. } = record.options.log {
-            message.log_path =
-                container_dir.json_log(key.id.as_str()).to_string_lossy().into_owned();
-        }
+        message.log_path = match &record.options.log {
+            LogOptions::None => String::new(),
+            LogOptions::Cri { path } => path.to_string_lossy().into_owned(),
+            LogOptions::JsonFile { .. } => {
+                container_dir.json_log(key.id.as_str()).to_string_lossy().into_owned()
+            }
+        };
     }
     if let Phase::Running(running) | Phase::Paused(running) = &view.phase
         && let Some(lease) = &running.lease

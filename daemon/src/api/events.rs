@@ -10,17 +10,14 @@ use std::sync::Arc;
 use bosun_proto::v1;
 use bosun_proto::v1::events_server::Events;
 use futures::Stream;
-use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
 use super::{convert, filter};
 use crate::container::Supervisor;
 use crate::error::Result as CoreResult;
-use crate::store::{self, Event, Store, Stored};
+use crate::events::{Followed, follow};
+use crate::store::{Event, Store};
 use crate::time::Time;
-
-/// Events read from the store at once.
-const PAGE: u32 = 256;
 
 /// The service over the core.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ impl Events for Service {
             (None, Some(_)) => 1,
             (None, None) => newest + 1,
         };
-        Ok(Response::new(Box::pin(follow(store, wanted, first))))
+        Ok(Response::new(Box::pin(shown(store, wanted, first))))
     }
 }
 
@@ -110,10 +107,6 @@ impl Wanted {
                     || values.any(|(key, value)| matches_one(event, *key, value))
             })
     }
-
-    fn is_over(&self, time: Time) -> bool {
-        self.until.is_some_and(|until| time > until)
-    }
 }
 
 fn matches_one(event: &Event, key: Key, value: &str) -> bool {
@@ -132,71 +125,27 @@ fn matches_one(event: &Event, key: Key, value: &str) -> bool {
     }
 }
 
-/// Stored events from `first` on, then those that come.
-fn follow(
+/// What is wanted of what is followed.
+fn shown(
     store: Store,
     wanted: Wanted,
     first: u64,
 ) -> impl Stream<Item = Result<v1::Event, Status>> {
     async_stream::try_stream! {
-        // Subscribed before the store is read: what is made meanwhile is in one of the two.
-        let mut live = store.subscribe();
-        let mut next = first;
-        let mut behind = true;
-        loop {
-            while behind {
-                let from = next;
-                let stored: Result<Stored, store::Error> =
-                    store.read(move |tx| tx.events_since(from, PAGE)).await;
-                let stored = stored.map_err(crate::Error::from)?;
-                if let Some(gap) = gap(next, &stored) {
-                    next = gap.last + 1;
-                    yield v1::Event { gap: Some(gap), ..v1::Event::default() };
+        for await followed in follow(store, first, wanted.until) {
+            match followed? {
+                Followed::Gap { first, last } => {
+                    let gap = Some(v1::Gap { first, last });
+                    yield v1::Event { gap, ..v1::Event::default() };
                 }
-                behind = stored.events.len() == PAGE as usize;
-                for event in stored.events {
-                    next = event.sequence + 1;
-                    if wanted.is_over(event.time) {
-                        return;
-                    }
+                Followed::Event(event) => {
                     if wanted.shows(&event) {
                         yield message(&event);
                     }
                 }
-            }
-            let event = match (wanted.until, live.recv()) {
-                (None, event) => event.await,
-                (Some(until), event) => {
-                    let left = until.as_nanos() - Time::now().as_nanos();
-                    let left = u64::try_from(left).unwrap_or(0);
-                    match tokio::time::timeout(std::time::Duration::from_nanos(left), event).await {
-                        Ok(event) => event,
-                        Err(_) => return,
-                    }
-                }
-            };
-            match event {
-                Ok(event) if event.sequence < next => {}
-                Ok(event) => {
-                    next = event.sequence + 1;
-                    if wanted.shows(&event) {
-                        yield message(&event);
-                    }
-                }
-                Err(RecvError::Lagged(_)) => behind = true,
-                Err(RecvError::Closed) => return,
             }
         }
     }
-}
-
-/// The numbers from `next` on that are no longer stored.
-fn gap(next: u64, stored: &Stored) -> Option<v1::Gap> {
-    let last = match stored.oldest {
-        Some(oldest) => oldest.checked_sub(1)?,
-        None => stored.newest,
-    };
-    (next <= last).then_some(v1::Gap { first: next, last })
 }
 
 fn message(event: &Event) -> v1::Event {
@@ -209,20 +158,5 @@ fn message(event: &Event) -> v1::Event {
         id: event.id.clone(),
         attributes: event.attributes.clone().into_iter().collect(),
         gap: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_is_what_was_asked_for_and_is_no_longer_stored() {
-        let stored = |oldest, newest| Stored { events: Vec::new(), oldest, newest };
-        assert_eq!(gap(1, &stored(Some(1), 5)), None);
-        assert_eq!(gap(3, &stored(Some(1), 5)), None);
-        assert_eq!(gap(1, &stored(Some(4), 5)), Some(v1::Gap { first: 1, last: 3 }));
-        assert_eq!(gap(2, &stored(None, 5)), Some(v1::Gap { first: 2, last: 5 }));
-        assert_eq!(gap(6, &stored(None, 5)), None);
     }
 }

@@ -174,12 +174,19 @@ impl Io for Service {
         let message = call.into_inner();
         let handle = self.supervisor.find(&namespace, &message.container)?;
         let record = handle.record()?;
-        if record.options.log == spec::LogOptions::None {
-            return Err(Error::InvalidArgument {
-                what: "log driver",
-                problem: format!("container {} was made with `none`: nothing is kept", record.name),
+        let refused = |problem| Error::InvalidArgument { what: "log driver", problem };
+        let name = &record.name;
+        match &record.options.log {
+            spec::LogOptions::JsonFile { .. } => {}
+            spec::LogOptions::None => {
+                let problem = format!("container {name} was made with `none`: nothing is kept");
+                return Err(refused(problem).into());
             }
-            .into());
+            spec::LogOptions::Cri { path } => {
+                let path = path.display();
+                let problem = format!("container {name}: its log is the kubelet's: read {path}");
+                return Err(refused(problem).into());
+            }
         }
         let key = handle.key();
         let container_dir = self.supervisor.core().layout.container_dir(&key.namespace, &key.id);

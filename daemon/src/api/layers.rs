@@ -15,7 +15,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tower::{Layer, Service};
 
 /// Paths of calls that end when something happens, not when work is done.
-const WAITING: [&str; 19] = [
+const WAITING: [&str; 30] = [
     "/bosun.v1.Containers/Wait",
     "/bosun.v1.Containers/Stop",
     "/bosun.v1.Containers/Restart",
@@ -33,6 +33,17 @@ const WAITING: [&str; 19] = [
     "/bosun.v1.Files/CopyFrom",
     "/bosun.v1.Files/CopyTo",
     "/bosun.v1.Events/Subscribe",
+    "/runtime.v1.RuntimeService/ExecSync",
+    "/runtime.v1.RuntimeService/GetContainerEvents",
+    "/runtime.v1.RuntimeService/StopContainer",
+    "/runtime.v1.RuntimeService/StreamContainerStats",
+    "/runtime.v1.RuntimeService/StreamContainers",
+    "/runtime.v1.RuntimeService/StreamPodSandboxMetrics",
+    "/runtime.v1.RuntimeService/StreamPodSandboxStats",
+    "/runtime.v1.RuntimeService/StreamPodSandboxes",
+    "/runtime.v1.RuntimeService/CheckpointContainer",
+    "/runtime.v1.ImageService/PullImage",
+    "/runtime.v1.ImageService/StreamImages",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];

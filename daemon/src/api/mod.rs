@@ -26,6 +26,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bosun_proto::cri::image_service_server::ImageServiceServer;
+use bosun_proto::cri::runtime_service_server::RuntimeServiceServer;
 use bosun_proto::v1::containers_server::ContainersServer;
 use bosun_proto::v1::content_server::ContentServer;
 use bosun_proto::v1::events_server::EventsServer;
@@ -47,6 +49,7 @@ pub use convert::sentence;
 pub use system::About;
 
 use crate::container::Supervisor;
+use crate::cri;
 
 /// The longest message, in both directions.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -167,6 +170,7 @@ pub async fn serve(
     let images = images::Service::new(Arc::clone(&supervisor));
     let files = files::Service::new(Arc::clone(&supervisor));
     let events = events::Service::new(Arc::clone(&supervisor));
+    let (cri_runtime, cri_images) = cri::services(&supervisor);
     let system = system::Service::new(supervisor, about);
     let layers = ServiceBuilder::new()
         .layer(layers::Trace)
@@ -200,6 +204,8 @@ pub async fn serve(
         .add_service(FilesServer::new(files).max_decoding_message_size(MAX_MESSAGE))
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SystemServer::new(system).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(RuntimeServiceServer::new(cri_runtime).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ImageServiceServer::new(cri_images).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),

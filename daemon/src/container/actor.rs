@@ -65,6 +65,12 @@ pub(super) enum Command {
         limits: Limits,
         answer: oneshot::Sender<Result<()>>,
     },
+    /// Puts another text in the place of what a face keeps with it.
+    Keep {
+        face: &'static str,
+        text: String,
+        answer: oneshot::Sender<Result<()>>,
+    },
     /// Answers once the last run has let go of its files.
     Settle {
         answer: oneshot::Sender<Result<()>>,
@@ -225,6 +231,9 @@ impl Actor {
                 }
                 Command::Update { limits, answer } => {
                     let _ = answer.send(self.update(&limits).await);
+                }
+                Command::Keep { face, text, answer } => {
+                    let _ = answer.send(self.keep(face, text).await);
                 }
                 Command::Settle { answer } => {
                     let _ = answer.send(self.wait_until_free().await);

@@ -21,6 +21,7 @@
 //! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
 //! | `usage`, `top` | what a running one uses, and its processes |
+//! | `image_mounts` | images as volumes |
 //! | `execs` | the ends of execs, also of those that an earlier daemon began |
 //! | `run` | from intent to a running process, and the undoing of it |
 //! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
@@ -32,6 +33,7 @@ mod adopted;
 mod execs;
 mod foreign;
 mod handle;
+mod image_mounts;
 mod peer;
 mod record;
 mod recover;
@@ -50,7 +52,7 @@ pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
 pub use top::Processes;
-pub use usage::Usage;
+pub use usage::{DeviceUse, Interface, Measures, Pressure, Traffic, Usage, Waited};
 
 use shim_wire::id::Id;
 

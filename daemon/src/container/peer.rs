@@ -34,13 +34,16 @@ const KINDS: [(u64, LinuxNamespaceType); 5] = [
 pub(super) struct Peer {
     running: Arc<Running>,
     namespaces: Vec<(LinuxNamespaceType, PathBuf)>,
+    /// Whose processes are seen, where they are not the peer's.
+    processes: Option<Arc<Running>>,
 }
 
 impl Peer {
     /// A container, whose network is joined.
     pub(super) fn container(running: Arc<Running>) -> Self {
         let path = PathBuf::from(format!("/proc/{}/ns/net", running.pid));
-        Self { running, namespaces: vec![(LinuxNamespaceType::Network, path)] }
+        let namespaces = vec![(LinuxNamespaceType::Network, path)];
+        Self { running, namespaces, processes: None }
     }
 
     /// A sandbox, of which everything is joined.
@@ -50,7 +53,18 @@ impl Peer {
     pub(super) async fn sandbox(running: Arc<Running>) -> std::result::Result<Self, shim::Error> {
         let status = running.shim.client.status().await?;
         let namespaces = held(running.shim.process.pid(), &status).collect();
-        Ok(Self { running, namespaces })
+        Ok(Self { running, namespaces, processes: None })
+    }
+
+    /// Leaves the peer's processes to it; `other`'s are joined, where there is one.
+    pub(super) fn with_processes_of(mut self, other: Option<Arc<Running>>) -> Self {
+        self.namespaces.retain(|(kind, _)| *kind != LinuxNamespaceType::Pid);
+        if let Some(running) = &other {
+            let path = PathBuf::from(format!("/proc/{}/ns/pid", running.pid));
+            self.namespaces.push((LinuxNamespaceType::Pid, path));
+        }
+        self.processes = other;
+        self
     }
 
     pub(super) fn network(&self) -> Option<&Path> {
@@ -76,7 +90,8 @@ impl Peer {
     /// # Errors
     /// It has ended meanwhile.
     pub(super) fn check(&self) -> Result<()> {
-        match self.running.shim.process.is_alive() {
+        let joined = [Some(&self.running), self.processes.as_ref()];
+        match joined.into_iter().flatten().all(|running| running.shim.process.is_alive()) {
             true => Ok(()),
             false => Err(Error::PeerEnded),
         }

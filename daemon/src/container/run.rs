@@ -28,7 +28,7 @@ use shim_wire::removal::{Dismantle, Erase, LetGo};
 
 use super::peer::Peer;
 use super::record::{Lease, Record};
-use super::{Key, adopted, foreign, label, random_id, sandbox};
+use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -142,13 +142,13 @@ pub(super) async fn run(
     let sockets = core.layout.socket_dir(&key.namespace, &key.id);
     let layers = layers(core, record).await?;
     files::fill_volumes(record, container_dir.path(), &layers.lower).await?;
-    let cgroup = container_cgroup(core, key);
+    let cgroup = chosen_cgroup(core, key, &record.options);
     let log = container_dir.json_log(&record.id);
     let context = spec::plan_context(
         &record.options,
         PlanPlace {
             attempt,
-            layers: plan_layers(&layers, record.options.auto_remove),
+            layers: plan_layers(&layers, record.options.auto_remove || record.options.once),
             log: &log,
             cgroup: &cgroup,
         },
@@ -158,12 +158,20 @@ pub(super) async fn run(
     if let Some(peer) = &peer {
         peer.share_with(&mut parsed);
     }
+    if !record.options.image_mounts.is_empty() {
+        let mounts = image_mounts::mounts(core, key, record).await?;
+        parsed.mounts_mut().get_or_insert_default().extend(mounts);
+    }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
     if let Role::Sandbox(sandbox) = &record.options.role {
         sandbox::lower(sandbox, &mut create, &mut plan);
     }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
+    if !record.options.cgroup_parent.is_empty() {
+        // Where it is to be found when nothing but its name is known.
+        write_file(&cgroup_file(&run_dir), cgroup.as_bytes(), 0o600)?;
+    }
     if let Some(stock) = core.config.runtimes.find(&record.options.runtime)? {
         create.foreign = Some(foreign::prepare(record, &stock, &run_dir, &layers, &spec).await?);
     }
@@ -285,7 +293,7 @@ pub(super) fn generate(
     key: &Key,
     options: &spec::ContainerOptions,
 ) -> Result<spec::Generated> {
-    let cgroup = container_cgroup(core, key);
+    let cgroup = chosen_cgroup(core, key, options);
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
     let container_dir = core.layout.container_dir(&key.namespace, &key.id);
     Ok(spec::generate(
@@ -424,9 +432,28 @@ pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     write().map_err(Error::file("write", path))
 }
 
-/// The cgroup of a container.
+/// The cgroup that a container is to have.
+fn chosen_cgroup(core: &Core, key: &Key, options: &spec::ContainerOptions) -> String {
+    match options.cgroup_parent.trim_matches('/') {
+        "" => format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id),
+        parent => format!("{parent}/{}", key.id),
+    }
+}
+
+/// The cgroup of a container, of which there is nothing but the name and what its run has left.
 pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
-    format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let other = std::fs::read_to_string(cgroup_file(&run_dir)).ok();
+    // A file that a full disk cut would lead to what is somebody else's.
+    let own = |path: &String| path.ends_with(&format!("/{}", key.id));
+    other
+        .filter(own)
+        .unwrap_or_else(|| format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id))
+}
+
+/// Where a run notes its cgroup, when that is not at bosun's own place.
+fn cgroup_file(run_dir: &RunDir) -> std::path::PathBuf {
+    run_dir.path().join("cgroup")
 }
 
 /// The cgroup of a container's shim.

@@ -27,14 +27,19 @@ use shim_wire::plan::{self, CreateOptions, Plan, Sysctl};
 use super::handle::Handle;
 use super::peer::{IPC, NET, PID, USER, UTS};
 use super::supervisor::{Created, Supervisor};
+use super::usage::Interface;
 use super::{Key, peer};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::network;
 use crate::requests::Request;
 use crate::spec::{BindMount, ContainerOptions, NetworkMode, Role, Sandbox};
 
 /// Where everybody looks for network namespaces (ip-netns(8)).
 const NETNS: &str = "/run/netns";
+
+/// The counters of whose network a thread is in.
+const NET_DEV: &str = "/proc/thread-self/net/dev";
 
 /// How long a container of a removed pod has to end.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -88,6 +93,18 @@ impl Supervisor {
         self.registry.list(&sandbox.key.namespace).into_iter().filter(is_member).collect()
     }
 
+    /// The interfaces of a running sandbox's network.
+    ///
+    /// # Errors
+    /// It does not run, or its network can't be looked into.
+    pub fn interfaces(&self, sandbox: &Handle) -> Result<Vec<Interface>> {
+        sandbox.running()?;
+        let path = network_path(&sandbox.key);
+        let text = network::in_namespace(&path, || std::fs::read_to_string(NET_DEV))
+            .map_err(Error::file("look into", &path))?;
+        Ok(Interface::all(&text))
+    }
+
     /// Stops the containers of a sandbox, all at once, then the sandbox.
     ///
     /// # Errors
@@ -103,7 +120,11 @@ impl Supervisor {
         self.stop(namespace, sandbox.key.id.as_str(), timeout).await.map(drop)
     }
 
-    async fn stop_members(
+    /// Stops the containers of a sandbox, all at once.
+    ///
+    /// # Errors
+    /// One hangs even after KILL; the others are stopped all the same.
+    pub async fn stop_members(
         self: &Arc<Self>,
         sandbox: &Handle,
         timeout: Option<Duration>,
@@ -182,11 +203,18 @@ pub(super) fn enter(core: &Core, sandbox: &Handle, options: &mut ContainerOption
         }
     };
     options.hostname = crate::spec::hostname(&record.options, &record.id, "");
+    options.host_ipc = record.options.host_ipc;
+    if options.resolver.is_none() {
+        options.resolver.clone_from(&record.options.resolver);
+    }
+    if options.cgroup_parent.is_empty() {
+        options.cgroup_parent.clone_from(&record.options.cgroup_parent);
+    }
     options.uid_mappings.clone_from(&record.options.uid_mappings);
     options.gid_mappings.clone_from(&record.options.gid_mappings);
     let run_dir = core.layout.run_dir(&sandbox.key.namespace, &sandbox.key.id);
     let own = options.mounts.iter().any(|mount| mount.destination == "/dev/shm");
-    if !own {
+    if !own && !options.host_ipc {
         options.mounts.push(BindMount {
             source: run_dir.shared_memory(),
             destination: "/dev/shm".to_owned(),

@@ -19,8 +19,8 @@ use super::record::{Exit, FromImage, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Start};
 use super::top::{self, Processes};
-use super::usage::Usage;
-use super::{Key, execs, recover, sandbox, short};
+use super::usage::{Measures, Usage};
+use super::{Key, execs, image_mounts, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -30,7 +30,7 @@ use crate::requests::{Request, Requests};
 use crate::runtimes;
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
-use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, Role};
+use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, PidMode, Role};
 use crate::store::Store;
 use crate::time::Time;
 
@@ -192,6 +192,7 @@ impl Supervisor {
             spec::check_foreign(&options, &options.runtime)?;
         }
         let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
+        self.take_image_mounts(&key, &mut options).await?;
         let mut generated = run::generate(&self.core, &key, &options)?;
         generated.warnings.extend(warnings);
         if options.rootfs.as_deref() == Some(Path::new("/")) {
@@ -252,6 +253,19 @@ impl Supervisor {
         Ok((Some(from), warnings))
     }
 
+    /// What images are mounted as volumes, found and unpacked.
+    async fn take_image_mounts(&self, key: &Key, options: &mut ContainerOptions) -> Result<()> {
+        let choice = Choice::parse("")?;
+        for mount in &mut options.image_mounts {
+            let namespace = key.namespace.as_str();
+            let base = self.core.images.base(namespace, &mount.image, &choice).await?;
+            mount.image = base.image.manifest.config.digest.to_string();
+            mount.snapshot = base.snapshot;
+            image_mounts::check(&self.core, key, mount).await?;
+        }
+        Ok(())
+    }
+
     /// The commit that makes a container; with `start` it is the intent to run it as well.
     async fn commit_new(
         &self,
@@ -304,7 +318,9 @@ impl Supervisor {
                         }
                     }
                 }
-                stored.snapshot = Snapshots::prepare_held(tx, namespace, &stored.id, &base)?;
+                let labels = image_mounts::labels(&stored.options.image_mounts);
+                stored.snapshot =
+                    Snapshots::prepare_held(tx, namespace, &stored.id, &base, labels)?;
                 tx.insert_container(namespace, &stored, &spec)?;
                 tx.answered(namespace, &request.id, &request.body, &stored.id)?;
                 tx.event(event)?;
@@ -360,8 +376,17 @@ impl Supervisor {
         if !other.is_sandbox() {
             return Ok(Some(Peer::container(running)));
         }
-        let peer = Peer::sandbox(running).await;
-        peer.map(Some).map_err(|source| Error::Shim { id: other.label(), source: source.into() })
+        let peer = Peer::sandbox(running)
+            .await
+            .map_err(|source| Error::Shim { id: other.label(), source: source.into() })?;
+        Ok(Some(match &record.options.pid {
+            PidMode::Shared => peer,
+            PidMode::Own | PidMode::Host => peer.with_processes_of(None),
+            PidMode::Container(target) => {
+                let target = self.registry.find(&handle.key.namespace, target)?;
+                peer.with_processes_of(Some(target.running()?))
+            }
+        }))
     }
 
     /// Undoes a creation whose start failed, so that the same request may be made again.
@@ -470,6 +495,14 @@ impl Supervisor {
         handle.ask(|answer| Command::Update { limits, answer }).await
     }
 
+    /// Puts another text in the place of what a face keeps with a container.
+    ///
+    /// # Errors
+    /// It is being removed; the store's own.
+    pub async fn keep(&self, handle: &Handle, face: &'static str, text: String) -> Result<()> {
+        handle.ask(|answer| Command::Keep { face, text, answer }).await
+    }
+
     /// What a running container uses.
     ///
     /// # Errors
@@ -486,6 +519,28 @@ impl Supervisor {
             usage.add_network(&std::fs::read_to_string(path).unwrap_or_default());
         }
         Ok(usage)
+    }
+
+    /// Everything that can be measured of a running container, but for its network.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn measures(&self, handle: &Handle) -> Result<Measures> {
+        let running = handle.running()?;
+        let client = &running.shim.client;
+        let metrics = client.stats().await.map_err(|source| failed(handle, source))?;
+        let processes = client.pids().await.map_err(|source| failed(handle, source))?;
+        Ok(Measures::new(&metrics, processes))
+    }
+
+    /// Opens the log of a running container by its path again, after its file was moved away.
+    ///
+    /// # Errors
+    /// It does not run; the path can't be opened.
+    pub async fn reopen_log(&self, namespace: &Id, reference: &str) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        let running = handle.running()?;
+        running.shim.client.reopen_log().await.map_err(|source| failed(&handle, source))
     }
 
     /// The processes of a running container, as ps(1) shows them.

@@ -1,5 +1,7 @@
 //! What a running container uses, whichever way its machine counts.
 
+use std::collections::BTreeMap;
+
 use shim_wire::metrics::{v1, v2};
 
 use crate::shim::Metrics;
@@ -14,16 +16,36 @@ pub struct Usage {
     /// Nanoseconds that it was held back by its quota, and in how many periods.
     pub cpu_throttled: u64,
     pub cpu_throttled_periods: u64,
+    /// How many periods of the quota there were.
+    pub cpu_periods: u64,
     /// Bytes, without what of the page cache is not in use.
     pub memory_used: u64,
+    /// With all of the page cache.
+    pub memory_total: u64,
+    /// Of no file.
+    pub memory_anonymous: u64,
+    pub memory_cache: u64,
+    pub memory_mapped: u64,
+    /// Of the kernel's own, for this container.
+    pub memory_kernel: u64,
+    /// The most that there ever was.
+    pub memory_peak: u64,
+    /// How often the limit was met.
+    pub memory_failures: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
     /// At most the machine's memory.
     pub memory_limit: u64,
+    pub swap_used: u64,
     pub pids: u64,
     /// 0 when there is none.
     pub pids_limit: u64,
     /// Bytes of block devices.
     pub block_read: u64,
     pub block_written: u64,
+    /// Operations of block devices.
+    pub block_reads: u64,
+    pub block_writes: u64,
     /// Bytes of its interfaces, without loopback.
     pub network_received: u64,
     pub network_sent: u64,
@@ -48,17 +70,156 @@ impl Usage {
 
     /// Adds what the interfaces of a network namespace have carried, from `/proc/PID/net/dev`.
     pub(super) fn add_network(&mut self, text: &str) {
-        for line in text.lines() {
-            let Some((name, counters)) = line.split_once(':') else { continue };
-            let counters: Vec<u64> =
-                counters.split_whitespace().filter_map(|count| count.parse().ok()).collect();
-            if let (false, Some(received), Some(sent)) =
-                (name.trim() == "lo", counters.first(), counters.get(8))
-            {
-                self.network_received += received;
-                self.network_sent += sent;
+        for interface in Interface::all(text).iter().filter(|interface| interface.name != "lo") {
+            self.network_received += interface.received.bytes;
+            self.network_sent += interface.sent.bytes;
+        }
+    }
+}
+
+/// What a running container uses, to the last figure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    pub usage: Usage,
+    pub devices: Vec<DeviceUse>,
+    pub hugepages: Vec<HugepageUse>,
+    /// Where the kernel counts it: control groups v2 with PSI.
+    pub pressure: Option<Pressure>,
+    /// Its processes, by their numbers on the host.
+    pub processes: Vec<u32>,
+}
+
+/// What went to and from a block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceUse {
+    pub major: u64,
+    pub minor: u64,
+    pub read: u64,
+    pub written: u64,
+}
+
+/// Bytes in pages of one size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HugepageUse {
+    pub size: String,
+    pub used: u64,
+    pub peak: u64,
+}
+
+/// Microseconds for which some, or all, processes waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    pub some: u64,
+    pub all: u64,
+}
+
+/// What processes waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub cpu: Waited,
+    pub memory: Waited,
+    pub io: Waited,
+}
+
+impl Measures {
+    pub(super) fn new(metrics: &Metrics, processes: Vec<u32>) -> Self {
+        let usage = Usage::new(metrics);
+        match metrics {
+            Metrics::V1(metrics) => {
+                let hugepages = metrics.hugetlb.iter().map(|one| HugepageUse {
+                    size: one.pagesize.clone(),
+                    used: one.usage,
+                    peak: one.max,
+                });
+                let hugepages = hugepages.collect();
+                Self { usage, devices: devices_v1(metrics), hugepages, pressure: None, processes }
+            }
+            Metrics::V2(metrics) => {
+                let hugepages = metrics.hugetlb.iter().map(|one| HugepageUse {
+                    size: one.pagesize.clone(),
+                    used: one.current,
+                    peak: 0,
+                });
+                let io = metrics.io.iter().flat_map(|io| &io.usage);
+                let devices = io.map(|entry| DeviceUse {
+                    major: entry.major,
+                    minor: entry.minor,
+                    read: entry.rbytes,
+                    written: entry.wbytes,
+                });
+                let (devices, hugepages) = (devices.collect(), hugepages.collect());
+                Self { usage, devices, hugepages, pressure: pressure(metrics), processes }
             }
         }
+    }
+}
+
+fn devices_v1(metrics: &v1::Metrics) -> Vec<DeviceUse> {
+    let mut devices: BTreeMap<(u64, u64), DeviceUse> = BTreeMap::new();
+    let entries = metrics.blkio.iter().flat_map(|blkio| &blkio.io_service_bytes_recursive);
+    for entry in entries {
+        let new = DeviceUse { major: entry.major, minor: entry.minor, ..DeviceUse::default() };
+        let device = devices.entry((entry.major, entry.minor)).or_insert(new);
+        match entry.op.to_ascii_lowercase().as_str() {
+            "read" => device.read += entry.value,
+            "write" => device.written += entry.value,
+            _ => {}
+        }
+    }
+    devices.into_values().collect()
+}
+
+fn pressure(metrics: &v2::Metrics) -> Option<Pressure> {
+    let waited = |psi: Option<v2::PsiStats>| {
+        let psi = psi?;
+        let total = |data: Option<v2::PsiData>| data.map_or(0, |data| data.total);
+        Some(Waited { some: total(psi.some), all: total(psi.full) })
+    };
+    let cpu = waited(metrics.cpu.and_then(|cpu| cpu.psi))?;
+    Some(Pressure {
+        cpu,
+        memory: waited(metrics.memory.and_then(|memory| memory.psi)).unwrap_or_default(),
+        io: waited(metrics.io.as_ref().and_then(|io| io.psi)).unwrap_or_default(),
+    })
+}
+
+/// What an interface has carried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+/// Counters of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
+}
+
+impl Interface {
+    /// Those of a network namespace, from its `net/dev` (proc_pid_net(5)).
+    pub(super) fn all(text: &str) -> Vec<Self> {
+        let interface = |line: &str| {
+            let (name, counters) = line.split_once(':')?;
+            let counters: Vec<u64> =
+                counters.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+            let traffic = |from: usize| match counters.get(from..from + 4) {
+                Some([bytes, packets, errors, dropped]) => Some(Traffic {
+                    bytes: *bytes,
+                    packets: *packets,
+                    errors: *errors,
+                    dropped: *dropped,
+                }),
+                Some(_) | None => None,
+            };
+            let name = name.trim().to_owned();
+            Some(Self { name, received: traffic(0)?, sent: traffic(8)? })
+        };
+        text.lines().filter_map(interface).collect()
     }
 }
 
@@ -68,22 +229,38 @@ fn of_v1(metrics: &v1::Metrics) -> Usage {
     let memory = metrics.memory.unwrap_or_default();
     let used = memory.usage.unwrap_or_default();
     let pids = metrics.pids.unwrap_or_default();
-    let bytes = metrics.blkio.iter().flat_map(|blkio| &blkio.io_service_bytes_recursive);
-    let block = |op: &str| {
-        bytes.clone().filter(|entry| entry.op.eq_ignore_ascii_case(op)).map(|e| e.value).sum()
+    let block = |of: fn(&v1::BlkIoStat) -> &Vec<v1::BlkIoEntry>, op: &str| {
+        let entries = metrics.blkio.iter().flat_map(of);
+        entries.filter(|entry| entry.op.eq_ignore_ascii_case(op)).map(|entry| entry.value).sum()
     };
+    let bytes = |op| block(|blkio| &blkio.io_service_bytes_recursive, op);
+    let operations = |op| block(|blkio| &blkio.io_serviced_recursive, op);
     Usage {
         cpu_total: time.total,
         cpu_kernel: time.kernel,
         cpu_user: time.user,
         cpu_throttled: throttling.throttled_time,
         cpu_throttled_periods: throttling.throttled_periods,
+        cpu_periods: throttling.periods,
         memory_used: used.usage.saturating_sub(memory.total_inactive_file),
+        memory_total: used.usage,
+        memory_anonymous: memory.total_rss,
+        memory_cache: memory.total_cache,
+        memory_mapped: memory.total_mapped_file,
+        memory_kernel: memory.kernel.unwrap_or_default().usage,
+        memory_peak: used.max,
+        memory_failures: used.failcnt,
+        page_faults: memory.total_pg_fault,
+        major_page_faults: memory.total_pg_maj_fault,
         memory_limit: used.limit,
+        // v1 counts both together.
+        swap_used: memory.swap.unwrap_or_default().usage.saturating_sub(used.usage),
         pids: pids.current,
         pids_limit: pids.limit,
-        block_read: block("read"),
-        block_written: block("write"),
+        block_read: bytes("read"),
+        block_written: bytes("write"),
+        block_reads: operations("read"),
+        block_writes: operations("write"),
         oom_kills: metrics.memory_oom_control.unwrap_or_default().oom_kill,
         ..Usage::default()
     }
@@ -101,12 +278,25 @@ fn of_v2(metrics: &v2::Metrics) -> Usage {
         cpu_user: cpu.user_usec * MICROSECOND,
         cpu_throttled: cpu.throttled_usec * MICROSECOND,
         cpu_throttled_periods: cpu.nr_throttled,
+        cpu_periods: cpu.nr_periods,
         memory_used: memory.usage.saturating_sub(memory.inactive_file),
+        memory_total: memory.usage,
+        memory_anonymous: memory.anon,
+        memory_cache: memory.file,
+        memory_mapped: memory.file_mapped,
+        memory_kernel: memory.kernel_stack + memory.slab,
+        memory_peak: memory.max_usage,
+        memory_failures: metrics.memory_events.unwrap_or_default().max,
+        page_faults: memory.pgfault,
+        major_page_faults: memory.pgmajfault,
         memory_limit: memory.usage_limit,
+        swap_used: memory.swap_usage,
         pids: pids.current,
         pids_limit: if pids.limit == u64::MAX { 0 } else { pids.limit },
         block_read: io().map(|entry| entry.rbytes).sum(),
         block_written: io().map(|entry| entry.wbytes).sum(),
+        block_reads: io().map(|entry| entry.rios).sum(),
+        block_writes: io().map(|entry| entry.wios).sum(),
         oom_kills: metrics.memory_events.unwrap_or_default().oom_kill,
         ..Usage::default()
     }
@@ -161,6 +351,7 @@ mod tests {
                 usage_usec: 3,
                 system_usec: 1,
                 user_usec: 2,
+                nr_periods: 9,
                 nr_throttled: 4,
                 throttled_usec: 5,
                 ..v2::CpuStat::default()
@@ -181,7 +372,9 @@ mod tests {
             cpu_user: 2000,
             cpu_throttled: 5000,
             cpu_throttled_periods: 4,
+            cpu_periods: 9,
             memory_used: 500,
+            memory_total: 600,
             memory_limit: 1 << 20,
             pids: 2,
             block_read: 8,

@@ -47,6 +47,7 @@ use netlink::Socket;
 
 pub use error::Error;
 pub use name::mac_of;
+pub(crate) use netns::in_namespace;
 pub use ports::{
     BoundPort, InvalidPublish, PortOwner, Protocol, Publish, Published, bind_ports, parse_publish,
 };

@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -134,6 +135,22 @@ fn fill(shared: &Shared) {
     if let Err(error) = made {
         tracing::warn!(error = &error as &dyn std::error::Error, "no network namespaces in stock");
     }
+}
+
+/// Does something in the namespace that is bound at a path, on a thread that ends afterwards.
+pub(crate) fn in_namespace<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let namespace = File::open(path)?;
+    let enter = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, enter)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Makes a namespace on a thread that ends afterwards.

@@ -241,6 +241,15 @@ impl Client {
         self.call(private::SERVICE, "Status", &Empty {}, Some(SHORT)).await
     }
 
+    /// Opens the log by its path again, after somebody has moved the file away.
+    ///
+    /// # Errors
+    /// The path can't be opened: the old file stays in use; or the transport's.
+    pub async fn reopen_log(&self) -> Result<(), Error> {
+        let _: Empty = self.call(private::SERVICE, "ReopenLog", &Empty {}, Some(SHORT)).await?;
+        Ok(())
+    }
+
     /// Acknowledges the exit of a run: the shim may go.
     ///
     /// # Errors

@@ -117,8 +117,9 @@ impl Snapshots {
         namespace: &str,
         id: &str,
         base: &Base,
+        labels: BTreeMap<String, String>,
     ) -> Result<i64> {
-        insert(tx, namespace, id, base, Kind::Active, Some(id), BTreeMap::new())
+        insert(tx, namespace, id, base, Kind::Active, Some(id), labels)
     }
 
     /// The layers of a snapshot that rests on a directory alone, without asking the store: what

@@ -70,6 +70,8 @@ pub enum Error {
         "an OOM score of {asked} was asked for, and bosund runs with {own}: without CAP_SYS_RESOURCE it can't be lowered"
     )]
     OomScore { asked: i32, own: i32 },
+    #[error("seccomp profile {}: {source}: it is the linux.seccomp of an OCI spec", path.display())]
+    SeccompProfile { path: PathBuf, source: serde_json::Error },
     #[error("read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     /// The builders fail on fields that are missing; here none is.

@@ -47,6 +47,10 @@ pub fn etc_files(
             )
         }
     };
+    let resolv_conf = match &options.resolver {
+        Some(resolver) => resolver.text(),
+        None => resolv_conf,
+    };
     let own = match options.network {
         NetworkMode::Host => hostname(options, id, read("/proc/sys/kernel/hostname").trim()),
         NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container(_) => {

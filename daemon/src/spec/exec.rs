@@ -83,6 +83,7 @@ fn lower(
         width: request.window.width.into(),
         height: request.window.height.into(),
         user: user.to_owned(),
+        strict_groups: options.security.strict_groups,
         personality: spec.linux().as_ref().and_then(|linux| linux.personality().clone()),
         ..ExecContext::default()
     };

@@ -15,7 +15,8 @@ use shim_plan::{COVERS_ANNOTATION, profile};
 use super::limits::{self, Checked};
 use super::machine::HostDevice;
 use super::{
-    ContainerOptions, Error, IdMapping, Machine, NetworkMode, etc, identity, mounts, privileges,
+    ContainerOptions, Error, IdMapping, Machine, NetworkMode, PidMode, etc, identity, mounts,
+    privileges,
 };
 
 /// The version of the OCI runtime specification that generated specs follow.
@@ -69,6 +70,9 @@ pub fn generate(
         return Err(Error::malformed("command word", word, "text without NUL bytes"));
     }
     let warnings = check_network(options)?;
+    if let Some(resolver) = &options.resolver {
+        resolver.check()?;
+    }
     identity::host_name("hostname", &options.hostname)?;
     identity::host_name("domain name", &options.domainname)?;
     let hostname = etc::hostname(options, surroundings.id, &machine.hostname);
@@ -84,7 +88,9 @@ pub fn generate(
             Some(rootfs) => mounts::covers(rootfs, surroundings.own_directories)?,
             None => Vec::new(),
         },
-        devices: privileges::devices(options.privileged)?,
+        devices: privileges::devices(options)?,
+        seccomp: privileges::seccomp(options)?,
+        ambient: privileges::ambient(options)?,
         hostname,
         args,
     };
@@ -114,6 +120,8 @@ struct CheckedRequest {
     binds: Vec<mounts::CheckedBind>,
     covers: Vec<String>,
     devices: Vec<HostDevice>,
+    seccomp: privileges::Filter,
+    ambient: CapabilitySet,
 }
 
 fn check_network(options: &ContainerOptions) -> Result<Vec<String>, Error> {
@@ -171,16 +179,23 @@ fn build(
 }
 
 fn process(options: &ContainerOptions, checked: &CheckedRequest) -> Result<Process, OciSpecError> {
-    let user = UserBuilder::default().uid(checked.ids.uid).gid(checked.ids.gid).build()?;
+    let mut user = UserBuilder::default().uid(checked.ids.uid).gid(checked.ids.gid).build()?;
+    let security = &options.security;
+    user.set_additional_gids(Some(security.groups.clone()).filter(|groups| !groups.is_empty()));
     let mut process = ProcessBuilder::default()
         .terminal(options.tty)
         .user(user)
         .args(checked.args.clone())
         .env(checked.env.clone())
         .cwd(&checked.cwd)
-        .capabilities(privileges::sets(checked.capabilities)?)
-        .no_new_privileges(false)
+        .capabilities(privileges::sets_with(checked.capabilities, checked.ambient)?)
+        .no_new_privileges(security.no_new_privileges)
         .build()?;
+    let label = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    process.set_apparmor_profile(label(&security.apparmor));
+    if let Some(selinux) = &security.selinux {
+        process.set_selinux_label(label(&selinux.process));
+    }
     process.set_rlimits(None).set_oom_score_adj(checked.oom_score_adj);
     Ok(process)
 }
@@ -192,12 +207,18 @@ fn linux(
 ) -> Result<Linux, OciSpecError> {
     let machine = surroundings.machine;
     let devices: Result<Vec<_>, _> = checked.devices.iter().map(privileges::device).collect();
+    let asked = if options.privileged { &[] } else { checked.devices.as_slice() };
     let mut linux = LinuxBuilder::default()
         .cgroups_path(format!("/{}", surroundings.cgroup.trim_matches('/')))
-        .resources(limits::resources(&checked.limits, options.privileged)?)
-        .namespaces(namespaces(&options.network, options.users().is_some())?)
-        .masked_paths(privileges::masked_paths(options.privileged, machine))
-        .readonly_paths(privileges::readonly_paths(options.privileged));
+        .resources(limits::resources(&checked.limits, options.privileged, asked)?)
+        .namespaces(namespaces(options)?)
+        .masked_paths(privileges::masked_paths(options, machine))
+        .readonly_paths(privileges::readonly_paths(options));
+    if let Some(selinux) = &options.security.selinux
+        && !selinux.mounts.is_empty()
+    {
+        linux = linux.mount_label(&selinux.mounts);
+    }
     if let Some(users) = options.users() {
         linux = linux.uid_mappings(mappings(users.uids)?).gid_mappings(mappings(users.gids)?);
         if options.network == NetworkMode::Bridge {
@@ -207,24 +228,35 @@ fn linux(
     if !checked.devices.is_empty() {
         linux = linux.devices(devices?);
     }
-    if !options.privileged {
-        linux = linux.seccomp(profile::default(checked.capabilities, machine.kernel));
+    match &checked.seccomp {
+        privileges::Filter::None => {}
+        privileges::Filter::Default => {
+            linux = linux.seccomp(profile::default(checked.capabilities, machine.kernel));
+        }
+        privileges::Filter::Profile(profile) => linux = linux.seccomp((**profile).clone()),
     }
     linux.build()
 }
 
 /// New ones, less the network of the host. A namespace that is joined is handed to the shim as a
 /// descriptor, so its entry has no path.
-fn namespaces(network: &NetworkMode, users: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(options: &ContainerOptions) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
-    let network = match network {
+    let network = match options.network {
         NetworkMode::Host => None,
         NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container(_) => Some(Network),
     };
-    [Pid, Mount, Uts, Ipc, Cgroup]
-        .into_iter()
+    let pid = match options.pid {
+        PidMode::Host => None,
+        PidMode::Shared | PidMode::Own | PidMode::Container(_) => Some(Pid),
+    };
+    let ipc = (!options.host_ipc).then_some(Ipc);
+    pid.into_iter()
+        .chain([Mount, Uts])
+        .chain(ipc)
+        .chain([Cgroup])
         .chain(network)
-        .chain(users.then_some(User))
+        .chain(options.users().is_some().then_some(User))
         .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
         .collect()
 }

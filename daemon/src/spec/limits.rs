@@ -1,16 +1,17 @@
 //! Limits: checked against the machine, then in the spec's terms.
 
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxCpuBuilder, LinuxMemory, LinuxMemoryBuilder, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
-    LinuxWeightDeviceBuilder,
+    LinuxBlockIo, LinuxCpu, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemory,
+    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
 };
 use shim_wire::plan::Resources;
 
-use super::machine::cpu_list;
+use super::machine::{HostDevice, cpu_list};
 use super::{ContainerOptions, DeviceLimit, Error, Limits, Machine, privileges};
 
 /// Below this a container can't start at all; docker's own minimum.
@@ -52,6 +53,8 @@ pub(super) struct Checked {
     write_bps: Vec<Device>,
     read_iops: Vec<Device>,
     write_iops: Vec<Device>,
+    hugepages: BTreeMap<String, i64>,
+    unified: BTreeMap<String, String>,
 }
 
 /// A block device, by its number, and what it is limited to.
@@ -114,6 +117,12 @@ pub(super) fn check(limits: &Limits, machine: &Machine) -> Result<Checked, Error
         write_bps: devices(&limits.device_write_bps)?,
         read_iops: devices(&limits.device_read_iops)?,
         write_iops: devices(&limits.device_write_iops)?,
+        hugepages: limits
+            .hugepages
+            .iter()
+            .map(|(size, limit)| (size.clone(), i64::try_from(*limit).unwrap_or(i64::MAX)))
+            .collect(),
+        unified: limits.unified.clone(),
     })
 }
 
@@ -231,9 +240,21 @@ fn pids(asked: Option<i64>) -> Result<Option<i64>, Error> {
 pub(super) fn resources(
     checked: &Checked,
     privileged: bool,
+    asked: &[HostDevice],
 ) -> Result<LinuxResources, OciSpecError> {
     let mut resources =
-        LinuxResourcesBuilder::default().devices(privileges::device_rules(privileged)?);
+        LinuxResourcesBuilder::default().devices(privileges::device_rules(privileged, asked)?);
+    if !checked.hugepages.is_empty() {
+        let limit = |(size, limit): (&String, &i64)| {
+            LinuxHugepageLimitBuilder::default().page_size(size).limit(*limit).build()
+        };
+        let limits: Result<Vec<_>, _> = checked.hugepages.iter().map(limit).collect();
+        resources = resources.hugepage_limits(limits?);
+    }
+    if !checked.unified.is_empty() {
+        let unified: HashMap<String, String> = checked.unified.clone().into_iter().collect();
+        resources = resources.unified(unified);
+    }
     if let Some(memory) = memory(checked)? {
         resources = resources.memory(memory);
     }
@@ -351,10 +372,12 @@ pub fn update(
 ) -> Result<Update, Error> {
     let limits = options.limits.updated(asked);
     let checked = check(&limits, machine)?;
-    let lowered = resources(&checked, options.privileged)?;
+    let lowered = resources(&checked, options.privileged, &[])?;
     let mut spec: serde_json::Value = serde_json::from_str(json)?;
     // Only what it limits is touched: a typed spec may lose what it does not know.
+    let rules = spec["linux"]["resources"]["devices"].take();
     spec["linux"]["resources"] = serde_json::to_value(&lowered)?;
+    spec["linux"]["resources"]["devices"] = rules;
     let mut resources = shim_plan::resources(&lowered)?;
     // The rules of devices are as they were.
     resources.devices.clear();

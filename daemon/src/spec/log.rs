@@ -1,13 +1,14 @@
 //! How output is kept, as docker's `--log-driver` and `--log-opt` say it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::Error;
 
 /// How output is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "driver")]
 pub enum LogOptions {
     JsonFile {
@@ -17,6 +18,10 @@ pub enum LogOptions {
         /// How many files are kept, the current one included; at least 1.
         #[serde(rename = "max-file")]
         max_files: u32,
+    },
+    /// As the kubelet reads it, at a path that it names and rotates; not chosen with `--log-driver`.
+    Cri {
+        path: PathBuf,
     },
     None,
 }
@@ -33,6 +38,10 @@ impl LogOptions {
     pub fn to_docker(&self) -> (&'static str, BTreeMap<String, String>) {
         let options = match self {
             Self::None => return ("none", BTreeMap::new()),
+            Self::Cri { path } => {
+                let path = path.to_string_lossy().into_owned();
+                return ("cri", BTreeMap::from([("path".to_owned(), path)]));
+            }
             Self::JsonFile { max_size: None, max_files: 1 } => BTreeMap::new(),
             Self::JsonFile { max_size, max_files } => max_size
                 .map(|size| ("max-size".to_owned(), size.to_string()))

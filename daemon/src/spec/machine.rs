@@ -127,6 +127,35 @@ pub(super) struct HostDevice {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// What may be done with it: `rwm`.
+    pub(super) access: String,
+}
+
+/// A device node.
+///
+/// # Errors
+/// It can't be read, or is none.
+pub(super) fn host_device(path: &Path) -> Result<HostDevice, Error> {
+    let metadata =
+        fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    device_of(path, &metadata).ok_or_else(|| {
+        Error::malformed("device", path.to_string_lossy(), "a device node of this machine")
+    })
+}
+
+fn device_of(path: &Path, metadata: &fs::Metadata) -> Option<HostDevice> {
+    let kind = metadata.file_type();
+    let device = metadata.rdev();
+    (kind.is_char_device() || kind.is_block_device()).then(|| HostDevice {
+        path: path.to_owned(),
+        block: kind.is_block_device(),
+        major: rustix::fs::major(device),
+        minor: rustix::fs::minor(device),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        access: "rwm".to_owned(),
+    })
 }
 
 /// Every node below `dev` but terminals and what a container has of its own. Nodes that go while
@@ -154,17 +183,8 @@ pub(super) fn host_devices(dev: &Path) -> Result<Vec<HostDevice>, Error> {
             }
             if kind.is_dir() {
                 pending.push(entry.path());
-            } else if kind.is_char_device() || kind.is_block_device() {
-                let device = metadata.rdev();
-                found.push(HostDevice {
-                    path: entry.path(),
-                    block: kind.is_block_device(),
-                    major: rustix::fs::major(device),
-                    minor: rustix::fs::minor(device),
-                    mode: metadata.mode() & 0o7777,
-                    uid: metadata.uid(),
-                    gid: metadata.gid(),
-                });
+            } else {
+                found.extend(device_of(&entry.path(), &metadata));
             }
         }
     }

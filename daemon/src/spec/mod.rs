@@ -25,6 +25,7 @@
 //! | `foreign` | spec and process as runtimes of others take them |
 //! | `exec` | a further process, from the container's own |
 //! | `name` | names for containers that were given none |
+//! | `pod` | what only containers of pods are asked for |
 //! | `plan` | the part of a plan's context that the request decides |
 //!
 //! Deliberately absent: finding images; writing any file.
@@ -42,6 +43,7 @@ mod machine;
 mod mounts;
 mod name;
 mod plan;
+mod pod;
 mod privileges;
 mod request;
 mod signal;
@@ -59,6 +61,7 @@ pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
+pub use pod::{DeviceRequest, ImageMount, PidMode, Resolver, Seccomp, Security, Selinux};
 pub use privileges::warm_up;
 pub use request::{
     BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, NetworkMode, Port, Propagation,

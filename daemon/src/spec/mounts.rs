@@ -33,9 +33,11 @@ pub(super) struct CheckedBind {
     destination: String,
     source: PathBuf,
     read_only: bool,
+    /// What is mounted below it is not read-only with it.
+    flat: bool,
     propagation: &'static str,
-    /// bosun's own, so it belongs to whom the image's files belong to.
-    volume: bool,
+    /// It belongs to whom the image's files belong to.
+    id_mapped: bool,
 }
 
 /// Looks at each bind and at its source on the host; volumes of the image come behind.
@@ -54,12 +56,24 @@ pub(super) fn check(
         }
         checked.push(bind);
     }
+    for mount in &options.image_mounts {
+        let destination = clean(&mount.destination)?;
+        if is_of_the_kernel(&destination)
+            || checked.iter().any(|earlier| earlier.destination == destination)
+        {
+            return Err(Error::MountDestination {
+                path: destination,
+                why: "is given twice, or is the kernel's: mount the image elsewhere",
+            });
+        }
+    }
     checked.extend(options.volumes.iter().map(|volume| CheckedBind {
         destination: volume.destination.clone(),
         source: volume.source(container_dir),
         read_only: false,
+        flat: false,
         propagation: "rprivate",
-        volume: true,
+        id_mapped: true,
     }));
     Ok(checked)
 }
@@ -95,8 +109,9 @@ fn check_one(mount: &BindMount, privileged: bool) -> Result<CheckedBind, Error> 
         destination,
         source: source.clone(),
         read_only: mount.read_only,
+        flat: mount.flat,
         propagation: mount.propagation.as_str(),
-        volume: false,
+        id_mapped: mount.id_mapped,
     })
 }
 
@@ -143,6 +158,11 @@ pub(super) fn mounts(
     let user = |destination: &str| binds.iter().any(|bind| bind.destination == destination);
     let mut mounts = Vec::new();
     for (destination, typ, source, words) in DEFAULTS {
+        if destination == "/dev/shm" && options.host_ipc && !user(destination) {
+            let words = ["rbind", "nosuid", "noexec", "nodev"].into_iter();
+            mounts.push(mount(destination, "bind", Path::new(destination), words)?);
+            continue;
+        }
         // Who brings a /dev brings what is below it.
         if user(destination) || (destination.starts_with("/dev/") && user("/dev")) {
             continue;
@@ -162,16 +182,21 @@ pub(super) fn mounts(
             destination: (*destination).to_owned(),
             source: etc.join(file),
             read_only: options.read_only,
+            flat: false,
             propagation: "rprivate",
-            volume: false,
+            id_mapped: false,
         },
     );
     let mut binds: Vec<CheckedBind> = own.chain(binds.iter().cloned()).collect();
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
     let read_only = read_only(shim_rootfs::overlay::version());
     for bind in &binds {
-        let words = if bind.read_only { read_only } else { &[] };
-        let idmap = (bind.volume && options.users().is_some()).then_some("idmap");
+        let words: &[&str] = match (bind.read_only, bind.flat) {
+            (false, _) => &[],
+            (true, true) => &["ro"],
+            (true, false) => read_only,
+        };
+        let idmap = (bind.id_mapped && options.users().is_some()).then_some("idmap");
         let words = ["rbind", bind.propagation].into_iter().chain(words.iter().copied());
         let words = words.chain(idmap);
         mounts.push(mount(&bind.destination, "bind", &bind.source, words)?);
@@ -240,6 +265,7 @@ mod tests {
             destination: destination.to_owned(),
             read_only: true,
             propagation: Propagation::Rslave,
+            ..BindMount::default()
         }
     }
 

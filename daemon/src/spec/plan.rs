@@ -35,10 +35,11 @@ pub fn plan_context(options: &ContainerOptions, place: PlanPlace<'_>) -> Context
         stdin: options.stdin,
         // docker's rule: `run -i` ends the input with its client, `run -d -i` keeps it open; the
         // difference is the client's, who closes the input itself.
-        stdin_once: false,
+        stdin_once: options.stdin_once,
         width: options.window.width.into(),
         height: options.window.height.into(),
         user: options.user.clone(),
+        strict_groups: options.security.strict_groups,
         init: options.init,
         // No bundle, and so no hooks: they are none of the daemon's.
         ..Context::default()
@@ -52,6 +53,12 @@ fn log(options: &LogOptions, path: &Path) -> Log {
             path: path.to_string_lossy().into_owned(),
             max_size: max_size.unwrap_or(0),
             max_files: *max_files,
+        },
+        LogOptions::Cri { path } => Log {
+            format: LogFormat::Cri.into(),
+            path: path.to_string_lossy().into_owned(),
+            max_size: 0,
+            max_files: 1,
         },
         LogOptions::None => {
             Log { format: LogFormat::None.into(), path: String::new(), max_size: 0, max_files: 1 }

@@ -1,17 +1,17 @@
 //! What a container may do: capabilities, masked and read-only paths, devices, seccomp.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxDevice,
-    LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxSeccomp,
 };
 use shim_plan::capability::CapabilitySet;
 use shim_plan::profile;
 
 use super::machine::{self, HostDevice};
-use super::{ContainerOptions, Error, Machine};
+use super::{ContainerOptions, DeviceRequest, Error, Machine, Seccomp};
 
 /// docker's default set.
 pub(super) const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -95,16 +95,60 @@ fn named(names: &[String]) -> Result<(bool, CapabilitySet), Error> {
         .map_err(|name| Error::UnknownCapability { name: name.to_owned() })
 }
 
+/// Capabilities that are kept over the exec of whoever runs; without effect for root.
+pub(super) fn ambient(options: &ContainerOptions) -> Result<CapabilitySet, Error> {
+    let (_, ambient) = named(&options.security.cap_ambient)?;
+    Ok(ambient)
+}
+
 /// In the bounding, effective and permitted sets; never inheritable (CVE-2022-24769), never ambient.
 pub(super) fn sets(set: CapabilitySet) -> Result<LinuxCapabilities, OciSpecError> {
-    let names: Capabilities = set.names().filter_map(|name| capability(&name)).collect();
+    sets_with(set, CapabilitySet::default())
+}
+
+/// As [`sets`], but for those that are ambient: they have to be in all five.
+pub(super) fn sets_with(
+    set: CapabilitySet,
+    ambient: CapabilitySet,
+) -> Result<LinuxCapabilities, OciSpecError> {
+    let list = |set: CapabilitySet| -> Capabilities {
+        set.names().filter_map(|name| capability(&name)).collect()
+    };
+    let (names, kept) = (list(set.union(ambient)), list(ambient));
     LinuxCapabilitiesBuilder::default()
         .bounding(names.clone())
         .effective(names.clone())
         .permitted(names)
-        .inheritable(Capabilities::new())
-        .ambient(Capabilities::new())
+        .inheritable(kept.clone())
+        .ambient(kept)
         .build()
+}
+
+/// The filter of system calls that a container gets.
+#[derive(Clone, Debug)]
+pub(super) enum Filter {
+    None,
+    Default,
+    Profile(Box<LinuxSeccomp>),
+}
+
+/// # Errors
+/// The file of a profile can't be read, or is none.
+pub(super) fn seccomp(options: &ContainerOptions) -> Result<Filter, Error> {
+    if options.privileged {
+        return Ok(Filter::None);
+    }
+    match &options.security.seccomp {
+        Seccomp::Default => Ok(Filter::Default),
+        Seccomp::Unconfined => Ok(Filter::None),
+        Seccomp::Profile(path) => {
+            let text =
+                std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+            serde_json::from_slice(&text)
+                .map(|profile| Filter::Profile(Box::new(profile)))
+                .map_err(|source| Error::SeccompProfile { path: path.clone(), source })
+        }
+    }
 }
 
 /// The typed name; both tables hold all capabilities up to Linux 5.9's last.
@@ -112,22 +156,32 @@ fn capability(name: &str) -> Option<Capability> {
     name.strip_prefix("CAP_").and_then(|bare| bare.parse().ok())
 }
 
-pub(super) fn masked_paths(privileged: bool, machine: &Machine) -> Vec<String> {
-    if privileged {
+pub(super) fn masked_paths(options: &ContainerOptions, machine: &Machine) -> Vec<String> {
+    if options.privileged {
         return Vec::new();
+    }
+    if let Some(paths) = &options.security.masked_paths {
+        return paths.clone();
     }
     let fixed = MASKED.iter().map(|path| (*path).to_owned());
     fixed.chain(machine.thermal_paths.iter().cloned()).collect()
 }
 
-pub(super) fn readonly_paths(privileged: bool) -> Vec<String> {
-    let paths: &[&str] = if privileged { &[] } else { &READONLY };
-    paths.iter().map(|path| (*path).to_owned()).collect()
+pub(super) fn readonly_paths(options: &ContainerOptions) -> Vec<String> {
+    match (&options.security.readonly_paths, options.privileged) {
+        (_, true) => Vec::new(),
+        (Some(paths), false) => paths.clone(),
+        (None, false) => READONLY.iter().map(|path| (*path).to_owned()).collect(),
+    }
 }
 
 /// Nothing is allowed, then what docker allows on top of the default devices, which need no rule
-/// here: `/dev/console` and `/dev/tty`. A privileged container may use every device.
-pub(super) fn device_rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+/// here: `/dev/console` and `/dev/tty`; then what was asked for. A privileged container may use every
+/// device.
+pub(super) fn device_rules(
+    privileged: bool,
+    asked: &[HostDevice],
+) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let every = LinuxDeviceCgroupBuilder::default()
         .allow(privileged)
         .typ(LinuxDeviceType::A)
@@ -145,12 +199,70 @@ pub(super) fn device_rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, O
             .access("rwm")
             .build()
     };
-    Ok(vec![every, allow(5, 1)?, allow(5, 0)?])
+    let mut rules = vec![every, allow(5, 1)?, allow(5, 0)?];
+    for device in asked {
+        let rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
+            .major(i64::from(device.major))
+            .minor(i64::from(device.minor))
+            .access(&device.access)
+            .build()?;
+        rules.push(rule);
+    }
+    Ok(rules)
 }
 
-/// None beside the defaults that every runtime makes; a privileged container has the host's.
-pub(super) fn devices(privileged: bool) -> Result<Vec<HostDevice>, Error> {
-    if privileged { machine::host_devices(Path::new("/dev")) } else { Ok(Vec::new()) }
+/// Those that were asked for, beside the defaults that every runtime makes; a privileged container
+/// has the host's.
+pub(super) fn devices(options: &ContainerOptions) -> Result<Vec<HostDevice>, Error> {
+    let mut devices = match options.privileged {
+        true => machine::host_devices(Path::new("/dev"))?,
+        false => Vec::new(),
+    };
+    for request in &options.devices {
+        for device in asked(request)? {
+            devices.retain(|other| other.path != device.path);
+            devices.push(device);
+        }
+    }
+    Ok(devices)
+}
+
+/// One device, or all below a directory.
+fn asked(request: &DeviceRequest) -> Result<Vec<HostDevice>, Error> {
+    let DeviceRequest { host_path, container_path, access } = request;
+    let valid = |access: &str| access.chars().all(|letter| "rwm".contains(letter));
+    if !valid(access) {
+        return Err(Error::malformed("access to a device", access, "letters of rwm"));
+    }
+    let inside = match container_path.as_os_str().is_empty() {
+        true => host_path,
+        false => container_path,
+    };
+    for path in [host_path, inside] {
+        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+            let path = path.to_string_lossy();
+            return Err(Error::malformed("device", path, "an absolute path without .."));
+        }
+    }
+    let failed = |source| Error::Read { path: host_path.clone(), source };
+    // The node that a link leads to, as every other program has it.
+    let real = host_path.canonicalize().map_err(failed)?;
+    let found = match std::fs::metadata(&real).map_err(failed)?.is_dir() {
+        true => machine::host_devices(&real)?,
+        false => vec![machine::host_device(&real)?],
+    };
+    let access = if access.is_empty() { "rwm" } else { access };
+    let renamed = found.into_iter().map(|device| {
+        let below = device.path.strip_prefix(&real).unwrap_or(Path::new(""));
+        let path = match below.as_os_str().is_empty() {
+            true => inside.clone(),
+            false => inside.join(below),
+        };
+        HostDevice { path, access: access.to_owned(), ..device }
+    });
+    Ok(renamed.collect())
 }
 
 pub(super) fn device(host: &HostDevice) -> Result<LinuxDevice, OciSpecError> {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, LogOptions, Signal};
+use super::{DeviceRequest, Error, ImageMount, LogOptions, PidMode, Resolver, Security, Signal};
 
 /// A container as it was asked for. Absent is docker's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,36 @@ pub struct ContainerOptions {
     /// Of a user namespace; without any, it is the host's. One list alone stands for both.
     pub uid_mappings: Vec<IdMapping>,
     pub gid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub security: Security,
+    #[serde(skip_serializing_if = "is_default")]
+    pub devices: Vec<DeviceRequest>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub image_mounts: Vec<ImageMount>,
+    /// Absent: as the host resolves names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub resolver: Option<Resolver>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub pid: PidMode,
+    /// IPC and `/dev/shm` are the host's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub host_ipc: bool,
+    /// The control group below which its own is made; empty is bosun's place.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cgroup_parent: String,
+    /// Standard input ends when the client that sends it goes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stdin_once: bool,
+    /// It is never started a second time, so its files need not outlive a power cut.
+    #[serde(skip_serializing_if = "is_default")]
+    pub once: bool,
+    /// What a face keeps with it, by the face's name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub extensions: BTreeMap<String, String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A range of ids of a user namespace.
@@ -160,6 +190,12 @@ pub struct BindMount {
     pub destination: String,
     #[serde(default)]
     pub read_only: bool,
+    /// What is mounted below it stays as it is when it is read-only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub flat: bool,
+    /// The files belong to the container's users of the same numbers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub id_mapped: bool,
     #[serde(default)]
     pub propagation: Propagation,
 }
@@ -338,6 +374,12 @@ pub struct Limits {
     /// Operations a second.
     pub device_read_iops: Vec<DeviceLimit>,
     pub device_write_iops: Vec<DeviceLimit>,
+    /// Bytes, by the size of the pages: `2MB`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hugepages: BTreeMap<String, u64>,
+    /// Files of the unified hierarchy and what is written to them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unified: BTreeMap<String, String>,
 }
 
 /// A weight or a rate of one block device.
@@ -352,6 +394,9 @@ impl Limits {
     #[must_use]
     pub fn updated(&self, new: &Self) -> Self {
         let text = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
+        let map = |new: &BTreeMap<String, String>, old: &BTreeMap<String, String>| {
+            old.iter().chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
         let list = |new: &Vec<DeviceLimit>, old: &Vec<DeviceLimit>| {
             let named = |old: &&DeviceLimit| new.iter().all(|new| new.path != old.path);
             old.iter().filter(named).chain(new).cloned().collect()
@@ -380,6 +425,13 @@ impl Limits {
             device_write_bps: list(&new.device_write_bps, &self.device_write_bps),
             device_read_iops: list(&new.device_read_iops, &self.device_read_iops),
             device_write_iops: list(&new.device_write_iops, &self.device_write_iops),
+            hugepages: self
+                .hugepages
+                .iter()
+                .chain(&new.hugepages)
+                .map(|(size, limit)| (size.clone(), *limit))
+                .collect(),
+            unified: map(&new.unified, &self.unified),
         }
     }
 }

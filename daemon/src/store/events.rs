@@ -123,6 +123,23 @@ impl Transaction<'_> {
         Ok(Stored { events, oldest, newest: self.newest_event()? })
     }
 
+    /// The number of the first event that is not older than this; the next one to be given when all
+    /// are.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn first_event_since(&mut self, seconds: i64) -> Result<u64, Error> {
+        let first = self.sql.query_row(
+            "SELECT min(sequence) FROM events WHERE seconds >= ?1",
+            [seconds],
+            |row| row.get::<_, Option<i64>>(0),
+        )?;
+        Ok(match first {
+            Some(first) => number(first),
+            None => self.newest_event()? + 1,
+        })
+    }
+
     /// The newest number ever given; 0 when none was.
     ///
     /// # Errors

@@ -108,6 +108,19 @@ impl Actor {
         Ok(())
     }
 
+    /// Puts another text in the place of what a face keeps with it.
+    pub(super) async fn keep(&mut self, face: &str, text: String) -> Result<()> {
+        let mut next = Record::clone(&*self.record()?);
+        next.options.extensions.insert(face.to_owned(), text);
+        let (namespace, stored) = (self.key.namespace.to_string(), next.clone());
+        let committed: Result<()> =
+            self.core.store.write(move |tx| Ok(tx.update_container(&namespace, &stored)?)).await;
+        committed?;
+        self.record = Some(Arc::new(next));
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
     async fn tell_limits(&self, running: &Running, resources: &Resources) -> Result<()> {
         running.shim.client.update(resources).await.map_err(|source| self.not_done(source))
     }

@@ -1,0 +1,179 @@
+//! Containers: what the calls about them mean. Stop and Remove of what is done, or was never there,
+//! are done.
+
+use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cri, convert, invalid, kept, wire};
+use crate::container::{Handle, Record, Run};
+use crate::error::{Error, Result};
+use crate::spec::{ContainerOptions, LogOptions};
+
+impl Cri {
+    /// Makes a container. One that is asked for again word for word, because the answer was lost, is
+    /// the same.
+    pub(super) async fn create_container(
+        self: &Arc<Self>,
+        request: wire::CreateContainerRequest,
+    ) -> Result<wire::CreateContainerResponse> {
+        let (_, pod) = self.ready_pod(&request.pod_sandbox_id).await?;
+        let options = convert::container_options(&request, &pod, &self.core().machine)?;
+        make_directories(&options)?;
+        let (name, kept) = (options.name.clone(), options.extensions.clone());
+        let id = match self.supervisor.create(self.alone(), options).await {
+            Ok(created) => created.id,
+            Err(Error::NameInUse { name: in_use, holder }) => {
+                let found = self.supervisor.find(&self.namespace, &name).ok();
+                let again = found.filter(|handle| {
+                    handle.record().is_ok_and(|record| {
+                        let is_new = matches!(record.run, Run::Created { error: None, .. });
+                        is_new && record.options.extensions == kept
+                    })
+                });
+                let handle = again.ok_or(Error::NameInUse { name: in_use, holder })?;
+                handle.key().id.to_string()
+            }
+            Err(error) => return Err(error),
+        };
+        for warning in self.supervisor.warnings(&self.namespace, &id) {
+            tracing::warn!(container = id, "{warning}");
+        }
+        self.look_up(&id);
+        Ok(wire::CreateContainerResponse { container_id: id })
+    }
+
+    /// Starts one that was never started.
+    pub(super) async fn start_container(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let record = container.record()?;
+        match record.run {
+            Run::Created { attempts: 0, .. } => {}
+            Run::Created { .. } | Run::Intent { .. } | Run::Ended { .. } => {
+                let problem = "it was started before: make another container".to_owned();
+                return Err(Error::Started { id: container.label(), problem });
+            }
+        }
+        let id = container.key().id.as_str();
+        self.supervisor.start(&self.namespace, id, None).await.map(drop)
+    }
+
+    /// `timeout` is in seconds; what is below 0 is 0.
+    pub(super) async fn stop_container(&self, id: &str, timeout: i64) -> Result<()> {
+        let Some(container) = self.container_if_any(id)? else { return Ok(()) };
+        let timeout = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
+        let id = container.key().id.as_str();
+        match self.supervisor.stop(&self.namespace, id, Some(timeout)).await {
+            Ok(_) | Err(Error::NoSuchContainer { .. } | Error::Removing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
+        let Some(container) = self.container_if_any(id)? else { return Ok(()) };
+        match self.supervisor.remove(&self.namespace, container.key().id.as_str(), true).await {
+            Ok(_) | Err(Error::NoSuchContainer { .. }) => {
+                self.users.forget(container.key().id.as_str());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn container(&self, id: &str) -> Result<Handle> {
+        if id.is_empty() {
+            return Err(invalid("container_id", "it is empty"));
+        }
+        match self.supervisor.find(&self.namespace, id) {
+            Ok(handle) if handle.is_sandbox() => {
+                Err(Error::NoSuchContainer { reference: id.to_owned() })
+            }
+            found => found,
+        }
+    }
+
+    fn container_if_any(&self, id: &str) -> Result<Option<Handle>> {
+        match self.container(id) {
+            Ok(container) => Ok(Some(container)),
+            Err(Error::NoSuchContainer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn container_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<wire::ContainerStatusResponse> {
+        let container = self.container(id)?;
+        let record = container.record()?;
+        Ok(wire::ContainerStatusResponse {
+            status: Some(self.status_of(&container, &record).await),
+            info: if verbose { info(&container, &record) } else { HashMap::new() },
+        })
+    }
+
+    pub(super) fn containers(&self, filter: Option<wire::ContainerFilter>) -> Vec<wire::Container> {
+        let filter = filter.unwrap_or_default();
+        let containers = self.supervisor.list(&self.namespace);
+        containers
+            .iter()
+            .filter(|container| container.key().id.as_str().starts_with(&filter.id))
+            .filter_map(|one| Some(convert::listed_container(one, &*one.record().ok()?)))
+            .filter(|one| one.pod_sandbox_id.starts_with(&filter.pod_sandbox_id))
+            .filter(|one| filter.state.is_none_or(|state| state.state == one.state))
+            .filter(|one| convert::selects(&filter.label_selector, &one.labels))
+            .collect()
+    }
+
+    pub(super) async fn reopen_log(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        self.supervisor.reopen_log(&self.namespace, container.key().id.as_str()).await
+    }
+
+    pub(super) async fn update_container(
+        &self,
+        request: &wire::UpdateContainerResourcesRequest,
+    ) -> Result<()> {
+        let container = self.container(&request.container_id)?;
+        let Some(resources) = &request.linux else { return Ok(()) };
+        let limits = convert::limits(resources, self.core().machine.counts_swap)?;
+        self.supervisor.update(&self.namespace, container.key().id.as_str(), limits).await
+    }
+}
+
+/// What a container needs of the host, as the kubelet expects it to be made: the directory of its log,
+/// and the sources of its mounts, which are directories when they are not there.
+fn make_directories(options: &ContainerOptions) -> Result<()> {
+    if let LogOptions::Cri { path } = &options.log
+        && let Some(directory) = path.parent()
+    {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
+        made.map_err(Error::file("make directory", directory))?;
+    }
+    for mount in &options.mounts {
+        // A link that leads nowhere is no directory to be.
+        if mount.source.symlink_metadata().is_err() {
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(&mount.source);
+            made.map_err(Error::file("make directory", &mount.source))?;
+        }
+    }
+    Ok(())
+}
+
+fn info(container: &Handle, record: &Record) -> HashMap<String, String> {
+    let running = container.running().ok();
+    let request = kept::container(record);
+    let info = serde_json::json!({
+        "sandboxID": request.pod_sandbox_id,
+        "pid": running.as_ref().map_or(0, |running| running.pid),
+        "shimPid": running.as_ref().map(|running| running.shim.process.pid()),
+        "args": record.args,
+        "snapshot": record.snapshot,
+        "image": record.image,
+        "warnings": record.warnings,
+    });
+    HashMap::from([("info".to_owned(), info.to_string())])
+}

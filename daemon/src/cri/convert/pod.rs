@@ -1,0 +1,228 @@
+//! Pods: what they are asked to be, as a sandbox of the core, and a sandbox as the kubelet sees it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{absolute, core_name, id_mappings, nanos};
+use crate::container::Record;
+use crate::cri::{Network, invalid, kept, required, wire};
+use crate::error::Result;
+use crate::spec::{
+    ContainerOptions, LogOptions, NetworkMode, Port, Protocol, Resolver, Role, Sandbox,
+};
+
+/// The sandbox that a pod asks for; `hostname` is the machine's.
+///
+/// # Errors
+/// Names the part that is missing or can't be.
+pub(crate) fn pod_options(
+    request: &wire::RunPodSandboxRequest,
+    network: Network,
+    hostname: &str,
+) -> Result<ContainerOptions> {
+    let config = required(request.config.as_ref(), "config")?;
+    let metadata = required(config.metadata.as_ref(), "config.metadata")?;
+    if metadata.name.is_empty() || metadata.uid.is_empty() {
+        return Err(invalid("config.metadata", "a pod has a name and a uid"));
+    }
+    if !config.log_directory.is_empty() {
+        absolute("config.log_directory", &config.log_directory)?;
+    }
+    let linux = config.linux.clone().unwrap_or_default();
+    check_cgroup_parent(&linux.cgroup_parent)?;
+    let security = linux.security_context.clone().unwrap_or_default();
+    let namespaces = security.namespace_options.clone().unwrap_or_default();
+    let is_host = |mode: wire::NamespaceMode| mode == wire::NamespaceMode::Node;
+    let host_network = is_host(namespaces.network());
+    let users = users(&namespaces, host_network)?;
+    let network = match (host_network, network) {
+        (true, _) => NetworkMode::Host,
+        (false, Network::Bridge) => NetworkMode::Bridge,
+        (false, Network::Cni) => NetworkMode::None,
+    };
+    let ports = match network {
+        NetworkMode::Bridge => ports(&config.port_mappings)?,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => Vec::new(),
+    };
+    if let Some(name) = linux.sysctls.keys().find(|name| host_network && name.starts_with("net")) {
+        return Err(invalid("sysctls", format!("{name} is the machine's with the host's network")));
+    }
+    let mut sysctls: BTreeMap<String, String> = linux.sysctls.clone().into_iter().collect();
+    if network == NetworkMode::None {
+        // As everywhere under Kubernetes, and as the bridge has it.
+        let mut open = |name: &str, value: &str| {
+            sysctls.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        };
+        open("net.ipv4.ip_unprivileged_port_start", "0");
+        if users.is_empty() {
+            open("net.ipv4.ping_group_range", "0 2147483647");
+        }
+    }
+    let hostname = match (config.hostname.as_str(), host_network) {
+        ("", true) => hostname.to_owned(),
+        (name, _) => name.to_owned(),
+    };
+    Ok(ContainerOptions {
+        name: pod_name(metadata),
+        hostname,
+        ports,
+        network,
+        labels: config.labels.clone().into_iter().collect(),
+        role: Role::Sandbox(Sandbox {
+            share_pid: namespaces.pid() == wire::NamespaceMode::Pod,
+            sysctls,
+        }),
+        host_ipc: is_host(namespaces.ipc()),
+        resolver: config.dns_config.as_ref().and_then(resolver),
+        cgroup_parent: linux.cgroup_parent,
+        uid_mappings: users.clone(),
+        gid_mappings: users,
+        command: vec!["bosun-init".to_owned()],
+        cap_drop: vec!["ALL".to_owned()],
+        read_only: true,
+        log: LogOptions::None,
+        extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(request))]),
+        ..ContainerOptions::default()
+    })
+}
+
+/// A path below the roots of the hierarchies, as the cgroupfs driver has it.
+fn check_cgroup_parent(parent: &str) -> Result<()> {
+    const WHAT: &str = "cgroup_parent";
+    if parent.is_empty() {
+        return Ok(());
+    }
+    if parent.ends_with(".slice") {
+        let problem = format!("{parent:?} is systemd's: let the kubelet use the cgroupfs driver");
+        return Err(invalid(WHAT, problem));
+    }
+    absolute(WHAT, &format!("/{}", parent.trim_matches('/'))).map(drop)
+}
+
+/// What the core calls a pod.
+fn pod_name(metadata: &wire::PodSandboxMetadata) -> String {
+    let wire::PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
+    core_name(&[name, namespace], &[name, uid, namespace, &attempt.to_string()])
+}
+
+/// One user namespace for a pod has one range of ids, for users and groups alike, with root in it.
+fn users(
+    namespaces: &wire::NamespaceOption,
+    host_network: bool,
+) -> Result<Vec<crate::spec::IdMapping>> {
+    const WHAT: &str = "userns_options";
+    let Some(options) = &namespaces.userns_options else { return Ok(Vec::new()) };
+    match options.mode() {
+        wire::NamespaceMode::Node => {
+            return match options.uids.is_empty() && options.gids.is_empty() {
+                true => Ok(Vec::new()),
+                false => Err(invalid(WHAT, "the host's users have no mappings")),
+            };
+        }
+        wire::NamespaceMode::Pod => {}
+        wire::NamespaceMode::Container | wire::NamespaceMode::Target => {
+            return Err(invalid(WHAT, "a user namespace is the pod's or the host's"));
+        }
+    }
+    if host_network {
+        return Err(invalid(WHAT, "the host's network is not for a pod with users of its own"));
+    }
+    let is_one =
+        |list: &[wire::IdMapping]| matches!(list, [one] if one.container_id == 0 && one.length > 0);
+    if !is_one(&options.uids) || options.uids != options.gids {
+        return Err(invalid(WHAT, "one range from 0 on is needed, the same for users and groups"));
+    }
+    Ok(id_mappings(&options.uids))
+}
+
+/// `None` when it says nothing: then names are resolved as the host does.
+fn resolver(config: &wire::DnsConfig) -> Option<Resolver> {
+    let resolver = Resolver {
+        servers: config.servers.clone(),
+        searches: config.searches.clone(),
+        options: config.options.clone(),
+    };
+    Some(resolver).filter(|resolver| *resolver != Resolver::default())
+}
+
+fn ports(mappings: &[wire::PortMapping]) -> Result<Vec<Port>> {
+    // Those without a port of the host only say what the pod listens to.
+    let published = mappings.iter().filter(|mapping| mapping.host_port > 0);
+    published
+        .map(|mapping| {
+            let protocol = match mapping.protocol() {
+                wire::Protocol::Tcp => Protocol::Tcp,
+                wire::Protocol::Udp => Protocol::Udp,
+                wire::Protocol::Sctp => {
+                    return Err(invalid("port_mappings", "the bridge does not publish SCTP"));
+                }
+            };
+            let number = |port: i32| u32::try_from(port).unwrap_or(0);
+            let (host, inside) = (number(mapping.host_port), number(mapping.container_port));
+            Ok(Port::parse(&mapping.host_ip, host, inside, protocol)?)
+        })
+        .collect()
+}
+
+fn state(is_ready: bool) -> i32 {
+    match is_ready {
+        true => wire::PodSandboxState::SandboxReady.into(),
+        false => wire::PodSandboxState::SandboxNotready.into(),
+    }
+}
+
+/// A pod in a list.
+pub(crate) fn listed_pod(record: &Record, is_ready: bool) -> wire::PodSandbox {
+    let request = kept::pod(record);
+    let config = request.config.unwrap_or_default();
+    wire::PodSandbox {
+        id: record.id.clone(),
+        metadata: Some(metadata(record, config.metadata)),
+        state: state(is_ready),
+        created_at: nanos(record.created_at),
+        labels: record.options.labels.clone().into_iter().collect(),
+        annotations: config.annotations,
+        runtime_handler: request.runtime_handler,
+    }
+}
+
+/// A pod as it is.
+pub(crate) fn pod_status(
+    record: &Record,
+    is_ready: bool,
+    addresses: &[IpAddr],
+) -> wire::PodSandboxStatus {
+    let request = kept::pod(record);
+    let config = request.config.unwrap_or_default();
+    let security = config.linux.and_then(|linux| linux.security_context);
+    let options = security.and_then(|security| security.namespace_options);
+    wire::PodSandboxStatus {
+        id: record.id.clone(),
+        metadata: Some(metadata(record, config.metadata)),
+        state: state(is_ready),
+        created_at: nanos(record.created_at),
+        network: Some(wire::PodSandboxNetworkStatus {
+            ip: addresses.first().map(IpAddr::to_string).unwrap_or_default(),
+            additional_ips: addresses
+                .iter()
+                .skip(1)
+                .map(|address| wire::PodIp { ip: address.to_string() })
+                .collect(),
+        }),
+        linux: Some(wire::LinuxPodSandboxStatus {
+            namespaces: Some(wire::Namespace { options: Some(options.unwrap_or_default()) }),
+        }),
+        labels: record.options.labels.clone().into_iter().collect(),
+        annotations: config.annotations,
+        runtime_handler: request.runtime_handler,
+    }
+}
+
+/// What another face made has the name that it was given there.
+fn metadata(record: &Record, kept: Option<wire::PodSandboxMetadata>) -> wire::PodSandboxMetadata {
+    kept.unwrap_or_else(|| wire::PodSandboxMetadata {
+        name: record.name.clone(),
+        uid: record.id.clone(),
+        ..wire::PodSandboxMetadata::default()
+    })
+}

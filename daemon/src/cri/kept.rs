@@ -1,0 +1,33 @@
+//! What a kubelet asked for, kept with the record as it came, in the bytes of its message: nothing of
+//! it is lost, and a later bosund reads what an earlier one kept.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
+
+use super::wire;
+use crate::container::Record;
+
+/// The name of this face among a record's extensions.
+pub(super) const NAME: &str = "cri";
+
+/// The text of a message.
+pub(super) fn text(message: &impl Message) -> String {
+    STANDARD.encode(message.encode_to_vec())
+}
+
+/// What a pod was asked to be; empty for one that another face made.
+pub(super) fn pod(record: &Record) -> wire::RunPodSandboxRequest {
+    read(record)
+}
+
+/// What a container was asked to be; empty for one that another face made. Its pod's part is left out.
+pub(super) fn container(record: &Record) -> wire::CreateContainerRequest {
+    read(record)
+}
+
+fn read<M: Message + Default>(record: &Record) -> M {
+    let kept = record.options.extensions.get(NAME);
+    let bytes = kept.and_then(|text| STANDARD.decode(text).ok());
+    bytes.and_then(|bytes| M::decode(bytes.as_slice()).ok()).unwrap_or_default()
+}

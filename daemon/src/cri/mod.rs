@@ -1,0 +1,114 @@
+//! The face of kubelets: `runtime.v1`, the Container Runtime Interface. A view of the same core as
+//! `bosun.v1`: pods are its sandboxes, containers its containers, all in the namespace [`NAMESPACE`].
+//!
+//! ```text
+//!   kubelet ──▶ runtime, image ──▶ pods, containers, … ──▶ Supervisor, Images
+//!                                        │
+//!                                   convert: messages stop here
+//! ```
+//!
+//! | module | |
+//! |---|---|
+//! | `runtime`, `image` | the two services: each call decoded, made, answered |
+//! | `pods`, `containers` | what calls about them mean |
+//! | `events` | what happens, for kubelets that listen |
+//! | `exec` | a command whose output is waited for |
+//! | `network` | networks of pods, by CNI's plugins |
+//! | `streams` | what is behind the URLs of exec, attach and port-forward |
+//! | `stats` | what containers and pods use |
+//! | `users` | who containers run as |
+//! | `metrics` | the same under cAdvisor's names |
+//! | `status` | version, conditions, features |
+//! | `convert` | between messages and the core's types |
+//! | `kept` | what was asked for, kept with the record |
+//! | `config` | `[cri]` of the configuration |
+//!
+//! What a kubelet asked for is kept word for word with the record ([`kept`]), and answered from there:
+//! the core does not know of attempts, annotations and uids of pods. A call that does not work yet
+//! answers UNIMPLEMENTED and says so.
+
+mod config;
+mod containers;
+mod convert;
+mod events;
+mod exec;
+mod image;
+mod kept;
+mod metrics;
+mod network;
+mod pods;
+mod runtime;
+mod stats;
+mod status;
+mod streams;
+mod users;
+
+use std::sync::Arc;
+
+use bosun_proto::cri as wire;
+use shim_wire::id::Id;
+use tonic::Status;
+
+pub use config::{CgroupDriver, Configured, Network};
+
+use crate::container::Supervisor;
+use crate::core::Core;
+use crate::error::{Error, Result};
+
+/// Where everything of kubelets lies, as with every other runtime.
+pub const NAMESPACE: &str = "k8s.io";
+
+/// What both services stand on.
+#[derive(Debug)]
+struct Cri {
+    supervisor: Arc<Supervisor>,
+    namespace: Id,
+    samples: stats::Samples,
+    measured: stats::Measured,
+    users: users::Users,
+    plugins: network::Plugins,
+    streams: tokio::sync::OnceCell<bosun_streaming::Server>,
+}
+
+impl Cri {
+    fn core(&self) -> &Arc<Core> {
+        self.supervisor.core()
+    }
+
+    fn settings(&self) -> &Configured {
+        &self.core().config.cri
+    }
+}
+
+/// The services, for the server that has all faces.
+pub(crate) fn services(supervisor: &Arc<Supervisor>) -> (runtime::Service, image::Service) {
+    let cri = Arc::new(Cri {
+        supervisor: Arc::clone(supervisor),
+        // A constant that is an id.
+        namespace: NAMESPACE.parse().unwrap_or_else(|_| unreachable!("{NAMESPACE} is an id")),
+        samples: stats::Samples::default(),
+        measured: stats::Measured::default(),
+        users: users::Users::default(),
+        plugins: network::Plugins::new(&supervisor.core().config),
+        streams: tokio::sync::OnceCell::new(),
+    });
+    if cri.settings().network == Network::Cni {
+        tokio::spawn(Arc::clone(&cri).collect_networks());
+    }
+    (runtime::Service::new(Arc::clone(&cri)), image::Service::new(cri))
+}
+
+/// A message that lacks something, or has what can't be.
+fn invalid(what: &'static str, problem: impl Into<String>) -> Error {
+    Error::InvalidArgument { what, problem: problem.into() }
+}
+
+/// A part that every message of its kind has.
+fn required<T>(part: Option<T>, what: &'static str) -> Result<T> {
+    part.ok_or_else(|| invalid(what, "it is missing"))
+}
+
+/// A call that does not work yet.
+fn not_yet<T>(what: &str) -> std::result::Result<T, Status> {
+    Err(Status::unimplemented(format!("bosun does not have {what} yet: see docs/kubernetes.md")))
+}

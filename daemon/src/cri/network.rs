@@ -1,0 +1,242 @@
+//! Networks of pods: CNI's plugins are asked for an interface when a pod's namespace is there, and to
+//! take it back before that goes.
+//!
+//! A pod is ready only with its network; what is attached is found again in the cache of CNI by the
+//! next daemon. What nobody has any more, because a daemon ended in the middle, is collected when the
+//! next one starts.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bosun_cni::{Attached, Cni, Container, Settings, Status};
+use tokio::sync::OnceCell;
+
+use super::{Cri, Network, convert, kept, wire};
+use crate::config::Config;
+use crate::container::{Handle, Record, network_path};
+use crate::error::{Error, Result};
+use crate::spec::NetworkMode;
+
+/// How often what nobody has is collected.
+const COLLECTED: Duration = Duration::from_secs(3600);
+
+/// The networks of pods that plugins make.
+#[derive(Debug)]
+pub(super) struct Plugins {
+    cni: Cni,
+    cache: std::path::PathBuf,
+    /// Addresses by the ids of pods; filled from the cache at the first use.
+    attached: OnceCell<Mutex<HashMap<String, Vec<IpAddr>>>>,
+    /// Pods that are on their way.
+    attaching: Mutex<HashSet<String>>,
+    /// Pods whose network was taken back, until they are removed.
+    detached: Mutex<HashSet<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plugins {
+    pub(super) fn new(config: &Config) -> Self {
+        let chosen = &config.cri;
+        let cache = config.root.join("cni");
+        let defaults = Settings::default();
+        let settings = Settings {
+            config_directory: chosen.cni_conf_dir.clone().unwrap_or(defaults.config_directory),
+            plugin_directories: match chosen.cni_bin_dirs.is_empty() {
+                true => defaults.plugin_directories,
+                false => chosen.cni_bin_dirs.clone(),
+            },
+            cache_directory: cache.clone(),
+            run_directory: config.state.join("cni"),
+            ..Settings::default()
+        };
+        Self {
+            cni: Cni::new(settings),
+            cache,
+            attached: OnceCell::new(),
+            attaching: Mutex::default(),
+            detached: Mutex::default(),
+        }
+    }
+}
+
+/// Marks a pod while it is on its way.
+struct Attaching<'a> {
+    plugins: &'a Plugins,
+    id: &'a str,
+}
+
+impl<'a> Attaching<'a> {
+    fn mark(plugins: &'a Plugins, id: &'a str) -> Self {
+        lock(&plugins.attaching).insert(id.to_owned());
+        Self { plugins, id }
+    }
+}
+
+impl Drop for Attaching<'_> {
+    fn drop(&mut self) {
+        lock(&self.plugins.attaching).remove(self.id);
+    }
+}
+
+impl Cri {
+    /// Whether a pod's network is one of plugins.
+    fn is_plugged(record: &Record) -> bool {
+        record.options.network == NetworkMode::None
+            && record.options.extensions.contains_key(kept::NAME)
+    }
+
+    async fn attached(&self) -> &Mutex<HashMap<String, Vec<IpAddr>>> {
+        let load = async || {
+            let mut known = HashMap::new();
+            for pod in self.supervisor.sandboxes(&self.namespace) {
+                let id = pod.key().id.to_string();
+                match self.plugins.cni.attached(&id).await {
+                    Ok(attached) if attached.is_empty() => {}
+                    Ok(attached) => {
+                        known.insert(id, addresses(&attached));
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            pod = id,
+                            error = error.chain(),
+                            "its network is not known"
+                        );
+                    }
+                }
+            }
+            Mutex::new(known)
+        };
+        self.plugins.attached.get_or_init(load).await
+    }
+
+    /// Whether containers can be made in a pod.
+    pub(super) async fn is_ready(&self, pod: &Handle, record: &Record) -> bool {
+        if pod.running().is_err() {
+            return false;
+        }
+        !Self::is_plugged(record) || lock(self.attached().await).contains_key(&record.id)
+    }
+
+    /// Whether a pod has its network yet to come: nobody is to judge it by then.
+    pub(super) fn is_on_its_way(&self, record: &Record) -> bool {
+        lock(&self.plugins.attaching).contains(&record.id)
+    }
+
+    /// The addresses of a pod, the first of which is *the* address.
+    pub(super) async fn addresses(&self, pod: &Handle, record: &Record) -> Vec<IpAddr> {
+        if Self::is_plugged(record) {
+            return lock(self.attached().await).get(&record.id).cloned().unwrap_or_default();
+        }
+        let running = pod.running().ok();
+        let lease = running.as_ref().and_then(|running| running.lease.as_ref());
+        lease.map(|lease| IpAddr::V4(lease.address)).into_iter().collect()
+    }
+
+    /// Gives a pod that was just made its network.
+    ///
+    /// # Errors
+    /// A plugin fails: what was attached is detached.
+    pub(super) async fn attach(&self, pod: &Handle) -> Result<()> {
+        let record = pod.record()?;
+        if !Self::is_plugged(&record) {
+            return Ok(());
+        }
+        let known = self.attached().await;
+        let _mark = Attaching::mark(&self.plugins, &record.id);
+        let attached = self.plugins.cni.attach(plugged(pod, &record)?).await.map_err(failed)?;
+        lock(known).insert(record.id.clone(), addresses(&attached));
+        Ok(())
+    }
+
+    /// Takes a pod's network back; without effect when that is done.
+    ///
+    /// # Errors
+    /// A plugin fails: what it did not undo is undone by another try.
+    pub(super) async fn detach(&self, pod: &Handle) -> Result<()> {
+        let record = pod.record()?;
+        if !Self::is_plugged(&record) {
+            return Ok(());
+        }
+        if lock(&self.plugins.detached).contains(&record.id) {
+            return Ok(());
+        }
+        let known = self.attached().await;
+        for passed_over in self.plugins.cni.detach(plugged(pod, &record)?).await.map_err(failed)? {
+            tracing::warn!(pod = record.id, error = passed_over.chain(), "passed over");
+        }
+        lock(known).remove(&record.id);
+        lock(&self.plugins.detached).insert(record.id.clone());
+        Ok(())
+    }
+
+    /// Nobody asks for a pod any more.
+    pub(super) fn forget_network(&self, id: &str) {
+        lock(&self.plugins.detached).remove(id);
+    }
+
+    pub(super) async fn network_condition(&self) -> wire::RuntimeCondition {
+        let mut condition = wire::RuntimeCondition {
+            r#type: super::status::NETWORK_READY.to_owned(),
+            status: true,
+            ..wire::RuntimeCondition::default()
+        };
+        if self.settings().network == Network::Bridge {
+            return condition;
+        }
+        match self.plugins.cni.status().await {
+            Status::Ready { invalid, .. } => {
+                let passed_over: Vec<String> = invalid.iter().map(ToString::to_string).collect();
+                condition.message = passed_over.join("; ");
+            }
+            Status::NotReady(error) => {
+                condition.status = false;
+                condition.reason = "NetworkPluginNotReady".to_owned();
+                condition.message = error.chain();
+            }
+        }
+        condition
+    }
+
+    /// Collects what pods have left that are gone: now, and now and then. A machine on which no pod
+    /// ever was is left alone.
+    pub(super) async fn collect_networks(self: Arc<Self>) {
+        loop {
+            if self.plugins.cache.exists() {
+                let this = Arc::clone(&self);
+                let valid = async move {
+                    let pods = this.supervisor.sandboxes(&this.namespace);
+                    pods.iter().map(|pod| pod.key().id.to_string()).collect::<BTreeSet<_>>()
+                };
+                let collected = self.plugins.cni.collect(valid).await;
+                for error in &collected.failed {
+                    tracing::warn!(error = error.chain(), "networks of pods that are gone");
+                }
+            }
+            tokio::time::sleep(COLLECTED).await;
+        }
+    }
+}
+
+/// A pod as plugins are told of it.
+fn plugged(pod: &Handle, record: &Record) -> Result<Container> {
+    // The namespace of one that has ended is going, or gone.
+    let path = pod.running().is_ok().then(|| network_path(pod.key()));
+    let request = kept::pod(record);
+    let (arguments, capabilities) =
+        convert::plugin_arguments(&record.id, &request.config.unwrap_or_default())?;
+    Ok(Container { id: record.id.clone(), netns: path, arguments, capabilities })
+}
+
+/// Of the first interface, in the order of the plugins.
+fn addresses(attached: &[Attached]) -> Vec<IpAddr> {
+    attached.iter().flat_map(|one| one.result.container_ips().collect::<Vec<_>>()).collect()
+}
+
+pub(super) fn failed(source: bosun_cni::Error) -> Error {
+    Error::Plugins(Arc::new(source))
+}

@@ -1,0 +1,217 @@
+//! Pods: what the calls about them mean. Stop and Remove of what is done, or was never there, are
+//! done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::status::HANDLERS;
+use super::{Cri, convert, invalid, kept, wire};
+use crate::container::{Handle, Record};
+use crate::error::{Error, Result};
+use crate::requests::Request;
+
+/// How long what still runs in a pod has when the pod is stopped: the kubelet has stopped the rest.
+const AT_ONCE: Duration = Duration::ZERO;
+
+impl Cri {
+    /// Makes a pod, to its end, whoever waits for it. One that is asked for again word for word,
+    /// because the answer was lost, is the same.
+    pub(super) async fn run_pod(
+        self: &Arc<Self>,
+        request: wire::RunPodSandboxRequest,
+    ) -> Result<wire::RunPodSandboxResponse> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.make_pod(request).await });
+        let id = task.await.unwrap_or(Err(Error::Stopping))?;
+        Ok(wire::RunPodSandboxResponse { pod_sandbox_id: id })
+    }
+
+    async fn make_pod(&self, request: wire::RunPodSandboxRequest) -> Result<String> {
+        let handler = request.runtime_handler.as_str();
+        if !HANDLERS.contains(&handler) {
+            let problem = format!("{handler:?} is not configured: there is {:?}", HANDLERS[1]);
+            return Err(invalid("runtime_handler", problem));
+        }
+        let hostname = &self.core().machine.hostname;
+        let options = convert::pod_options(&request, self.settings().network, hostname)?;
+        let config = request.config.as_ref();
+        // What plugins can't be told is known before anything is made.
+        convert::plugin_arguments("", config.unwrap_or(&wire::PodSandboxConfig::default()))?;
+        let name = options.name.clone();
+        let id = match self.supervisor.run_sandbox(self.alone(), options).await {
+            Ok(created) => created.id,
+            Err(in_use @ Error::NameInUse { .. }) => {
+                return self.made_before(&name, &request).await.ok_or(in_use);
+            }
+            Err(error) => return Err(error),
+        };
+        let pod = self.pod(&id)?;
+        if let Err(error) = self.attach(&pod).await {
+            let removed = self.supervisor.remove_sandbox(&self.namespace, &id, true).await;
+            if let Err(error) = removed {
+                tracing::warn!(pod = id, %error, "not undone");
+            }
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// The pod of that name, if it is what is asked for.
+    async fn made_before(
+        &self,
+        name: &str,
+        request: &wire::RunPodSandboxRequest,
+    ) -> Option<String> {
+        let pod = self.supervisor.sandbox(&self.namespace, name).ok()?;
+        let record = pod.record().ok()?;
+        let same = kept::pod(&record) == *request && self.is_ready(&pod, &record).await;
+        same.then(|| record.id.clone())
+    }
+
+    /// Stops its containers, takes its network back, then lets go of what they shared.
+    pub(super) async fn stop_pod(&self, id: &str) -> Result<()> {
+        let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
+        let id = pod.key().id.as_str();
+        self.supervisor.stop_members(&pod, Some(AT_ONCE)).await?;
+        self.detach(&pod).await?;
+        self.supervisor.stop_sandbox(&self.namespace, id, Some(AT_ONCE)).await
+    }
+
+    pub(super) async fn remove_pod(&self, id: &str) -> Result<()> {
+        let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
+        self.stop_pod(pod.key().id.as_str()).await?;
+        for member in self.supervisor.members(&pod) {
+            self.users.forget(member.key().id.as_str());
+        }
+        match self.supervisor.remove_sandbox(&self.namespace, pod.key().id.as_str(), true).await {
+            Ok(_) | Err(Error::NoSuchSandbox { .. } | Error::Removing { .. }) => {
+                self.forget_network(pod.key().id.as_str());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn pod(&self, id: &str) -> Result<Handle> {
+        if id.is_empty() {
+            return Err(invalid("pod_sandbox_id", "it is empty"));
+        }
+        self.supervisor.sandbox(&self.namespace, id)
+    }
+
+    fn pod_if_any(&self, id: &str) -> Result<Option<Handle>> {
+        match self.pod(id) {
+            Ok(pod) => Ok(Some(pod)),
+            Err(Error::NoSuchSandbox { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn pod_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<wire::PodSandboxStatusResponse> {
+        let pod = self.pod(id)?;
+        let record = pod.record()?;
+        let members = self.supervisor.members(&pod);
+        let mut containers_statuses = Vec::with_capacity(members.len());
+        for member in &members {
+            if let Ok(record) = member.record() {
+                containers_statuses.push(self.status_of(member, &record).await);
+            }
+        }
+        Ok(wire::PodSandboxStatusResponse {
+            status: Some(convert::pod_status(
+                &record,
+                self.is_ready(&pod, &record).await,
+                &self.addresses(&pod, &record).await,
+            )),
+            info: if verbose { info(&pod, &record) } else { HashMap::new() },
+            containers_statuses,
+            timestamp: convert::now(),
+        })
+    }
+
+    pub(super) async fn pods(
+        &self,
+        filter: Option<wire::PodSandboxFilter>,
+    ) -> Vec<wire::PodSandbox> {
+        let filter = filter.unwrap_or_default();
+        let mut found = Vec::new();
+        for pod in self.supervisor.sandboxes(&self.namespace) {
+            let Ok(record) = pod.record() else { continue };
+            if !record.id.starts_with(&filter.id) || self.is_on_its_way(&record) {
+                continue;
+            }
+            let listed = convert::listed_pod(&record, self.is_ready(&pod, &record).await);
+            if filter.state.is_none_or(|state| state.state == listed.state)
+                && convert::selects(&filter.label_selector, &listed.labels)
+            {
+                found.push(listed);
+            }
+        }
+        found
+    }
+
+    /// The kubelet has changed the pod's own control group, and says so: what holds now is kept. The
+    /// limits of containers come in calls of their own.
+    pub(super) async fn update_pod(
+        &self,
+        request: wire::UpdatePodSandboxResourcesRequest,
+    ) -> Result<()> {
+        let pod = self.pod(&request.pod_sandbox_id)?;
+        let mut asked = kept::pod(&*pod.record()?);
+        let config = asked.config.get_or_insert_default();
+        let linux = config.linux.get_or_insert_default();
+        for (new, old) in
+            [(request.overhead, &mut linux.overhead), (request.resources, &mut linux.resources)]
+        {
+            if let Some(new) = new {
+                // What can't be a limit is not kept as one.
+                convert::limits(&new, self.core().machine.counts_swap)?;
+                *old = Some(new);
+            }
+        }
+        self.supervisor.keep(&pod, kept::NAME, kept::text(&asked)).await
+    }
+
+    /// A request that no other is the same as: kubelets have no ids for them.
+    pub(super) fn alone(&self) -> Request {
+        Request { namespace: self.namespace.clone(), id: String::new(), body: String::new() }
+    }
+
+    /// A pod in which containers can be made.
+    pub(super) async fn ready_pod(&self, id: &str) -> Result<(Handle, Arc<Record>)> {
+        let pod = self.pod(id)?;
+        let record = pod.record()?;
+        match self.is_ready(&pod, &record).await {
+            true => Ok((pod, record)),
+            false => Err(Error::NotRunning { id: pod.label() }),
+        }
+    }
+}
+
+fn info(pod: &Handle, record: &Record) -> HashMap<String, String> {
+    let running = pod.running().ok();
+    let linux = kept::pod(record).config.and_then(|config| config.linux).unwrap_or_default();
+    let resources = |resources: &wire::LinuxContainerResources| {
+        serde_json::json!({
+            "cpuPeriod": resources.cpu_period,
+            "cpuQuota": resources.cpu_quota,
+            "cpuShares": resources.cpu_shares,
+            "memoryLimit": resources.memory_limit_in_bytes,
+        })
+    };
+    let info = serde_json::json!({
+        "shimPid": running.as_ref().map(|running| running.shim.process.pid()),
+        "pid": running.as_ref().map(|running| running.pid),
+        "networkNamespace": crate::container::network_path(pod.key()),
+        "hostname": record.options.hostname,
+        "cgroupParent": record.options.cgroup_parent,
+        "resources": resources(&linux.resources.unwrap_or_default()),
+        "overhead": resources(&linux.overhead.unwrap_or_default()),
+    });
+    HashMap::from([("info".to_owned(), info.to_string())])
+}
