@@ -53,6 +53,7 @@ pub struct Settings {
     disk: Option<u32>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
+    configuration: Option<String>,
 }
 
 impl Settings {
@@ -81,6 +82,13 @@ impl Settings {
     #[must_use]
     pub fn arguments(mut self, words: &str) -> Self {
         self.arguments.extend(crate::ctl::split(words));
+        self
+    }
+
+    /// A configuration file with this in it.
+    #[must_use]
+    pub fn configured(mut self, text: &str) -> Self {
+        self.configuration = Some(text.to_owned());
         self
     }
 
@@ -153,6 +161,12 @@ impl Settings {
             .prefix("bosun-t-")
             .tempdir_in("/tmp")
             .expect("a directory in /tmp");
+        let mut arguments = self.arguments;
+        if let Some(text) = self.configuration {
+            let file = directory.path().join("config.toml");
+            std::fs::write(&file, text).expect("a file");
+            arguments.extend(["--config".to_owned(), file.display().to_string()]);
+        }
         let programs = if self.failpoints { "failpoints/" } else { "" };
         let place = Place {
             root: directory.path().join("r"),
@@ -167,7 +181,7 @@ impl Settings {
             shim: program(&format!("{programs}bosun-shim")),
             netns: self.netns.unwrap_or_else(|| Arc::new(NetNs::new(&format!("bosun-t-{token}")))),
             environment: self.environment,
-            arguments: self.arguments,
+            arguments,
             log_level: self.log_level.unwrap_or("debug"),
             disk: self.disk,
             umask: self.umask,

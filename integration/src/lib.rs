@@ -22,6 +22,7 @@
 //! | [`elf`] | programs of a few machine instructions |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
+//! | [`kubelet`] | a kubelet's side: pods and containers over the CRI |
 //! | [`matrix`] | the fault matrix: rows, points, faults, and what must be true all the same |
 //! | [`wait`] | conditions with deadlines; nothing here sleeps blindly |
 //!
@@ -40,6 +41,7 @@ pub mod fake_registry;
 pub mod http;
 pub mod http_server;
 pub mod image;
+pub mod kubelet;
 pub mod leak;
 pub mod matrix;
 pub mod netns;

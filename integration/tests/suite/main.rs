@@ -17,6 +17,7 @@ mod content;
 mod corruption;
 mod cp;
 mod credentials;
+mod cri;
 mod daemon_process;
 mod disk_full;
 mod events;

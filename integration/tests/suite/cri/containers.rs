@@ -1,0 +1,234 @@
+//! Containers.
+
+use bosun_proto::cri;
+use integration::daemon::Daemon;
+use integration::kubelet::{IMAGE, Kubelet, node};
+use integration::wait;
+
+fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
+    let kubelet = Kubelet::of(daemon);
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    (kubelet, config, pod)
+}
+
+#[test]
+fn a_container_is_created_started_stopped_and_removed() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let mut container =
+        kubelet.container_config("one", "trap 'exit 7' TERM; while :; do sleep 0.05; done");
+    container.annotations = [("note".to_owned(), "x".to_owned())].into();
+    let id = kubelet.try_create(&pod, &container, &config).unwrap();
+    let status = kubelet.status(&id);
+    assert_eq!(status.state(), cri::ContainerState::ContainerCreated);
+    assert_eq!(status.metadata, container.metadata);
+    assert_eq!((status.labels, status.annotations), (container.labels, container.annotations));
+    assert_eq!((status.started_at, status.finished_at), (0, 0));
+    assert_eq!(status.image.unwrap().image, IMAGE);
+    assert!(status.image_id.starts_with("sha256:"), "{}", status.image_id);
+    assert!(status.image_ref.contains("/busybox@sha256:"), "{}", status.image_ref);
+    assert_eq!(status.log_path, format!("{}/one/0.log", config.log_directory));
+    kubelet.start(&id).unwrap();
+    let status = kubelet.status(&id);
+    assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
+    assert!(status.started_at >= status.created_at && status.finished_at == 0);
+    assert!(kubelet.start(&id).is_err(), "a second time");
+    wait::until_true("the trap", || kubelet.exec(&id, "test -e /proc/1/stat", 0).is_ok());
+    kubelet.stop(&id, 10).unwrap();
+    let status = kubelet.status(&id);
+    assert_eq!(status.state(), cri::ContainerState::ContainerExited);
+    assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+    assert!(status.finished_at >= status.started_at);
+    kubelet.stop(&id, 10).unwrap();
+    kubelet.remove(&id).unwrap();
+    kubelet.remove(&id).unwrap();
+    kubelet.stop(&id, 10).unwrap();
+    assert_eq!(kubelet.try_status(&id).unwrap_err().code(), tonic::Code::NotFound);
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let end = |name: &str, script: &str| {
+        let id = kubelet.run(&pod, &kubelet.container_config(name, script), &config);
+        let status = kubelet.ended(&id);
+        (status.exit_code, status.reason)
+    };
+    assert_eq!(end("good", "exit 0"), (0, "Completed".to_owned()));
+    assert_eq!(end("bad", "exit 42"), (42, "Error".to_owned()));
+    let deaf = kubelet.container_config("deaf", "trap '' TERM; while :; do sleep 0.05; done");
+    let id = kubelet.run(&pod, &deaf, &config);
+    wait::until_true("the trap", || {
+        let ignored = kubelet.exec_text(&id, "grep SigIgn /proc/1/status | cut -f2");
+        u64::from_str_radix(&ignored, 16).unwrap() & (1 << 14) != 0
+    });
+    kubelet.stop(&id, 1).unwrap();
+    let status = kubelet.status(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+    let mut missing = kubelet.container_config("missing", "");
+    missing.command = vec!["/nowhere".to_owned()];
+    let id = kubelet.try_create(&pod, &missing, &config).unwrap();
+    let refused = kubelet.start(&id).unwrap_err();
+    assert!(refused.message().contains("/nowhere"), "{refused}");
+    let status = kubelet.status(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    assert_eq!(status.state(), cri::ContainerState::ContainerExited);
+    assert!(status.message.contains("/nowhere"));
+}
+
+#[test]
+fn want_of_memory_is_told_as_such() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let mut greedy = kubelet.container_config("greedy", "exec tail /dev/zero");
+    greedy.linux.as_mut().unwrap().resources = Some(cri::LinuxContainerResources {
+        memory_limit_in_bytes: 15 << 20,
+        ..cri::LinuxContainerResources::default()
+    });
+    let id = kubelet.run(&pod, &greedy, &config);
+    let status = kubelet.ended(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    let resources = status.resources.unwrap().linux.unwrap();
+    assert_eq!(resources.memory_limit_in_bytes, 15 << 20);
+}
+
+#[test]
+fn output_is_logged_as_the_kubelet_reads_it_and_goes_on_in_a_new_file() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let script =
+        "echo out; echo err >&2; until test -e /go; do sleep 0.05; done; echo more; exec sleep 600";
+    let id = kubelet.run(&pod, &kubelet.container_config("one", script), &config);
+    wait::until_true("both lines", || kubelet.log(&id).lines().count() == 2);
+    let log = kubelet.log(&id);
+    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
+    let path = kubelet.status(&id).log_path;
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o640);
+    std::fs::rename(&path, format!("{path}.1")).unwrap();
+    let request = cri::ReopenContainerLogRequest { container_id: id.clone() };
+    kubelet.call(|mut client| async move { client.reopen_container_log(request).await }).unwrap();
+    let _ = kubelet.exec_text(&id, "touch /go");
+    wait::until_true("the new file", || kubelet.said(&id) == "more\n");
+    kubelet.stop(&id, 0).unwrap();
+    let request = cri::ReopenContainerLogRequest { container_id: id };
+    let refused =
+        kubelet.call(|mut client| async move { client.reopen_container_log(request).await });
+    assert!(refused.is_err(), "nobody writes");
+}
+
+#[test]
+fn containers_are_found_by_id_pod_state_and_labels() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let one = kubelet.run(&pod, &kubelet.container_config("one", "sleep 600"), &config);
+    let two = kubelet.try_create(&pod, &kubelet.container_config("two", "true"), &config).unwrap();
+    let ids = |filter: cri::ContainerFilter| -> Vec<String> {
+        kubelet.containers(filter).into_iter().map(|one| one.id).collect()
+    };
+    let none = cri::ContainerFilter::default();
+    assert_eq!(ids(none.clone()).len(), 2);
+    assert_eq!(
+        ids(cri::ContainerFilter { id: two[..10].to_owned(), ..none.clone() }),
+        std::slice::from_ref(&two)
+    );
+    let state = cri::ContainerState::ContainerRunning.into();
+    let state = Some(cri::ContainerStateValue { state });
+    assert_eq!(ids(cri::ContainerFilter { state, ..none.clone() }), std::slice::from_ref(&one));
+    let label_selector = [("container".to_owned(), "two".to_owned())].into();
+    assert_eq!(ids(cri::ContainerFilter { label_selector, ..none.clone() }), [two]);
+    assert_eq!(ids(cri::ContainerFilter { pod_sandbox_id: pod, ..none.clone() }).len(), 2);
+    let pod_sandbox_id = "0123".to_owned();
+    assert!(ids(cri::ContainerFilter { pod_sandbox_id, ..none }).is_empty());
+    let request = cri::StreamContainersRequest::default();
+    let streamed = kubelet.api().wait(async {
+        let mut client = kubelet.runtime();
+        let mut stream = client.stream_containers(request).await.unwrap().into_inner();
+        let mut count = 0;
+        while let Some(piece) = stream.message().await.unwrap() {
+            count += piece.containers.len();
+        }
+        count
+    });
+    assert_eq!(streamed, 2);
+}
+
+#[test]
+fn removing_a_pod_takes_its_running_containers_along() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let id = kubelet.run(&pod, &kubelet.container_config("one", "sleep 600"), &config);
+    kubelet.stop_pod(&pod).unwrap();
+    assert_eq!(kubelet.status(&id).state(), cri::ContainerState::ContainerExited);
+    kubelet.remove_pod(&pod).unwrap();
+    assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty());
+}
+
+#[test]
+fn a_container_asked_for_again_is_the_same_until_it_was_started() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let container = kubelet.container_config("one", "sleep 600");
+    let id = kubelet.try_create(&pod, &container, &config).unwrap();
+    assert_eq!(kubelet.try_create(&pod, &container, &config).unwrap(), id);
+    kubelet.start(&id).unwrap();
+    let refused = kubelet.try_create(&pod, &container, &config).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+}
+
+#[test]
+fn limits_change_while_it_runs() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let id = kubelet.run(&pod, &kubelet.container_config("one", "sleep 600"), &config);
+    let resources = cri::LinuxContainerResources {
+        memory_limit_in_bytes: 64 << 20,
+        cpu_shares: 100,
+        ..cri::LinuxContainerResources::default()
+    };
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(resources),
+        ..cri::UpdateContainerResourcesRequest::default()
+    };
+    kubelet
+        .call(|mut client| async move { client.update_container_resources(request).await })
+        .unwrap();
+    let shown = kubelet.status(&id).resources.unwrap().linux.unwrap();
+    assert_eq!((shown.memory_limit_in_bytes, shown.cpu_shares), (64 << 20, 100));
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true";
+    assert_eq!(kubelet.exec_text(&id, script), (64 << 20).to_string());
+}
+
+#[test]
+fn directories_of_the_host_are_mounted_as_asked_for() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let shared = daemon.scratch().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::symlink(&shared, daemon.scratch().join("link")).unwrap();
+    let mount = |host: &str, inside: &str, readonly| cri::Mount {
+        host_path: daemon.scratch().join(host).display().to_string(),
+        container_path: inside.to_owned(),
+        readonly,
+        ..cri::Mount::default()
+    };
+    let script =
+        "echo x > /rw/file; cat /link/file; echo y > /ro/file || echo refused; ls -d /made";
+    let mut container = kubelet.container_config("one", script);
+    container.mounts = vec![
+        mount("shared", "/rw", false),
+        mount("shared", "/ro", true),
+        mount("link", "/link", false),
+        mount("made/by/it", "/made", false),
+    ];
+    let id = kubelet.run(&pod, &container, &config);
+    let status = kubelet.ended(&id);
+    assert_eq!(status.mounts, container.mounts);
+    let said = kubelet.said(&id);
+    assert!(said.starts_with("x\n") && said.contains("refused\n/made\n"), "{said}");
+    assert!(daemon.scratch().join("made/by/it").is_dir());
+}

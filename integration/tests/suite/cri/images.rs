@@ -1,0 +1,126 @@
+//! Images.
+
+use bosun_proto::cri;
+use integration::image::Recipe;
+use integration::kubelet::{IMAGE, Kubelet, load, node};
+use integration::registry::{PASSWORD, Registry, USER};
+use serde_json::json;
+
+fn pull(
+    kubelet: &Kubelet,
+    name: &str,
+    auth: Option<cri::AuthConfig>,
+) -> Result<String, tonic::Status> {
+    let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });
+    let request = cri::PullImageRequest { image, auth, sandbox_config: None };
+    let answer = kubelet.image_call(|mut client| async move { client.pull_image(request).await });
+    answer.map(|answer| answer.image_ref)
+}
+
+#[test]
+fn an_image_has_one_id_everywhere_and_all_its_names() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = Registry::start(daemon.netns());
+    let image = Recipe::busybox().config(json!({"User": "1002:3"})).image();
+    let one = registry.push("test/one", "a", &image);
+    let two = registry.push("test/two", "b", &image);
+    let id = pull(&kubelet, &one, None).unwrap();
+    assert_eq!(id, image.id());
+    assert_eq!(pull(&kubelet, &two, None).unwrap(), id);
+    let listed = kubelet.image_list();
+    let shown = listed.iter().find(|image| image.id == id).unwrap();
+    assert_eq!(shown.repo_tags, [one.clone(), two]);
+    let digest = |repository| format!("{}/test/{repository}@{}", registry.host(), image.digest());
+    assert_eq!(shown.repo_digests, [digest("one"), digest("two")]);
+    assert_eq!(shown.uid.unwrap().value, 1002);
+    assert!(shown.size > 0);
+    for name in [&one, &id, &digest("one"), &id["sha256:".len()..].to_owned()] {
+        assert_eq!(kubelet.image(name).unwrap().id, id, "{name}");
+    }
+    let filter =
+        cri::ImageFilter { image: Some(cri::ImageSpec { image: one, ..Default::default() }) };
+    let request = cri::ListImagesRequest { filter: Some(filter) };
+    let some = kubelet.image_call(|mut client| async move { client.list_images(request).await });
+    assert_eq!(some.unwrap().images.len(), 1);
+    kubelet.remove_image(&digest("two")).unwrap();
+    assert!(kubelet.image(&id).is_none(), "with all its names");
+    kubelet.remove_image(&id).unwrap();
+}
+
+#[test]
+fn an_image_by_its_digest_has_no_tag_and_one_that_is_missing_is_no_error() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = Registry::start(daemon.netns());
+    let image = Recipe::busybox().config(json!({"User": "www-data"})).image();
+    registry.push("test/one", "a", &image);
+    let name = format!("{}/test/one@{}", registry.host(), image.digest());
+    let id = pull(&kubelet, &name, None).unwrap();
+    let shown = kubelet.image(&name).unwrap();
+    assert_eq!((shown.repo_tags.len(), shown.repo_digests), (0, vec![name]));
+    assert_eq!((shown.uid, shown.username.as_str()), (None, "www-data"));
+    assert_eq!(shown.id, id);
+    assert!(kubelet.image("registry.example.org/nowhere:1").is_none());
+    kubelet.remove_image("registry.example.org/nowhere:1").unwrap();
+    let missing = pull(&kubelet, &format!("{}/test/two:a", registry.host()), None).unwrap_err();
+    assert_eq!(missing.code(), tonic::Code::NotFound, "{missing}");
+}
+
+#[test]
+fn credentials_open_a_registry_in_each_of_their_forms() {
+    use base64::Engine as _;
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = Registry::with_basic_auth(daemon.netns());
+    let name = registry.push("test/one", "a", &Recipe::busybox().image());
+    assert!(pull(&kubelet, &name, None).is_err());
+    let plain = cri::AuthConfig {
+        username: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+        ..cri::AuthConfig::default()
+    };
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let encoded = cri::AuthConfig { auth: encoded, ..cri::AuthConfig::default() };
+    let id = pull(&kubelet, &name, Some(plain)).unwrap();
+    assert_eq!(pull(&kubelet, &name, Some(encoded)).unwrap(), id);
+    assert!(!daemon.log().contains(PASSWORD));
+}
+
+#[test]
+fn images_are_streamed_and_their_disk_is_measured() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    load(&daemon, &[("registry.example.org/other:1", &Recipe::new().image())]);
+    let streamed = kubelet.api().wait(async {
+        let mut client = kubelet.images();
+        let request = cri::StreamImagesRequest::default();
+        let mut stream = client.stream_images(request).await.unwrap().into_inner();
+        let mut ids = Vec::new();
+        while let Some(piece) = stream.message().await.unwrap() {
+            ids.extend(piece.images.into_iter().map(|image| image.id));
+        }
+        ids
+    });
+    let listed: Vec<String> = kubelet.image_list().into_iter().map(|image| image.id).collect();
+    assert_eq!(streamed, listed);
+    let info = || {
+        let request = cri::ImageFsInfoRequest {};
+        let call =
+            kubelet.image_call(|mut client| async move { client.image_fs_info(request).await });
+        let answer = call.unwrap();
+        let of = |list: &[cri::FilesystemUsage]| list[0].used_bytes.unwrap().value;
+        (of(&answer.image_filesystems), of(&answer.container_filesystems))
+    };
+    let before = info();
+    assert!(before.0 > 1 << 20, "{before:?}");
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    let script =
+        kubelet.container_config("one", "head -c 1000000 /dev/zero > /file; sync; sleep 600");
+    let id = kubelet.run(&pod, &script, &config);
+    integration::wait::until_true("what it wrote", || info().1 > before.1 + 900_000);
+    kubelet.remove(&id).unwrap();
+    kubelet.remove_image(IMAGE).unwrap();
+    integration::wait::until_true("what has gone", || info().0 < before.0);
+}

@@ -1,0 +1,13 @@
+//! The CRI, as a kubelet uses it: at least one test for each call that works.
+
+mod bad_input;
+mod containers;
+mod exec;
+mod images;
+mod networks;
+mod pods;
+mod security;
+mod stats;
+mod streams;
+mod survival;
+mod volumes;

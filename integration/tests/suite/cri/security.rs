@@ -1,0 +1,235 @@
+//! What containers may do.
+
+use bosun_proto::cri;
+use integration::daemon::Daemon;
+use integration::image::Recipe;
+use integration::kubelet::{Kubelet, load, node};
+use integration::tar::Entry;
+
+type Context = cri::LinuxContainerSecurityContext;
+
+fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
+    let kubelet = Kubelet::of(daemon);
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    (kubelet, config, pod)
+}
+
+/// What a script says in a container with a security context.
+fn said(
+    (kubelet, config, pod): &(Kubelet, cri::PodSandboxConfig, String),
+    name: &str,
+    script: &str,
+    change: impl FnOnce(&mut Context),
+) -> String {
+    let mut container = kubelet.container_config(name, script);
+    change(container.linux.as_mut().unwrap().security_context.as_mut().unwrap());
+    kubelet.output(pod, &container, config)
+}
+
+fn number(value: i64) -> Option<cri::Int64Value> {
+    Some(cri::Int64Value { value })
+}
+
+#[test]
+fn users_and_groups_are_those_that_are_asked_for() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let image = Recipe::busybox().files(&[
+        Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"),
+        Entry::file("etc/group", "user:x:1000:\nextra:x:50000:user\n"),
+    ]);
+    load(&daemon, &[("registry.example.org/users:1", &image.image())]);
+    let of = |name: &str, change: &dyn Fn(&mut Context)| {
+        let (kubelet, config, pod) = &node;
+        let mut container =
+            kubelet.container_config(name, "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | xargs");
+        container.image = Some(cri::ImageSpec {
+            image: "registry.example.org/users:1".to_owned(),
+            ..Default::default()
+        });
+        change(container.linux.as_mut().unwrap().security_context.as_mut().unwrap());
+        let id = kubelet.run(pod, &container, config);
+        let status = kubelet.ended(&id);
+        let user = status.user.and_then(|user| user.linux).expect("a user");
+        let groups: Vec<String> = user.supplemental_groups.iter().map(i64::to_string).collect();
+        let said = kubelet.said(&id);
+        assert_eq!(said, format!("{}\n{}\n{}\n", user.uid, user.gid, groups.join(" ")), "{name}");
+        said
+    };
+    assert_eq!(
+        of("uid", &|context| context.run_as_user = number(1000)),
+        "1000\n1000\n1000 50000\n"
+    );
+    assert_eq!(
+        of("name", &|context| context.run_as_username = "user".into()),
+        "1000\n1000\n1000 50000\n"
+    );
+    assert_eq!(
+        of("group", &|context| {
+            (context.run_as_user, context.run_as_group) = (number(1000), number(7));
+            context.supplemental_groups = vec![1234];
+        }),
+        "1000\n7\n7 1234 50000\n"
+    );
+    assert_eq!(
+        of("strict", &|context| {
+            context.run_as_user = number(1000);
+            context.supplemental_groups = vec![1234];
+            context.set_supplemental_groups_policy(cri::SupplementalGroupsPolicy::Strict);
+        }),
+        "1000\n1000\n1000 1234\n"
+    );
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let bits = |name: &str, add: &[&str], drop: &[&str]| {
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let (add_capabilities, drop_capabilities) = (words(add), words(drop));
+        said(&node, name, "grep CapEff /proc/self/status | cut -f2", |context| {
+            context.capabilities =
+                Some(cri::Capability { add_capabilities, drop_capabilities, ..Default::default() });
+        })
+    };
+    assert_eq!(bits("default", &[], &[]), "00000000a80425fb\n");
+    assert_eq!(bits("none", &[], &["ALL"]), "0000000000000000\n");
+    assert_eq!(bits("one", &["NET_ADMIN"], &["ALL"]), "0000000000001000\n");
+    assert_eq!(bits("less", &[], &["CHOWN"]), "00000000a80425fa\n");
+    let all = bits("all", &["ALL"], &["CHOWN"]);
+    let all = u64::from_str_radix(all.trim(), 16).unwrap();
+    assert!(all & 1 == 0 && all & (1 << 21) != 0, "{all:x}");
+    let privileged =
+        said(&node, "privileged", "grep CapEff /proc/self/status | cut -f2", |context| {
+            context.privileged = true;
+        });
+    assert_eq!(u64::from_str_radix(privileged.trim(), 16).unwrap(), all | 1);
+}
+
+#[test]
+fn calls_are_filtered_by_the_profile_that_is_named() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let script = "grep -w Seccomp: /proc/self/status | cut -f2; chmod 700 /tmp/x 2>&1 || true; mkdir /tmp; touch /tmp/x; chmod 700 /tmp/x 2>&1 && echo changed";
+    let of = |name: &str, profile: Option<cri::SecurityProfile>| {
+        said(&node, name, script, |context| context.seccomp = profile)
+    };
+    use cri::security_profile::ProfileType;
+    let plain = |kind: ProfileType| {
+        Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: String::new() })
+    };
+    assert!(of("nothing", None).starts_with("0\n"));
+    assert!(of("unconfined", plain(ProfileType::Unconfined)).starts_with("0\n"));
+    assert!(of("default", plain(ProfileType::RuntimeDefault)).starts_with("2\n"));
+    let file = daemon.scratch().join("profile.json");
+    let calls = r#"["chmod","fchmod","fchmodat","fchmodat2"]"#;
+    let profile = format!(
+        r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":{calls},"action":"SCMP_ACT_ERRNO"}}]}}"#
+    );
+    std::fs::write(&file, profile).unwrap();
+    let localhost = |path: &str| {
+        Some(cri::SecurityProfile {
+            profile_type: ProfileType::Localhost.into(),
+            localhost_ref: path.to_owned(),
+        })
+    };
+    let seen = of("localhost", localhost(file.to_str().unwrap()));
+    assert!(seen.starts_with("2\n") && !seen.contains("changed"), "{seen}");
+    let (kubelet, config, pod) = &node;
+    for path in ["/nowhere.json", "relative.json", "/etc/passwd"] {
+        let mut container = kubelet.container_config("bad", "true");
+        let context = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.seccomp = localhost(path);
+        let refused = kubelet.try_create(pod, &container, config).unwrap_err();
+        assert!(refused.message().contains(path), "{refused}");
+    }
+}
+
+#[test]
+fn paths_are_hidden_and_read_only_and_so_is_the_root() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let script = "cat /etc/secret; touch /etc/x 2>&1; touch /y 2>&1; true";
+    let (kubelet, config, pod) = &node;
+    let image =
+        Recipe::busybox().files(&[Entry::directory("etc"), Entry::file("etc/secret", "s\n")]);
+    load(&daemon, &[("registry.example.org/secret:1", &image.image())]);
+    let of = |name: &str, change: &dyn Fn(&mut Context)| {
+        let mut container = kubelet.container_config(name, script);
+        container.image.as_mut().unwrap().image = "registry.example.org/secret:1".to_owned();
+        change(container.linux.as_mut().unwrap().security_context.as_mut().unwrap());
+        kubelet.output(pod, &container, config)
+    };
+    assert_eq!(of("plain", &|_| {}), "s\n");
+    assert_eq!(of("masked", &|context| context.masked_paths = vec!["/etc/secret".into()]), "");
+    let seen = of("ro", &|context| context.readonly_paths = vec!["/etc".into()]);
+    assert!(seen.contains("/etc/x: Read-only") && !seen.contains("/y:"), "{seen}");
+    let seen = of("root", &|context| context.readonly_rootfs = true);
+    assert!(seen.contains("/etc/x: Read-only") && seen.contains("/y: Read-only"), "{seen}");
+}
+
+#[test]
+fn no_program_raises_what_it_may_do() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let script = "grep NoNewPrivs /proc/self/status | cut -f2";
+    assert_eq!(said(&node, "off", script, |_| {}), "0\n");
+    assert_eq!(said(&node, "on", script, |context| context.no_new_privs = true), "1\n");
+}
+
+#[test]
+fn devices_are_those_that_are_asked_for() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let script =
+        "cat /dev/noise | head -c 3 | wc -c; echo x > /dev/noise && echo written; ls /dev/net";
+    let mut container = kubelet.container_config("one", script);
+    container.devices = vec![cri::Device {
+        host_path: "/dev/urandom".to_owned(),
+        container_path: "/dev/noise".to_owned(),
+        permissions: "r".to_owned(),
+    }];
+    let seen = kubelet.output(&pod, &container, &config);
+    assert!(seen.starts_with("3\n"), "{seen}");
+    for (host, inside) in
+        [("/dev/nowhere", "/dev/x"), ("/etc/passwd", "/dev/x"), ("/dev/null", "x")]
+    {
+        container.metadata.as_mut().unwrap().attempt += 1;
+        container.devices[0].host_path = host.to_owned();
+        container.devices[0].container_path = inside.to_owned();
+        let refused = kubelet.try_create(&pod, &container, &config);
+        assert!(refused.is_err(), "{host} {inside}");
+    }
+}
+
+#[test]
+fn a_pod_has_users_of_its_own() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    let mapping = |length| cri::IdMapping { host_id: 1_000_000, container_id: 0, length };
+    let with = |config: &mut cri::PodSandboxConfig, uids, gids| {
+        let linux = config.linux.as_mut().unwrap();
+        let context = linux.security_context.as_mut().unwrap();
+        let options = context.namespace_options.as_mut().unwrap();
+        options.userns_options =
+            Some(cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids, gids });
+    };
+    with(&mut config, vec![mapping(65_536)], vec![mapping(65_536)]);
+    let pod = kubelet.run_pod(&config);
+    let script = "cat /proc/self/uid_map | xargs; id -u; touch /made; stat -c %u /made";
+    let container = kubelet.container_config("one", script);
+    assert_eq!(kubelet.output(&pod, &container, &config), "0 1000000 65536\n0\n0\n");
+    for (uids, gids) in [
+        (vec![], vec![]),
+        (vec![mapping(65_536)], vec![mapping(1)]),
+        (vec![mapping(5), mapping(6)], vec![mapping(5), mapping(6)]),
+    ] {
+        let mut bad = kubelet.pod_config("bad");
+        with(&mut bad, uids, gids);
+        let refused = kubelet.try_run_pod(&bad).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    }
+}
