@@ -377,7 +377,9 @@ pub fn update(
     // Only what it limits is touched: a typed spec may lose what it does not know.
     let rules = spec["linux"]["resources"]["devices"].take();
     spec["linux"]["resources"] = serde_json::to_value(&lowered)?;
-    spec["linux"]["resources"]["devices"] = rules;
+    if !rules.is_null() {
+        spec["linux"]["resources"]["devices"] = rules;
+    }
     let mut resources = shim_plan::resources(&lowered)?;
     // The rules of devices are as they were.
     resources.devices.clear();
@@ -516,6 +518,11 @@ mod tests {
         assert_eq!(update.resources.pids, Some(-1), "a limit that was there is lifted");
         assert_eq!(update.resources.cpu_quota, Some(20_000));
         assert!(update.resources.devices.is_empty());
+        let ruled = r#"{"linux":{"resources":{"devices":[{"allow":true,"access":"rw"}]}}}"#;
+        let update = super::update(&options, ruled, &asked, &machine()).unwrap();
+        let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
+        let kept = &spec["linux"]["resources"]["devices"];
+        assert_eq!(*kept, serde_json::json!([{"allow": true, "access": "rw"}]), "as they were");
     }
 
     #[test]
