@@ -51,6 +51,8 @@ pub use diff::{Change, ChangeKind, changes, diff};
 pub use error::{Error, Problem, Result, Rule};
 pub use extract::{ExtractOptions, extract};
 pub use limits::Limits;
+pub use node::is_whiteout;
 pub use settle::{Settled, empty, settle};
 pub use shim_rootfs::Root;
 pub use tree::Below;
+pub use xattr::OPAQUE;

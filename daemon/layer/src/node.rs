@@ -181,7 +181,8 @@ pub(crate) fn is_directory(stat: &Stat) -> bool {
 }
 
 /// The device 0/0, by which overlayfs hides what lies below.
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+#[must_use]
+pub fn is_whiteout(stat: &Stat) -> bool {
     kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 

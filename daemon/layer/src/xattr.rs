@@ -10,7 +10,8 @@ use crate::tar::Xattr;
 /// What overlayfs keeps for itself. An archive that could set these could redirect a directory or
 /// take the content of another file.
 const OVERLAY: &[u8] = b"trusted.overlay.";
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+/// On a directory, with the value `y`: all below it is hidden (kernel's overlayfs.rst).
+pub const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// What becomes of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::network::PortOwner;
 use crate::requests::Request;
 use crate::shim::{self, Attached, boot_id};
-use crate::spec::Limits;
+use crate::spec::{Limits, Signal};
 use crate::store::NewEvent;
 
 /// How long a start or a removal waits for the run before it to let go of its files.
@@ -431,7 +431,7 @@ impl Actor {
             Err(shim::Error::Refused { code: shim_wire::ttrpc::Code::NotFound, .. }) => Ok(()),
             // A shim that hangs does not stop a kill: the container dies by its cgroup, and a shim
             // that can't record that goes with it.
-            Err(shim::Error::TimedOut { .. }) if signal == SIGKILL => {
+            Err(shim::Error::TimedOut { .. }) if signal == Signal::KILL.number() => {
                 run::kill_cgroup(&self.core, &self.key).await;
                 running.shim.process.kill();
                 Ok(())
@@ -660,7 +660,7 @@ impl Actor {
     /// Kills what runs and commits its end.
     async fn end_now(&mut self) -> Result<()> {
         let Some(running) = self.present().map(Arc::clone) else { return Ok(()) };
-        self.kill(SIGKILL).await?;
+        self.kill(Signal::KILL.number()).await?;
         let wait = running.shim.client.wait("");
         let announced = match tokio::time::timeout(KILLED, wait).await {
             Ok(announced) => announced.ok(),
@@ -709,8 +709,6 @@ impl Actor {
         container_event(&self.key, record, action, attributes)
     }
 }
-
-const SIGKILL: u32 = 9;
 
 /// An event of a container.
 pub(super) fn container_event(

@@ -6,30 +6,27 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use bosun_layer::{OPAQUE, is_whiteout};
 use oci_spec::runtime::{Mount, MountBuilder};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::Key;
 use super::record::Record;
 use crate::blocking::off_the_loop;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::gc::SNAPSHOT_REFERENCE;
 use crate::snapshots::merged;
 use crate::spec::ImageMount;
 
-/// What keeps an image's layers while a container is there.
-const LABEL: &str = "containerd.io/gc.ref.snapshot.overlayfs";
-
-/// What a layer says of a directory that hides all below it (kernel's overlayfs.rst).
-const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// The labels of a container's snapshot.
+/// The labels of a container's snapshot, which keep the layers of its image volumes.
 pub(super) fn labels(mounts: &[ImageMount]) -> BTreeMap<String, String> {
     let kept = mounts.iter().filter(|mount| !mount.snapshot.is_empty()).enumerate();
-    kept.map(|(index, mount)| (format!("{LABEL}/{index}"), mount.snapshot.clone())).collect()
+    kept.map(|(index, mount)| (format!("{SNAPSHOT_REFERENCE}/{index}"), mount.snapshot.clone()))
+        .collect()
 }
 
 /// The mounts of a container's image volumes.
@@ -141,19 +138,14 @@ fn seen(tree: &Path, path: &Path) -> std::io::Result<Seen> {
     let mut hides = false;
     for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
         place.push(part);
-        let metadata = match place.symlink_metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Seen::Nothing { hides });
-            }
+        let stat = match rustix::fs::lstat(&place) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Seen::Nothing { hides }),
             // Something that is no directory is on the way.
-            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-                return Ok(Seen::Nothing { hides: true });
-            }
-            Err(error) => return Err(error),
+            Err(Errno::NOTDIR) => return Ok(Seen::Nothing { hides: true }),
+            Err(errno) => return Err(errno.into()),
         };
-        let is_whiteout = metadata.rdev() == 0 && metadata.mode() & 0o170_000 == 0o020_000;
-        if is_whiteout {
+        if is_whiteout(&stat) {
             return Ok(Seen::Nothing { hides: true });
         }
         let mut value = [0; 1];

@@ -435,7 +435,7 @@ pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// The cgroup that a container is to have.
 fn chosen_cgroup(core: &Core, key: &Key, options: &spec::ContainerOptions) -> String {
     match options.cgroup_parent.trim_matches('/') {
-        "" => format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id),
+        "" => own_cgroup(core, key),
         parent => format!("{parent}/{}", key.id),
     }
 }
@@ -446,9 +446,12 @@ pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
     let other = std::fs::read_to_string(cgroup_file(&run_dir)).ok();
     // A file that a full disk cut would lead to what is somebody else's.
     let own = |path: &String| path.ends_with(&format!("/{}", key.id));
-    other
-        .filter(own)
-        .unwrap_or_else(|| format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id))
+    other.filter(own).unwrap_or_else(|| own_cgroup(core, key))
+}
+
+/// A container's place in bosun's own part of the tree.
+fn own_cgroup(core: &Core, key: &Key) -> String {
+    format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
 }
 
 /// Where a run notes its cgroup, when that is not at bosun's own place.

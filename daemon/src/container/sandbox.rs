@@ -93,7 +93,7 @@ impl Supervisor {
         self.registry.list(&sandbox.key.namespace).into_iter().filter(is_member).collect()
     }
 
-    /// The interfaces of a running sandbox's network.
+    /// The interfaces of a running sandbox's network, without loopback.
     ///
     /// # Errors
     /// It does not run, or its network can't be looked into.

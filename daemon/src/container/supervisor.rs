@@ -446,7 +446,7 @@ impl Supervisor {
         let task = tokio::spawn(async move {
             signal_and_wait(&stopping, signal, timeout).await?;
             if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
-                signal_and_wait(&stopping, SIGKILL, KILLED).await?;
+                signal_and_wait(&stopping, spec::Signal::KILL.number(), KILLED).await?;
             }
             if stopping.running().is_ok_and(|now| now.attempt == running.attempt) {
                 return Err(Error::StillHeld { id: stopping.label(), seconds: KILLED.as_secs() });
@@ -714,8 +714,6 @@ impl Supervisor {
         &self.core.store
     }
 }
-
-const SIGKILL: u32 = 9;
 
 /// What a user of `--rootfs /` is told.
 const HOST_TREE: &str = "--rootfs / runs over this machine's own tree: its files become readable inside (changes stay in the container)";

@@ -70,7 +70,7 @@ impl Usage {
 
     /// Adds what the interfaces of a network namespace have carried, from `/proc/PID/net/dev`.
     pub(super) fn add_network(&mut self, text: &str) {
-        for interface in Interface::all(text).iter().filter(|interface| interface.name != "lo") {
+        for interface in Interface::all(text) {
             self.network_received += interface.received.bytes;
             self.network_sent += interface.sent.bytes;
         }
@@ -201,7 +201,7 @@ pub struct Traffic {
 }
 
 impl Interface {
-    /// Those of a network namespace, from its `net/dev` (proc_pid_net(5)).
+    /// Those of a network namespace that lead out of it, from its `net/dev` (proc_pid_net(5)).
     pub(super) fn all(text: &str) -> Vec<Self> {
         let interface = |line: &str| {
             let (name, counters) = line.split_once(':')?;
@@ -219,7 +219,7 @@ impl Interface {
             let name = name.trim().to_owned();
             Some(Self { name, received: traffic(0)?, sent: traffic(8)? })
         };
-        text.lines().filter_map(interface).collect()
+        text.lines().filter_map(interface).filter(|one| one.name != "lo").collect()
     }
 }
 

@@ -7,13 +7,11 @@ use shim_wire::attach::Hello;
 use super::{Cri, invalid, wire};
 use crate::container::Running;
 use crate::error::{Error, Result};
-use crate::shim::{self, Attached, Output};
-use crate::spec::ExecRequest;
+use crate::shim::{self, Attached, Exited, Output};
+use crate::spec::{ExecRequest, Signal};
 
 /// What a message can carry: 16 MiB, with room for the rest of it.
 const OUTPUT_MAX: usize = (16 << 20) - (64 << 10);
-
-const SIGKILL: u32 = 9;
 
 /// What a process said.
 #[derive(Debug, Default)]
@@ -58,9 +56,14 @@ impl Cri {
             },
         };
         guard.disarm();
-        let exit_code = i32::try_from(exited?.status).unwrap_or(255);
+        let exit_code = exit_code(&exited?);
         Ok(wire::ExecSyncResponse { stdout: said.stdout, stderr: said.stderr, exit_code })
     }
+}
+
+/// How an exec ended, in the number that clients are told.
+pub(super) fn exit_code(exited: &Exited) -> i32 {
+    i32::try_from(exited.status).unwrap_or(255)
 }
 
 /// All output, up to what a message can carry; what is beyond is read and left away.
@@ -84,7 +87,7 @@ async fn gather(attached: Attached) -> Said {
 }
 
 async fn kill(running: &Running, exec_id: &str) {
-    match running.shim.client.kill(exec_id, SIGKILL, false).await {
+    match running.shim.client.kill(exec_id, Signal::KILL.number(), false).await {
         Ok(()) | Err(shim::Error::Gone { .. } | shim::Error::Refused { .. }) => {}
         Err(error) => tracing::warn!(exec = exec_id, %error, "not killed"),
     }

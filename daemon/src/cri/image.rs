@@ -1,15 +1,13 @@
 //! `runtime.v1.ImageService`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bosun_image::Reference;
 use bosun_proto::cri::image_service_server::ImageService;
-use futures::Stream;
 use tonic::{Request, Response, Status};
 
-use super::runtime::pieces;
+use super::runtime::{Answers, pieces};
 use super::{Cri, convert, wire};
 use crate::error::{Error, Result as CoreResult};
 use crate::images::{Board, Choice, Found, Pull};
@@ -25,8 +23,6 @@ impl Service {
         Self { cri }
     }
 }
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl ImageService for Service {

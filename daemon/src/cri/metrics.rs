@@ -384,7 +384,6 @@ fn of_pod(interfaces: &[Interface], labels: &[String]) -> Vec<wire::Metric> {
             Source::Container(_) => Vec::new(),
             Source::Pod(of) => interfaces
                 .iter()
-                .filter(|interface| interface.name != "lo")
                 .map(|one| sampled(metric, labels, (vec![one.name.clone()], of(one))))
                 .collect(),
         }

@@ -43,7 +43,7 @@ mod status;
 mod streams;
 mod users;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bosun_proto::cri as wire;
 use shim_wire::id::Id;
@@ -96,6 +96,10 @@ pub(crate) fn services(supervisor: &Arc<Supervisor>) -> (runtime::Service, image
         tokio::spawn(Arc::clone(&cri).collect_networks());
     }
     (runtime::Service::new(Arc::clone(&cri)), image::Service::new(cri))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A message that lacks something, or has what can't be.

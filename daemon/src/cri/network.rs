@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosun_cni::{Attached, Cni, Container, Settings, Status};
 use tokio::sync::OnceCell;
 
-use super::{Cri, Network, convert, kept, wire};
+use super::{Cri, Network, convert, kept, lock, wire};
 use crate::config::Config;
 use crate::container::{Handle, Record, network_path};
 use crate::error::{Error, Result};
@@ -33,10 +33,6 @@ pub(super) struct Plugins {
     attaching: Mutex<HashSet<String>>,
     /// Pods whose network was taken back, until they are removed.
     detached: Mutex<HashSet<String>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Plugins {

@@ -22,7 +22,8 @@ impl Service {
     }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// What a streaming call answers.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// How many entries one message of a streamed list has.
 pub(super) const PIECE: usize = 100;

@@ -1,11 +1,11 @@
 //! What containers and pods use. Every figure is read when it is asked for, so none is stale.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 
 use bosun_proto::cri::UInt64Value;
 
-use super::{Cri, convert, kept, wire};
+use super::{Cri, convert, kept, lock, wire};
 use crate::container::{Handle, Record, Usage};
 use crate::error::{Error, Result};
 use crate::trees;
@@ -18,7 +18,7 @@ pub(super) struct Samples(Mutex<HashMap<String, (u64, i64)>>);
 impl Samples {
     /// Billionths of CPUs since the last time; `None` the first time.
     fn rate(&self, id: &str, total: u64, now: i64) -> Option<u64> {
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.0);
         let (before, then) = samples.insert(id.to_owned(), (total, now))?;
         let elapsed = u64::try_from(now - then).ok().filter(|elapsed| *elapsed > 0)?;
         let used = u128::from(total.saturating_sub(before)) * 1_000_000_000;
@@ -26,7 +26,7 @@ impl Samples {
     }
 
     fn forget_others(&self, known: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known(id));
+        lock(&self.0).retain(|id, _| known(id));
     }
 }
 
@@ -51,8 +51,8 @@ impl Cri {
     ) -> Vec<wire::ContainerStats> {
         let filter = filter.unwrap_or_default();
         let containers = self.supervisor.list(&self.namespace);
-        let known = |id: &str| containers.iter().any(|one| one.key().id.as_str() == id);
-        self.samples.forget_others(known);
+        let known: HashSet<&str> = containers.iter().map(|one| one.key().id.as_str()).collect();
+        self.samples.forget_others(|id| known.contains(id));
         let mut all = Vec::new();
         for container in &containers {
             let Ok(record) = container.record() else { continue };
@@ -102,7 +102,7 @@ impl Cri {
         wire::CpuUsage {
             timestamp: now,
             usage_core_nano_seconds: some(usage.cpu_total),
-            usage_nano_cores: rate.map(|value| UInt64Value { value }),
+            usage_nano_cores: rate.and_then(some),
             psi: None,
         }
     }
@@ -223,12 +223,12 @@ impl Cri {
 
 impl Measured {
     fn of(&self, number: i64) -> Option<trees::Usage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied()
+        lock(&self.0).get(&number).copied()
     }
 
     /// Those that there are, and no others.
     fn keep(&self, all: Vec<(i64, trees::Usage)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all.into_iter().collect();
+        *lock(&self.0) = all.into_iter().collect();
     }
 }
 

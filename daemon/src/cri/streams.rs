@@ -16,22 +16,20 @@ use shim_wire::id::Id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::exec::exit_code;
 use super::{Cri, wire};
 use crate::api::sentence;
 use crate::container::{Handle, Supervisor, network_path};
 use crate::error::{Error, Result};
 use crate::network;
 use crate::shim::{self, AttachReader, AttachWriter, Attached, Output};
-use crate::spec::{ExecRequest, NetworkMode};
+use crate::spec::{ExecRequest, NetworkMode, Signal};
 
 /// Bytes of a stream that are on their way.
 const BUFFER: usize = 32 << 10;
 
 /// How long a port in a pod has to answer.
 const DIAL: Duration = Duration::from_secs(10);
-
-/// What a terminal's processes are told when nobody is before it any more.
-const SIGHUP: u32 = 1;
 
 /// Containers and pods, as the server of streams sees them.
 #[derive(Debug)]
@@ -131,14 +129,14 @@ impl Node {
             if let Ok(reason) = gone.await {
                 tracing::debug!(exec = exec_id, ?reason, "its client has gone");
                 if streams.tty && !matches!(reason, HangUp::Stopping) {
-                    // One that has ended meanwhile has nothing to hear.
-                    let _ = running.shim.client.kill(&exec_id, SIGHUP, false).await;
+                    // As when a terminal goes. One that has ended meanwhile has nothing to hear.
+                    let _ = running.shim.client.kill(&exec_id, Signal::HUP.number(), false).await;
                 }
             }
         });
         let exit = Box::pin(async move {
             let outcome = exit.await.unwrap_or(Err(Error::Stopping)).map_err(told)?;
-            Ok(i32::try_from(outcome.status).unwrap_or(255))
+            Ok(exit_code(&outcome))
         });
         Ok(connect(attached, streams, AtEnd::Close, exit, hang_up))
     }

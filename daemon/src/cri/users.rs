@@ -1,12 +1,12 @@
 //! Who containers run as: looked up in the files of each once, and kept while it is there.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shim_rootfs::user::Identity;
 
-use super::{Cri, convert, wire};
+use super::{Cri, convert, lock, wire};
 use crate::container::{Handle, Record};
 use crate::files;
 
@@ -19,15 +19,15 @@ pub(super) struct Users(Mutex<HashMap<String, Identity>>);
 
 impl Users {
     fn of(&self, id: &str) -> Option<Identity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        lock(&self.0).get(id).cloned()
     }
 
     fn keep(&self, id: &str, identity: Identity) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), identity);
+        lock(&self.0).insert(id.to_owned(), identity);
     }
 
     pub(super) fn forget(&self, id: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        lock(&self.0).remove(id);
     }
 }
 

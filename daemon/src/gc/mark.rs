@@ -16,6 +16,8 @@ const EXPIRE: &str = "containerd.io/gc.expire";
 const FLAT: &str = "containerd.io/gc.flat";
 /// "As long as I am here, keep that."
 const REFERENCE: &str = "containerd.io/gc.ref.";
+/// A reference to a snapshot, of whatever has several with `/` and a word behind it.
+pub const SNAPSHOT_REFERENCE: &str = "containerd.io/gc.ref.snapshot.overlayfs";
 /// "As long as that is here, keep me."
 const BACK_REFERENCE: &str = "containerd.io/gc.bref.";
 /// The snapshotter that labels have to name.

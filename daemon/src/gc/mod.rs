@@ -28,7 +28,7 @@ use crate::snapshots::{Pins, Snapshots};
 use crate::store::{NewEvent, Store, Transaction};
 use crate::time::Time;
 
-pub use mark::{Graph, Unreachable, Without, unreachable};
+pub use mark::{Graph, SNAPSHOT_REFERENCE, Unreachable, Without, unreachable};
 
 /// How long a change waits for others before a collection.
 const GATHER: Duration = Duration::from_millis(100);

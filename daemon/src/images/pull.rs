@@ -17,6 +17,7 @@ use super::tree::{Choice, bad, reference_labels};
 use super::{Images, TRANSFERS};
 use crate::content::{Expected, Writer};
 use crate::error::{Error, Result};
+use crate::gc::SNAPSHOT_REFERENCE;
 
 /// Bytes that are gathered before they are written.
 const GATHER: usize = 1 << 20;
@@ -147,7 +148,7 @@ impl Images {
         layers: &[Layer],
     ) -> Result<()> {
         let Some(top) = layers.last() else { return Ok(()) };
-        let key = "containerd.io/gc.ref.snapshot.overlayfs".to_owned();
+        let key = SNAPSHOT_REFERENCE.to_owned();
         let labels = BTreeMap::from([(key, top.chain_id.to_string())]);
         self.content.label(namespace, config, labels).await
     }

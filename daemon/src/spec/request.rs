@@ -394,9 +394,6 @@ impl Limits {
     #[must_use]
     pub fn updated(&self, new: &Self) -> Self {
         let text = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
-        let map = |new: &BTreeMap<String, String>, old: &BTreeMap<String, String>| {
-            old.iter().chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
-        };
         let list = |new: &Vec<DeviceLimit>, old: &Vec<DeviceLimit>| {
             let named = |old: &&DeviceLimit| new.iter().all(|new| new.path != old.path);
             old.iter().filter(named).chain(new).cloned().collect()
@@ -425,15 +422,15 @@ impl Limits {
             device_write_bps: list(&new.device_write_bps, &self.device_write_bps),
             device_read_iops: list(&new.device_read_iops, &self.device_read_iops),
             device_write_iops: list(&new.device_write_iops, &self.device_write_iops),
-            hugepages: self
-                .hugepages
-                .iter()
-                .chain(&new.hugepages)
-                .map(|(size, limit)| (size.clone(), *limit))
-                .collect(),
-            unified: map(&new.unified, &self.unified),
+            hugepages: merged(&new.hugepages, &self.hugepages),
+            unified: merged(&new.unified, &self.unified),
         }
     }
+}
+
+/// What was said before, and over it what is said now.
+fn merged<V: Clone>(new: &BTreeMap<String, V>, old: &BTreeMap<String, V>) -> BTreeMap<String, V> {
+    old.iter().chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// What happens when a container ends by itself.

@@ -27,6 +27,7 @@ const RTMAX: u8 = 64;
 pub struct Signal(u8);
 
 impl Signal {
+    pub const HUP: Self = Self(1);
     pub const KILL: Self = Self(9);
     pub const TERM: Self = Self(15);
 

@@ -79,6 +79,7 @@ mod session;
 pub mod spdy;
 mod status;
 mod streams;
+mod tasks;
 mod tls;
 mod tokens;
 mod websocket;

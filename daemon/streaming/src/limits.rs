@@ -38,5 +38,7 @@ pub(crate) const QUEUE: usize = 4;
 /// Bytes of a message that sets a terminal's size.
 pub(crate) const MAX_RESIZE_BYTES: usize = 4 << 10;
 
+/// For a client that is told the end without having asked: it broke the protocol, or was idle.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 /// For a client that has been told the end, to read it.
 pub(crate) const LINGER: Duration = Duration::from_secs(30);

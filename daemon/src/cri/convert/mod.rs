@@ -35,7 +35,6 @@ pub(super) fn network(now: i64, interfaces: &[Interface]) -> wire::NetworkUsage 
     let some = |value: u64| Some(wire::UInt64Value { value });
     let all: Vec<wire::NetworkInterfaceUsage> = interfaces
         .iter()
-        .filter(|interface| interface.name != "lo")
         .map(|interface| wire::NetworkInterfaceUsage {
             name: interface.name.clone(),
             rx_bytes: some(interface.received.bytes),

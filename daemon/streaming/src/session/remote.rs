@@ -9,7 +9,6 @@
 
 use std::future::pending;
 use std::io;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{Link, Session};
 use crate::handshake::Version;
-use crate::limits::{MAX_RESIZE_BYTES, PIECE};
+use crate::limits::{FAREWELL, MAX_RESIZE_BYTES, PIECE};
 use crate::request::{Request, Streams};
 use crate::runtime::{Failure, HangUp, Input, Output, Runtime, TerminalSize};
 use crate::spdy::frame::Reset;
@@ -26,9 +25,6 @@ use crate::spdy::{self, Offers};
 use crate::status;
 use crate::streams::{Incoming, Outgoing};
 use crate::websocket::{self, Encoding};
-
-/// For a client that is told the end without having asked.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The streams of a client, as it has opened them.
 #[derive(Debug, Default)]

@@ -5,27 +5,24 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
 use super::frame::{self, Control, GoAway, HEAD, Reset};
 use super::headers::{Deflater, Headers};
 use super::reader::Reader;
 use super::window::Window;
-use crate::limits::{LINGER, PIECE, QUEUE, WINDOW};
+use crate::limits::{PIECE, QUEUE, WINDOW};
 use crate::peer::Peer;
 use crate::streams::{Credit, Filler, Incoming, pipe};
+use crate::tasks::Tasks;
 
 /// Frames of control that wait to be written.
 const CONTROL_QUEUE: usize = 64;
-/// For a client that has broken the protocol, to take notice of it.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The streams that a client asks for, in their order.
 #[derive(Debug)]
@@ -42,8 +39,7 @@ impl Offers {
 #[derive(Debug)]
 pub(crate) struct Link {
     data: mpsc::Sender<Data>,
-    reader: AbortOnDropHandle<Result<(), Error>>,
-    writer: AbortOnDropHandle<()>,
+    tasks: Tasks<Error>,
     over: Option<Error>,
 }
 
@@ -66,8 +62,7 @@ where
     let writer = write_all(write, control_out, data_out, shared, peer.clone());
     let link = Link {
         data,
-        reader: AbortOnDropHandle::new(tokio::spawn(reader.run())),
-        writer: AbortOnDropHandle::new(tokio::spawn(writer)),
+        tasks: Tasks::new(tokio::spawn(reader.run()), tokio::spawn(writer)),
         over: None,
     };
     (Offers(offered), link)
@@ -77,39 +72,20 @@ impl Link {
     /// Resolves with the reason at the end of the connection.
     pub(crate) async fn ended(&mut self) -> String {
         if self.over.is_none() {
-            let read = tokio::select! {
-                biased;
-                read = &mut self.reader => read.ok(),
-                // The client takes nothing any more. It may have been told why it is not to.
-                _ = &mut self.writer => {
-                    let read = tokio::time::timeout(FAREWELL, &mut self.reader).await;
-                    read.ok().and_then(Result::ok)
-                }
-            };
-            let error = read.and_then(Result::err).unwrap_or(Error::Gone);
-            self.over = Some(error);
+            self.over = Some(self.tasks.ended().await.unwrap_or(Error::Gone));
         }
         let error = self.over.as_ref().unwrap_or(&Error::Gone);
-        if !matches!(error, Error::Gone | Error::Io(_)) && !self.writer.is_finished() {
-            // The writer ends with the GOAWAY that says so, if the client lets it.
-            let _ = tokio::time::timeout(FAREWELL, &mut self.writer).await;
+        if !matches!(error, Error::Gone | Error::Io(_)) {
+            // The writer knows: it ends with the GOAWAY that says so, if the client lets it.
+            self.tasks.farewell(async {}).await;
         }
         error.to_string()
     }
 
-    /// Ends it as it should end: all that was sent is written, then a GOAWAY; what still comes is read
-    /// and forgotten until the client has closed its side (were it not read, the client's TCP would
-    /// throw away what it has not read yet).
-    pub(crate) async fn close(mut self) {
-        let said = async {
-            let _ = self.data.send(Data::Goodbye).await;
-            let _ = (&mut self.writer).await;
-        };
-        tokio::select! {
-            () = said => {}
-            _ = &mut self.reader => return,
-        }
-        let _ = tokio::time::timeout(LINGER, &mut self.reader).await;
+    /// Ends it as it should end: with a GOAWAY.
+    pub(crate) async fn close(self) {
+        let goodbye = self.data.send(Data::Goodbye);
+        self.tasks.close(async { drop(goodbye.await) }).await;
     }
 }
 

@@ -6,7 +6,6 @@
 mod tunnel;
 
 use std::io;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,18 +19,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::limits::{LINGER, MAX_MESSAGE_BYTES, PIECE, QUEUE};
+use crate::limits::{MAX_MESSAGE_BYTES, PIECE, QUEUE};
 use crate::peer::Peer;
 use crate::streams::{Filler, Gone, Incoming, pipe};
+use crate::tasks::Tasks;
 
 pub(crate) use tunnel::Tunnel;
 
 /// The channel that closes others.
 const CLOSE: u8 = 255;
-/// For a client that has broken the protocol, to take notice of it.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why the connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -157,8 +154,7 @@ enum Out {
 pub(crate) struct Link {
     out: mpsc::Sender<Out>,
     ended: CancellationToken,
-    reader: AbortOnDropHandle<Result<(), Error>>,
-    writer: AbortOnDropHandle<()>,
+    tasks: Tasks<Error>,
     over: Option<Error>,
 }
 
@@ -198,8 +194,7 @@ where
     let link = Link {
         out,
         ended,
-        reader: AbortOnDropHandle::new(tokio::spawn(reader.run())),
-        writer: AbortOnDropHandle::new(tokio::spawn(writer)),
+        tasks: Tasks::new(tokio::spawn(reader.run()), tokio::spawn(writer)),
         over: None,
     };
     (incoming, link)
@@ -213,43 +208,20 @@ impl Link {
     /// Resolves with the reason at the end of the connection.
     pub(crate) async fn ended(&mut self) -> String {
         if self.over.is_none() {
-            let read = tokio::select! {
-                biased;
-                read = &mut self.reader => read.ok(),
-                // The client takes nothing any more. It may have been told why it is not to.
-                _ = &mut self.writer => {
-                    let read = tokio::time::timeout(FAREWELL, &mut self.reader).await;
-                    read.ok().and_then(Result::ok)
-                }
-            };
-            let error = read.and_then(Result::err).unwrap_or(Error::Gone);
-            self.over = Some(error);
+            self.over = Some(self.tasks.ended().await.unwrap_or(Error::Gone));
         }
         let error = self.over.as_ref().unwrap_or(&Error::Gone);
-        if let Some(code) = error.close_code()
-            && !self.writer.is_finished()
-        {
-            let told = async {
-                let _ = self.out.send(Out::Close(code, error.to_string())).await;
-                let _ = (&mut self.writer).await;
-            };
-            let _ = tokio::time::timeout(FAREWELL, told).await;
+        if let Some(code) = error.close_code() {
+            let close = self.out.send(Out::Close(code, error.to_string()));
+            self.tasks.farewell(async { drop(close.await) }).await;
         }
         error.to_string()
     }
 
-    /// Ends it as it should end: all that was sent is written, then a close; what still comes is read
-    /// and forgotten until the client has answered.
-    pub(crate) async fn close(mut self) {
-        let said = async {
-            let _ = self.out.send(Out::Close(CloseCode::Normal, String::new())).await;
-            let _ = (&mut self.writer).await;
-        };
-        tokio::select! {
-            () = said => {}
-            _ = &mut self.reader => return,
-        }
-        let _ = tokio::time::timeout(LINGER, &mut self.reader).await;
+    /// Ends it as it should end: with a close.
+    pub(crate) async fn close(self) {
+        let close = self.out.send(Out::Close(CloseCode::Normal, String::new()));
+        self.tasks.close(async { drop(close.await) }).await;
     }
 }
 
