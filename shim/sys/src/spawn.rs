@@ -59,27 +59,36 @@ mod tests {
 
     use super::*;
 
+    /// What the program holds is asked of itself: other tests of this process may open what is handed
+    /// down, and so may whoever runs them.
     #[test]
     fn descriptors_are_in_their_places_and_no_others() {
         let make = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let pipes: Vec<_> = (0..3).map(|_| make()).collect();
         let (mut readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+        let ends: Vec<u64> =
+            writers.iter().map(|writer| rustix::fs::fstat(writer).unwrap().st_ino).collect();
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "echo one >&3; echo two >&4; echo three >&5; echo x >&6"]);
-        command.stderr(Stdio::null());
-        let mut child = spawn_with(command, &writers).unwrap();
+        command.args([
+            "-c",
+            "echo one >&3; echo two >&4; echo three >&5; exec readlink /proc/self/fd/*",
+        ]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = spawn_with(command, &writers).unwrap();
         drop(writers);
-        for word in ["one\n", "two\n", "three\n"] {
+        let held = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        for (word, end) in ["one\n", "two\n", "three\n"].into_iter().zip(ends) {
             let mut text = String::new();
             std::fs::File::from(readers.remove(0)).read_to_string(&mut text).unwrap();
             assert_eq!(text, word);
+            let link = format!("pipe:[{end}]");
+            assert_eq!(held.lines().filter(|line| *line == link).count(), 1, "{link} in {held}");
         }
-        assert!(!child.wait().unwrap().success(), "there is no sixth");
     }
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
-        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let error = spawn_with(Command::new("/no/such/program"), &[reader]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
