@@ -80,7 +80,7 @@ build: toolchain deps
 
 # The same two with failpoints compiled in: only tests run them.
 build-test: toolchain deps test-deps
-	$(BUILD) -p bosund --features bosund/failpoints --config profile.release.package.bosund.opt-level=1
+	$(BUILD) -p bosund --features bosund/failpoints --config profile.release.package.bosund.opt-level=0
 	$(BUILD_SHIM) -p bosun-shim --features bosun-shim/failpoints
 	@mkdir -p bin/failpoints
 	$(call put,target/release/bosund,bin/failpoints/bosund)
