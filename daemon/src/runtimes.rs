@@ -5,7 +5,12 @@
 //! | `bosun`, or none | bosun's own shim |
 //! | `runc`, `crun` | containerd's `io.containerd.runc.v2` with that program |
 //! | `io.containerd.NAME.vN` | the program `containerd-shim-NAME-vN` |
-//! | what the configuration file names | one of these types, with a program of its own |
+//! | what the configuration file names | bosun's own, or one of these types, with settings |
+//!
+//! All of these but bare types are what a kubelet's pods may name as their handler, where the shim joins
+//! namespaces that a spec names by path: bosun's pods are held by bosun, without a process that a shim
+//! could begin a pod with. Shims that keep a pod in a sandbox of their own (a virtual machine, a kernel
+//! in user space) need one, or containerd's sandbox service, and would make a sandbox for each container.
 //!
 //! Programs are looked for where an administrator's shell finds them, and beside bosund, when a
 //! container is made and at each of its starts: they may come, go and be replaced meanwhile.
@@ -15,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use shim_wire::containerd::{RUNC_OPTIONS, RuncOptions};
+use shim_wire::containerd::{RUNC_OPTIONS, RuncOptions, SHIM_OPTIONS, ShimOptions};
 use shim_wire::files::Bundle;
 use shim_wire::task::Any;
 
@@ -33,11 +38,25 @@ const DIRECTORIES: [&str; 6] =
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Configured {
-    /// `io.containerd.NAME.vN`
+    /// `bosun`, or `io.containerd.NAME.vN`
     #[serde(rename = "type")]
     pub kind: String,
     /// For `io.containerd.runc.v2`: the OCI runtime, if it is not runc.
     pub binary: Option<PathBuf>,
+    /// For `io.containerd.runc.v2`: the rootfs is not pivoted to, for hosts that run from memory.
+    #[serde(default)]
+    pub no_pivot_root: bool,
+    /// For `io.containerd.runc.v2`: the container has the session keyring of the daemon.
+    #[serde(default)]
+    pub no_new_keyring: bool,
+    /// For any other shim: the configuration file that it is told of.
+    pub config: Option<PathBuf>,
+    /// The shim joins namespaces that a spec names by path, and so runs containers of pods.
+    /// [default: of `bosun` and `io.containerd.runc.v2` alone]
+    pub pods: Option<bool>,
+    /// A privileged container has all rights, but none of the host's devices.
+    #[serde(default)]
+    pub privileged_without_host_devices: bool,
 }
 
 /// All that can be named.
@@ -51,10 +70,33 @@ pub struct Runtimes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stock {
     pub shim: PathBuf,
-    /// The options of `io.containerd.runc.v2` are understood.
+    /// It can run containers of pods.
+    pub joins_pods: bool,
+    /// Whose options it understands.
     is_runc: bool,
     /// The OCI runtime; absent is the stock shim's own choice.
     binary: Option<PathBuf>,
+    no_pivot_root: bool,
+    no_new_keyring: bool,
+    config: Option<PathBuf>,
+}
+
+/// What the pods of a kubelet may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handler {
+    pub name: String,
+    pub kind: HandlerKind,
+}
+
+/// Who runs the containers of such a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandlerKind {
+    /// bosun.
+    Own,
+    /// runc, or what has its command line, where it was found.
+    Oci(Option<PathBuf>),
+    /// A shim of which nothing more is known.
+    Other,
 }
 
 /// A runtime that there is not, or that the configuration file describes wrongly.
@@ -66,6 +108,12 @@ pub enum Error {
     NotInstalled { name: String, program: String, here: Vec<String> },
     #[error("runtime {name:?}: {problem}")]
     Configuration { name: String, problem: String },
+    #[error("runtime handler {name:?}: there is none of that name: here {}", listed(.here))]
+    NoHandler { name: String, here: Vec<String> },
+    #[error(
+        "runtime handler {name:?}: its shim keeps a pod in a sandbox of its own, which bosun's pods are not: give [runtimes.{name}] the key pods = true if it joins namespaces by their paths, or run its containers alone"
+    )]
+    NoPods { name: String },
 }
 
 fn listed(names: &[String]) -> String {
@@ -75,9 +123,8 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Whether a name stands for bosun's own runtime.
-#[must_use]
-pub fn is_own(name: &str) -> bool {
+/// Whether a name stands for bosun's own runtime without settings.
+fn is_plain(name: &str) -> bool {
     name.is_empty() || name == OWN
 }
 
@@ -92,20 +139,34 @@ impl Runtimes {
             let wrong = |problem: &str| {
                 Err(Error::Configuration { name: name.clone(), problem: problem.to_owned() })
             };
-            if is_own(name) || name.starts_with("io.containerd.") {
+            if is_plain(name) || name.starts_with("io.containerd.") {
                 return wrong("the name is taken: choose another one");
             }
-            if program_of(&runtime.kind).is_none() {
-                return wrong("its type is not an io.containerd.NAME.vN");
+            let is_own = runtime.kind == OWN;
+            if !is_own && program_of(&runtime.kind).is_none() {
+                return wrong("its type is neither bosun nor an io.containerd.NAME.vN");
             }
-            match &runtime.binary {
-                Some(binary) if !binary.is_absolute() => {
-                    return wrong("its binary is not an absolute path");
-                }
-                Some(_) if !is_runc(&runtime.kind) => {
-                    return wrong("a binary is only for the type io.containerd.runc.v2");
-                }
-                Some(_) | None => {}
+            let is_runc = is_runc(&runtime.kind);
+            let absolute = |path: &Option<PathBuf>| path.as_ref().is_none_or(|p| p.is_absolute());
+            if !absolute(&runtime.binary) {
+                return wrong("its binary is not an absolute path");
+            }
+            if !absolute(&runtime.config) {
+                return wrong("its config is not an absolute path");
+            }
+            if runtime.binary.is_some() && !is_runc {
+                return wrong("a binary is only for the type io.containerd.runc.v2");
+            }
+            if (runtime.no_pivot_root || runtime.no_new_keyring) && !is_runc {
+                let what =
+                    "no-pivot-root and no-new-keyring are for the type io.containerd.runc.v2";
+                return wrong(what);
+            }
+            if runtime.config.is_some() && (is_runc || is_own) {
+                return wrong("a config is for shims of other types than runc's");
+            }
+            if is_own && runtime.pods == Some(false) {
+                return wrong("bosun's own runtime runs pods: leave pods = false away");
             }
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -121,7 +182,8 @@ impl Runtimes {
     /// # Errors
     /// There is no such runtime, or it is not installed.
     pub fn find(&self, name: &str) -> Result<Option<Stock>, Error> {
-        if is_own(name) {
+        let configured = self.configured.get(name);
+        if is_plain(name) || configured.is_some_and(|runtime| runtime.kind == OWN) {
             return Ok(None);
         }
         let not_installed = |program: String| Error::NotInstalled {
@@ -129,7 +191,7 @@ impl Runtimes {
             program,
             here: self.here(),
         };
-        let (kind, binary) = match self.configured.get(name) {
+        let (kind, binary) = match configured {
             Some(runtime) => (runtime.kind.as_str(), runtime.binary.clone()),
             None if KNOWN.contains(&name) => {
                 let found = self.program(name);
@@ -144,7 +206,55 @@ impl Runtimes {
             return Err(not_installed(binary.display().to_string()));
         }
         let shim = self.program(&program).ok_or_else(|| not_installed(program))?;
-        Ok(Some(Stock { shim, is_runc: is_runc(kind), binary }))
+        let is_runc = is_runc(kind);
+        Ok(Some(Stock {
+            shim,
+            joins_pods: configured.and_then(|runtime| runtime.pods).unwrap_or(is_runc),
+            is_runc,
+            binary,
+            no_pivot_root: configured.is_some_and(|runtime| runtime.no_pivot_root),
+            no_new_keyring: configured.is_some_and(|runtime| runtime.no_new_keyring),
+            config: configured.and_then(|runtime| runtime.config.clone()),
+        }))
+    }
+
+    /// Whether a privileged container of this runtime has the host's devices.
+    #[must_use]
+    pub fn gives_host_devices(&self, name: &str) -> bool {
+        !self.configured.get(name).is_some_and(|runtime| runtime.privileged_without_host_devices)
+    }
+
+    /// What pods may name now: bosun's own first, then the others by their names.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<Handler> {
+        let configured = self.configured.keys().map(String::as_str);
+        let others: std::collections::BTreeSet<&str> =
+            KNOWN.into_iter().chain(configured).collect();
+        let found = others.into_iter().filter_map(|name| self.handler(name).ok());
+        let own = Handler { name: OWN.to_owned(), kind: HandlerKind::Own };
+        std::iter::once(own).chain(found).collect()
+    }
+
+    /// The handler that a pod names; empty is bosun's own.
+    ///
+    /// # Errors
+    /// There is none of that name, it is not installed, or it can't run containers of pods.
+    pub fn handler(&self, name: &str) -> Result<Handler, Error> {
+        let of = |kind| Ok(Handler { name: name.to_owned(), kind });
+        let is_known =
+            is_plain(name) || KNOWN.contains(&name) || self.configured.contains_key(name);
+        if !is_known {
+            let here = self.handlers().into_iter().map(|handler| handler.name).collect();
+            return Err(Error::NoHandler { name: name.to_owned(), here });
+        }
+        match self.find(name)? {
+            None => of(HandlerKind::Own),
+            Some(stock) if !stock.joins_pods => Err(Error::NoPods { name: name.to_owned() }),
+            Some(stock) if stock.is_runc => {
+                of(HandlerKind::Oci(stock.binary.or_else(|| self.program("runc"))))
+            }
+            Some(_) => of(HandlerKind::Other),
+        }
     }
 
     /// The names of those that can be used now.
@@ -153,7 +263,8 @@ impl Runtimes {
         let known =
             KNOWN.iter().filter(|name| self.program(name).is_some() && kind_here(RUNC_TYPE));
         let configured = self.configured.iter().filter(|(_, runtime)| {
-            kind_here(&runtime.kind) && runtime.binary.as_ref().is_none_or(|path| is_program(path))
+            (runtime.kind == OWN || kind_here(&runtime.kind))
+                && runtime.binary.as_ref().is_none_or(|path| is_program(path))
         });
         let mut names: Vec<String> = std::iter::once(OWN.to_owned())
             .chain(known.map(|name| (*name).to_owned()))
@@ -188,14 +299,17 @@ impl Stock {
     /// What it is told beside the spec.
     #[must_use]
     pub fn options(&self, bundle: &Bundle) -> Option<Any> {
-        if !self.is_runc {
-            return None;
-        }
         let text = |path: &Path| path.to_string_lossy().into_owned();
+        if !self.is_runc {
+            let config_path = text(self.config.as_deref()?);
+            return Some(Any::of(SHIM_OPTIONS, &ShimOptions { config_path, ..Default::default() }));
+        }
         let options = RuncOptions {
             binary_name: self.binary.as_deref().map(text).unwrap_or_default(),
             // So that it goes with the bundle, whoever dies.
             root: text(&bundle.runtime_root()),
+            no_pivot_root: self.no_pivot_root,
+            no_new_keyring: self.no_new_keyring,
             ..RuncOptions::default()
         };
         Some(Any::of(RUNC_OPTIONS, &options))
@@ -237,8 +351,12 @@ mod tests {
     }
 
     fn configured(kind: &str, binary: Option<&str>) -> BTreeMap<String, Configured> {
-        let runtime = Configured { kind: kind.to_owned(), binary: binary.map(PathBuf::from) };
-        BTreeMap::from([("mine".to_owned(), runtime)])
+        let binary = binary.map(|path| format!("binary = {path:?}")).unwrap_or_default();
+        BTreeMap::from([("mine".to_owned(), settings(&format!("type = {kind:?}\n{binary}")))])
+    }
+
+    fn settings(text: &str) -> Configured {
+        toml::from_str(text).unwrap()
     }
 
     #[test]
@@ -284,7 +402,7 @@ mod tests {
     #[test]
     fn a_configuration_that_can_not_be_is_refused() {
         let said = |configured| Runtimes::new(configured, None).unwrap_err().to_string();
-        assert!(said(configured("runc", None)).contains("not an io.containerd.NAME.vN"));
+        assert!(said(configured("runc", None)).contains("nor an io.containerd.NAME.vN"));
         let kata = configured("io.containerd.kata.v2", Some("/usr/bin/crun"));
         assert!(said(kata).contains("only for the type io.containerd.runc.v2"));
         let relative = configured("io.containerd.runc.v2", Some("crun"));
@@ -293,6 +411,57 @@ mod tests {
         let runtime = taken.remove("mine").unwrap();
         taken.insert("bosun".to_owned(), runtime);
         assert!(said(taken).contains("the name is taken"));
+        for (text, problem) in [
+            ("type = \"bosun\"\nbinary = \"/bin/x\"", "only for the type io.containerd.runc.v2"),
+            ("type = \"bosun\"\npods = false", "runs pods"),
+            ("type = \"bosun\"\nno-pivot-root = true", "are for the type io.containerd.runc.v2"),
+            ("type = \"bosun\"\nconfig = \"/etc/x\"", "for shims of other types"),
+            ("type = \"io.containerd.kata.v2\"\nconfig = \"x\"", "not an absolute path"),
+        ] {
+            let said = said(BTreeMap::from([("mine".to_owned(), settings(text))]));
+            assert!(said.contains(problem), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn pods_name_what_joins_their_namespaces() {
+        let (directory, mut runtimes) =
+            with(&["runc", "containerd-shim-runc-v2", "containerd-shim-kata-v2"]);
+        let runc = HandlerKind::Oci(Some(directory.path().join("runc")));
+        for (name, text) in [
+            ("strict", "type = \"bosun\"\nprivileged-without-host-devices = true"),
+            ("vm", "type = \"io.containerd.kata.v2\""),
+            ("odd", "type = \"io.containerd.kata.v2\"\npods = true"),
+            ("alone", "type = \"io.containerd.runc.v2\"\npods = false"),
+            ("mine", "type = \"io.containerd.runc.v2\""),
+            ("gone", "type = \"io.containerd.runc.v2\"\nbinary = \"/no/such\""),
+        ] {
+            runtimes.configured.insert(name.to_owned(), settings(text));
+        }
+        let of = |name: &str, kind| Handler { name: name.to_owned(), kind };
+        assert_eq!(
+            runtimes.handlers(),
+            [
+                of("bosun", HandlerKind::Own),
+                of("mine", runc.clone()),
+                of("odd", HandlerKind::Other),
+                of("runc", runc),
+                of("strict", HandlerKind::Own),
+            ]
+        );
+        assert_eq!(runtimes.handler("").unwrap().kind, HandlerKind::Own);
+        let said = |name: &str| runtimes.handler(name).unwrap_err().to_string();
+        assert_eq!(
+            said("nope"),
+            "runtime handler \"nope\": there is none of that name: here are bosun, mine, odd, runc, strict"
+        );
+        assert!(said("io.containerd.runc.v2").contains("none of that name"));
+        for name in ["vm", "alone"] {
+            assert!(said(name).contains(&format!("[runtimes.{name}]")), "{}", said(name));
+        }
+        assert!(said("gone").contains("/no/such is not installed"), "{}", said("gone"));
+        assert_eq!(runtimes.find("strict").unwrap(), None);
+        assert!(!runtimes.gives_host_devices("strict") && runtimes.gives_host_devices(""));
     }
 
     #[test]
@@ -307,5 +476,12 @@ mod tests {
         assert!(sent.binary_name.ends_with("/crun"), "{sent:?}");
         assert_eq!(sent.root, "/run/c/bundle/oci");
         assert_eq!(options("io.containerd.kata.v2"), None);
+        let mut runtimes = runtimes;
+        let kata = "type = \"io.containerd.kata.v2\"\nconfig = \"/etc/kata.toml\"";
+        runtimes.configured.insert("vm".to_owned(), settings(kata));
+        let any = runtimes.find("vm").unwrap().unwrap().options(&bundle).unwrap();
+        assert_eq!(any.type_url, "runtimeoptions.v1.Options");
+        let sent: ShimOptions = prost::Message::decode(any.value.as_slice()).unwrap();
+        assert_eq!(sent.config_path, "/etc/kata.toml");
     }
 }

@@ -85,10 +85,10 @@ impl Settings {
         self
     }
 
-    /// A configuration file with this in it.
+    /// A configuration file with this in it, behind what was said before.
     #[must_use]
     pub fn configured(mut self, text: &str) -> Self {
-        self.configuration = Some(text.to_owned());
+        self.configuration.get_or_insert_default().push_str(text);
         self
     }
 

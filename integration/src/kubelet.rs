@@ -149,8 +149,18 @@ impl Kubelet {
     /// # Errors
     /// The daemon's.
     pub fn try_run_pod(&self, config: &cri::PodSandboxConfig) -> Outcome<String> {
-        let request =
-            cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        self.try_run_pod_by("", config)
+    }
+
+    /// As [`Kubelet::try_run_pod`], by a runtime handler.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub fn try_run_pod_by(&self, handler: &str, config: &cri::PodSandboxConfig) -> Outcome<String> {
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.to_owned(),
+        };
         let answer = self.call(|mut client| async move { client.run_pod_sandbox(request).await });
         answer.map(|answer| answer.pod_sandbox_id)
     }

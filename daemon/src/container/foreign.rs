@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxNamespaceType;
 use shim_rootfs::user::{self, Identity, Wanted};
 use shim_rootfs::{Root, overlay};
 use shim_wire::files::RunDir;
@@ -15,7 +16,7 @@ use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::runtimes::Stock;
 use crate::snapshots::{self, Layers};
-use crate::spec::{self, NetworkMode};
+use crate::spec::{self, Joined, NetworkMode, Security};
 
 /// Writes the bundle; what the shim is to be told.
 ///
@@ -27,16 +28,19 @@ pub(super) async fn prepare(
     run_dir: &RunDir,
     layers: &Layers,
     spec: &str,
+    mut joined: Joined,
 ) -> Result<Foreign> {
     let bundle = run_dir.bundle();
     let (seen, wanted) = (layers.clone(), record.options.user.clone());
-    let identity = off_the_loop(move || identity(&view(&seen)?, &wanted)).await?;
-    let namespace = bundle.network_namespace();
-    let namespace = match record.options.network {
-        NetworkMode::Bridge | NetworkMode::Container(_) => Some(namespace.as_path()),
-        NetworkMode::Host | NetworkMode::None => None,
-    };
-    let config = spec::bundle_config(spec, &identity, namespace)?;
+    let mut identity = off_the_loop(move || identity(&view(&seen)?, &wanted)).await?;
+    groups(&mut identity, &record.options.security);
+    match record.options.network {
+        NetworkMode::Bridge | NetworkMode::Container(_) => {
+            joined.namespaces.push((LinuxNamespaceType::Network, bundle.network_namespace()));
+        }
+        NetworkMode::Host | NetworkMode::None => {}
+    }
+    let config = spec::bundle_config(spec, &identity, &joined)?;
     make_directory(bundle.path())?;
     write_file(&bundle.config(), &config, 0o600)?;
     Ok(Foreign {
@@ -44,6 +48,16 @@ pub(super) async fn prepare(
         options: stock.options(&bundle),
         rootfs: vec![rootfs(layers, record.options.auto_remove)],
     })
+}
+
+/// The groups that a container's processes have, as our own runtime makes them of the same parts.
+pub(super) fn groups(identity: &mut Identity, security: &Security) {
+    if security.strict_groups {
+        identity.groups.clear();
+    }
+    identity.groups.extend(security.groups.iter().copied().chain([identity.gid]));
+    identity.groups.sort_unstable();
+    identity.groups.dedup();
 }
 
 /// The tree as the container will see it, mounted nowhere.

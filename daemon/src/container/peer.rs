@@ -72,17 +72,10 @@ impl Peer {
         self.namespaces.iter().find(network).map(|(_, path)| path.as_path())
     }
 
-    /// Lets a spec name what it joins. The network is not among it: it is handed over.
-    pub(super) fn share_with(&self, spec: &mut Spec) {
-        let Some(linux) = spec.linux_mut() else { return };
-        for namespace in linux.namespaces_mut().iter_mut().flatten() {
-            let held = self.namespaces.iter().find(|(kind, _)| *kind == namespace.typ());
-            if let Some((kind, path)) = held
-                && *kind != LinuxNamespaceType::Network
-            {
-                namespace.set_path(Some(path.clone()));
-            }
-        }
+    /// What is joined by its path. The network is not among it: it is handed over.
+    pub(super) fn shared(&self) -> Vec<(LinuxNamespaceType, PathBuf)> {
+        let others = |(kind, _): &&(LinuxNamespaceType, _)| *kind != LinuxNamespaceType::Network;
+        self.namespaces.iter().filter(others).cloned().collect()
     }
 
     /// Whether what was joined was the peer's.
@@ -94,6 +87,16 @@ impl Peer {
         match joined.into_iter().flatten().all(|running| running.shim.process.is_alive()) {
             true => Ok(()),
             false => Err(Error::PeerEnded),
+        }
+    }
+}
+
+/// Lets a spec name what it joins.
+pub(super) fn share(spec: &mut Spec, joined: &[(LinuxNamespaceType, PathBuf)]) {
+    let Some(linux) = spec.linux_mut() else { return };
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        if let Some((_, path)) = joined.iter().find(|(kind, _)| *kind == namespace.typ()) {
+            namespace.set_path(Some(path.clone()));
         }
     }
 }

@@ -26,7 +26,7 @@ use shim_wire::lifecycle::Told;
 use shim_wire::plan::{CreateOptions, Plan};
 use shim_wire::removal::{Dismantle, Erase, LetGo};
 
-use super::peer::Peer;
+use super::peer::{self, Peer};
 use super::record::{Lease, Record};
 use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox};
 
@@ -155,12 +155,13 @@ pub(super) async fn run(
     );
     let mut parsed: oci_spec::runtime::Spec =
         serde_json::from_str(&spec).map_err(crate::store::Error::from)?;
-    if let Some(peer) = &peer {
-        peer.share_with(&mut parsed);
-    }
-    if !record.options.image_mounts.is_empty() {
-        let mounts = image_mounts::mounts(core, key, record).await?;
-        parsed.mounts_mut().get_or_insert_default().extend(mounts);
+    let joined = spec::Joined {
+        namespaces: peer.as_ref().map(Peer::shared).unwrap_or_default(),
+        mounts: image_mounts::mounts(core, key, record).await?,
+    };
+    peer::share(&mut parsed, &joined.namespaces);
+    if !joined.mounts.is_empty() {
+        parsed.mounts_mut().get_or_insert_default().extend(joined.mounts.iter().cloned());
     }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
     if let Role::Sandbox(sandbox) = &record.options.role {
@@ -173,7 +174,8 @@ pub(super) async fn run(
         write_file(&cgroup_file(&run_dir), cgroup.as_bytes(), 0o600)?;
     }
     if let Some(stock) = core.config.runtimes.find(&record.options.runtime)? {
-        create.foreign = Some(foreign::prepare(record, &stock, &run_dir, &layers, &spec).await?);
+        let foreign = foreign::prepare(record, &stock, &run_dir, &layers, &spec, joined).await?;
+        create.foreign = Some(foreign);
     }
     shim_failpoints::step!("daemon.start.after_files", error);
     let namespace = network(core, key, &prepared, peer.as_ref()).await?;

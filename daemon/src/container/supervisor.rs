@@ -20,14 +20,13 @@ use super::registry::Registry;
 use super::run::{self, Running, Start};
 use super::top::{self, Processes};
 use super::usage::{Measures, Usage};
-use super::{Key, execs, image_mounts, recover, sandbox, short};
+use super::{Key, execs, foreign, image_mounts, recover, sandbox, short};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::images::Choice;
 use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
-use crate::runtimes;
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
 use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, PidMode, Role};
@@ -188,9 +187,11 @@ impl Supervisor {
             options.network = NetworkMode::Container(other.key.id.to_string());
         }
         let key = Key { namespace, id };
-        if self.core.config.runtimes.find(&options.runtime)?.is_some() {
-            spec::check_foreign(&options, &options.runtime)?;
+        let runtimes = &self.core.config.runtimes;
+        if let Some(stock) = runtimes.find(&options.runtime)? {
+            spec::check_foreign(&options, &options.runtime, stock.joins_pods)?;
         }
+        options.no_host_devices = !runtimes.gives_host_devices(&options.runtime);
         let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
         self.take_image_mounts(&key, &mut options).await?;
         let mut generated = run::generate(&self.core, &key, &options)?;
@@ -632,11 +633,15 @@ impl Supervisor {
         }
         let container_dir = self.core.layout.container_dir(&handle.key.namespace, &handle.key.id);
         let record = handle.record()?;
-        let identity = match runtimes::is_own(&record.options.runtime) {
-            true => None,
-            false => {
+        // What runs it was decided by its start, whatever the configuration says by now.
+        let run_dir = self.core.layout.run_dir(&handle.key.namespace, &handle.key.id);
+        let identity = match run_dir.bundle().config().exists() {
+            false => None,
+            true => {
                 let wanted = spec::exec_user(&record.options, request);
-                Some(files::identity(&self.core, handle, wanted).await?)
+                let mut identity = files::identity(&self.core, handle, wanted).await?;
+                foreign::groups(&mut identity, &record.options.security);
+                Some(identity)
             }
         };
         let options =

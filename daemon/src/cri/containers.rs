@@ -21,6 +21,9 @@ impl Cri {
     ) -> Result<wire::CreateContainerResponse> {
         let (_, pod) = self.ready_pod(&request.pod_sandbox_id).await?;
         let options = convert::container_options(&request, &pod, &self.core().machine)?;
+        if let Some(config) = &request.config {
+            self.check_mounts(&options.runtime, config).await?;
+        }
         make_directories(&options)?;
         let (name, kept) = (options.name.clone(), options.extensions.clone());
         let id = match self.supervisor.create(self.alone(), options).await {

@@ -13,6 +13,7 @@
 //! | `pods`, `containers` | what calls about them mean |
 //! | `events` | what happens, for kubelets that listen |
 //! | `exec` | a command whose output is waited for |
+//! | `handlers` | who runs containers, and what each can do |
 //! | `network` | networks of pods, by CNI's plugins |
 //! | `streams` | what is behind the URLs of exec, attach and port-forward |
 //! | `stats` | what containers and pods use |
@@ -32,6 +33,7 @@ mod containers;
 mod convert;
 mod events;
 mod exec;
+mod handlers;
 mod image;
 mod kept;
 mod metrics;
@@ -66,6 +68,7 @@ struct Cri {
     samples: stats::Samples,
     measured: stats::Measured,
     users: users::Users,
+    handlers: handlers::Handlers,
     plugins: network::Plugins,
     streams: tokio::sync::OnceCell<bosun_streaming::Server>,
 }
@@ -89,6 +92,7 @@ pub(crate) fn services(supervisor: &Arc<Supervisor>) -> (runtime::Service, image
         samples: stats::Samples::default(),
         measured: stats::Measured::default(),
         users: users::Users::default(),
+        handlers: handlers::Handlers::default(),
         plugins: network::Plugins::new(&supervisor.core().config),
         streams: tokio::sync::OnceCell::new(),
     });

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::status::HANDLERS;
 use super::{Cri, convert, invalid, kept, wire};
 use crate::container::{Handle, Record};
 use crate::error::{Error, Result};
@@ -28,11 +27,7 @@ impl Cri {
     }
 
     async fn make_pod(&self, request: wire::RunPodSandboxRequest) -> Result<String> {
-        let handler = request.runtime_handler.as_str();
-        if !HANDLERS.contains(&handler) {
-            let problem = format!("{handler:?} is not configured: there is {:?}", HANDLERS[1]);
-            return Err(invalid("runtime_handler", problem));
-        }
+        self.check_handler(&request)?;
         let hostname = &self.core().machine.hostname;
         let options = convert::pod_options(&request, self.settings().network, hostname)?;
         let config = request.config.as_ref();

@@ -8,9 +8,6 @@ use super::{CgroupDriver, Cri, wire};
 const RUNTIME_READY: &str = "RuntimeReady";
 pub(super) const NETWORK_READY: &str = "NetworkReady";
 
-/// What the kubelet may call bosun's own runtime; empty is what it says when a pod does not choose.
-pub(super) const HANDLERS: [&str; 2] = ["", "bosun"];
-
 impl Cri {
     pub(super) fn version(&self) -> wire::VersionResponse {
         wire::VersionResponse {
@@ -30,16 +27,10 @@ impl Cri {
             },
             self.network_condition().await,
         ];
-        let features = wire::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: shim_rootfs::overlay::version() >= (5, 12),
-            user_namespaces: true,
-        };
-        let handler =
-            |name: &str| wire::RuntimeHandler { name: name.to_owned(), features: Some(features) };
         wire::StatusResponse {
             status: Some(wire::RuntimeStatus { conditions }),
             info: if verbose { self.status_info() } else { HashMap::new() },
-            runtime_handlers: HANDLERS.map(handler).to_vec(),
+            runtime_handlers: self.handlers().await,
             features: Some(wire::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: false,

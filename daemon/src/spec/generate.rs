@@ -207,10 +207,11 @@ fn linux(
 ) -> Result<Linux, OciSpecError> {
     let machine = surroundings.machine;
     let devices: Result<Vec<_>, _> = checked.devices.iter().map(privileges::device).collect();
-    let asked = if options.privileged { &[] } else { checked.devices.as_slice() };
+    let every_device = options.has_host_devices();
+    let asked = if every_device { &[] } else { checked.devices.as_slice() };
     let mut linux = LinuxBuilder::default()
         .cgroups_path(format!("/{}", surroundings.cgroup.trim_matches('/')))
-        .resources(limits::resources(&checked.limits, options.privileged, asked)?)
+        .resources(limits::resources(&checked.limits, every_device, asked)?)
         .namespaces(namespaces(options)?)
         .masked_paths(privileges::masked_paths(options, machine))
         .readonly_paths(privileges::readonly_paths(options));

@@ -372,7 +372,7 @@ pub fn update(
 ) -> Result<Update, Error> {
     let limits = options.limits.updated(asked);
     let checked = check(&limits, machine)?;
-    let lowered = resources(&checked, options.privileged, &[])?;
+    let lowered = resources(&checked, options.has_host_devices(), &[])?;
     let mut spec: serde_json::Value = serde_json::from_str(json)?;
     // Only what it limits is touched: a typed spec may lose what it does not know.
     let rules = spec["linux"]["resources"]["devices"].take();

@@ -53,7 +53,7 @@ mod tests;
 pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
 pub use exec::{ExecRequest, exec_options, exec_user};
-pub use foreign::{bundle_config, check_foreign};
+pub use foreign::{Joined, bundle_config, check_foreign};
 pub use generate::{Generated, Surroundings, generate};
 pub use image::merge_image;
 pub use limits::{Update, update};

@@ -216,7 +216,7 @@ pub(super) fn device_rules(
 /// Those that were asked for, beside the defaults that every runtime makes; a privileged container
 /// has the host's.
 pub(super) fn devices(options: &ContainerOptions) -> Result<Vec<HostDevice>, Error> {
-    let mut devices = match options.privileged {
+    let mut devices = match options.has_host_devices() {
         true => machine::host_devices(Path::new("/dev"))?,
         false => Vec::new(),
     };

@@ -67,6 +67,9 @@ pub struct ContainerOptions {
     pub volumes: Vec<Volume>,
     /// Who runs it; empty is bosun's own runtime.
     pub runtime: String,
+    /// Its runtime keeps the host's devices from it, also when it is privileged.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_host_devices: bool,
     pub role: Role,
     /// Of a user namespace; without any, it is the host's. One list alone stands for both.
     pub uid_mappings: Vec<IdMapping>,
@@ -140,6 +143,12 @@ impl Users<'_> {
 }
 
 impl ContainerOptions {
+    /// It may use every device of the host.
+    #[must_use]
+    pub fn has_host_devices(&self) -> bool {
+        self.privileged && !self.no_host_devices
+    }
+
     /// Absent: those of the host.
     #[must_use]
     pub fn users(&self) -> Option<Users<'_>> {

@@ -319,13 +319,30 @@ fn crun_does_it_too() {
 fn a_runtime_by_its_type_or_by_the_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    let text = "[runtimes.mine]\ntype = \"io.containerd.runc.v2\"\nbinary = \"/usr/sbin/runc\"\n";
+    let text = "[runtimes.mine]\ntype = \"io.containerd.runc.v2\"\nbinary = \"/usr/sbin/runc\"\n\
+                no-new-keyring = true\n[runtimes.ours]\ntype = \"bosun\"\n";
     std::fs::write(&file, text).unwrap();
     let daemon = Settings::new().arguments(&format!("--config {}", file.display())).start();
-    for name in ["mine", "io.containerd.runc.v2", "bosun"] {
+    for name in ["mine", "io.containerd.runc.v2", "bosun", "ours"] {
         let run = format!("run --rm --runtime {name} --net none --rootfs / /bin/echo {name}");
         assert_eq!(daemon.ctl(&run).text(), name);
     }
+    daemon.ctl("run -d --name own --runtime ours --net none --rootfs / /bin/sleep 600").ok();
+    assert_eq!(daemon.ctl("exec own /usr/bin/id -un").text(), "root");
+}
+
+#[test]
+fn a_container_of_a_pod_may_be_runc_s() {
+    let daemon = Daemon::start();
+    daemon.ctl("pod create web").ok();
+    daemon.ctl("run -d --name one --pod web --runtime runc --rootfs / /bin/sleep 600").ok();
+    daemon.ctl("run -d --name two --pod web --rootfs / /bin/sleep 600").ok();
+    for kind in ["net", "ipc", "uts"] {
+        let of = |name: &str| daemon.process(name).namespace(kind);
+        assert_eq!(of("one"), of("two"), "{kind}");
+    }
+    daemon.ctl("pod rm -f web").ok();
+    daemon.expect_nothing_left();
 }
 
 #[test]

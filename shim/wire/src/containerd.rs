@@ -105,6 +105,23 @@ pub struct RuncOptions {
     pub task_api_version: u32,
 }
 
+/// The type URL of [`ShimOptions`].
+pub const SHIM_OPTIONS: &str = "runtimeoptions.v1.Options";
+
+/// runtimeoptions.v1.Options: what shims other than runc's are told beside the spec.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ShimOptions {
+    /// Of the configuration's content; the shim knows it.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// A file.
+    #[prost(string, tag = "2")]
+    pub config_path: String,
+    /// The same in place.
+    #[prost(bytes = "vec", tag = "3")]
+    pub config_body: Vec<u8>,
+}
+
 /// The type URL of [`CreateOptions`].
 pub const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
 

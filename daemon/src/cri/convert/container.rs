@@ -84,6 +84,7 @@ pub(crate) fn container_options(
         security: security(&context, &capabilities.add_ambient_capabilities, users)?,
         pid: pid(context.namespace_options.as_ref())?,
         role: Role::Member(pod.id.clone()),
+        runtime: kept::pod(pod).runtime_handler,
         once: true,
         extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(&kept))]),
         ..ContainerOptions::default()

@@ -3,6 +3,7 @@
 mod bad_input;
 mod containers;
 mod exec;
+mod handlers;
 mod images;
 mod networks;
 mod pods;
