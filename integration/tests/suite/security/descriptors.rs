@@ -1,5 +1,7 @@
 //! What a process is born with, and who can look at it before it is itself.
 
+use std::time::{Duration, Instant};
+
 use integration::archive::load;
 use integration::daemon::Daemon;
 use integration::image::Recipe;
@@ -141,8 +143,10 @@ fn who_joins_can_not_be_inspected_before_its_exec() {
     );
     daemon.ctl(&words).ok();
     daemon.until_logged("one", "watching");
+    // The watcher looks for five minutes at most.
+    let end = Instant::now() + Duration::from_secs(180);
     let execs = || {
-        for _ in 0..40 {
+        for _ in (0..40).take_while(|_| Instant::now() < end) {
             // Once it is a program of the container's own, the container may end it.
             let _ = daemon.ctl("exec one /bin/true");
         }
