@@ -20,7 +20,7 @@ pub(crate) struct Caller {
 
 /// The options of a container.
 pub(crate) fn container_options(
-    args: ContainerArgs,
+    mut args: ContainerArgs,
     auto_remove: bool,
     window: Option<WindowSize>,
     caller: Caller,
@@ -80,6 +80,8 @@ pub(crate) fn container_options(
         runtime: args.runtime.unwrap_or_default(),
         uid_mappings: args.uidmap,
         gid_mappings: args.gidmap,
+        // As docker has it, the last one counts.
+        apparmor: args.security_opt.pop().unwrap_or_default(),
     })
 }
 
@@ -180,7 +182,7 @@ mod tests {
              --memory-swappiness 7 --oom-kill-disable --cpu-period 50000 --cpuset-mems 0 \
              --blkio-weight 300 --blkio-weight-device /dev/sda:200 --device-read-bps /dev/sda:1mb \
              --device-write-iops /dev/sda:9 --uidmap 0:100000:65536 --uidmap 70000:1 \
-             --gidmap 0:5:1 --rootfs /",
+             --gidmap 0:5:1 --security-opt apparmor=a --security-opt apparmor=b --rootfs /",
         )
         .unwrap();
         assert_eq!(options.env, ["A=1", "HOME=/root"]);
@@ -218,6 +220,7 @@ mod tests {
             maps.map(|list| list.last().map(|one| (one.host_id, one.size))),
             [Some((1, 1)), Some((5, 1))]
         );
+        assert_eq!(options.apparmor, "b");
         assert_eq!((options.platform.as_str(), options.publish_all), ("linux/arm64", true));
     }
 

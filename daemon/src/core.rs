@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use shim_cgroup::Layout as Cgroups;
 
+use crate::apparmor::{self, DefaultProfile, Support};
 use crate::config::Config;
 use crate::container::Key;
 use crate::content::Content;
@@ -36,8 +37,22 @@ pub struct Core {
     pub cgroups: Cgroups,
     pub network: Network,
     pub machine: Machine,
+    pub apparmor: DefaultProfile,
     /// Who works on the files of a container that does not run, or starts it.
     pub trees: Turns<Key>,
+}
+
+impl Core {
+    /// Puts the default profile of AppArmor into the kernel, where that can be and is not done yet.
+    ///
+    /// # Errors
+    /// The kernel does not get it.
+    pub async fn confine(&self) -> Result<(), apparmor::Error> {
+        match &self.machine.apparmor {
+            Support::Full { parser } => self.apparmor.ensure(parser).await,
+            Support::NoDefault { .. } | Support::Absent => Ok(()),
+        }
+    }
 }
 
 /// The bridge and the addresses given out on it.

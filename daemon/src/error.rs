@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::store::ResourceKind;
-use crate::{network, runtimes, shim, spec, store};
+use crate::{apparmor, network, runtimes, shim, spec, store};
 
 /// An error of the core.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub enum Error {
     Spec(Arc<spec::Error>),
     #[error(transparent)]
     Plan(Arc<shim_plan::Error>),
+    #[error(transparent)]
+    AppArmor(Arc<apparmor::Error>),
     #[error(transparent)]
     Runtime(Arc<runtimes::Error>),
     #[error(transparent)]
@@ -193,6 +195,12 @@ impl From<spec::Error> for Error {
 impl From<shim_plan::Error> for Error {
     fn from(source: shim_plan::Error) -> Self {
         Self::Plan(Arc::new(source))
+    }
+}
+
+impl From<apparmor::Error> for Error {
+    fn from(source: apparmor::Error) -> Self {
+        Self::AppArmor(Arc::new(source))
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `fsck` | everything below a root, looked at while no daemon runs |
 //! | `files` | what is in a container's tree: diff, export, cp |
 //! | `spec` | from a request to an OCI spec |
+//! | `apparmor` | the profile of containers that ask for none |
 //! | `network` | the bridge, published ports |
 //! | `shim` | shims as seen from here: launch, calls, streams, end |
 //! | `container` | records, states, runs, recovery |
@@ -37,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod apparmor;
 pub mod blocking;
 pub mod config;
 pub mod container;
@@ -136,7 +138,8 @@ pub async fn run(
     })
     .await
     .map_err(Error::from)?;
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let warnings: Vec<String> =
+        warnings.iter().map(ToString::to_string).chain(machine.apparmor.warning()).collect();
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -176,6 +179,16 @@ pub async fn run(
         store,
         cgroups,
         machine,
+        apparmor: apparmor::DefaultProfile::default(),
+    });
+    tokio::spawn({
+        let core = Arc::clone(&core);
+        async move {
+            // The first container need not wait for it; it is told why it has none.
+            if let Err(error) = core.confine().await {
+                tracing::warn!(%error, "containers that are to have it can't start");
+            }
+        }
     });
     let supervisor = Supervisor::recover(Arc::clone(&core)).await?;
     let mut background = keep_house(&core);

@@ -6,7 +6,7 @@ use bosun_proto::v1::{IdMapping, Network};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::limits::{BirthLimitArgs, LimitArgs};
-use crate::flags::{DetachKeys, id_mapping, key_value, label, parse_network};
+use crate::flags::{DetachKeys, id_mapping, key_value, label, parse_network, security_option};
 
 /// Make a container and run it
 #[derive(Args, Debug)]
@@ -156,6 +156,9 @@ pub(crate) struct ContainerArgs {
     /// Every capability and device, nothing masked
     #[arg(long)]
     pub(crate) privileged: bool,
+    /// Confine it by a profile: apparmor=NAME, or apparmor=unconfined
+    #[arg(long, value_name = "OPTION", value_parser = security_option)]
+    pub(crate) security_opt: Vec<String>,
     /// The signal that stops it [default: SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,

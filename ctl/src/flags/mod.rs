@@ -12,6 +12,7 @@ mod moment;
 mod mount;
 mod network;
 mod port;
+mod security;
 mod size;
 
 pub(crate) use detach::DetachKeys;
@@ -22,6 +23,7 @@ pub(crate) use moment::{Moment, parse_moment, parse_span, timestamp};
 pub(crate) use mount::{absolute, parse_mount};
 pub(crate) use network::parse_network;
 pub(crate) use port::publish;
+pub(crate) use security::security_option;
 pub(crate) use size::{parse_cpus, parse_size, parse_swap};
 
 /// A flag's value that can't be used: what it was, and what is wanted.
@@ -73,6 +75,10 @@ pub(crate) enum FlagError {
     Size(String),
     #[error("range of ids \"{0}\": want CONTAINER:HOST:SIZE, for example 0:100000:65536")]
     IdMapping(String),
+    #[error(
+        "security option \"{0}\": there is apparmor=PROFILE, where unconfined is none: leave others out"
+    )]
+    SecurityOption(String),
     #[error("number of CPUs \"{0}\": want a positive number, for example 1.5")]
     Cpus(String),
     #[error("device \"{0}\": want DEVICE:VALUE, for example /dev/sda:1mb or /dev/sda:300")]

@@ -42,7 +42,7 @@ pub(crate) fn inspection(container: &Container) -> Value {
         ("Platform", "linux".into()),
         ("MountLabel", "".into()),
         ("ProcessLabel", "".into()),
-        ("AppArmorProfile", "".into()),
+        ("AppArmorProfile", container.apparmor_profile.as_str().into()),
         ("ExecIDs", Value::Null),
         ("HostConfig", host_config(&options)),
         ("Mounts", mounts(container, &options)),
@@ -98,6 +98,7 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("CapDrop", or_null(options.cap_drop.clone())),
         ("Init", if options.init { true.into() } else { Value::Null }),
         ("Privileged", options.privileged.into()),
+        ("SecurityOpt", or_null(security_options(&options.apparmor))),
         ("IDMappings", id_mappings(&options.uid_mappings, &options.gid_mappings)),
         ("ReadonlyRootfs", options.read_only.into()),
         ("Memory", limits.memory.unwrap_or(0).into()),
@@ -122,6 +123,13 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("BlkioDeviceWriteIOps", rates(&limits.device_write_iops)),
         ("Runtime", runtime(options).into()),
     ])
+}
+
+fn security_options(apparmor: &str) -> Vec<String> {
+    match apparmor {
+        "" => Vec::new(),
+        profile => vec![format!("apparmor={profile}")],
+    }
 }
 
 fn weights(devices: &[DeviceWeight]) -> Value {

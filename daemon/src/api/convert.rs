@@ -13,6 +13,7 @@ use shim_wire::ttrpc::Code as ShimCode;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use crate::apparmor::{self, Support};
 use crate::config::hex;
 use crate::container::{
     Exit, Handle, Lease, Phase, Reason, Record, Run, Running, Status as ExitedAs, Usage,
@@ -25,7 +26,7 @@ use crate::runtimes;
 use crate::shim;
 use crate::spec::{
     self, BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, LogOptions, NetworkMode,
-    Port, Protocol, Role, Sandbox, WindowSize,
+    Port, Protocol, Role, Sandbox, Security, WindowSize,
 };
 use crate::store;
 use crate::time::Time;
@@ -148,6 +149,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::Spec(_)
         | Error::Runtime(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
+        Error::AppArmor(_) => (Code::FailedPrecondition, None),
         Error::Network(error) => network_code(error),
         Error::ImagePart { .. } => (Code::InvalidArgument, None),
         Error::StreamServer(_) | Error::PodPort { .. } => (Code::Unavailable, None),
@@ -418,6 +420,7 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         },
         uid_mappings: message.uid_mappings.iter().map(mapping).collect(),
         gid_mappings: message.gid_mappings.iter().map(mapping).collect(),
+        security: Security { apparmor: message.apparmor.into(), ..Security::default() },
         ..ContainerOptions::default()
     })
 }
@@ -596,7 +599,15 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         runtime: options.runtime.clone(),
         uid_mappings: options.uid_mappings.iter().map(mapping_message).collect(),
         gid_mappings: options.gid_mappings.iter().map(mapping_message).collect(),
+        apparmor: options.security.apparmor.clone().into(),
     }
+}
+
+fn apparmor_profile(core: &Core, record: &Record) -> String {
+    let machine = &core.machine;
+    let profile = spec::apparmor_profile(&record.options, machine);
+    let none = if machine.apparmor == Support::Absent { "" } else { apparmor::UNCONFINED };
+    profile.unwrap_or(none).to_owned()
 }
 
 fn mapping(message: &v1::IdMapping) -> IdMapping {
@@ -737,6 +748,7 @@ pub(super) fn container(core: &Core, handle: &Handle) -> v1::Container {
             message.runtime.clone_from(&record.options.runtime);
         }
         message.args.clone_from(&record.args);
+        message.apparmor_profile = apparmor_profile(core, record);
         if let Some(image) = &record.image {
             message.image_id.clone_from(&image.id);
             message.exposed_ports.clone_from(&image.exposed_ports);

@@ -167,6 +167,9 @@ pub(super) async fn run(
     if let Role::Sandbox(sandbox) = &record.options.role {
         sandbox::lower(sandbox, &mut create, &mut plan);
     }
+    if has_default_profile(&parsed) {
+        core.confine().await?;
+    }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
     if !record.options.cgroup_parent.is_empty() {
@@ -213,6 +216,12 @@ pub(super) async fn run(
             Err(failed)
         }
     }
+}
+
+fn has_default_profile(spec: &oci_spec::runtime::Spec) -> bool {
+    let process = spec.process().as_ref();
+    let profile = process.and_then(|process| process.apparmor_profile().as_deref());
+    profile == Some(crate::apparmor::DEFAULT)
 }
 
 /// Where a shim and its files are.

@@ -72,6 +72,10 @@ pub enum Error {
     OomScore { asked: i32, own: i32 },
     #[error("seccomp profile {}: {source}: it is the linux.seccomp of an OCI spec", path.display())]
     SeccompProfile { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "AppArmor profile {name:?}: {problem}: load it (apparmor_parser), or name another, or unconfined"
+    )]
+    AppArmor { name: String, problem: String },
     #[error("read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     /// The builders fail on fields that are missing; here none is.

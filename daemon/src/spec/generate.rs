@@ -90,6 +90,7 @@ pub fn generate(
         },
         devices: privileges::devices(options)?,
         seccomp: privileges::seccomp(options)?,
+        apparmor: privileges::apparmor(options, machine)?,
         ambient: privileges::ambient(options)?,
         hostname,
         args,
@@ -121,6 +122,7 @@ struct CheckedRequest {
     covers: Vec<String>,
     devices: Vec<HostDevice>,
     seccomp: privileges::Filter,
+    apparmor: Option<String>,
     ambient: CapabilitySet,
 }
 
@@ -191,8 +193,8 @@ fn process(options: &ContainerOptions, checked: &CheckedRequest) -> Result<Proce
         .capabilities(privileges::sets_with(checked.capabilities, checked.ambient)?)
         .no_new_privileges(security.no_new_privileges)
         .build()?;
+    process.set_apparmor_profile(checked.apparmor.clone());
     let label = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    process.set_apparmor_profile(label(&security.apparmor));
     if let Some(selinux) = &security.selinux {
         process.set_selinux_label(label(&selinux.process));
     }

@@ -9,6 +9,7 @@ use shim_plan::capability::{self, CapabilitySet};
 use shim_plan::profile::KernelVersion;
 
 use super::Error;
+use crate::apparmor;
 
 /// The bit of CAP_SYS_RESOURCE.
 const SYS_RESOURCE: u32 = 24;
@@ -28,6 +29,7 @@ pub struct Machine {
     /// `/sys/devices/system/cpu/cpuN/thermal_throttle`, of the CPUs that have it: counters that tell
     /// one container of another's load.
     pub thermal_paths: Vec<String>,
+    pub apparmor: apparmor::Support,
 }
 
 impl Machine {
@@ -59,6 +61,7 @@ impl Machine {
                 .map(thermal)
                 .filter(|path| Path::new(path).exists())
                 .collect(),
+            apparmor: apparmor::Support::detect(),
         })
     }
 }

@@ -19,7 +19,7 @@
 //! | `generate` | the spec as a whole: process, namespaces |
 //! | `identity` | user, host name, working directory, environment |
 //! | `mounts` | default mounts, binds, covers of bosun's own directories |
-//! | `privileges` | capabilities, masked paths, devices, seccomp |
+//! | `privileges` | capabilities, masked paths, devices, seccomp, AppArmor |
 //! | `limits` | limits and their bounds |
 //! | `etc` | the files of /etc |
 //! | `foreign` | spec and process as runtimes of others take them |
@@ -61,8 +61,8 @@ pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;
 pub use plan::{PlanPlace, plan_context};
-pub use pod::{DeviceRequest, ImageMount, PidMode, Resolver, Seccomp, Security, Selinux};
-pub use privileges::warm_up;
+pub use pod::{AppArmor, DeviceRequest, ImageMount, PidMode, Resolver, Seccomp, Security, Selinux};
+pub use privileges::{apparmor_profile, warm_up};
 pub use request::{
     BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, NetworkMode, Port, Propagation,
     Protocol, RestartPolicy, Role, Sandbox, Users, Volume, WindowSize,

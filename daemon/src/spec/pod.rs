@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::apparmor;
 
 /// What a container may do, where that is not docker's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +15,7 @@ pub struct Security {
     /// No program raises what its process may do (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
-    /// A profile that the kernel has loaded; empty is none.
-    pub apparmor: String,
+    pub apparmor: AppArmor,
     pub selinux: Option<Selinux>,
     /// In place of the default lists.
     pub masked_paths: Option<Vec<String>>,
@@ -37,6 +37,38 @@ pub enum Seccomp {
     Unconfined,
     /// A file with the `linux.seccomp` of an OCI spec, read when the container is made.
     Profile(PathBuf),
+}
+
+/// The profile of AppArmor that confines its processes. A word, as users and records have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum AppArmor {
+    /// bosun's own, where the machine can have it and the container is not privileged. Empty.
+    #[default]
+    Default,
+    Unconfined,
+    /// One that the kernel has loaded.
+    Profile(String),
+}
+
+impl From<String> for AppArmor {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "" => Self::Default,
+            apparmor::UNCONFINED => Self::Unconfined,
+            _ => Self::Profile(word),
+        }
+    }
+}
+
+impl From<AppArmor> for String {
+    fn from(profile: AppArmor) -> Self {
+        match profile {
+            AppArmor::Default => Self::new(),
+            AppArmor::Unconfined => apparmor::UNCONFINED.to_owned(),
+            AppArmor::Profile(name) => name,
+        }
+    }
 }
 
 /// SELinux labels.

@@ -1,4 +1,4 @@
-//! What a container may do: capabilities, masked and read-only paths, devices, seccomp.
+//! What a container may do: capabilities, masked and read-only paths, devices, seccomp, AppArmor.
 
 use std::path::{Component, Path};
 
@@ -11,7 +11,8 @@ use shim_plan::capability::CapabilitySet;
 use shim_plan::profile;
 
 use super::machine::{self, HostDevice};
-use super::{ContainerOptions, DeviceRequest, Error, Machine, Seccomp};
+use super::{AppArmor, ContainerOptions, DeviceRequest, Error, Machine, Seccomp};
+use crate::apparmor::{self, Support};
 
 /// docker's default set.
 pub(super) const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -149,6 +150,43 @@ pub(super) fn seccomp(options: &ContainerOptions) -> Result<Filter, Error> {
                 .map_err(|source| Error::SeccompProfile { path: path.clone(), source })
         }
     }
+}
+
+/// The profile of AppArmor that confines a container; `None` when none does.
+#[must_use]
+pub fn apparmor_profile<'a>(options: &'a ContainerOptions, machine: &Machine) -> Option<&'a str> {
+    let has_default = matches!(machine.apparmor, Support::Full { .. });
+    match &options.security.apparmor {
+        AppArmor::Profile(name) => Some(name),
+        AppArmor::Default if has_default && !options.privileged => Some(apparmor::DEFAULT),
+        AppArmor::Default | AppArmor::Unconfined => None,
+    }
+}
+
+/// As [`apparmor_profile`], looked for in the kernel.
+///
+/// # Errors
+/// The machine has no such profile.
+pub(super) fn apparmor(
+    options: &ContainerOptions,
+    machine: &Machine,
+) -> Result<Option<String>, Error> {
+    let Some(name) = apparmor_profile(options, machine) else { return Ok(None) };
+    let refused = |problem: String| Err(Error::AppArmor { name: name.to_owned(), problem });
+    match &machine.apparmor {
+        Support::Absent => return refused("AppArmor is not enabled on this kernel".to_owned()),
+        // It is put there when the container starts.
+        Support::Full { .. } if name == apparmor::DEFAULT => {}
+        // Several at once (`//&`) and those of a namespace (`:NS:`) are in no list.
+        Support::Full { .. } | Support::NoDefault { .. }
+            if name.starts_with(':') || name.contains("//&") => {}
+        Support::Full { .. } | Support::NoDefault { .. } => match apparmor::is_loaded(name) {
+            Ok(true) => {}
+            Ok(false) => return refused("it is not loaded".to_owned()),
+            Err(error) => return refused(format!("the kernel's list can't be read: {error}")),
+        },
+    }
+    Ok(Some(name.to_owned()))
 }
 
 /// The typed name; both tables hold all capabilities up to Linux 5.9's last.

@@ -7,6 +7,7 @@ use shim_plan::capability::CapabilitySet;
 use shim_plan::{Layers, Writable};
 
 use super::*;
+use crate::apparmor::Support;
 
 /// A machine of the tests' own: two CPUs, everything a kernel can do.
 pub(super) fn machine() -> Machine {
@@ -18,6 +19,7 @@ pub(super) fn machine() -> Machine {
         counts_swap: true,
         oom_score_floor: Some(0),
         thermal_paths: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
+        apparmor: Support::Absent,
     }
 }
 
@@ -347,4 +349,38 @@ fn the_log_of_a_plan_is_the_request_s() {
 
 fn json() -> shim_wire::plan::LogFormat {
     shim_wire::plan::LogFormat::JsonFile
+}
+
+#[test]
+fn a_container_has_the_default_profile_where_the_machine_can_have_it() {
+    let full = Support::Full { parser: PathBuf::from("/usr/sbin/apparmor_parser") };
+    let partly = Support::NoDefault { reason: "no parser" };
+    let default = Some("bosun-default");
+    for (privileged, asked, support, expected) in [
+        (false, "", &full, Ok(default)),
+        (true, "", &full, Ok(None)),
+        (false, "unconfined", &full, Ok(None)),
+        (false, "bosun-default", &full, Ok(default)),
+        (true, "bosun-default", &full, Ok(default)),
+        (false, "", &partly, Ok(None)),
+        (false, "", &Support::Absent, Ok(None)),
+        (false, "unconfined", &Support::Absent, Ok(None)),
+        // Stacked ones are in no list of the kernel's.
+        (false, "one//&two", &partly, Ok(Some("one//&two"))),
+        (false, "no-such-profile", &full, Err("\"no-such-profile\"")),
+        (false, "no-such-profile", &Support::Absent, Err("not enabled")),
+        (false, "bosun-default", &Support::Absent, Err("\"bosun-default\"")),
+    ] {
+        let mut options = ContainerOptions { privileged, ..web() };
+        options.security.apparmor = asked.to_owned().into();
+        let made = generated_on(&options, &Machine { apparmor: support.clone(), ..machine() });
+        let found = made.map_err(|error| error.to_string()).map(|made| {
+            made.spec.process().as_ref().and_then(|process| process.apparmor_profile().clone())
+        });
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), expected, "{asked:?}"),
+            (Err(said), Err(expected)) => assert!(said.contains(expected), "{said}"),
+            (found, expected) => panic!("{asked:?}, {support:?}: {found:?}, not {expected:?}"),
+        }
+    }
 }

@@ -2,10 +2,8 @@
 //! as a kubelet's configuration has it) and for AppArmor's profiles.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use integration::containerd::{Containerd, IMAGE};
 use integration::ctl::Output;
@@ -14,6 +12,7 @@ use integration::wait;
 use prost::Message as _;
 use shim_wire::task::{Any, UpdateTaskRequest};
 
+use crate::apparmor::Profile;
 use crate::support::{property_of, systemctl};
 
 const SLICE: &str = "bosun-test.slice";
@@ -156,40 +155,6 @@ fn what_is_measured_is_of_the_second_version() {
     wait::until_true("more time used", || used() > before);
     containerd.remove("one");
     containerd.expect_nothing_left();
-}
-
-/// A loaded profile that denies reading `/etc/passwd`; it goes with this value.
-struct Profile(&'static str);
-
-impl Profile {
-    fn load(name: &'static str) -> Self {
-        let profile = Self(name);
-        profile.parser("--replace");
-        profile
-    }
-
-    fn parser(&self, action: &str) {
-        let text = format!(
-            "profile {} flags=(attach_disconnected,mediate_deleted) {{
-                file, capability, network, mount, umount, pivot_root, signal, ptrace, unix,
-                deny /etc/passwd r,
-            }}",
-            self.0
-        );
-        let mut parser = Command::new("apparmor_parser")
-            .args([action, "--skip-cache"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(parser.wait().unwrap().success(), "apparmor_parser {action}");
-    }
-}
-
-impl Drop for Profile {
-    fn drop(&mut self) {
-        self.parser("--remove");
-    }
 }
 
 #[test]

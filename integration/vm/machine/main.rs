@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that meets a missing value has failed")]
 
+mod apparmor;
 mod cgroups;
 mod containerd;
 mod kernel;

@@ -7,19 +7,20 @@ use std::path::{Component, Path, PathBuf};
 use shim_rootfs::user::Identity;
 
 use super::{absolute, below, core_name, limits, nanos, signal, signal_number};
+use crate::apparmor::{DEFAULT as DEFAULT_PROFILE, Support, UNCONFINED};
 use crate::container::{Exit, Handle, Phase, Reason, Record, Run};
 use crate::cri::{invalid, kept, required, wire};
 use crate::error::Result;
 use crate::spec::{
-    BindMount, ContainerOptions, DeviceRequest, ImageMount, LogOptions, Machine, PidMode,
+    AppArmor, BindMount, ContainerOptions, DeviceRequest, ImageMount, LogOptions, Machine, PidMode,
     Propagation, Role, Seccomp, Security, Selinux, Signal,
 };
 
 /// The highest id of users and groups.
 const ID_MAX: i64 = i32::MAX as i64;
 
-/// What Linux calls a profile that confines nothing.
-const UNCONFINED: &str = "unconfined";
+/// What older kubelets call the runtime's own profile.
+const RUNTIME_DEFAULT: &str = "runtime/default";
 
 /// The container that a kubelet asks for, in the pod of this record.
 ///
@@ -81,7 +82,7 @@ pub(crate) fn container_options(
         stop_signal: signal(config.stop_signal)?,
         labels: config.labels.clone().into_iter().collect(),
         log: log(config, pod)?,
-        security: security(&context, &capabilities.add_ambient_capabilities, users)?,
+        security: security(&context, &capabilities.add_ambient_capabilities, users, machine)?,
         pid: pid(context.namespace_options.as_ref())?,
         role: Role::Member(pod.id.clone()),
         runtime: kept::pod(pod).runtime_handler,
@@ -232,6 +233,7 @@ fn security(
     context: &wire::LinuxContainerSecurityContext,
     ambient: &[String],
     users: bool,
+    machine: &Machine,
 ) -> Result<Security> {
     let groups = context.supplemental_groups.iter().map(|group| {
         let id = u32::try_from(*group).ok().filter(|id| i64::from(*id) <= ID_MAX);
@@ -245,7 +247,7 @@ fn security(
     Ok(Security {
         no_new_privileges: context.no_new_privs && !context.privileged,
         seccomp: seccomp(context)?,
-        apparmor: apparmor(context)?,
+        apparmor: apparmor(context, &machine.apparmor)?,
         selinux: context.selinux_options.as_ref().and_then(selinux),
         masked_paths: paths(&context.masked_paths),
         readonly_paths: paths(&context.readonly_paths),
@@ -273,7 +275,7 @@ fn old_seccomp(context: &wire::LinuxContainerSecurityContext) -> Result<Seccomp>
     let text = context.seccomp_profile_path.as_str();
     Ok(match text {
         "" | UNCONFINED => Seccomp::Unconfined,
-        "runtime/default" | "docker/default" => Seccomp::Default,
+        RUNTIME_DEFAULT | "docker/default" => Seccomp::Default,
         text => match text.strip_prefix("localhost/") {
             Some(path) => Seccomp::Profile(absolute("seccomp_profile_path", path)?),
             None => return Err(invalid("seccomp_profile_path", format!("{text:?} is no profile"))),
@@ -281,34 +283,38 @@ fn old_seccomp(context: &wire::LinuxContainerSecurityContext) -> Result<Seccomp>
     })
 }
 
-/// Only a profile of the machine's confines; bosun brings none of its own.
-fn apparmor(context: &wire::LinuxContainerSecurityContext) -> Result<String> {
+/// Without a word of a profile it is the default one, where the machine can have that.
+fn apparmor(context: &wire::LinuxContainerSecurityContext, support: &Support) -> Result<AppArmor> {
     use wire::security_profile::ProfileType;
     #[expect(deprecated, reason = "older clients say it there")]
     let old = context.apparmor_profile.as_str();
-    let name = match (&context.apparmor, old) {
-        (Some(profile), _) => match profile.profile_type() {
-            ProfileType::RuntimeDefault | ProfileType::Unconfined => "",
+    let asked = match &context.apparmor {
+        Some(profile) => match profile.profile_type() {
+            ProfileType::RuntimeDefault => RUNTIME_DEFAULT,
+            ProfileType::Unconfined => UNCONFINED,
+            ProfileType::Localhost if profile.localhost_ref.is_empty() => {
+                return Err(invalid("apparmor", "no profile is named"));
+            }
             ProfileType::Localhost => profile.localhost_ref.as_str(),
         },
-        (None, "" | UNCONFINED | "runtime/default") => "",
-        (None, text) => text,
+        None => old,
     };
-    let name = name.strip_prefix("localhost/").unwrap_or(name);
-    if context.privileged || name.is_empty() {
-        return Ok(String::new());
+    if context.privileged {
+        return Ok(AppArmor::Unconfined);
     }
-    const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
-    let loaded = std::fs::read_to_string(LOADED).map_err(|error| {
-        invalid(
-            "apparmor",
-            format!("profile {name:?}: this machine's can't be read: {LOADED}: {error}"),
-        )
-    })?;
-    let is_it = |line: &str| line.rsplit_once(" (").is_some_and(|(own, _)| own == name);
-    match loaded.lines().any(is_it) {
-        true => Ok(name.to_owned()),
-        false => Err(invalid("apparmor", format!("profile {name:?} is not loaded: load it first"))),
+    match (asked, support) {
+        ("", _) | (RUNTIME_DEFAULT, Support::Full { .. }) => Ok(AppArmor::Default),
+        (UNCONFINED, _) => Ok(AppArmor::Unconfined),
+        (RUNTIME_DEFAULT, Support::NoDefault { reason }) => {
+            Err(invalid("apparmor", format!("profile {DEFAULT_PROFILE}: {reason}")))
+        }
+        (RUNTIME_DEFAULT, Support::Absent) => {
+            Err(invalid("apparmor", "it is not enabled on this machine's kernel"))
+        }
+        (name, _) => {
+            let name = name.strip_prefix("localhost/").unwrap_or(name);
+            Ok(AppArmor::Profile(name.to_owned()))
+        }
     }
 }
 
@@ -506,4 +512,69 @@ fn ended(status: &mut wire::ContainerStatus, exit: &Exit) {
         (Reason::Exited, false, _) => ("Error", ""),
     };
     (status.reason, status.message) = (reason.to_owned(), message.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::security_profile::ProfileType;
+
+    use super::*;
+
+    /// What is made of a profile said in the new field, or in the old one.
+    fn profile(
+        kind: Option<(ProfileType, &str)>,
+        old: &str,
+        support: &Support,
+    ) -> std::result::Result<String, String> {
+        #[expect(deprecated, reason = "older clients say it there")]
+        let context = wire::LinuxContainerSecurityContext {
+            apparmor: kind.map(|(kind, name)| wire::SecurityProfile {
+                profile_type: kind.into(),
+                localhost_ref: name.to_owned(),
+            }),
+            apparmor_profile: old.to_owned(),
+            ..wire::LinuxContainerSecurityContext::default()
+        };
+        apparmor(&context, support).map(String::from).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_container_has_the_profile_of_apparmor_that_is_asked_for() {
+        let full = Support::Full { parser: PathBuf::from("/usr/sbin/apparmor_parser") };
+        for support in [&full, &Support::Absent] {
+            assert_eq!(profile(None, "", support), Ok(String::new()), "the default, if any");
+            for old in [UNCONFINED, "localhost/web", "web"] {
+                let name = old.strip_prefix("localhost/").unwrap_or(old);
+                assert_eq!(profile(None, old, support), Ok(name.to_owned()));
+                let kind = (ProfileType::Localhost, old);
+                assert_eq!(profile(Some(kind), UNCONFINED, support), Ok(name.to_owned()));
+            }
+            let kind = (ProfileType::Unconfined, "");
+            assert_eq!(profile(Some(kind), "", support), Ok(UNCONFINED.to_owned()));
+            assert!(profile(Some((ProfileType::Localhost, "")), "", support).is_err());
+        }
+        let kind = (ProfileType::RuntimeDefault, "");
+        assert_eq!(profile(Some(kind), "", &full), Ok(String::new()));
+        assert_eq!(profile(None, RUNTIME_DEFAULT, &full), Ok(String::new()));
+    }
+
+    #[test]
+    fn a_default_profile_that_was_asked_for_is_not_left_away() {
+        let partly = Support::NoDefault { reason: "there is no parser" };
+        for (support, said) in [(&Support::Absent, "not enabled"), (&partly, "no parser")] {
+            let kind = (ProfileType::RuntimeDefault, "");
+            assert!(profile(Some(kind), "", support).unwrap_err().contains(said));
+            assert!(profile(None, RUNTIME_DEFAULT, support).unwrap_err().contains(said));
+        }
+    }
+
+    #[test]
+    fn a_privileged_container_has_no_profile() {
+        let full = Support::Full { parser: PathBuf::from("/usr/sbin/apparmor_parser") };
+        let context = wire::LinuxContainerSecurityContext {
+            privileged: true,
+            ..wire::LinuxContainerSecurityContext::default()
+        };
+        assert_eq!(apparmor(&context, &full).unwrap(), AppArmor::Unconfined);
+    }
 }
