@@ -196,9 +196,20 @@ pub async fn run(
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let about = api::About { started_at: Time::now(), warnings };
-    api::serve(Arc::clone(&supervisor), about, listener, stop).await?;
+    let mut failed = None;
+    let ended = async {
+        tokio::select! {
+            () = stop => {}
+            error = core.store.failed() => failed = Some(error),
+        }
+    };
+    api::serve(Arc::clone(&supervisor), about, listener, ended).await?;
     let _ = std::fs::remove_file(&core.config.address);
     background.abort_all();
+    if let Some(error) = failed {
+        // What is not stored now is found out again by the next daemon.
+        return Err(error.into());
+    }
     leave(&core, &supervisor).await;
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Requests {
     {
         let asked = request.clone();
         let known = store
-            .write(move |tx| tx.request(asked.namespace.as_str(), &asked.id, &asked.body))
+            .read(move |tx| tx.request(asked.namespace.as_str(), &asked.id, &asked.body))
             .await?;
         match known {
             Repeated::Same(answer) => return Ok(answer),

@@ -305,7 +305,9 @@ fn store_code(error: &store::Error) -> Code {
         | store::Error::Sql(_)
         | store::Error::Encode(_) => Code::Internal,
         store::Error::Full => Code::ResourceExhausted,
-        store::Error::Failed(_) | store::Error::Closed => Code::Unavailable,
+        // Nothing that comes again by itself.
+        store::Error::Refused { .. } => Code::FailedPrecondition,
+        store::Error::Failed { .. } | store::Error::Closed => Code::Unavailable,
     }
 }
 

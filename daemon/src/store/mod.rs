@@ -16,9 +16,11 @@
 //! store is opened it is examined ([`examine`]): a database that is damaged is set aside and rebuilt
 //! from the copies, a row that is damaged is replaced by its copy, or quarantined ([`rebuild`]).
 //!
-//! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, so
-//! every later call gets [`Error::Failed`] and the daemon says so, rather than pretending. Only a full
-//! disk is no such failure: SQLite writes nothing then, and says so ([`Error::Full`]).
+//! A commit that fails is fatal for the store: after a failed fsync nobody knows what is on disk, and
+//! to try again would be to pretend. So every later call gets [`Error::Failed`], and the daemon says so
+//! and ends ([`Store::failed`]); the next one writes anew what is in doubt ([`rebuild`]). What fails
+//! before anything is in doubt is no such failure: a disk that is full ([`Error::Full`]), can't be
+//! written or can't be read ([`Error::Refused`]).
 
 mod blobs;
 mod containers;
@@ -39,9 +41,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_WRITE};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 
 pub use blobs::BlobRow;
 pub use containers::{Loaded, OfImage, Removed};
@@ -65,6 +68,7 @@ const EVENT_BACKLOG: usize = 1024;
 pub struct Store {
     jobs: Sender<Job>,
     events: broadcast::Sender<Arc<Event>>,
+    failed: watch::Receiver<Option<Error>>,
     mended: Arc<Mended>,
     path: Arc<Path>,
 }
@@ -119,9 +123,15 @@ pub enum Error {
     #[error("metadata store: a record can't be encoded: {0}")]
     Encode(Arc<serde_json::Error>),
     #[error(
-        "metadata store: a commit failed ({0}); nothing more is accepted: free the disk or mend it, then restart bosund"
+        "metadata store {}: a commit failed ({source}), and nobody knows what of it is on the disk: bosund ends, containers go on; look after the disk, then start bosund again",
+        path.display()
     )]
-    Failed(Arc<rusqlite::Error>),
+    Failed { path: Arc<Path>, source: Arc<rusqlite::Error> },
+    #[error(
+        "metadata store {}: the disk does not take it ({source}): look after the disk, then try again",
+        path.display()
+    )]
+    Refused { path: Arc<Path>, source: Arc<rusqlite::Error> },
     #[error("metadata store: the disk is full: free some of it, then try again")]
     Full,
     #[error("metadata store: closed")]
@@ -132,9 +142,10 @@ impl Error {
     /// Whether it is the database that is not what it was.
     fn is_damage(&self) -> bool {
         match self {
-            Self::Open { source, .. } | Self::Sql(source) | Self::Failed(source) => {
-                examine::is_damage(source)
-            }
+            Self::Open { source, .. }
+            | Self::Sql(source)
+            | Self::Failed { source, .. }
+            | Self::Refused { source, .. } => examine::is_damage(source),
             Self::Newer { .. } | Self::Encode(_) | Self::Full | Self::Closed => false,
         }
     }
@@ -208,15 +219,23 @@ impl Store {
         let (jobs, queue) = channel();
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let publisher = events.clone();
-        let reserve = reserve::Reserve::beside(path);
+        let (fail, failed) = watch::channel(None);
+        let writer = Writer {
+            path: path.into(),
+            connection,
+            publisher,
+            reserve: reserve::Reserve::beside(path),
+            copies,
+            fail,
+        };
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(connection, &queue, &publisher, reserve, copies))
+            .spawn(move || writer.serve(&queue))
             .map_err(|source| Error::Open {
                 path: path.to_owned(),
                 source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(source))),
             })?;
-        Ok(Self { jobs, events, mended: Arc::new(mended), path: path.into() })
+        Ok(Self { jobs, events, failed, mended: Arc::new(mended), path: path.into() })
     }
 
     /// Sets the database aside, whatever it is like, makes a new one of what lies on the disk, and opens
@@ -235,6 +254,16 @@ impl Store {
     /// [`Error::Full`].
     pub fn expect_room(&self) -> Result<(), Error> {
         if reserve::is_low(&self.path) { Err(Error::Full) } else { Ok(()) }
+    }
+
+    /// Ends when a commit has failed in such a way that nothing more can be stored, with that error.
+    pub async fn failed(&self) -> Error {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(Error::Closed),
+            // Its thread is gone with the last handle.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// What was wrong when it was opened, and has been put right.
@@ -342,54 +371,72 @@ where
     Ok(value)
 }
 
-fn serve(
-    mut connection: Connection,
-    queue: &Receiver<Job>,
-    publisher: &broadcast::Sender<Arc<Event>>,
-    mut reserve: reserve::Reserve,
-    mut copies: copies::Copies,
-) {
-    let mut failed: Option<Error> = None;
-    while let Some(batch) = next_batch(queue) {
-        let (looks, batch): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|job| job.need == Need::Look);
-        if let Some(error) = &failed {
-            for job in batch {
-                (job.work)(Run::Refused(error.clone()))(Ok(()));
+/// The thread of the store.
+struct Writer {
+    path: Arc<Path>,
+    connection: Connection,
+    publisher: broadcast::Sender<Arc<Event>>,
+    reserve: reserve::Reserve,
+    copies: copies::Copies,
+    fail: watch::Sender<Option<Error>>,
+}
+
+impl Writer {
+    fn serve(mut self, queue: &Receiver<Job>) {
+        while let Some(batch) = next_batch(queue) {
+            let (looks, batch): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|job| job.need == Need::Look);
+            let failed = self.fail.borrow().clone();
+            match failed {
+                Some(error) => batch.into_iter().for_each(|job| {
+                    (job.work)(Run::Refused(error.clone()))(Ok(()));
+                }),
+                None if batch.is_empty() => {}
+                None => self.write(batch),
             }
-            look(&mut connection, looks);
-            continue;
+            look(&mut self.connection, looks);
         }
-        if batch.is_empty() {
-            look(&mut connection, looks);
-            continue;
-        }
-        reserve.look();
-        match commit(&mut connection, batch) {
+    }
+
+    fn write(&mut self, batch: Vec<Job>) {
+        self.reserve.look();
+        match commit(&mut self.connection, batch) {
             Ok((finishes, made)) => {
-                copies.apply(made.changes);
-                copies.note(copies::Mark { commits: made.commits, schema: schema::KNOWN });
+                self.copies.apply(made.changes);
+                self.copies.note(copies::Mark { commits: made.commits, schema: schema::KNOWN });
                 shim_failpoints::step!("daemon.store.after_copies");
                 for event in made.events {
                     // Nobody may be listening.
-                    let _ = publisher.send(Arc::new(event));
+                    let _ = self.publisher.send(Arc::new(event));
                 }
                 finishes.into_iter().for_each(|finish| finish(Ok(())));
             }
-            // Nothing was written, and nothing is in doubt: what is removed next makes room.
-            Err((finishes, source)) if is_full(&source) => {
-                let error = Error::Full;
-                tracing::error!(%error, "a commit failed");
-                finishes.into_iter().for_each(|finish| finish(Err(error.clone())));
-            }
             Err((finishes, source)) => {
-                tracing::error!(%source, "a commit failed: the metadata store is closed");
-                let error = Error::Failed(Arc::new(source));
+                let error = self.judge(source);
+                tracing::error!(%error, "a commit failed");
+                if let Error::Failed { .. } = error {
+                    self.fail.send_replace(Some(error.clone()));
+                }
                 finishes.into_iter().for_each(|finish| finish(Err(error.clone())));
-                failed = Some(error);
             }
         }
-        look(&mut connection, looks);
+    }
+
+    /// What a commit that failed means for those that come.
+    fn judge(&self, source: rusqlite::Error) -> Error {
+        let (path, source) = (Arc::clone(&self.path), Arc::new(source));
+        match source.sqlite_error() {
+            Some(error) if error.code == ErrorCode::DiskFull => Error::Full,
+            // Nothing was written, or something without its end, which counts for nothing; the next
+            // commit begins at the same place of the journal.
+            Some(error)
+                if error.code == ErrorCode::ReadOnly
+                    || [SQLITE_IOERR_WRITE, SQLITE_IOERR_READ].contains(&error.extended_code) =>
+            {
+                Error::Refused { path, source }
+            }
+            Some(_) | None => Error::Failed { path, source },
+        }
     }
 }
 
@@ -408,10 +455,6 @@ fn look(connection: &mut Connection, looks: Vec<Job>) {
 fn reading(connection: &mut Connection) -> Result<Transaction<'_>, Error> {
     let (events, touched, specs) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     Ok(Transaction { sql: connection.savepoint()?, events, touched, specs })
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 /// All jobs that wait; blocks for the first. Jobs that nobody waits for hold the batch open, for

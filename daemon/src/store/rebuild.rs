@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use shim_wire::id::Id;
 
 use super::containers::Lost;
@@ -45,7 +45,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let copies = Copies::beside(path);
     match examine::take(path, &copies)? {
         State::Damaged(reason) => anew(path, &copies, reason),
-        State::Whole(connection) => match finish(path, connection, copies, Mended::default()) {
+        State::Whole(connection) => match settle(path, &connection)
+            .and_then(|()| finish(path, connection, copies, Mended::default()))
+        {
             // What SQLite's own check passes over: an index that says something else than its table.
             Err(error) if error.is_damage() => anew(path, &Copies::beside(path), error.to_string()),
             finished => finished,
@@ -126,6 +128,18 @@ fn build(path: &Path, copies: &Copies, findings: &mut Vec<Finding>) -> Result<()
         File::open(root)?.sync_all()
     };
     put().map_err(|source: std::io::Error| file_failed(path, source))
+}
+
+/// Takes what the journal of the daemon before holds into the database. After an fsync that failed the
+/// kernel may take pages for clean that never got to the disk, the journal's among them: the database
+/// gets them as new ones.
+fn settle(path: &Path, connection: &Connection) -> Result<(), Error> {
+    let taken = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    match taken {
+        // A full disk: the journal stays what it is.
+        Err(source) if source.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        taken => taken.map_err(|source| open_failed(path, source)),
+    }
 }
 
 /// Replaces damaged rows, gives checksums to those that have none, and brings all copies up to date.
