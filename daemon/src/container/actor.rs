@@ -143,6 +143,33 @@ impl Actor {
         name: String,
         record: std::result::Result<Record, String>,
     ) -> Handle {
+        Self::spawn_with(core, registry, key, name, record, None)
+    }
+
+    /// As [`Actor::spawn`], for a container of which a run has ended that the store could not be told
+    /// of: it is told again and again.
+    pub(super) fn spawn_ended(
+        core: &Arc<Core>,
+        registry: &Arc<Registry>,
+        key: Key,
+        record: Record,
+        (attempt, exit): (u64, Exit),
+    ) {
+        let name = record.name.clone();
+        let ended = Some((attempt, exit));
+        let handle = Self::spawn_with(core, registry, key, name, Ok(record), ended);
+        // The actor ends only after the container is removed.
+        let _ = handle.commands.send(Command::Ended { attempt, announced: None });
+    }
+
+    fn spawn_with(
+        core: &Arc<Core>,
+        registry: &Arc<Registry>,
+        key: Key,
+        name: String,
+        record: std::result::Result<Record, String>,
+        uncommitted: Option<(u64, Exit)>,
+    ) -> Handle {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (record, state) = match record {
             Err(problem) => (None, State::Quarantined(problem)),
@@ -154,7 +181,8 @@ impl Actor {
                 (Some(Arc::new(record)), state)
             }
         };
-        let (view, seen) = watch::channel(View { record: record.clone(), phase: phase_of(&state) });
+        let phase = if uncommitted.is_some() { Phase::Starting } else { phase_of(&state) };
+        let (view, seen) = watch::channel(View { record: record.clone(), phase });
         let handle =
             Handle { key: key.clone(), name: name.clone(), commands: commands.clone(), view: seen };
         registry.insert(handle.clone());
@@ -168,7 +196,7 @@ impl Actor {
             view,
             commands,
             letting_go: None,
-            uncommitted: None,
+            uncommitted,
         };
         tokio::spawn(actor.serve(inbox));
         handle
@@ -282,6 +310,7 @@ impl Actor {
             State::Paused(_) => return Err(Error::Paused { id: self.label() }),
             State::Created | State::Exited(_) | State::Quarantined(_) | State::Removed => {}
         }
+        self.settle_end().await?;
         self.wait_until_free().await?;
         // Somebody may be writing to its files.
         let turn = tokio::time::timeout(LET_GO, self.core.trees.wait(self.key.clone())).await;
@@ -324,7 +353,8 @@ impl Actor {
                 run::let_go(&self.core, &self.key, lease, None, attempt).await;
                 if let Err(error) = committed {
                     // What is left of it tells the next daemon that it ran.
-                    self.show(phase_of(&self.state));
+                    self.uncommitted = Some((attempt, exit));
+                    self.end_later(attempt);
                     return Err(error);
                 }
                 self.tell(exit);
@@ -442,13 +472,11 @@ impl Actor {
 
     /// The run has ended, or its shim has: find out how, commit it, tell, and take it apart.
     async fn ended(&mut self, attempt: u64, announced: Option<shim::Exited>) {
-        let Some(running) = self.present().map(Arc::clone) else { return };
-        if running.attempt != attempt {
-            return;
-        }
-        let exit = match self.uncommitted.take_if(|(of, _)| *of == attempt) {
-            Some((_, exit)) => exit,
-            None => self.end_of(&running, announced).await,
+        let running = self.present().filter(|running| running.attempt == attempt).map(Arc::clone);
+        let exit = match (self.uncommitted.take_if(|(of, _)| *of == attempt), &running) {
+            (Some((_, exit)), _) => exit,
+            (None, Some(running)) => self.end_of(running, announced).await,
+            (None, None) => return,
         };
         if let Err(error) = self.commit_exit(attempt, &exit).await {
             tracing::error!(container = %self.key, %error, "exit not committed: it is tried again");
@@ -457,10 +485,26 @@ impl Actor {
             return;
         }
         shim_failpoints::step!("daemon.stop.after_exit_committed");
-        run::let_go(&self.core, &self.key, running.lease.as_ref(), Some(&running.shim), attempt)
-            .await;
+        if let Some(running) = &running {
+            let (lease, shim) = (running.lease.as_ref(), Some(&running.shim));
+            run::let_go(&self.core, &self.key, lease, shim, attempt).await;
+        }
         self.tell(exit);
-        self.take_apart(Some(running));
+        self.take_apart(running);
+    }
+
+    /// Commits the end of a run of which nothing is left but that.
+    async fn settle_end(&mut self) -> Result<()> {
+        if self.present().is_some() {
+            return Ok(());
+        }
+        if let Some((attempt, _)) = self.uncommitted {
+            self.ended(attempt, None).await;
+        }
+        match self.uncommitted {
+            Some(_) => Err(Error::EndNotRecorded { id: self.label() }),
+            None => Ok(()),
+        }
     }
 
     /// How a run ended.
@@ -602,6 +646,7 @@ impl Actor {
         if let State::Quarantined(_) = self.state {
             return self.remove_quarantined(force).await;
         }
+        self.settle_end().await?;
         match removal::asked(self.present().is_some(), force) {
             Removal::Commit => {}
             Removal::Refuse => return Err(Error::StillRunning { id: self.label() }),
@@ -689,10 +734,7 @@ impl Actor {
                 Ok(snapshot)
             })
             .await?;
-        // Without a row its directory is an orphan, and so goes at the next start at the latest.
-        if let Err(error) = run::erase(&self.core, &self.key, snapshot).await {
-            tracing::warn!(container = %self.key, %error, "not all removed");
-        }
+        finish_removal(&self.core, &self.key, snapshot).await;
         self.core.collector.nudge();
         self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
         self.state = State::Removed;
@@ -741,7 +783,8 @@ fn phase_of(state: &State) -> Phase {
 
 /// Removes what a removed container left, and says so in the store: now, and where that fails again and
 /// again beside the caller, and at the next start.
-pub(super) async fn finish_removal(core: &Arc<Core>, key: &Key, snapshot: i64) {
+pub(super) async fn finish_removal(core: &Arc<Core>, key: &Key, snapshot: impl Into<Option<i64>>) {
+    let snapshot = snapshot.into();
     if erased(core, key, snapshot).await {
         return;
     }
@@ -752,8 +795,8 @@ pub(super) async fn finish_removal(core: &Arc<Core>, key: &Key, snapshot: i64) {
     }));
 }
 
-async fn erased(core: &Core, key: &Key, snapshot: i64) -> bool {
-    if let Err(error) = run::erase(core, key, Some(snapshot)).await {
+async fn erased(core: &Core, key: &Key, snapshot: Option<i64>) -> bool {
+    if let Err(error) = run::erase(core, key, snapshot).await {
         tracing::warn!(container = %key, %error, "not all removed: tried again");
         return false;
     }

@@ -221,6 +221,7 @@ async fn commit(
             None
         }
     };
+    let before = record.clone();
     record.run = Run::Ended { attempt, exit: exit.clone() };
     let auto_remove = record.options.auto_remove;
     let code = vec![("exitCode", exit.status.number().to_string())];
@@ -245,7 +246,11 @@ async fn commit(
         })
         .await;
     if let Err(error) = committed {
-        tracing::error!(container = %key, %error, "exit not committed; it is tried again at the next start");
+        tracing::error!(container = %key, %error, "exit not committed: it is tried again");
+        run::let_go(core, &key, lease.as_ref(), None, attempt).await;
+        // A shim that lives waits for its release: with it the directory of the run, which says that
+        // there was one.
+        Actor::spawn_ended(core, registry, key, before, (attempt, exit));
         return;
     }
     run::let_go(core, &key, lease.as_ref(), shim.as_ref(), attempt).await;
