@@ -121,6 +121,10 @@ impl Layout {
             let owner = String::from_utf8_lossy(&owner).into_owned();
             return Err(Error::OtherRoot { state: self.state.clone(), owner });
         }
+        if owner == own {
+            // On a full disk it could not be written again.
+            return Ok(());
+        }
         std::fs::write(&path, own).map_err(|source| Error::Lock { path, source })
     }
 
@@ -201,9 +205,14 @@ fn lock_directory(what: &'static str, directory: &Path) -> Result<File, Error> {
         let holder = String::from_utf8_lossy(&holder).trim().to_owned();
         return Err(Error::Held { what, path: directory.to_owned(), holder });
     }
-    file.set_len(0).map_err(failed)?;
-    file.rewind().map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    // It tells others who it is: a full disk is no reason not to start.
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = noted {
+        tracing::warn!(path = %path.display(), %error, "the lock does not say whose it is");
+    }
     Ok(file)
 }
 

@@ -73,6 +73,20 @@ pub fn usage(path: &Path) -> io::Result<Usage> {
     Ok(usage)
 }
 
+/// Moves a tree away, to `trash`, and removes it there, so that its place is free at once; what is not
+/// there is fine. Where `trash` is another file system's it is removed in its place.
+///
+/// # Errors
+/// As rename(2) and unlinkat(2) say.
+pub fn discard(path: &Path, trash: &Path) -> io::Result<()> {
+    match std::fs::rename(path, trash) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => remove(path)?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    remove(trash)
+}
+
 /// Removes a tree, or a file; what is not there is fine.
 ///
 /// # Errors

@@ -100,12 +100,7 @@ impl Overlayfs {
         shim_failpoints::step!("daemon.delete.before_snapshot_directories", error);
         let home = self.home(number);
         let trash = self.trash.join(format!("snapshot-{number}"));
-        match std::fs::rename(&home, &trash) {
-            Ok(()) => {}
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::file("move away", &home)(source)),
-        }
-        empty_trash(&trash)
+        trees::discard(&home, &trash).map_err(Error::file("remove", &home))
     }
 
     pub(super) fn remove_orphans(&self, known: &HashSet<i64>) -> Result<usize> {
