@@ -1,7 +1,5 @@
 //! `ctl ps`.
 
-use std::cmp::Reverse;
-
 use bosun_proto::v1::ListRequest;
 use jiff::Timestamp;
 
@@ -29,9 +27,8 @@ pub(super) async fn run(client: &Client, args: PsArgs) -> Result<u8, Error> {
     let answer = client.call(Deadline::Short, request, |channel, request| async move {
         client::containers(channel).list(request).await
     });
-    let mut containers = answer.await?.containers;
-    containers
-        .sort_by_key(|container| Reverse(container.created_at.map(|at| (at.seconds, at.nanos))));
+    // The newest first, whatever the clock was.
+    let containers = answer.await?.containers;
     let count = last.map_or(usize::MAX, |last| usize::try_from(last).unwrap_or(usize::MAX));
     let now = Timestamp::now();
     let rows: Vec<_> = containers

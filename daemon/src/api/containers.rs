@@ -219,13 +219,12 @@ impl Containers for Service {
         let namespace = convert::namespace(call.metadata())?;
         let message = call.get_ref();
         let filter = ContainerFilter::parse(&message.filters, message.all)?;
-        let mut containers: Vec<v1::Container> = self
+        let containers: Vec<v1::Container> = self
             .supervisor
             .list(&namespace)
             .iter()
             .map(|handle| convert::container(self.supervisor.core(), handle))
             .collect();
-        convert::newest_first(&mut containers, |container| container.created_at);
         Ok(Response::new(v1::ListResponse { containers: filter.apply(containers) }))
     }
 }

@@ -818,17 +818,6 @@ pub(super) fn sandbox(core: &Core, handle: &Handle, members: &[Handle]) -> v1::S
     message
 }
 
-/// As docker lists.
-pub(super) fn newest_first<T>(
-    list: &mut [T],
-    created_at: impl Fn(&T) -> Option<prost_types::Timestamp>,
-) {
-    list.sort_by_key(|one| {
-        let created = created_at(one).unwrap_or_default();
-        std::cmp::Reverse((created.seconds, created.nanos))
-    });
-}
-
 fn network_status(core: &Core, lease: &Lease) -> v1::NetworkStatus {
     let bridge = &core.network.bridge;
     v1::NetworkStatus {

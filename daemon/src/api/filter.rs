@@ -67,21 +67,20 @@ impl ContainerFilter {
         Ok(Self { all, filters: parsed })
     }
 
+    /// Those of `containers`, the newest first, that are wanted.
     pub(super) fn apply(&self, containers: Vec<v1::Container>) -> Vec<v1::Container> {
-        let created = |reference: &str| {
+        let place = |reference: &str| {
             containers
                 .iter()
-                .find(|other| other.name == reference || other.id.starts_with(reference))
-                .and_then(|other| other.created_at)
-                .map(|at| (at.seconds, at.nanos))
+                .position(|other| other.name == reference || other.id.starts_with(reference))
         };
-        let keeps = |container: &v1::Container| {
+        let keeps = |(own, container): (usize, &v1::Container)| {
             (self.all || is_up(container))
                 && self.filters.iter().all(|(key, values)| {
-                    values.iter().any(|value| matches_one(container, *key, value, &created))
+                    values.iter().any(|value| matches_one((own, container), *key, value, &place))
                 })
         };
-        let kept: Vec<bool> = containers.iter().map(keeps).collect();
+        let kept: Vec<bool> = containers.iter().enumerate().map(keeps).collect();
         containers.into_iter().zip(kept).filter_map(|(one, keep)| keep.then_some(one)).collect()
     }
 }
@@ -134,14 +133,14 @@ fn is_up(container: &v1::Container) -> bool {
     matches!(status(container), Is::Running | Is::Paused | Is::Starting)
 }
 
+/// Whether a container, at its place in the list, is one that a filter wants; `place` finds others.
 fn matches_one(
-    container: &v1::Container,
+    (own, container): (usize, &v1::Container),
     key: ContainerKey,
     value: &str,
-    created: &impl Fn(&str) -> Option<(i64, i32)>,
+    place: &impl Fn(&str) -> Option<usize>,
 ) -> bool {
     let options = container.options.clone().unwrap_or_default();
-    let own = container.created_at.map(|at| (at.seconds, at.nanos));
     match key {
         ContainerKey::Id => container.id.starts_with(value),
         ContainerKey::Name => container.name.contains(value.trim_start_matches('/')),
@@ -176,8 +175,8 @@ fn matches_one(
             }
             None => false,
         },
-        ContainerKey::Before => created(value).is_some_and(|other| own < Some(other)),
-        ContainerKey::Since => created(value).is_some_and(|other| own > Some(other)),
+        ContainerKey::Before => place(value).is_some_and(|other| own > other),
+        ContainerKey::Since => place(value).is_some_and(|other| own < other),
         ContainerKey::Publish => publishes(container, &options, value),
         ContainerKey::Network => network_name(&options) == value,
     }

@@ -105,9 +105,7 @@ impl Sandboxes for Service {
     ) -> Result<Response<v1::ListSandboxesResponse>, Status> {
         let namespace = convert::namespace(call.metadata())?;
         let sandboxes = self.supervisor.sandboxes(&namespace);
-        let mut sandboxes: Vec<v1::Sandbox> =
-            sandboxes.iter().map(|sandbox| self.message(sandbox)).collect();
-        convert::newest_first(&mut sandboxes, |sandbox| sandbox.created_at);
+        let sandboxes = sandboxes.iter().map(|sandbox| self.message(sandbox)).collect();
         Ok(Response::new(v1::ListSandboxesResponse { sandboxes }))
     }
 }

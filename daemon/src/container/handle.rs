@@ -9,6 +9,7 @@ use super::record::{Exit, Record};
 use super::run::Running;
 use super::{Key, label};
 use crate::error::{Error, Result};
+use crate::time::Time;
 
 /// What is volatile of a container.
 #[derive(Clone, Debug)]
@@ -57,6 +58,14 @@ impl Handle {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its place in the order of creations, which no clock changes: the number of its snapshot. Those
+    /// without one, as sandboxes are, are in the clock's order. `None` for a quarantined one.
+    #[must_use]
+    pub fn order(&self) -> Option<(i64, Time)> {
+        let view = self.view.borrow();
+        view.record.as_ref().map(|record| (record.snapshot, record.created_at))
     }
 
     /// What it is like now.

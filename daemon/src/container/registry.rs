@@ -2,6 +2,7 @@
 //!
 //! A name is reserved before anything is made, so that "in use" is decided here and once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -93,12 +94,15 @@ impl Registry {
         Err(Error::AmbiguousPrefix { prefix: reference.to_owned(), matches })
     }
 
-    /// All containers of a namespace, by id.
+    /// All containers of a namespace, the newest first.
     pub(super) fn list(&self, namespace: &Id) -> Vec<Handle> {
-        self.lock()
+        let mut found: Vec<Handle> = self
+            .lock()
             .get(namespace)
             .map(|names| names.by_id.values().cloned().collect())
-            .unwrap_or_default()
+            .unwrap_or_default();
+        found.sort_by_key(|handle| Reverse(handle.order()));
+        found
     }
 
     /// All containers of all namespaces.

@@ -19,9 +19,6 @@ use crate::leases::WORK_LABEL;
 use crate::store::{ImageRow, NewEvent};
 use crate::time::Time;
 
-/// How long the lease of a piece of work lives at most, as containerd's clients have it.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
 /// How long what came before a break is kept for another try.
 pub(super) const RETRY: Duration = Duration::from_secs(600);
 
@@ -41,8 +38,8 @@ impl Images {
     ) -> Result<T> {
         let id = format!("work-{}", &random_id()[..16]);
         let labels = BTreeMap::from([(WORK_LABEL.to_owned(), what.to_owned())]);
-        let expires_at = (SystemTime::now() + LONGEST).into();
-        let lease = self.leases.create(namespace, &id, labels, Some(expires_at)).await?;
+        // Without a time: the clock may be set while the work goes on. The next daemon ends it.
+        let lease = self.leases.create(namespace, &id, labels, None).await?;
         let going_on = GoingOn::new(&self.going_on, &lease);
         let outcome = work(Job::new(namespace, Some(lease.clone()), board)).await;
         drop(going_on);
