@@ -16,9 +16,9 @@ HOST_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # Debian's names of what is needed to build, to run and to test.
 PACKAGES       := gcc libc6-dev libseccomp-dev ca-certificates nftables iproute2 util-linux procps python3
 # Peers of the tests: a registry, what reads and writes its images, a system that fits in one file, what
-# drives a runtime or a shim, and CNI plugins.
+# drives a runtime or a shim, CNI plugins, and what makes disks and calls of the kernel fail.
 TEST_PACKAGES  := docker-registry skopeo umoci busybox-static openssl containerd podman conmon runc crun criu \
-                  containernetworking-plugins
+                  containernetworking-plugins e2fsprogs strace
 # An emulator, and what makes a root file system for it.
 VM_PACKAGES    := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 BENCH_PACKAGES := debootstrap

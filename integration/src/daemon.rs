@@ -4,12 +4,13 @@
 //! does it, the daemon is asked to stop, and whatever remains on the machine fails the test.
 
 mod images;
+mod misfortunes;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::ctl::{Ctl, Output, Running};
+use crate::disk::{Disk, Size};
 use crate::leak;
 use crate::netns::NetNs;
 use crate::process::Process;
@@ -51,9 +53,12 @@ pub struct Settings {
     netns: Option<Arc<NetNs>>,
     log_level: Option<&'static str>,
     disk: Option<u32>,
+    disks: Vec<(&'static str, Size)>,
+    devices: Vec<(&'static str, PathBuf)>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
     configuration: Option<String>,
+    through: Vec<String>,
 }
 
 impl Settings {
@@ -110,6 +115,28 @@ impl Settings {
     #[must_use]
     pub fn disk(mut self, megabytes: u32) -> Self {
         self.disk = Some(megabytes);
+        self
+    }
+
+    /// A disk of its own for one of its directories: `root`, `state`, or one below them, as
+    /// `root/content`. See [`Daemon::disk`].
+    #[must_use]
+    pub fn disk_at(mut self, directory: &'static str, size: Size) -> Self {
+        self.disks.push((directory, size));
+        self
+    }
+
+    /// As [`disk_at`](Self::disk_at), on a device of the machine.
+    #[must_use]
+    pub fn on_device(mut self, directory: &'static str, device: &Path) -> Self {
+        self.devices.push((directory, device.to_owned()));
+        self
+    }
+
+    /// Started by another program, as `strace -f -o FILE`.
+    #[must_use]
+    pub fn through(mut self, words: &str) -> Self {
+        self.through = crate::ctl::split(words);
         self
     }
 
@@ -176,7 +203,18 @@ impl Settings {
             subnet: format!("10.99.{}.0/24", number % 250),
         };
         let ctl = Ctl::new(&program("ctl"), &place.state.join("bosun.sock"));
+        let disks = self.disks.into_iter().enumerate().map(|(number, (path, size))| {
+            let image = directory.path().join(format!("disk-{number}"));
+            Disk::new(&image, size, &place.directory(path))
+        });
+        let devices = self.devices.into_iter().map(|(path, device)| {
+            let size = Size { megabytes: 0, inodes: None };
+            Disk::new(&device, size, &place.directory(path))
+        });
         Daemon {
+            disks: disks.chain(devices).collect(),
+            boot: None,
+            through: self.through,
             bosund: program(&format!("{programs}bosund")),
             shim: program(&format!("{programs}bosun-shim")),
             netns: self.netns.unwrap_or_else(|| Arc::new(NetNs::new(&format!("bosun-t-{token}")))),
@@ -206,6 +244,23 @@ pub struct Place {
     pub subnet: String,
 }
 
+impl Place {
+    /// `root`, `state`, or a directory below one of them.
+    ///
+    /// # Panics
+    /// When it is below neither.
+    #[must_use]
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let (top, below) = name.split_once('/').unwrap_or((name, ""));
+        let top = match top {
+            "root" => &self.root,
+            "state" => &self.state,
+            other => panic!("{other} is neither root nor state"),
+        };
+        if below.is_empty() { top.clone() } else { top.join(below) }
+    }
+}
+
 /// A real daemon. See the module.
 #[derive(Debug)]
 pub struct Daemon {
@@ -215,6 +270,10 @@ pub struct Daemon {
     arguments: Vec<String>,
     log_level: &'static str,
     disk: Option<u32>,
+    disks: Vec<Disk>,
+    /// What it takes for the id of the machine's boot, when that is not the machine's own.
+    boot: Option<PathBuf>,
+    through: Vec<String>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
     child: Option<Child>,
@@ -242,7 +301,22 @@ impl Daemon {
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = match (self.disk, self.umask, self.hidden) {
+        if let Some(boot) = &self.boot {
+            // Without the disks of other tests, which could not be unmounted meanwhile.
+            let script = "own=$1; mount --bind \"$2\" /proc/sys/kernel/random/boot_id; shift 2; \
+                          awk '/ \\/dev\\/loop/ { print $5 }' /proc/self/mountinfo | while read -r disk; do \
+                          case $disk in \"$own\"*) ;; *) umount -l \"$disk\" || true ;; esac; done; exec \"$@\"";
+            let mut command = self.netns.command("unshare");
+            command.args(["-m", "--", "/bin/sh", "-ec", script, "sh"]).arg(self.directory.path());
+            command.arg(boot).arg(&self.bosund);
+            return self.with_arguments(command);
+        }
+        if let Some((program, words)) = self.through.split_first() {
+            let mut command = self.netns.command(program);
+            command.args(words).arg(&self.bosund);
+            return self.with_arguments(command);
+        }
+        let command = match (self.disk, self.umask, self.hidden) {
             (None, None, None) => self.netns.command(&self.bosund),
             (None, Some(umask), _) => {
                 let mut command = self.netns.command("/bin/sh");
@@ -266,6 +340,10 @@ impl Daemon {
                 command
             }
         };
+        self.with_arguments(command)
+    }
+
+    fn with_arguments(&self, mut command: Command) -> Command {
         command.arg("--root").arg(&self.place.root).arg("--state").arg(&self.place.state);
         command.arg("--shim").arg(&self.shim).args(["--log-level", self.log_level]);
         command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
@@ -330,6 +408,50 @@ impl Daemon {
         if self.baseline.is_empty() {
             self.baseline = leak::nft_elements(&self.netns);
         }
+    }
+
+    /// From the next start on it is started by nobody else.
+    pub fn not_through(&mut self) {
+        self.through.clear();
+    }
+
+    /// Waits until it serves or ends: whether it serves.
+    ///
+    /// # Panics
+    /// When it does neither, with its log.
+    pub fn serves_or_ends(&mut self) -> bool {
+        self.serving_or_ended();
+        let ended = self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+        if ended {
+            self.child = None;
+        }
+        !ended
+    }
+
+    /// Waits until it serves, or until `stops` says so: whether that was it.
+    ///
+    /// # Panics
+    /// When neither happens, with its log.
+    pub fn serving_or_stopped(&mut self, stops: impl Fn(&Self) -> bool) -> bool {
+        let (socket, serves) = (self.socket(), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&serves);
+        // One that stands still does not answer, and nobody is to wait for it.
+        std::thread::spawn(move || {
+            wait::within(wait::LIMIT, || {
+                let is = socket.exists() && Api::connect(&socket).is_ok_and(|api| api.is_serving());
+                seen.store(is, Ordering::Relaxed);
+                is.then_some(())
+            })
+        });
+        let stopped = wait::within(wait::LIMIT, || {
+            let serves = serves.load(Ordering::Relaxed);
+            if stops(self) { Some(true) } else { serves.then_some(false) }
+        });
+        let stopped = stopped.unwrap_or_else(|| panic!("bosund does not serve:\n{}", self.log()));
+        if !stopped && self.baseline.is_empty() {
+            self.baseline = leak::nft_elements(&self.netns);
+        }
+        stopped
     }
 
     /// The failpoint that shall strike from the next start on.

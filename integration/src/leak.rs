@@ -47,7 +47,9 @@ fn processes(place: &Place) -> Vec<Process> {
     Process::belonging(&place.prefix, &place.state)
         .into_iter()
         .filter(|process| process.lives())
-        .filter(|process| !matches!(process.command().as_str(), "bosund" | "ctl" | "nsenter"))
+        .filter(|process| {
+            !matches!(process.command().as_str(), "bosund" | "ctl" | "nsenter" | "strace")
+        })
         .collect()
 }
 
@@ -59,6 +61,8 @@ fn mounts(place: &Place) -> Vec<String> {
     table
         .lines()
         .filter(|line| ours.iter().any(|path| line.contains(path.as_str())))
+        // A disk of the test's own. No container has one.
+        .filter(|line| ![" /dev/loop", " /dev/mapper/"].iter().any(|disk| line.contains(disk)))
         .map(str::to_owned)
         .collect()
 }
@@ -176,17 +180,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 /// Removes by force whatever a daemon may have left, after a failed test as after a good one (its
 /// empty top cgroups are infrastructure). Nothing here is reported: the tests did that.
 pub fn sweep(place: &Place, directory: &Path) {
-    for process in Process::belonging(&place.prefix, directory) {
-        if process.0 != std::process::id() {
-            process.kill();
-        }
-    }
-    wait::within(Duration::from_secs(5), || {
-        Process::belonging(&place.prefix, directory)
-            .iter()
-            .all(|process| !process.lives())
-            .then_some(())
-    });
+    kill(place, directory);
     for line in mounts(place).iter().rev() {
         if let Some(point) = line.split(' ').nth(4) {
             let _ = Command::new("umount")
@@ -195,15 +189,30 @@ pub fn sweep(place: &Place, directory: &Path) {
                 .status();
         }
     }
-    for top in cgroups_of(&place.prefix) {
-        remove_cgroup(&top);
-    }
+    remove_cgroups(place);
     // The lock of a bridge is a file that stays (it could not be removed without a race).
     let lock = format!("bosun-bridge-{}-", place.bridge);
     for path in entries(Path::new("/run")) {
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&lock)) {
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// Ends every process of a daemon and its containers.
+pub fn kill(place: &Place, directory: &Path) {
+    wait::within(Duration::from_secs(5), || {
+        let mut left = Process::belonging(&place.prefix, directory);
+        left.retain(|process| process.0 != std::process::id() && process.lives());
+        left.iter().for_each(|process| process.kill());
+        left.is_empty().then_some(())
+    });
+}
+
+/// Removes the control groups of a daemon, in which nothing runs any more.
+pub fn remove_cgroups(place: &Place) {
+    for top in cgroups_of(&place.prefix) {
+        remove_cgroup(&top);
     }
 }
 

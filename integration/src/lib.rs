@@ -20,6 +20,7 @@
 //! | [`swapper`] | two names that change places all the time |
 //! | [`device`] | a device that can be opened, if nobody keeps one from it |
 //! | [`elf`] | programs of a few machine instructions |
+//! | [`disk`] | small disks that can be full, broken or cut off |
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
 //! | [`kubelet`] | a kubelet's side: pods and containers over the CRI |
@@ -36,6 +37,7 @@ pub mod containerd;
 pub mod ctl;
 pub mod daemon;
 pub mod device;
+pub mod disk;
 pub mod elf;
 pub mod fake_registry;
 pub mod http;

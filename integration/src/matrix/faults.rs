@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::life::{self, CALLS, History, Told};
+use super::life::{self, History, Life, Told};
 use super::points::Point;
 use crate::ctl::{Ctl, Output};
 use crate::daemon::{Daemon, Place, Settings};
@@ -54,49 +54,67 @@ pub enum Passed {
     No,
 }
 
-/// One life of a container in which something happens at a point, and what is true afterwards.
+/// A life in which something happens at a point, when it is passed after `passes` times, and what is true
+/// afterwards.
 ///
 /// # Panics
 /// When something was lost, altered or left behind.
 #[must_use]
-pub fn strike(point: &Point, fault: Fault, code: u8) -> Passed {
+pub fn strike<L: Life>(
+    point: &Point,
+    passes: usize,
+    fault: Fault,
+    make: impl FnOnce(&Daemon) -> L,
+) -> Passed {
     let name = &point.name;
-    let case = format!("{fault} at {name}");
+    let case = format!("{fault} at {name}:{passes}");
     match fault {
         Fault::KillDaemon | Fault::KillShim | Fault::KillBoth => {
-            let daemon = Settings::new().stop_at(name).start();
-            kill(daemon, fault, History::new(code), &case)
+            let mut daemon = Settings::new().stop_at(&format!("{name}:{passes}")).prepare();
+            // It may stop before it serves.
+            daemon.launch();
+            let life = make(&daemon);
+            kill(daemon, fault, life, &case)
         }
         Fault::Fail => {
-            let mut daemon = Settings::new().failpoint(&format!("{name}=1*return")).start();
-            let history = life::live(daemon.client(), History::new(code), |_| Told::Failed);
+            let action = after(passes, "1*return");
+            let mut daemon = Settings::new().failpoint(&format!("{name}={action}")).start();
+            let life = make(&daemon);
+            let life = life::live(daemon.client(), life, |_| Told::Failed);
             if point.side() == "shim" {
                 // Every new shim would fail once.
                 daemon.kill();
                 daemon.clear_environment();
                 daemon.start_again();
             }
-            life::expect_sound(&daemon, &history, &case);
+            life.expect_sound(&daemon, &case);
             Passed::Yes
         }
         Fault::ClientGone => {
-            let sleep = format!("{name}=1*sleep({})", DELAY.as_millis());
-            let daemon = Settings::new().failpoint(&sleep).start();
-            let mut history = History::new(code);
-            for call in CALLS {
-                let told = impatient(daemon.client(), &history.words(call));
-                history.note(call, told);
+            let action = after(passes, &format!("1*sleep({})", DELAY.as_millis()));
+            let daemon = Settings::new().failpoint(&format!("{name}={action}")).start();
+            let mut life = make(&daemon);
+            for call in 0..life.calls() {
+                let told = impatient(daemon.client(), &life.words(call), life.input(call));
+                life.note(call, told);
             }
-            life::expect_sound(&daemon, &history, &case);
+            life.expect_sound(&daemon, &case);
             Passed::Yes
         }
     }
 }
 
+/// An action of the crate `fail`, once a point was passed so many times.
+fn after(passes: usize, action: &str) -> String {
+    if passes == 0 { action.to_owned() } else { format!("{passes}*off->{action}") }
+}
+
 /// A client that is killed when its answer takes too long. What it asked for is over then, one way or
 /// the other.
-fn impatient(ctl: &Ctl, words: &str) -> Told {
-    let mut client = ctl.start(words, std::process::Stdio::null());
+fn impatient(ctl: &Ctl, words: &str, input: &str) -> Told {
+    let mut client = ctl.start(words, std::process::Stdio::piped());
+    client.send(input);
+    client.close_input();
     if wait::within(PATIENCE, || client.has_ended().then_some(())).is_none() {
         drop(client);
         std::thread::sleep(DELAY);
@@ -108,11 +126,16 @@ fn impatient(ctl: &Ctl, words: &str) -> Told {
     }
 }
 
-fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passed {
+fn kill<L: Life>(mut daemon: Daemon, fault: Fault, life: L, case: &str) -> Passed {
     let with_daemon = fault != Fault::KillShim;
     let told = move |_: &Output| if with_daemon { Told::Nothing } else { Told::Failed };
     let ctl = daemon.client().clone();
-    let living = std::thread::spawn(move || life::live(&ctl, history, told));
+    let stops = daemon.serving_or_stopped(|daemon| own(daemon).is_some());
+    let living = std::thread::spawn(move || match stops {
+        // Nobody is there to be asked.
+        true => life,
+        false => life::live(&ctl, life, told),
+    });
     let mut after = None;
     let found = loop {
         if let Some(stopped) = stopped(&daemon) {
@@ -131,6 +154,42 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
         let _ = living.join();
         return Passed::No;
     };
+    strike_stopped(daemon, stopped, fault, || living.join().ok(), case)
+}
+
+/// A daemon that stops at a point while it finds out what the one before left: a container that runs.
+///
+/// # Panics
+/// As [`strike`].
+#[must_use]
+pub fn strike_recovery(point: &Point, fault: Fault, code: u8) -> Passed {
+    let case = format!("{fault} at {}", point.name);
+    let mut daemon = Settings::new().failpoint("no.such.point=off").start();
+    let mut life = History::new(code);
+    for call in 0..life.calls() - 2 {
+        daemon.ctl(&life.words(call)).ok();
+        life.note(call, Told::Done);
+    }
+    daemon.until_logged("one", "o 3 ");
+    daemon.kill();
+    daemon.clear_environment();
+    daemon.add_variable("FAILPOINTS_STOP", &point.name);
+    daemon.launch();
+    if !daemon.serving_or_stopped(|daemon| own(daemon).is_some()) {
+        return Passed::No;
+    }
+    let stopped = stopped(&daemon).expect("it stands still");
+    strike_stopped(daemon, stopped, fault, || Some(life), &case)
+}
+
+fn strike_stopped<L: Life>(
+    mut daemon: Daemon,
+    stopped: Process,
+    fault: Fault,
+    lived: impl FnOnce() -> Option<L>,
+    case: &str,
+) -> Passed {
+    let with_daemon = fault != Fault::KillShim;
     let shims = shims(&daemon);
     let kills_shim = fault != Fault::KillDaemon;
     if with_daemon {
@@ -155,10 +214,12 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
                 daemon.clear_environment();
                 daemon.start_again();
             }
-            let answer = living.join();
-            let mut history = answer.unwrap_or_else(|_| panic!("{case}: the life broke off"));
-            history.shim_killed = kills_shim;
-            life::expect_sound(&daemon, &history, case);
+            daemon.serving_or_stopped(|_| false);
+            let mut life = lived().unwrap_or_else(|| panic!("{case}: the life broke off"));
+            if kills_shim {
+                life.without_shim();
+            }
+            life.expect_sound(&daemon, case);
         }));
         over.store(true, Ordering::Relaxed);
         sound
@@ -171,8 +232,11 @@ fn kill(mut daemon: Daemon, fault: Fault, history: History, case: &str) -> Passe
 
 /// The daemon, a shim or its child, when it has stopped at a point.
 fn stopped(daemon: &Daemon) -> Option<Process> {
-    let own = daemon.pid().map(Process).filter(|process| has_stopped(*process));
-    own.or_else(|| stopped_of(daemon.place()))
+    own(daemon).or_else(|| stopped_of(daemon.place()))
+}
+
+fn own(daemon: &Daemon) -> Option<Process> {
+    daemon.pid().map(Process).filter(|process| has_stopped(*process))
 }
 
 fn stopped_of(place: &Place) -> Option<Process> {

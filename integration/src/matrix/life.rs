@@ -1,4 +1,5 @@
-//! A container's whole life, what its client was told of it, and what must be true then.
+//! What goes by the points of a program: a life, call by call, what its client was told, and what must
+//! be true then. This is a container's; the others are in `lives`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,6 +16,35 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A line by which a container's log has been rotated: its files have 2 kB.
 const ROTATED: &str = "o 30 ";
+
+/// A life of something that a daemon keeps.
+pub trait Life: Send + Sized + 'static {
+    /// How many calls it has.
+    fn calls(&self) -> usize;
+
+    /// The words of a call for the client.
+    fn words(&self, call: usize) -> String;
+
+    /// What that client gets on its standard input.
+    fn input(&self, _call: usize) -> &'static str {
+        ""
+    }
+
+    /// Notes what a call's client was told.
+    fn note(&mut self, call: usize, told: Told);
+
+    /// Waits for what a call that was done goes on with.
+    fn wait(&self, _call: usize, _ctl: &Ctl) {}
+
+    /// Notes that the shims were killed.
+    fn without_shim(&mut self) {}
+
+    /// There is one truth, and it is one that the calls allow; everything works; and nothing is left.
+    ///
+    /// # Panics
+    /// When not, with the case.
+    fn expect_sound(&self, daemon: &Daemon, case: &str);
+}
 
 /// Where a container may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +88,7 @@ pub struct History {
     states: BTreeSet<State>,
     calls: Vec<(Call, Told)>,
     /// Its shim was killed: it may have ended at any time, and its status may be unknown.
-    pub shim_killed: bool,
+    shim_killed: bool,
 }
 
 impl History {
@@ -68,9 +98,7 @@ impl History {
         Self { code, states, calls: Vec::new(), shim_killed: false }
     }
 
-    /// The words of a call for the client.
-    #[must_use]
-    pub fn words(&self, call: Call) -> String {
+    fn words_of(&self, call: Call) -> String {
         let code = self.code;
         match call {
             Call::Create => format!(
@@ -87,8 +115,7 @@ impl History {
         }
     }
 
-    /// Notes what a call's client was told.
-    pub fn note(&mut self, call: Call, told: Told) {
+    fn note_of(&mut self, call: Call, told: Told) {
         self.calls.push((call, told));
         let after: BTreeSet<State> = match call {
             Call::Create => [State::Created].into(),
@@ -107,8 +134,7 @@ impl History {
     }
 
     /// Where the container may be now.
-    #[must_use]
-    pub fn states(&self) -> BTreeSet<State> {
+    fn states(&self) -> BTreeSet<State> {
         let mut states = self.states.clone();
         if self.shim_killed
             && (states.contains(&State::Running) || states.contains(&State::Created))
@@ -124,67 +150,87 @@ impl History {
     }
 }
 
-/// Does a whole life, call by call, until one is not answered any more. `told` is what to make of a
-/// call that failed.
-#[must_use]
-pub fn live(ctl: &Ctl, mut history: History, told: impl Fn(&Output) -> Told) -> History {
-    for call in CALLS {
-        let output = ctl.run(&history.words(call));
-        let told = if output.code == Some(0) { Told::Done } else { told(&output) };
-        history.note(call, told);
-        if told == Told::Nothing {
-            break;
-        }
-        if (call, told) == (Call::Exec, Told::Done) {
-            // As much as makes its log rotate.
+impl Life for History {
+    fn calls(&self) -> usize {
+        CALLS.len()
+    }
+
+    fn words(&self, call: usize) -> String {
+        self.words_of(CALLS[call])
+    }
+
+    fn note(&mut self, call: usize, told: Told) {
+        self.note_of(CALLS[call], told);
+    }
+
+    /// After an exec: as much as makes its log rotate.
+    fn wait(&self, call: usize, ctl: &Ctl) {
+        if CALLS[call] == Call::Exec {
             let _ = wait::within(SETTLED, || {
                 std::thread::sleep(LOOK);
                 ctl.run("logs one").stdout.contains(ROTATED).then_some(())
             });
         }
     }
-    history
+
+    fn without_shim(&mut self) {
+        self.shim_killed = true;
+    }
+
+    /// What was written is whole; a container of the same name and port can be made, and ends as it
+    /// should.
+    #[track_caller]
+    fn expect_sound(&self, daemon: &Daemon, case: &str) {
+        let mut seen = State::Absent;
+        let allowed = self.states();
+        let settled = wait::within(SETTLED, || {
+            seen = state(daemon, case);
+            allowed.contains(&seen).then_some(())
+        });
+        assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {self:?}");
+        match seen {
+            State::Absent | State::Created => {}
+            State::Running => {
+                assert_eq!(daemon.ctl("exec one /bin/echo yes").text(), "yes", "{case}");
+                expect_log(daemon, "one", case);
+            }
+            State::Exited => {
+                expect_status(daemon, self, case);
+                expect_log(daemon, "one", case);
+            }
+        }
+        if seen != State::Absent {
+            daemon.ctl("rm -f one").ok();
+        }
+        daemon.expect_nothing_left();
+        for call in [Call::Create, Call::Start] {
+            daemon.ctl(&self.words_of(call)).ok();
+        }
+        daemon.until_logged("one", "o 3 ");
+        daemon.ctl("stop one").ok();
+        let code = daemon.inspect("one", "{{.State.ExitCode}}");
+        assert_eq!(code, self.code.to_string(), "{case}: the next one's");
+        expect_log(daemon, "one", case);
+        daemon.ctl("rm one").ok();
+        daemon.expect_nothing_left();
+    }
 }
 
-/// There is one truth, and it is one that the history allows; what was written is whole; a container of
-/// the same name and port can be made, and ends as it should; and nothing is left.
-///
-/// # Panics
-/// When not, with the case.
-#[track_caller]
-pub fn expect_sound(daemon: &Daemon, history: &History, case: &str) {
-    let mut seen = State::Absent;
-    let allowed = history.states();
-    let settled = wait::within(SETTLED, || {
-        seen = state(daemon, case);
-        allowed.contains(&seen).then_some(())
-    });
-    assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {history:?}");
-    match seen {
-        State::Absent | State::Created => {}
-        State::Running => {
-            assert_eq!(daemon.ctl("exec one /bin/echo yes").text(), "yes", "{case}");
-            expect_log(daemon, "one", case);
-        }
-        State::Exited => {
-            expect_status(daemon, history, case);
-            expect_log(daemon, "one", case);
+/// Does a whole life, call by call, until one is not answered any more. `told` is what to make of a
+/// call that failed.
+#[must_use]
+pub fn live<L: Life>(ctl: &Ctl, mut life: L, told: impl Fn(&Output) -> Told) -> L {
+    for call in 0..life.calls() {
+        let output = ctl.feed(&life.words(call), life.input(call));
+        let told = if output.code == Some(0) { Told::Done } else { told(&output) };
+        life.note(call, told);
+        match told {
+            Told::Done => life.wait(call, ctl),
+            Told::Failed => {}
+            Told::Nothing => break,
         }
     }
-    if seen != State::Absent {
-        daemon.ctl("rm -f one").ok();
-    }
-    daemon.expect_nothing_left();
-    for call in [Call::Create, Call::Start] {
-        daemon.ctl(&history.words(call)).ok();
-    }
-    daemon.until_logged("one", "o 3 ");
-    daemon.ctl("stop one").ok();
-    let code = daemon.inspect("one", "{{.State.ExitCode}}");
-    assert_eq!(code, history.code.to_string(), "{case}: the next one's");
-    expect_log(daemon, "one", case);
-    daemon.ctl("rm one").ok();
-    daemon.expect_nothing_left();
+    life
 }
 
 fn state(daemon: &Daemon, case: &str) -> State {

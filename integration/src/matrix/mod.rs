@@ -6,6 +6,7 @@
 //!             points   every failpoint, as the programs hold them
 //!             faults   what happens at a point
 //!             life     the client's history against the final state; logs; statuses
+//!             lives    the same of images, blobs and pods
 //!             leak     what is left on the machine
 //! ```
 //!
@@ -15,9 +16,13 @@
 
 pub mod faults;
 pub mod life;
+pub mod lives;
 pub mod points;
+pub mod power;
 
+mod calls;
 mod churn;
+mod disks;
 mod followers;
 mod load;
 mod lost_shims;
@@ -29,6 +34,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use faults::{Fault, Passed};
+use life::History;
+use lives::{BlobLife, ImageLife, PodLife};
 
 /// One line of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -86,17 +93,50 @@ pub struct Outcome {
     pub unreached: Vec<String>,
 }
 
-/// The operations that a container's life passes: a side, and its operations.
-pub const OF_A_CONTAINER: &[(&str, &[&str])] = &[
-    ("daemon", &["create", "start", "update", "exec", "stop", "delete"]),
-    ("shim", &["setup", "create", "start", "exec", "log", "exit"]),
+/// The operations of which a life passes the points: a side, its operations, and the life.
+const LIVES: &[(&str, &[&str], Living)] = &[
+    ("daemon", &["create", "start", "update", "exec", "stop", "delete"], Living::Container),
+    ("shim", &["setup", "create", "start", "exec", "log", "exit"], Living::Container),
+    ("daemon", &["store"], Living::Commits),
+    ("daemon", &["recover"], Living::Recovery),
+    ("daemon", &["pull", "unpack", "gc"], Living::Image),
+    ("daemon", &["content"], Living::Blob),
+    ("shim", &["sandbox"], Living::Pod),
 ];
+
+/// What goes by a point.
+#[derive(Clone, Copy, Debug)]
+enum Living {
+    Container,
+    /// A container, at one commit after the other.
+    Commits,
+    /// A container that a daemon takes up.
+    Recovery,
+    Image,
+    Blob,
+    Pod,
+}
+
+/// How many commits of a container's life there are at least, those of the daemon's start among them.
+const COMMITS: usize = 10;
+
+/// Points of operations that no row of the matrix knows a life for.
+#[must_use]
+pub fn unknown_points() -> Vec<points::Point> {
+    let known = |point: &points::Point| {
+        let of = |(side, operations, _): &(&str, &[&str], Living)| {
+            *side == point.side() && operations.contains(&point.operation())
+        };
+        LIVES.iter().any(of)
+    };
+    points::all().into_iter().filter(|point| !known(point)).collect()
+}
 
 /// All of them.
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of create, start, update, exec, stop, delete, in daemon and shim",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod; a daemon's start; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -231,12 +271,66 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "full-disk",
-        fault: "not a byte is left where the daemon keeps everything",
-        promise: "stop, logs, lists, removals and exits work; what is new is refused; nothing is left over",
+        fault: "not a byte is left, on the disk of everything, or of one directory alone",
+        promise: "stop, logs, lists, removals, exits and a new daemon work; what is new is refused; nothing is left over",
         bounded: 1,
-        full: 20,
+        full: 10,
         sample: (1, 0),
-        cases: starved::of_disk,
+        cases: disks::full,
+    },
+    Row {
+        name: "no-inodes",
+        fault: "not a file can be made, on the same disks",
+        promise: "the same",
+        bounded: 1,
+        full: 10,
+        sample: (2, 0),
+        cases: disks::no_inodes,
+    },
+    Row {
+        name: "read-only",
+        fault: "the kernel makes one of these disks read-only, as after an error",
+        promise: "containers go on and end when asked to; lists and logs work; after a repair everything acknowledged is there",
+        bounded: 1,
+        full: 10,
+        sample: (4, 0),
+        cases: disks::read_only,
+    },
+    Row {
+        name: "lost-disk",
+        fault: "one of these disks answers everything with EIO",
+        promise: "the same, but for what is read from it",
+        bounded: 1,
+        full: 10,
+        sample: (4, 0),
+        cases: disks::gone,
+    },
+    Row {
+        name: "power",
+        fault: "a power cut at random under pulls, runs, exits, rotations and removals: what was not synced is lost",
+        promise: "the daemon starts by itself; what was acknowledged is whole: containers, exits, their logs, images, removals; nothing else is half",
+        bounded: 2,
+        full: 50,
+        sample: (1, 0),
+        cases: power::cases,
+    },
+    Row {
+        name: "sync",
+        fault: "one fsync or fdatasync fails, each in turn, of daemon and shim",
+        promise: "a store in doubt says so and is closed; the next daemon is clean; what was acknowledged is so",
+        bounded: 1,
+        full: 5,
+        sample: (4, 2),
+        cases: calls::syncs,
+    },
+    Row {
+        name: "disk-call",
+        fault: "one write, rename, mkdir, truncation, unlink fails, each in turn: EIO, ENOSPC, EROFS",
+        promise: "the call fails or is done; a next one works; nothing left",
+        bounded: 1,
+        full: 5,
+        sample: (16, 3),
+        cases: calls::changes,
     },
 ];
 
@@ -247,13 +341,41 @@ pub fn row(name: &str) -> Option<&'static Row> {
 }
 
 fn at_points(fault: Fault) -> Vec<Case> {
-    let points = OF_A_CONTAINER.iter().flat_map(|(side, operations)| points::of(side, operations));
-    points
-        .filter(|point| fault != Fault::Fail || point.can_fail)
-        .map(|point| {
-            Case::new(point.name.clone(), move |round| faults::strike(&point, fault, code(round)))
-        })
-        .collect()
+    let mut cases = Vec::new();
+    for (side, operations, living) in LIVES {
+        for point in points::of(side, operations) {
+            if fault == Fault::Fail && !point.can_fail {
+                continue;
+            }
+            match living {
+                Living::Commits => cases.extend((0..COMMITS).map(|commit| {
+                    let (point, name) = (point.clone(), format!("{}:{commit}", point.name));
+                    Case::new(name, move |round| {
+                        faults::strike(&point, commit, fault, |_| History::new(code(round)))
+                    })
+                })),
+                Living::Recovery if fault == Fault::ClientGone => {}
+                Living::Container
+                | Living::Recovery
+                | Living::Image
+                | Living::Blob
+                | Living::Pod => cases.push(at_point(point, fault, *living)),
+            }
+        }
+    }
+    cases
+}
+
+fn at_point(point: points::Point, fault: Fault, living: Living) -> Case {
+    Case::new(point.name.clone(), move |round| match living {
+        Living::Container | Living::Commits => {
+            faults::strike(&point, 0, fault, |_| History::new(code(round)))
+        }
+        Living::Recovery => faults::strike_recovery(&point, fault, code(round)),
+        Living::Image => faults::strike(&point, 0, fault, ImageLife::new),
+        Living::Blob => faults::strike(&point, 0, fault, BlobLife::new),
+        Living::Pod => faults::strike(&point, 0, fault, PodLife::new),
+    })
 }
 
 /// A status that nobody makes up: 1 to 120, another in each round.

@@ -1,18 +1,15 @@
-//! A daemon that is stopped, has no descriptors left, or no disk.
+//! A daemon that is stopped, or has no descriptors left.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Case, code, life};
-use crate::daemon::{Daemon, Settings};
+use crate::daemon::Daemon;
 use crate::process::Process;
 use crate::wait;
 
-/// Megabytes of the small disk.
-const DISK: u32 = 32;
 const NUMBERED: &str = "i=0; while :; do i=$((i+1)); echo o $i $((i*7919%65521)); \
                         echo e $i $((i*7919%65521)) >&2; sleep 0.05; done";
 
@@ -23,11 +20,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-pub(super) fn of_disk() -> Vec<Case> {
-    vec![Case::plain("full", full_disk)]
-}
-
-fn run(daemon: &Daemon, name: &str, code: u8) {
+/// A container that numbers its lines and ends with a code.
+pub(super) fn run(daemon: &Daemon, name: &str, code: u8) {
     let script = format!("trap \"exit {code}\" TERM; {NUMBERED}");
     daemon.ctl(&format!("run -d --name {name} --net none --rootfs / /bin/sh -c '{script}'")).ok();
     daemon.until_logged(name, "o 3 ");
@@ -94,54 +88,4 @@ fn set_limit(process: Process, limit: &str) {
         .args(["--pid", &process.0.to_string(), &format!("--nofile={limit}:")])
         .status();
     assert!(status.is_ok_and(|status| status.success()), "prlimit");
-}
-
-/// Not a byte is left where the daemon keeps everything: what runs goes on and ends with its own
-/// status, and stop, logs, lists and removals work; what is new is refused, sooner or later. Then there is room again.
-fn full_disk(round: usize) {
-    let daemon = Settings::new().disk(DISK).start();
-    let code = code(round);
-    for name in ["one", "two", "gone"] {
-        run(&daemon, name, code);
-    }
-    let ballast = fill(&daemon);
-    // There may be room for a few more: in files that are there already.
-    let mut made = Vec::new();
-    let refused = (0..200).find_map(|number| {
-        let name = format!("new{number}");
-        let output = daemon.ctl(&format!("run --name {name} --net none --rootfs / /bin/true"));
-        made.push(name);
-        (output.code != Some(0)).then_some(output)
-    });
-    let refused = refused.expect("the disk is full");
-    assert!(
-        ["No space left", "disk is full"].iter().any(|text| refused.stderr.contains(text)),
-        "{refused:?}"
-    );
-    assert_eq!(daemon.ctl("ps -q").text().lines().count(), 3);
-    assert!(daemon.ctl("logs one").stdout.starts_with("o 1 7919\n"));
-    daemon.ctl("stop -t 10 one").ok();
-    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), code.to_string(), "stopped");
-    daemon.ctl("rm -f gone").ok();
-    for name in made {
-        // The last one was refused, or did not get far.
-        let _ = daemon.ctl(&format!("rm -f {name}"));
-    }
-    std::fs::remove_file(ballast).expect("the ballast");
-    daemon.ctl("stop -t 10 two").ok();
-    assert_eq!(daemon.inspect("two", "{{.State.ExitCode}}"), code.to_string(), "afterwards");
-    daemon.ctl("rm one two").ok();
-    daemon.ctl("run --rm --net none --rootfs / /bin/true").ok();
-    daemon.expect_nothing_left();
-}
-
-/// Takes all of the disk, to the last block.
-fn fill(daemon: &Daemon) -> PathBuf {
-    use std::io::Write;
-    let path = daemon.root().join("ballast");
-    let mut file = std::fs::File::create(&path).expect("a file");
-    for size in [1 << 20, 4096, 1] {
-        while file.write_all(&vec![b'x'; size]).is_ok() {}
-    }
-    path
 }

@@ -1,19 +1,10 @@
-//! The daemon is killed at every failpoint on the way of an image: pulled, unpacked, collected.
-//! Afterwards everything is whole or absent, the next pull works, and nothing stays.
+//! The daemon is killed on the way of an image, at each commit and at any moment: pulled, unpacked,
+//! collected. Afterwards everything is whole or absent, the next pull works, and nothing stays. Its
+//! failpoints are the fault matrix' (`matrix.rs`).
 
 use integration::daemon::{Daemon, Settings};
 use integration::fake_registry::FakeRegistry;
-use integration::image::{Image, Recipe, noise};
-use integration::tar::Entry;
-
-use crate::failpoints::of_operation;
-
-fn image() -> Image {
-    Recipe::busybox()
-        .files(&[Entry::file("noise", noise(1, 400_000)), Entry::file("mark", "whole")])
-        .files(&[Entry::file("more", noise(2, 200_000))])
-        .image()
-}
+use integration::matrix::lives::{ImageLife, image};
 
 /// A whole life of an image, as far as it gets.
 fn live(daemon: &Daemon, name: &str) {
@@ -30,70 +21,11 @@ fn live(daemon: &Daemon, name: &str) {
 
 #[track_caller]
 fn expect_sound(daemon: &Daemon, name: &str, point: &str) {
-    for listed in daemon.api().image_names() {
-        let output = daemon.ctl(&format!("run --rm --net none {listed} cat /mark"));
-        assert_eq!(output.text(), "whole", "{point}: {listed} is there and not whole");
-    }
-    for digest in daemon.ctl("content ls -q").text().lines() {
-        let file = daemon.place().root.join("content/blobs/sha256").join(&digest[7..]);
-        match std::fs::read(file) {
-            Ok(bytes) => assert_eq!(integration::image::digest(&bytes), digest, "{point}"),
-            // The collection at the start may just have come by.
-            Err(_) => assert!(!daemon.ctl("content ls -q").text().contains(digest), "{point}"),
-        }
-    }
+    ImageLife::expect_whole(daemon, point);
     daemon.ctl(&format!("pull {name}")).ok();
-    assert_eq!(
-        daemon.ctl(&format!("run --rm --net none {name} cat /mark")).text(),
-        "whole",
-        "{point}"
-    );
-    let ids = daemon.ctl("ps -a -q").text().replace('\n', " ");
-    if !ids.is_empty() {
-        daemon.ctl(&format!("rm -f {ids}")).ok();
-    }
-    for listed in daemon.api().image_names() {
-        daemon.ctl(&format!("rmi {listed}")).ok();
-    }
-    daemon.ctl("system prune -a -f").ok();
-    daemon.forget_tries();
-    daemon.expect_nothing_stored(point);
-}
-
-fn kill_at_each(operation: &str) {
-    let mut unreached = Vec::new();
-    for point in of_operation(operation) {
-        let mut daemon = Settings::new().failpoint(&format!("{point}=panic")).start();
-        let registry = FakeRegistry::start(daemon.netns());
-        let name = registry.add("a", "1", &image());
-        live(&daemon, &name);
-        if daemon.ended_by_itself(std::time::Duration::from_millis(200)).is_none() {
-            unreached.push(point);
-            daemon.kill();
-            daemon.clear_environment();
-            daemon.start_again();
-            continue;
-        }
-        daemon.clear_environment();
-        daemon.start_again();
-        expect_sound(&daemon, &name, &point);
-    }
-    assert!(unreached.is_empty(), "a whole life of an image does not pass {unreached:?}");
-}
-
-#[test]
-fn while_pulling() {
-    kill_at_each("pull");
-}
-
-#[test]
-fn while_unpacking() {
-    kill_at_each("unpack");
-}
-
-#[test]
-fn while_collecting() {
-    kill_at_each("gc");
+    let output = daemon.ctl(&format!("run --rm --net none {name} cat /mark"));
+    assert_eq!(output.text(), "whole", "{point}");
+    ImageLife::remove_all(daemon, point);
 }
 
 #[test]

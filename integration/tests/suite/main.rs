@@ -23,7 +23,6 @@ mod disk_full;
 mod events;
 mod exec;
 mod exit_status;
-mod failpoints;
 mod gc;
 mod hostile_layers;
 mod image_config;

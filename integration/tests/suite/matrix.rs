@@ -7,7 +7,7 @@ fn row(name: &str) {
     // Two at a time beside the other tests.
     let outcome = row.run_bounded(2);
     assert!(outcome.lost.is_empty(), "{} lost:\n{}", outcome.lost.len(), outcome.lost.join("\n"));
-    let may_miss = ["kill-shim", "kill-both", "client-gone"].contains(&name);
+    let may_miss = ["kill-shim", "kill-both", "client-gone", "sync", "disk-call"].contains(&name);
     assert!(
         may_miss || outcome.unreached.is_empty(),
         "a container's life does not pass {:?}",
@@ -93,4 +93,51 @@ fn starved() {
 #[test]
 fn full_disk() {
     row("full-disk");
+}
+
+#[test]
+fn no_inodes() {
+    row("no-inodes");
+}
+
+#[test]
+fn read_only() {
+    row("read-only");
+}
+
+#[test]
+fn lost_disk() {
+    row("lost-disk");
+}
+
+#[test]
+fn power() {
+    row("power");
+}
+
+#[test]
+fn sync() {
+    row("sync");
+}
+
+#[test]
+fn disk_call() {
+    row("disk-call");
+}
+
+/// A new operation of daemon or shim needs a life that passes its points.
+#[test]
+fn every_point_is_walked() {
+    let unknown = matrix::unknown_points();
+    assert!(unknown.is_empty(), "no life passes {unknown:?}");
+}
+
+#[test]
+fn ordinary_programs_have_no_points() {
+    for name in ["bosund", "bosun-shim"] {
+        let binary = std::fs::read(integration::daemon::program(name)).unwrap();
+        let point = b"<failpoint ";
+        let found = binary.windows(point.len()).any(|window| window == point);
+        assert!(!found, "{name} holds names of failpoints");
+    }
 }
