@@ -6,7 +6,9 @@
 
 mod apparmor;
 mod cgroups;
+mod clock;
 mod containerd;
 mod kernel;
+mod power;
 mod service;
 mod support;

@@ -1,10 +1,10 @@
 //! The machine's own bosund, as `make install` left it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use integration::ctl::{Ctl, Output};
+use integration::ctl::{Ctl, Output, Running};
 use integration::netns::run;
 use integration::process::Process;
 use integration::wait;
@@ -29,6 +29,11 @@ impl Service {
     #[track_caller]
     pub(crate) fn ctl(&self, words: &str) -> Output {
         self.ctl.run(words)
+    }
+
+    /// A client that goes on running beside the test.
+    pub(crate) fn start_ctl(&self, words: &str, input: Stdio) -> Running {
+        self.ctl.start(words, input)
     }
 
     #[track_caller]
