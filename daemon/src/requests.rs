@@ -70,13 +70,17 @@ impl Requests {
         F: Future<Output = Result<String>>,
     {
         let asked = request.clone();
-        let known = store
+        let known: std::result::Result<Repeated, crate::store::Error> = store
             .read(move |tx| tx.request(asked.namespace.as_str(), &asked.id, &asked.body))
-            .await?;
+            .await;
         match known {
-            Repeated::Same(answer) => return Ok(answer),
-            Repeated::Different => return Err(reused(&request.id)),
-            Repeated::New => {}
+            Ok(Repeated::Same(answer)) => return Ok(answer),
+            Ok(Repeated::Different) => return Err(reused(&request.id)),
+            Ok(Repeated::New) => {}
+            // What has to be stored fails by itself; what runs can be stopped all the same.
+            Err(error) => {
+                tracing::warn!(request = request.id, %error, "not known whether it was made before");
+            }
         }
         let answer = work.await?;
         let (asked, stored) = (request.clone(), answer.clone());
