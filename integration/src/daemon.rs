@@ -133,7 +133,7 @@ impl Settings {
         self
     }
 
-    /// Started by another program, as `strace -f -o FILE`.
+    /// Started by another program, as `strace -f -o FILE`; `{root}` stands for the daemon's root.
     #[must_use]
     pub fn through(mut self, words: &str) -> Self {
         self.through = crate::ctl::split(words);
@@ -313,7 +313,8 @@ impl Daemon {
         }
         if let Some((program, words)) = self.through.split_first() {
             let mut command = self.netns.command(program);
-            command.args(words).arg(&self.bosund);
+            let root = self.place.root.to_string_lossy();
+            command.args(words.iter().map(|word| word.replace("{root}", &root))).arg(&self.bosund);
             return self.with_arguments(command);
         }
         let command = match (self.disk, self.umask, self.hidden) {

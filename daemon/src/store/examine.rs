@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::copies::{self, Cell, Copies, Mark, Row, Table};
-use super::{Error, Finding, SnapshotRow, schema};
+use super::{Error, Finding, SnapshotRow, rebuild, schema};
 
 /// What is found of a database.
 pub(super) enum State {
@@ -87,28 +87,29 @@ pub(super) fn take(path: &Path, copies: &Copies) -> Result<State, Error> {
 /// As [`take`].
 pub fn look(path: &Path) -> Result<Vec<Finding>, Error> {
     let copies = Copies::beside(path);
-    let database = |problem: String| {
-        Finding {
-        object: format!("database {}", path.display()),
-        problem,
-        remedy: "the next start of bosund, or `bosund fsck --rebuild`, sets it aside and makes a new one from what lies on the disk".to_owned(),
-    }
+    let database = |problem: String| -> Result<Vec<Finding>, Error> {
+        rebuild::expect_readable(path)?;
+        Ok(vec![Finding {
+            object: format!("database {}", path.display()),
+            problem,
+            remedy: "the next start of bosund, or `bosund fsck --rebuild`, sets it aside and makes a new one from what lies on the disk".to_owned(),
+        }])
     };
     let connection = match glance(path, &copies)? {
         Glance::New => return Ok(Vec::new()),
-        Glance::Damaged(reason) => return Ok(vec![database(reason)]),
+        Glance::Damaged(reason) => return database(reason),
         Glance::Readable(connection) => connection,
     };
     let look = || -> Result<Vec<Finding>, Error> {
         if let Some(reason) = integrity(&connection, true)? {
-            return Ok(vec![database(reason)]);
+            return database(reason);
         }
         if schema::version(&connection)? != schema::KNOWN {
             // An older version has no checksums: the next start gives it some.
             return Ok(Vec::new());
         }
         if let Some(reason) = judge(&connection, &copies)? {
-            return Ok(vec![database(reason)]);
+            return database(reason);
         }
         let mut findings: Vec<Finding> = bad_rows(&connection)?
             .iter()
@@ -123,7 +124,7 @@ pub fn look(path: &Path) -> Result<Vec<Finding>, Error> {
         Ok(findings)
     };
     match look() {
-        Err(Error::Sql(source)) if is_damage(&source) => Ok(vec![database(source.to_string())]),
+        Err(Error::Sql(source)) if is_damage(&source) => database(source.to_string()),
         other => other,
     }
 }

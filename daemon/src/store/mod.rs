@@ -435,6 +435,10 @@ impl Writer {
             {
                 Error::Refused { path, source }
             }
+            // What the disk does not read SQLite calls damage.
+            Some(_) if examine::is_damage(&source) && rebuild::expect_readable(&path).is_err() => {
+                Error::Refused { path, source }
+            }
             Some(_) | None => Error::Failed { path, source },
         }
     }

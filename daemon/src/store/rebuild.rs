@@ -42,23 +42,52 @@ pub(super) struct Opened {
 /// # Errors
 /// [`Error::Newer`], [`Error::Open`]; files that can't be moved or written.
 pub(super) fn open(path: &Path) -> Result<Opened, Error> {
+    if let Ok(opened) = attempt(path)? {
+        return Ok(opened);
+    }
+    // SQLite also calls damage what the disk did not read (SQLITE_IOERR_CORRUPTFS): it is only if all
+    // of it can be read, and when it is looked at again.
+    expect_readable(path)?;
+    attempt(path)?.or_else(|reason| anew(path, &Copies::beside(path), reason))
+}
+
+/// Opens a database that is not damaged; answers how it is when it is.
+fn attempt(path: &Path) -> Result<std::result::Result<Opened, String>, Error> {
     let copies = Copies::beside(path);
-    match examine::take(path, &copies)? {
-        State::Damaged(reason) => anew(path, &copies, reason),
-        State::Whole(connection) => match settle(path, &connection)
-            .and_then(|()| finish(path, connection, copies, Mended::default()))
-        {
-            // What SQLite's own check passes over: an index that says something else than its table.
-            Err(error) if error.is_damage() => anew(path, &Copies::beside(path), error.to_string()),
-            finished => finished,
-        },
+    let opened = match examine::take(path, &copies)? {
+        State::Damaged(reason) => return Ok(Err(reason)),
+        State::Whole(connection) => settle(path, &connection)
+            .and_then(|()| finish(path, connection, copies, Mended::default())),
         State::New => {
             let failed = |source| open_failed(path, source);
             let mut connection = schema::connect(path).map_err(failed)?;
             schema::migrate(&mut connection).map_err(failed)?;
             finish(path, connection, copies, Mended::default())
         }
+    };
+    match opened {
+        // What SQLite's own check passes over: an index that says something else than its table.
+        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
+        opened => opened.map(Ok),
     }
+}
+
+/// The files of a database can be read to their ends, as far as they are there.
+///
+/// # Errors
+/// [`Error::Open`] with what the disk says.
+pub(super) fn expect_readable(path: &Path) -> Result<(), Error> {
+    for extension in ["db", "db-wal"] {
+        let file = path.with_extension(extension);
+        match File::open(&file).and_then(|mut open| std::io::copy(&mut open, &mut std::io::sink()))
+        {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(file_failed(&file, error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Sets a database aside, whatever it is like, and makes a new one.

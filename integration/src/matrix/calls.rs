@@ -16,8 +16,9 @@ const ENDS: Duration = Duration::from_secs(10);
 /// Calls that make things durable, and which of a thread's calls are to fail.
 const SYNCS: &[(&str, &str, usize)] = &[("fsync", "EIO", 20), ("fdatasync", "EIO", 3)];
 
-/// Calls that change files.
+/// Calls that read the database and change files.
 const CHANGES: &[(&str, &str, usize)] = &[
+    ("pread64", "EIO", 6),
     ("pwrite64", "EIO", 24),
     ("pwrite64", "ENOSPC", 24),
     ("pwrite64", "EROFS", 24),
@@ -27,6 +28,8 @@ const CHANGES: &[(&str, &str, usize)] = &[
     ("mkdirat", "EROFS", 4),
     ("ftruncate", "EIO", 3),
     ("fallocate", "ENOSPC", 2),
+    // Trees, and control groups.
+    ("unlinkat", "EIO", 8),
     ("unlink", "EIO", 3),
 ];
 
@@ -53,8 +56,10 @@ fn fails_once(call: &str, error: &str, time: usize, code: u8) -> Passed {
     let traced = tempfile::NamedTempFile::new().expect("a file");
     let path = traced.path().display();
     // The daemon is the process that is started, and the tracer another one.
+    // What reads programs when they are loaded is not meant.
+    let of = if call == "pread64" { "-P {root}/meta.db " } else { "" };
     let through = format!(
-        "strace -D -qq -f -o {path} -e trace={call} -e inject={call}:error={error}:when={time}"
+        "strace -D -qq -f -o {path} {of}-e trace={call} -e inject={call}:error={error}:when={time}"
     );
     let mut daemon = Settings::new().through(&through).prepare();
     daemon.launch();
@@ -78,6 +83,8 @@ fn fails_once(call: &str, error: &str, time: usize, code: u8) -> Passed {
     daemon.start_again();
     let case = format!("{call} {time}: {error}");
     life.expect_sound(&daemon, &case);
+    let aside = daemon.place().root.join("quarantine");
+    assert!(!aside.exists(), "{case}: taken for damage:\n{}", daemon.log());
     if was_injected(traced.path()) { Passed::Yes } else { Passed::No }
 }
 

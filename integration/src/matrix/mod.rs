@@ -325,11 +325,11 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "disk-call",
-        fault: "one write, rename, mkdir, truncation, unlink fails, each in turn: EIO, ENOSPC, EROFS",
+        fault: "one read of the database, write, rename, mkdir, truncation, unlink fails, each in turn: EIO, ENOSPC, EROFS",
         promise: "the call fails or is done; a next one works; nothing left",
         bounded: 1,
         full: 5,
-        sample: (16, 3),
+        sample: (14, 4),
         cases: calls::changes,
     },
 ];
