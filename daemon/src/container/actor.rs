@@ -81,6 +81,8 @@ pub(super) enum Command {
         forget: Option<Request>,
         answer: oneshot::Sender<Result<()>>,
     },
+    /// Something of the run before is left.
+    Dismantle,
     /// The run of this number has ended, or its shim has.
     Ended {
         attempt: u64,
@@ -269,6 +271,7 @@ impl Actor {
                 Command::Remove { force, forget, answer } => {
                     let _ = answer.send(self.remove(force, forget).await);
                 }
+                Command::Dismantle => self.go_on_dismantling(),
                 Command::Ended { attempt, announced } => self.ended(attempt, announced).await,
             }
             if matches!(self.state, State::Removed) {
@@ -363,7 +366,9 @@ impl Actor {
             }
             Verdict::Undo | Verdict::Adopt | Verdict::Settle => {
                 run::let_go(&self.core, &self.key, lease, None, attempt).await;
-                run::dismantle(&self.core, &self.key, None).await;
+                if !run::dismantle(&self.core, &self.key, None).await {
+                    self.go_on_dismantling();
+                }
                 self.start_failed(attempt, &failed.error).await
             }
         }
@@ -624,10 +629,18 @@ impl Actor {
         }
         self.letting_go = Some(tokio::spawn(async move {
             let shim = running.as_ref().map(|running| &running.shim.process);
-            run::dismantle(&core, &key, shim).await;
+            run::dismantle_all(&core, &key, shim).await;
             if let Some(snapshot) = erase {
                 finish_removal(&core, &key, snapshot).await;
             }
+        }));
+    }
+
+    /// Of a run something did not go: it is tried again beside other work, and a start waits for it.
+    fn go_on_dismantling(&mut self) {
+        let (core, key) = (Arc::clone(&self.core), self.key.clone());
+        self.letting_go = Some(tokio::spawn(async move {
+            run::dismantle_all(&core, &key, None).await;
         }));
     }
 
@@ -720,7 +733,8 @@ impl Actor {
     }
 
     async fn remove_quarantined(&mut self, force: bool) -> Result<()> {
-        recover::end_quarantined(&self.core, &self.key, &self.name, force).await?;
+        let gone = recover::end_quarantined(&self.core, &self.key, &self.name, force).await?;
+        let name = self.name.clone();
         let (namespace, id) = (self.key.namespace.to_string(), self.key.id.to_string());
         let snapshot = self
             .core
@@ -730,11 +744,11 @@ impl Actor {
                 if let Some(number) = snapshot {
                     tx.remove_snapshot(number)?;
                 }
-                tx.remove_quarantined(&namespace, &id)?;
+                tx.remove_quarantined(&namespace, &id, &name, snapshot)?;
                 Ok(snapshot)
             })
             .await?;
-        finish_removal(&self.core, &self.key, snapshot).await;
+        recover::remove_rest(&self.core, &self.key, snapshot, gone).await;
         self.core.collector.nudge();
         self.registry.remove(&self.key.namespace, &self.name, self.key.id.as_str());
         self.state = State::Removed;

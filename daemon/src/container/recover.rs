@@ -16,7 +16,8 @@ use shim_wire::id::Id;
 use shim_wire::lifecycle::{self, Evidence, Reason, ShimState, Verdict};
 use shim_wire::shim::{Phase, StatusResponse};
 
-use super::actor::{Actor, container_event, finish_removal, read_exit_record};
+use super::actor::{Actor, Command, container_event, finish_removal, read_exit_record};
+use super::handle::Handle;
 use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Shim};
@@ -111,8 +112,9 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
     shim_failpoints::step!("daemon.recover.after_verdict");
     match (verdict, found) {
         (Verdict::Settle, found) => {
-            settle(core, &key, attempt, found).await;
-            Actor::spawn(core, registry, key, name, Ok(record));
+            let gone = settle(core, &key, attempt, found).await;
+            let handle = Actor::spawn(core, registry, key, name, Ok(record));
+            go_on_unless(gone, &handle);
             Vec::new()
         }
         (Verdict::Adopt, Found { living: Some(Living { shim, status }), .. }) => {
@@ -181,7 +183,7 @@ async fn undo(
 ) {
     found.end(core, &key).await;
     run::let_go(core, &key, lease.as_ref(), None, attempt).await;
-    run::dismantle(core, &key, None).await;
+    let gone = run::dismantle(core, &key, None).await;
     record.run = Run::Created {
         attempts: attempt,
         error: Some("bosund ended in the middle of its start: start it again".to_owned()),
@@ -189,7 +191,15 @@ async fn undo(
     let (namespace, stored) = (key.namespace.to_string(), record.clone());
     core.store.write_soon(move |tx| tx.update_container(&namespace, &stored));
     let name = record.name.clone();
-    Actor::spawn(core, registry, key, name, Ok(record));
+    go_on_unless(gone, &Actor::spawn(core, registry, key, name, Ok(record)));
+}
+
+/// What did not go is tried again by the container's actor.
+fn go_on_unless(gone: bool, handle: &Handle) {
+    if !gone {
+        // The actor ends only after the container is removed.
+        let _ = handle.commands.send(Command::Dismantle);
+    }
 }
 
 /// The run ended while no daemon looked.
@@ -254,18 +264,37 @@ async fn commit(
         return;
     }
     run::let_go(core, &key, lease.as_ref(), shim.as_ref(), attempt).await;
-    if !auto_remove {
+    let handle = (!auto_remove).then(|| {
         let name = record.name.clone();
-        Actor::spawn(core, registry, key.clone(), name, Ok(record.clone()));
-    }
+        Actor::spawn(core, registry, key.clone(), name, Ok(record.clone()))
+    });
     // What remains needs nobody's waiting, but the snapshot must be free before it is used again.
-    run::dismantle(core, &key, shim.as_ref().map(|shim| &shim.process)).await;
-    if auto_remove {
-        finish_removal(core, &key, record.snapshot).await;
+    let gone = run::dismantle(core, &key, shim.as_ref().map(|shim| &shim.process)).await;
+    match handle {
+        Some(handle) => go_on_unless(gone, &handle),
+        None => remove_rest(core, &key, record.snapshot, gone).await,
+    }
+}
+
+/// Ends the removal of a container: now, or when what is left of its run is gone.
+pub(super) async fn remove_rest(
+    core: &Arc<Core>,
+    key: &Key,
+    snapshot: impl Into<Option<i64>>,
+    is_dismantled: bool,
+) {
+    let snapshot = snapshot.into();
+    if is_dismantled {
+        return finish_removal(core, key, snapshot).await;
     }
 }
 
 /// When the process was started, as its shim has it.
+    let (core, key) = (Arc::clone(core), key.clone());
+    tokio::spawn(async move {
+        run::dismantle_all(&core, &key, None).await;
+        finish_removal(&core, &key, snapshot).await;
+    });
 fn started_at(status: &StatusResponse) -> Option<Time> {
     status.started_at.map(|at| shim_wire::exit::Timestamp::from(at).into())
 }
@@ -276,15 +305,15 @@ fn leaves_something(core: &Core, key: &Key) -> bool {
         || core.layout.socket_dir(&key.namespace, &key.id).path().exists()
 }
 
-/// A container that does not run: nothing of an earlier run may be left.
-async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) {
+/// A container that does not run: nothing of an earlier run may be left. Answers whether all of it is gone.
+async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) -> bool {
     let shim = found.living.as_ref().map(|living| &living.shim);
     run::let_go(core, key, None, shim, attempt).await;
     match found.living {
         Some(living) => run::dismantle(core, key, Some(&living.shim.process)).await,
         None => {
             found.end(core, key).await;
-            run::dismantle(core, key, None).await;
+            run::dismantle(core, key, None).await
         }
     }
 }
@@ -293,16 +322,18 @@ async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) {
 async fn finish_removals(core: &Arc<Core>) -> Result<()> {
     let removed = core.store.read(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
     for container in removed {
-        let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.record.id.parse())
-        else {
+        let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.id.parse()) else {
             continue;
         };
         let key = Key { namespace, id };
-        if leaves_something(core, &key) {
-            let found = Found::of(core, &key).await;
-            settle(core, &key, container.record.run.attempts(), found).await;
-        }
-        finish_removal(core, &key, container.record.snapshot).await;
+        let gone = match leaves_something(core, &key) {
+            true => {
+                let found = Found::of(core, &key).await;
+                settle(core, &key, container.attempts, found).await
+            }
+            false => true,
+        };
+        remove_rest(core, &key, container.snapshot, gone).await;
     }
     Ok(())
 }
@@ -315,24 +346,32 @@ async fn sweep(core: &Arc<Core>, registry: &Arc<Registry>) {
         if registry.find(&key.namespace, key.id.as_str()).is_err() {
             tracing::warn!(container = %key, "left behind without a record: removed");
             Found::of(core, &key).await.end(core, &key).await;
-            run::dismantle(core, &key, None).await;
+            let core = Arc::clone(core);
+            if !run::dismantle(&core, &key, None).await {
+                tokio::spawn(async move { run::dismantle_all(&core, &key, None).await });
+            }
         }
     }
 }
 
-/// Ends what is left of a container whose record can't be read, and takes it apart.
+/// Ends what is left of a container whose record can't be read, and takes it apart. Answers whether all
+/// of that is gone.
 ///
 /// # Errors
 /// Its shim lives, and `force` is not set.
-pub(super) async fn end_quarantined(core: &Core, key: &Key, name: &str, force: bool) -> Result<()> {
+pub(super) async fn end_quarantined(
+    core: &Core,
+    key: &Key,
+    name: &str,
+    force: bool,
+) -> Result<bool> {
     let found = Found::of(core, key).await;
     let lives = found.identity.as_ref().and_then(ShimProcess::of_identity).is_some();
     if lives && !force {
         return Err(crate::Error::StillRunning { id: super::label(name, key.id.as_str()) });
     }
     found.end(core, key).await;
-    run::dismantle(core, key, None).await;
-    Ok(())
+    Ok(run::dismantle(core, key, None).await)
 }
 
 /// What is found of a run by its name.

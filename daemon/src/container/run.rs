@@ -516,15 +516,20 @@ async fn release(key: &Key, shim: &Shim, attempt: u64) {
     shim_failpoints::step!("daemon.stop.after_release");
 }
 
-/// The rest of it. Asks for nothing but the name; what is missing is fine.
-pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>) {
+/// The rest of it. Asks for nothing but the name; what is missing is fine. Answers whether all of it is
+/// gone: a control group may stay, of processes that sleep where no signal reaches them, and with it the
+/// run directory, by which it is found again.
+#[must_use]
+pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>) -> bool {
     for step in Dismantle::ORDER {
         match step {
             Dismantle::ShimEnd => wait_for_shim(key, shim).await,
             Dismantle::Cgroups => {
                 shim_failpoints::step!("daemon.stop.before_cgroups");
                 for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
-                    remove_cgroup(core, path).await;
+                    if !remove_cgroup(core, path).await {
+                        return false;
+                    }
                 }
             }
             Dismantle::NetworkName => sandbox::withdraw_network(key),
@@ -540,6 +545,14 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
 }
 
 async fn wait_for_shim(key: &Key, shim: Option<&ShimProcess>) {
+    true
+}
+
+/// As [`dismantle`], until all of it is gone. Whoever wants to run the container again waits for that.
+pub(super) async fn dismantle_all(core: &Core, key: &Key, shim: Option<&ShimProcess>) {
+    if !dismantle(core, key, shim).await {
+        again_and_again(|| dismantle(core, key, None)).await;
+    }
     let Some(shim) = shim else { return };
     if !shim.ended(RELEASE).await {
         tracing::warn!(container = %key, pid = shim.pid(), "shim hangs at its end, killing it");
@@ -612,7 +625,8 @@ pub(super) async fn kill_cgroup(core: &Core, key: &Key) {
     in_cgroup(core, path, "kill", |cgroup| cgroup.kill(Instant::now() + KILL)).await;
 }
 
-async fn remove_cgroup(core: &Core, path: String) {
+/// Answers whether it is gone.
+async fn remove_cgroup(core: &Core, path: String) -> bool {
     in_cgroup(core, path, "remove", |cgroup| {
         let deadline = Instant::now() + DESCRIPTORS;
         loop {
@@ -624,7 +638,7 @@ async fn remove_cgroup(core: &Core, path: String) {
             }
         }
     })
-    .await;
+    .await
 }
 
 fn kill_and_remove(cgroup: &Cgroup) -> std::result::Result<(), shim_cgroup::Error> {
@@ -648,19 +662,20 @@ async fn in_cgroup(
     path: String,
     step: &'static str,
     work: impl FnOnce(&Cgroup) -> std::result::Result<(), shim_cgroup::Error> + Send + 'static,
-) {
+) -> bool {
     let layout = core.cgroups.clone();
     let name = path.clone();
     let outcome = tokio::task::spawn_blocking(move || {
         Cgroup::new(&layout, &path).and_then(|cgroup| work(&cgroup))
     })
     .await;
-    if let Ok(Err(error)) = outcome {
+    if let Ok(Err(error)) = &outcome {
         tracing::warn!(cgroup = name, %error, step, "cgroup");
     }
 }
 
 /// Removes a directory of a run. It is moved away first: the next run may have one of that name before
+    matches!(outcome, Ok(Ok(())))
 /// all of this one is gone.
 fn remove_of_run(core: &Core, path: &Path) {
     let trash = core.layout.state_trash().join(random_id());

@@ -21,7 +21,11 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Removed {
     pub namespace: String,
-    pub record: Record,
+    pub id: String,
+    /// The number of its snapshot, as far as that is known.
+    pub snapshot: Option<i64>,
+    /// How often it was started.
+    pub attempts: u64,
 }
 
 /// A container that was made from an image.
@@ -39,6 +43,9 @@ pub struct OfImage {
 pub(super) struct Lost {
     /// What is wrong with it.
     pub quarantined: String,
+    /// Its snapshot, when it has been removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<i64>,
 }
 
 /// A record, or why there is none.
@@ -142,15 +149,27 @@ impl Transaction<'_> {
         Ok(known.is_none_or(|known| known.target.digest.as_str() != image.target))
     }
 
-    /// Removes a row whose record can't be read.
+    /// As [`Transaction::remove_container`], of one whose record can't be read.
     ///
     /// # Errors
     /// The store's own.
-    pub fn remove_quarantined(&mut self, namespace: &str, id: &str) -> Result<(), Error> {
+    pub fn remove_quarantined(
+        &mut self,
+        namespace: &str,
+        id: &str,
+        name: &str,
+        snapshot: Option<i64>,
+    ) -> Result<(), Error> {
         self.sql
             .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, id])?;
         self.touched.insert(container(namespace, id));
+        let record = Lost { quarantined: "removed".to_owned(), snapshot };
+        self.sql
+            .prepare_cached(
+                "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![namespace, id, name, serde_json::to_string(&record)?])?;
         Ok(())
     }
 
@@ -218,23 +237,26 @@ impl Transaction<'_> {
         Ok(rows.filter_map(Result::ok).collect())
     }
 
-    /// Removed containers that are not cleaned up yet. A record that can't be read is passed over:
-    /// what it left is found by its directories.
+    /// Removed containers that are not cleaned up yet. Of one whose record can't be read the directory
+    /// of its snapshot is found as one without a row.
     ///
     /// # Errors
     /// The store's own.
     pub fn load_unclean(&mut self) -> Result<Vec<Removed>, Error> {
-        let mut statement =
-            self.sql.prepare_cached("SELECT namespace, record FROM removed WHERE cleaned = 0")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        let mut removed = Vec::new();
-        for row in rows {
-            let Ok((namespace, text)) = row else { continue };
-            if let Ok(record) = serde_json::from_str(&text) {
-                removed.push(Removed { namespace, record });
-            }
-        }
-        Ok(removed)
+        let mut statement = self
+            .sql
+            .prepare_cached("SELECT namespace, id, record FROM removed WHERE cleaned = 0")?;
+        let rows = statement.query_map([], |row| {
+            let text: String = row.get(2)?;
+            let (snapshot, attempts) = match serde_json::from_str::<Record>(&text) {
+                Ok(record) => (Some(record.snapshot), record.run.attempts()),
+                Err(_) => {
+                    (serde_json::from_str::<Lost>(&text).ok().and_then(|lost| lost.snapshot), 0)
+                }
+            };
+            Ok(Removed { namespace: row.get(0)?, id: row.get(1)?, snapshot, attempts })
+        })?;
+        Ok(rows.filter_map(Result::ok).collect())
     }
 
     /// The last removed container that `reference` names, by id, prefix of an id, or name.

@@ -450,7 +450,7 @@ fn quarantine(
     };
     let name = name.map(str::to_owned).or_else(known).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| id.chars().take(12).collect());
-    let record = serde_json::to_string(&Lost { quarantined: problem.to_owned() })?;
+    let record = serde_json::to_string(&Lost { quarantined: problem.to_owned(), snapshot: None })?;
     for name in [name.as_str(), id] {
         let text = |text: &str| Cell::Text(text.to_owned());
         let cells = [namespace, id, name, &record, "", ""].map(text);

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use integration::archive;
 use integration::daemon::{Daemon, program};
 use integration::image::{Image, Recipe, noise};
+use integration::netns::run;
 use integration::process::Process;
 use integration::tar::Entry;
 use integration::wait;
@@ -322,6 +323,31 @@ fn a_container_whose_record_is_lost_is_listed_keeps_its_name_and_can_be_removed(
     expect_its_end(&daemon, running);
     daemon.ctl("rm runs ended broken").ok();
     daemon.ctl("rmi test/one:1").ok();
+}
+
+#[test]
+fn a_removal_of_one_whose_record_is_lost_is_ended_by_the_next_daemon() {
+    let mut daemon = Daemon::start();
+    daemon.ctl("create --name broken --net none --rootfs / /bin/true").ok();
+    daemon.ctl("start broken").ok();
+    daemon.ctl("wait broken").ok();
+    let directory = daemon.container_dir(&daemon.inspect("broken", "{{.Id}}")).path().to_owned();
+    daemon.kill();
+    std::fs::remove_file(daemon.place().root.join("meta.db")).unwrap();
+    std::fs::write(directory.join("record.json"), "{}").unwrap();
+    daemon.start_again();
+    // What is mounted can be removed by nobody.
+    let mount = |verb: &str, words: &[&str]| {
+        run(Command::new(verb).args(words).arg(&directory));
+    };
+    mount("mount", &["-t", "tmpfs", "none"]);
+    daemon.ctl("rm -f broken").ok();
+    daemon.kill();
+    mount("umount", &[]);
+    assert!(directory.join("record.json").exists(), "it is not removed yet");
+    daemon.start_again();
+    assert_eq!(daemon.ctl("ps -a -q").text(), "");
+    wait::until_true("the end of the removal", || !directory.exists());
 }
 
 #[test]
