@@ -351,6 +351,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         other => other.map_err(Error::file("read directory", directory))?,
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| !store::is_aside(path));
     paths.sort();
     Ok(paths)
 }

@@ -278,7 +278,7 @@ pub(super) fn remove_orphans(ingests: &Path) -> Result<usize> {
     let entries =
         std::fs::read_dir(ingests).map_err(Error::file("read directory of ingests", ingests))?;
     let mut removed = 0;
-    for entry in entries.flatten() {
+    for entry in entries.flatten().filter(|entry| !crate::store::is_aside(&entry.path())) {
         let is_named = |known: Description| {
             entry.file_name() == *directory_name(&known.namespace, &known.reference)
         };

@@ -553,7 +553,7 @@ impl Content {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let digest = format!("{}{}", Digest::PREFIX, name.to_string_lossy());
-                if !known.contains(&digest) {
+                if !known.contains(&digest) && !store::is_aside(&entry.path()) {
                     unlink(&entry.path())?;
                     removed += 1;
                 }

@@ -628,7 +628,8 @@ impl Mark {
 /// What lies so many levels below a directory.
 fn below(directory: &Path, depth: usize) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
+    // What was set aside on a file system of its own is no copy.
+    let paths = entries.map(|entry| entry.path()).filter(|path| !super::is_aside(path));
     match depth {
         1 => paths.collect(),
         _ => paths.flat_map(|path| below(&path, depth - 1)).collect(),

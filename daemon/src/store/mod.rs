@@ -53,7 +53,7 @@ pub use events::{Event, NewEvent, Stored};
 pub use examine::{Contents, contents, is_sum, look as look_at};
 pub use images::ImageRow;
 pub use leases::{LeaseRow, Resource, ResourceKind};
-pub use rebuild::{LOST, set_aside};
+pub use rebuild::{LOST, is_aside, set_aside};
 pub use requests::Repeated;
 pub use snapshots::{Kind, SnapshotRow};
 

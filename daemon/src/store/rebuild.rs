@@ -598,26 +598,55 @@ fn stranger(root: &Path, number: i64) -> Result<Finding, Error> {
     })
 }
 
-/// Moves something out of the way, under the root, and answers where it is.
+/// Where something is set aside on a file system of its own: no name of a namespace, a container, a
+/// snapshot or a blob.
+const ASIDE: &str = ".quarantine";
+
+/// Whether that is it.
+#[must_use]
+pub fn is_aside(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ASIDE)
+}
+
+/// Moves something out of the way, under the root, and answers where it is: in `quarantine`, or in
+/// `.quarantine` of the directory that is a file system of its own.
 ///
 /// # Errors
 /// Names the file.
 pub fn set_aside(root: &Path, path: &Path) -> Result<PathBuf, Error> {
-    let place = root.join("quarantine");
     let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('/', "-");
-    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let make = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
-        for number in 0.. {
-            let aside = place.join(format!("{}-{number}-{name}", at.as_secs()));
-            if aside.symlink_metadata().is_err() {
-                std::fs::rename(path, &aside)?;
-                return Ok(aside);
-            }
+    let mut outcome = moved_to(&root.join("quarantine"), path, &name);
+    // One of the directories on the way may be a file system of its own: the highest place in there.
+    let below =
+        path.ancestors().skip(1).take_while(|above| above.starts_with(root) && *above != root);
+    for above in below.collect::<Vec<_>>().iter().rev() {
+        let is_elsewhere =
+            |error: &std::io::Error| error.kind() == std::io::ErrorKind::CrossesDevices;
+        if !outcome.as_ref().is_err_and(is_elsewhere) {
+            break;
         }
-        Err(std::io::ErrorKind::AlreadyExists.into())
-    };
-    make().map_err(|source: std::io::Error| file_failed(path, source))
+        let place = above.join(ASIDE);
+        outcome = moved_to(&place, path, &name);
+        if outcome.is_err() {
+            // It stays if there is something in it.
+            let _ = std::fs::remove_dir(&place);
+        }
+    }
+    outcome.map_err(|source| file_failed(path, source))
+}
+
+/// Moves something into a directory, by the time and a name.
+fn moved_to(place: &Path, path: &Path, name: &str) -> std::io::Result<PathBuf> {
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+    for number in 0.. {
+        let aside = place.join(format!("{}-{number}-{name}", at.as_secs()));
+        if aside.symlink_metadata().is_err() {
+            std::fs::rename(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
 /// The specification beside a copy, if it is the one that is meant.

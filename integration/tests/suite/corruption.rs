@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use integration::archive;
-use integration::daemon::{Daemon, program};
+use integration::daemon::{Daemon, Settings, program};
+use integration::disk::Size;
 use integration::image::{Image, Recipe, noise};
 use integration::netns::run;
 use integration::process::Process;
@@ -348,6 +349,36 @@ fn a_removal_of_one_whose_record_is_lost_is_ended_by_the_next_daemon() {
     daemon.start_again();
     assert_eq!(daemon.ctl("ps -a -q").text(), "");
     wait::until_true("the end of the removal", || !directory.exists());
+}
+
+#[test]
+fn what_lies_on_a_disk_of_its_own_is_set_aside_there() {
+    let size = Size { megabytes: 48, inodes: None };
+    let mut daemon = Settings::new().disk_at("root/content", size).start();
+    load(&daemon);
+    daemon.kill();
+    let layer = image().layers()[1].hex().to_owned();
+    let content = daemon.place().root.join("content");
+    let blob = content.join("blobs/sha256").join(&layer);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(&blob, &bytes).unwrap();
+    let repaired = fsck(&daemon, "--repair");
+    assert!(text(&repaired).contains(&layer), "{repaired:?}");
+    assert!(!blob.exists(), "it is set aside");
+    let aside: Vec<_> = std::fs::read_dir(content.join(".quarantine")).unwrap().flatten().collect();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(std::fs::read(aside[0].path()).unwrap(), bytes);
+    // It is nobody's orphan, and no finding.
+    daemon.start_again();
+    load(&daemon);
+    daemon.kill();
+    let found = fsck(&daemon, "");
+    assert_eq!((found.status.code(), text(&found).as_str()), (Some(0), ""), "{found:?}");
+    assert!(aside[0].path().exists());
+    daemon.start_again();
+    assert_eq!(daemon.ctl("run --rm --net none test/one:1").text(), "whole");
+    daemon.ctl("rmi test/one:1").ok();
 }
 
 #[test]
