@@ -300,7 +300,7 @@ impl Check<'_> {
                     let options = serde_json::from_slice::<serde_json::Value>(&read(&path)?);
                     if let Err(error) = options {
                         let problem = format!("it is no JSON: {error}");
-                        self.tell(object, problem, "its next start writes it anew");
+                        self.tell(object, problem, RENEWED);
                     }
                 }
                 "exit.json" => self.exit_record(object, &path)?,

@@ -5,7 +5,7 @@
 //!
 //! | row | copy |
 //! |---|---|
-//! | container | `containers/NS/ID/record.json`, its specification beside it in `config.json` |
+//! | container | `containers/NS/ID/record.json`, its specification beside it in `config.json`, and what it was made with in `options.json` |
 //! | snapshot | `snapshots/overlayfs/N/snapshot.json`; that of a container is told by the container's |
 //! | blob | `content/records/NS/HEX.json` |
 //! | image | `images/NS/HASH-OF-NAME.json` |
@@ -41,6 +41,7 @@ pub const UNPACKING: &str = "unpacking-";
 /// In the directory of a container: the copy of its row, and what that becomes when it is removed.
 const RECORD: &str = "record.json";
 const SPEC: &str = "config.json";
+const OPTIONS: &str = "options.json";
 pub(super) const TOMBSTONE: &str = "removed.json";
 
 /// The tables whose rows have copies.
@@ -586,6 +587,7 @@ impl Copies {
             changes.extend(gone.map(|path| Change { path: path.to_owned(), content: None }));
         }
         self.renew_specs(sql, &mut changes)?;
+        self.renew_options(sql, &mut changes)?;
         self.apply(changes);
         Ok(())
     }
@@ -605,6 +607,29 @@ impl Copies {
             let there = std::fs::read_to_string(self.root.join(&path)).unwrap_or_default();
             if !spec.is_empty() && sum(&[&there]) != known && sum(&[spec]) == known {
                 changes.push(Change { path, content: Some(spec.to_owned()) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Copies {
+    /// What containers were made with: a file of their last start, which was never synced.
+    fn renew_options(&self, sql: &Connection, changes: &mut Vec<Change>) -> Result<(), Error> {
+        let mut statement = sql.prepare("SELECT namespace, id, record FROM containers")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let cells = [0, 1, 2].map(|at| row.get_ref(at).map_or(Cell::Null, Cell::of));
+            let [Some(namespace), Some(id), Some(record)] = cells.each_ref().map(Cell::text) else {
+                continue;
+            };
+            let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
+            let path = key.path().with_file_name(OPTIONS);
+            let Ok(there) = std::fs::read(self.root.join(&path)) else { continue };
+            let Ok(record) = super::containers::parse(record) else { continue };
+            let options = serde_json::to_string_pretty(&record.options)?;
+            if there != options.as_bytes() {
+                changes.push(Change { path, content: Some(options) });
             }
         }
         Ok(())

@@ -352,6 +352,28 @@ fn a_removal_of_one_whose_record_is_lost_is_ended_by_the_next_daemon() {
 }
 
 #[test]
+fn what_a_container_was_made_with_is_whole_at_every_start() {
+    let mut daemon = Daemon::start();
+    daemon.ctl("create --name one --net none --rootfs / /bin/true").ok();
+    daemon.ctl("start one").ok();
+    daemon.ctl("wait one").ok();
+    let directory = daemon.container_dir(&daemon.inspect("one", "{{.Id}}")).path().to_owned();
+    let files = ["options.json", "config.json", "record.json"].map(|name| directory.join(name));
+    let before = files.each_ref().map(|path| std::fs::read(path).unwrap());
+    daemon.kill();
+    // As a power cut leaves what was never synced.
+    files.iter().for_each(|path| std::fs::write(path, "").unwrap());
+    daemon.start_again();
+    for (path, before) in files.iter().zip(&before) {
+        assert_eq!(&std::fs::read(path).unwrap(), before, "{}", path.display());
+    }
+    daemon.kill();
+    let found = fsck(&daemon, "");
+    assert_eq!((found.status.code(), text(&found).as_str()), (Some(0), ""), "{found:?}");
+    daemon.start_again();
+}
+
+#[test]
 fn what_lies_on_a_disk_of_its_own_is_set_aside_there() {
     let size = Size { megabytes: 48, inodes: None };
     let mut daemon = Settings::new().disk_at("root/content", size).start();
