@@ -36,11 +36,36 @@ impl Time {
         jiff::Timestamp::new(self.seconds, nanos).unwrap_or_default().to_string()
     }
 
+    /// A nanosecond later.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self.nanos {
+            999_999_999.. => Self { seconds: self.seconds.saturating_add(1), nanos: 0 },
+            nanos => Self { nanos: nanos + 1, ..self },
+        }
+    }
+
     /// Nanoseconds since the epoch, for comparisons of moments of one clock.
     #[must_use]
     pub fn as_nanos(self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }
+}
+
+/// How long ago the machine was started (CLOCK_BOOTTIME): what durations are differences of.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(at.tv_sec.try_into().unwrap_or(0), at.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// In a second, as `/proc/PID/stat` counts them (USER_HZ; include/asm-generic/param.h).
+const TICKS: u64 = 100;
+
+/// The start time of a process, from `/proc/PID/stat`, as [`since_boot`] counts.
+#[must_use]
+pub fn of_start_time(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000 / TICKS))
 }
 
 impl From<SystemTime> for Time {
@@ -62,6 +87,15 @@ impl From<shim_wire::exit::Timestamp> for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_of_this_process_lies_between_the_machines_and_now() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let started = of_start_time(shim_wire::files::start_time_of_stat(&stat).unwrap());
+        let age = since_boot().checked_sub(started).unwrap();
+        assert!(age < Duration::from_secs(600), "{age:?}");
+        assert!(started > Duration::ZERO);
+    }
 
     #[test]
     fn moments_are_read_and_written_as_rfc_3339_has_them() {

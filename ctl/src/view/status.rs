@@ -36,7 +36,12 @@ pub(super) fn sentence(container: &Container, now: Timestamp) -> String {
 }
 
 fn up(state: &State, now: Timestamp) -> String {
-    format!("Up {}", human_duration(seconds_since(state.started_at.as_ref(), now)))
+    let seconds = match &state.running_for {
+        Some(known) => known.seconds.max(0),
+        // An older daemon: it is right as long as nobody sets the clock.
+        None => seconds_since(state.started_at.as_ref(), now),
+    };
+    format!("Up {}", human_duration(seconds))
 }
 
 fn exited(state: &State, now: Timestamp) -> String {
@@ -99,5 +104,15 @@ mod tests {
             let container = Container { state: Some(state), ..Container::default() };
             assert_eq!(sentence(&container, now), want);
         }
+    }
+    #[test]
+    fn a_clock_that_was_set_makes_nothing_older() {
+        let now: Timestamp = "2036-01-02T15:04:05Z".parse().unwrap();
+        let started_at = Some(prost_types::Timestamp { seconds: now.as_second() - 999, nanos: 0 });
+        let running_for = Some(prost_types::Duration { seconds: 3, nanos: 0 });
+        let state =
+            State { status: Status::Running.into(), started_at, running_for, ..State::default() };
+        let container = Container { state: Some(state), ..Container::default() };
+        assert_eq!(sentence(&container, now), "Up 3 seconds");
     }
 }

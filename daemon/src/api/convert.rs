@@ -29,7 +29,7 @@ use crate::spec::{
     Port, Protocol, Role, Sandbox, Security, WindowSize,
 };
 use crate::store;
-use crate::time::Time;
+use crate::time::{Time, since_boot};
 
 /// The namespace of a call.
 ///
@@ -874,6 +874,7 @@ fn state(phase: &Phase, record: Option<&Record>) -> v1::State {
 fn set_processes(message: &mut v1::State, running: &Running) {
     message.pid = running.pid;
     message.shim_pid = running.shim.process.pid();
+    message.running_for = since_boot().saturating_sub(running.up_since).try_into().ok();
 }
 
 /// A signal's name or number; empty is `default`.

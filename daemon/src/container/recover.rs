@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::network::Endpoint;
 use crate::shim::{self, Client, ShimProcess, boot_id, read_identity};
 use crate::store::Loaded;
-use crate::time::Time;
+use crate::time::{Time, of_start_time, since_boot};
 
 /// How often a shim that lives is asked, and the pause between.
 const ASKED: u32 = 5;
@@ -117,7 +117,9 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
             go_on_unless(gone, &handle);
             Vec::new()
         }
-        (Verdict::Adopt, Found { living: Some(Living { shim, status }), .. }) => {
+        (Verdict::Adopt, Found { living: Some(Living { shim, status }), identity }) => {
+            // Its shim was started for it, and a moment before it.
+            let up_since = identity.map_or_else(since_boot, |shim| of_start_time(shim.start_time));
             let running = Running {
                 attempt,
                 pid: status.pid,
@@ -125,6 +127,7 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
                     .started_at
                     .or_else(|| started_at(&status))
                     .unwrap_or_else(Time::now),
+                up_since,
                 lease: lease.clone(),
                 shim,
             };
@@ -287,14 +290,14 @@ pub(super) async fn remove_rest(
     if is_dismantled {
         return finish_removal(core, key, snapshot).await;
     }
-}
-
-/// When the process was started, as its shim has it.
     let (core, key) = (Arc::clone(core), key.clone());
     tokio::spawn(async move {
         run::dismantle_all(&core, &key, None).await;
         finish_removal(&core, &key, snapshot).await;
     });
+}
+
+/// When the process was started, as its shim has it.
 fn started_at(status: &StatusResponse) -> Option<Time> {
     status.started_at.map(|at| shim_wire::exit::Timestamp::from(at).into())
 }

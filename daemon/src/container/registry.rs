@@ -11,10 +11,15 @@ use shim_wire::id::Id;
 use super::handle::Handle;
 use super::{label, short};
 use crate::error::{Error, Result};
+use crate::time::Time;
 
 /// Every container of every namespace.
 #[derive(Debug, Default)]
-pub(super) struct Registry(Mutex<HashMap<Id, Names>>);
+pub(super) struct Registry {
+    namespaces: Mutex<HashMap<Id, Names>>,
+    /// When the last one was made.
+    newest: Mutex<Time>,
+}
 
 #[derive(Debug, Default)]
 struct Names {
@@ -52,7 +57,19 @@ impl Registry {
         }
     }
 
+    /// The moment at which the next container is made: now, and after all that are there, also when the
+    /// clock was set back. Kubelets take the later one for the next try of the same.
+    pub(super) fn moment(&self) -> Time {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = Time::now().max(newest.next());
+        *newest
+    }
+
     pub(super) fn insert(&self, handle: Handle) {
+        if let Some((_, made)) = handle.order() {
+            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            *newest = made.max(*newest);
+        }
         let mut all = self.lock();
         let names = all.entry(handle.key.namespace.clone()).or_default();
         names.ids.insert(handle.name.clone(), handle.key.id.to_string());
@@ -111,6 +128,23 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Id, Names>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_moment_is_after_the_one_before_wherever_the_clock_is_set() {
+        let registry = Registry::default();
+        let first = registry.moment();
+        assert!(registry.moment() > first);
+        let ahead = Time { seconds: first.seconds + 3600, nanos: 999_999_999 };
+        *registry.newest.lock().unwrap() = ahead;
+        let next = registry.moment();
+        assert_eq!(next, Time { seconds: first.seconds + 3601, nanos: 0 });
+        assert!(registry.moment() > next);
     }
 }

@@ -37,7 +37,7 @@ use crate::network::{self, BoundPort, Endpoint, PortOwner};
 use crate::shim::{self, Attached, Client, Launch, ShimProcess};
 use crate::snapshots::Layers;
 use crate::spec::{self, NetworkMode, PlanPlace, Role};
-use crate::time::Time;
+use crate::time::{Time, since_boot};
 use crate::trees;
 
 /// How long a removal waits for a descriptor, and between two tries. A group can't be moved away and
@@ -74,6 +74,8 @@ pub struct Running {
     /// Process 1, as the host sees it.
     pub pid: u32,
     pub started_at: Time,
+    /// The same moment as CLOCK_BOOTTIME had it, which no step of the clock changes.
+    pub up_since: Duration,
     pub lease: Option<Lease>,
     pub shim: Shim,
 }
@@ -204,6 +206,7 @@ pub(super) async fn run(
                 attempt,
                 pid,
                 started_at: Time::now(),
+                up_since: since_boot(),
                 lease: prepared.lease,
                 shim: Shim { process, client, sockets },
             };
@@ -542,9 +545,6 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
             }
         }
     }
-}
-
-async fn wait_for_shim(key: &Key, shim: Option<&ShimProcess>) {
     true
 }
 
@@ -553,6 +553,9 @@ pub(super) async fn dismantle_all(core: &Core, key: &Key, shim: Option<&ShimProc
     if !dismantle(core, key, shim).await {
         again_and_again(|| dismantle(core, key, None)).await;
     }
+}
+
+async fn wait_for_shim(key: &Key, shim: Option<&ShimProcess>) {
     let Some(shim) = shim else { return };
     if !shim.ended(RELEASE).await {
         tracing::warn!(container = %key, pid = shim.pid(), "shim hangs at its end, killing it");
@@ -672,10 +675,10 @@ async fn in_cgroup(
     if let Ok(Err(error)) = &outcome {
         tracing::warn!(cgroup = name, %error, step, "cgroup");
     }
+    matches!(outcome, Ok(Ok(())))
 }
 
 /// Removes a directory of a run. It is moved away first: the next run may have one of that name before
-    matches!(outcome, Ok(Ok(())))
 /// all of this one is gone.
 fn remove_of_run(core: &Core, path: &Path) {
     let trash = core.layout.state_trash().join(random_id());

@@ -31,7 +31,6 @@ use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
 use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, PidMode, Role};
 use crate::store::Store;
-use crate::time::Time;
 
 /// How long Stop waits when neither its caller nor the container says.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -203,7 +202,7 @@ impl Supervisor {
         let record = Record {
             id: key.id.to_string(),
             name: options.name.clone(),
-            created_at: Time::now(),
+            created_at: self.registry.moment(),
             args: generated.args,
             snapshot: 0,
             started_at: None,

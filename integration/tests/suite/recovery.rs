@@ -1,5 +1,7 @@
 //! What a new daemon finds of an old one's containers.
 
+use std::time::{Duration, Instant};
+
 use integration::daemon::Daemon;
 use integration::wait;
 
@@ -7,7 +9,14 @@ use integration::wait;
 fn what_runs_goes_on_running() {
     let mut daemon = Daemon::start();
     daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let begin = Instant::now();
     let before = (daemon.process("one"), daemon.process("one").start_time(), daemon.shim("one"));
+    let running_for = |daemon: &Daemon| {
+        let state = daemon.api().get("one").state.unwrap();
+        Duration::try_from(state.running_for.expect("it runs")).unwrap()
+    };
+    let up = running_for(&daemon);
+    assert!(up < Duration::from_secs(20), "{up:?}");
     for _ in 0..3 {
         daemon.kill();
         daemon.start_again();
@@ -15,6 +24,10 @@ fn what_runs_goes_on_running() {
             (daemon.process("one"), daemon.process("one").start_time(), daemon.shim("one")),
             before
         );
+        // Of a clock that counts in hundredths.
+        let (passed, up) = (begin.elapsed(), running_for(&daemon));
+        assert!(up + Duration::from_millis(10) >= passed, "{up:?} of {passed:?}");
+        assert!(up < passed + Duration::from_secs(20), "{up:?} of {passed:?}");
     }
     daemon.ctl("stop -t 0 one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "137");

@@ -48,7 +48,14 @@ fn step(by: i64) {
 fn no_step_of_the_clock_changes_an_order_a_time_out_or_a_log() {
     let service = Service::start();
     let _clock = Clock::hold();
-    let mut names = Vec::new();
+    let begin = Instant::now();
+    service.ctl("run -d --name up --net none --rootfs / /bin/sleep 600").ok();
+    let up = || {
+        let status = service.ctl("ps --filter name=up --format '{{.Status}}'").text();
+        let is_short = ["second", "minute"].iter().any(|unit| status.contains(unit));
+        assert!(status.starts_with("Up ") && is_short, "{status} after {:?}", begin.elapsed());
+    };
+    let mut names = vec!["up".to_owned()];
     for (number, by) in [HOUR, -HOUR, TEN_YEARS, -TEN_YEARS].into_iter().enumerate() {
         let (lines, stubborn) = (format!("lines{number}"), format!("stubborn{number}"));
         service
@@ -74,6 +81,7 @@ fn no_step_of_the_clock_changes_an_order_a_time_out_or_a_log() {
         let stopping = service.start_ctl(&words, Stdio::null());
         std::thread::sleep(TIME_OUT / 4);
         step(by);
+        up();
         stopping.finish().check(0);
         assert!(begin.elapsed() >= TIME_OUT, "{by}: it was killed too early");
         assert_eq!(service.inspect(&stubborn, "{{.State.ExitCode}}"), "137", "{by}");
@@ -90,11 +98,23 @@ fn no_step_of_the_clock_changes_an_order_a_time_out_or_a_log() {
         let since = service.ctl(&format!("ps -a --filter since={lines} --format '{{{{.Names}}}}'"));
         assert_eq!(since.text(), stubborn, "{by}: made after it");
     }
+    let made: Vec<(String, String)> = names
+        .iter()
+        .rev()
+        .map(|name| {
+            let text = service.inspect(name, "{{.Created}}");
+            let text = text.trim_end_matches('Z');
+            let (seconds, nanos) = text.split_once('.').unwrap_or((text, ""));
+            (seconds.to_owned(), format!("{nanos:0<9}"))
+        })
+        .collect();
+    assert!(made.is_sorted_by(|one, next| one < next), "{made:?}");
     // A daemon that starts at another time finds the same.
     systemctl("kill --signal KILL bosund");
     step(-HOUR);
     Service::daemon();
     wait::until_true("the next daemon", || service.ctl("ps -q").code == Some(0));
+    up();
     let listed = service.ctl("ps -a --format '{{.Names}}'").text();
     assert_eq!(listed.lines().collect::<Vec<_>>(), names);
 }
