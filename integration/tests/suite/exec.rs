@@ -1,5 +1,7 @@
 //! Further processes in a running container.
 
+use std::time::Duration;
+
 use integration::daemon::Daemon;
 use integration::wait;
 
@@ -117,6 +119,25 @@ fn it_ends_with_the_container() {
     client.expect("ready");
     daemon.ctl("kill one").ok();
     client.finish().check(137);
+}
+
+#[test]
+fn a_container_killed_under_a_storm_of_execs_has_ended_and_everybody_is_told() {
+    let daemon = with_sleeper();
+    let storm = || {
+        let one = || daemon.ctl("exec one /bin/true").code;
+        (0..).map(|number| (number, one())).find(|(_, code)| *code != Some(0))
+    };
+    let told = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(storm)).collect();
+        std::thread::sleep(Duration::from_secs(1));
+        daemon.ctl("kill one").ok();
+        clients.into_iter().map(|client| client.join().unwrap().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(told.iter().any(|(number, _)| *number > 0), "none of them ran: {told:?}");
+    assert!(told.iter().all(|(_, code)| code.is_some()), "not answered: {told:?}");
+    daemon.ctl("wait one").check(137);
+    assert_eq!(daemon.inspect("one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
 }
 
 #[test]

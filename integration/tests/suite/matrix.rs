@@ -1,5 +1,7 @@
 //! The bounded part of the fault matrix: each row once or a few times. `make matrix` runs the rest.
 
+use std::path::Path;
+
 use integration::matrix;
 
 fn row(name: &str) {
@@ -130,6 +132,29 @@ fn disk_call() {
 fn every_point_is_walked() {
     let unknown = matrix::unknown_points();
     assert!(unknown.is_empty(), "no life passes {unknown:?}");
+}
+
+/// The list of troubles in the documentation names tests and rows that there are.
+#[test]
+fn every_trouble_has_its_test() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(top.join("docs/RELIABILITY.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 50, "{named:?}");
+    for (place, name) in named {
+        if place == "matrix" {
+            assert!(matrix::row(name).is_some(), "there is no row {name}");
+            continue;
+        }
+        let file = match place.ends_with(".rs") {
+            true => top.join(place),
+            false => top.join(format!("integration/tests/suite/{place}.rs")),
+        };
+        let source = std::fs::read_to_string(&file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(source.contains(&format!("fn {name}(")), "{place} has no test {name}");
+    }
 }
 
 #[test]
