@@ -1,9 +1,11 @@
 //! Device nodes and the rules of the device controller.
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Spec};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Spec,
+};
 use shim_wire::plan::{Device, DeviceRule};
 
-use crate::Error;
+use crate::{Error, mounts};
 
 /// The nodes every container has (OCI runtime specification, "Default Devices"). `/dev/console`
 /// and `/dev/ptmx`, which it lists as well, are mounts and links and belong to whoever makes them.
@@ -20,8 +22,8 @@ const DEFAULT_NODES: [(&str, u32, u32); 6] = [
 const MAJOR_MAX: i64 = (1 << 12) - 1;
 const MINOR_MAX: i64 = (1 << 20) - 1;
 
-/// The nodes to make: the defaults, unless the spec has the host's /dev, and the spec's own, which
-/// replace a default of the same path.
+/// The nodes to make: the defaults, and the spec's own, which replace a default of the same path. In
+/// the host's /dev none is made, which would be the host's from then on.
 pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
     let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
     let mut own = listed
@@ -39,6 +41,7 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
         }
     }
     if binds_dev(spec) {
+        own.retain(|device| !is_in_dev(&device.path));
         return Ok(own);
     }
     // What a privileged container lists with the rest of the host's /dev: its own is a link to the one
@@ -63,15 +66,53 @@ fn binds_dev(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| {
         let bind = mount.typ().as_deref() == Some("bind")
             || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
-        bind && mount.destination().as_os_str() == "/dev"
+        bind && mounts::clean(&mount.destination().to_string_lossy()).as_deref() == Some("/dev")
     })
 }
 
-fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
-    let path = device.path().to_string_lossy().into_owned();
-    if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
-        return Err(Error::malformed(format!("{at}.path"), path, "an absolute path"));
+fn is_in_dev(path: &str) -> bool {
+    path.starts_with("/dev/")
+}
+
+/// What of `linux.devices` is passed over, and why.
+pub(crate) fn warnings(spec: &Spec) -> Vec<String> {
+    let Some(linux) = spec.linux() else { return Vec::new() };
+    let devices = linux.devices().as_deref().unwrap_or_default();
+    if binds_dev(spec) {
+        let is_there = |device: &&LinuxDevice| {
+            mounts::clean(&device.path().to_string_lossy()).is_some_and(|path| is_in_dev(&path))
+        };
+        let count = devices.iter().filter(is_there).count();
+        let why =
+            "of them in /dev, which is bound: nothing is made in it, and they are passed over";
+        return (count > 0).then(|| format!("linux.devices: {count} {why}")).into_iter().collect();
     }
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    if !namespaces.iter().any(|one| one.typ() == LinuxNamespaceType::User) {
+        return Vec::new();
+    }
+    // Nobody makes a node in a user namespace, but a FIFO.
+    let nodes = devices.iter().enumerate().filter(|(_, one)| one.typ() != LinuxDeviceType::P);
+    let warning = |(index, device): (usize, &LinuxDevice)| {
+        let fields = [
+            (device.file_mode().is_some(), "fileMode"),
+            (device.uid().is_some(), "uid"),
+            (device.gid().is_some(), "gid"),
+        ];
+        let asked: Vec<&str> =
+            fields.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).collect();
+        let why = "in a user namespace the host's node is bound as it is, and this is passed over";
+        (!asked.is_empty()).then(|| format!("linux.devices[{index}]: {}: {why}", asked.join(", ")))
+    };
+    nodes.filter_map(warning).collect()
+}
+
+fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
+    let text = device.path().to_string_lossy();
+    let path = mounts::clean(&text)
+        .filter(|path| text.starts_with('/') && !text.contains('\0') && path != "/");
+    let path =
+        path.ok_or_else(|| Error::malformed(format!("{at}.path"), text, "an absolute path"))?;
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => "c",
         LinuxDeviceType::B => "b",

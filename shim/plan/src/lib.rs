@@ -190,16 +190,24 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
     lowered.cpus_at_clone.clear();
     lowered.cpus.clear();
     lowered.personality = linux.personality().as_ref().map(process::personality).transpose()?;
+    let (readonly_paths, is_root_readonly) = mounts::readonly(linux)?;
+    let rootfs = rootfs(spec, context, namespaces.has_user)?;
     let plan = Plan {
         hostname: namespaces.hostname,
         domainname: namespaces.domainname,
         rootfs: Some(Rootfs {
             shown_at: shown_at(spec, context, hooks),
-            ..rootfs(spec, context, namespaces.has_user)?
+            readonly: rootfs.readonly || is_root_readonly,
+            ..rootfs
         }),
-        mounts: mounts::lower(spec, context.bundle.as_deref(), namespaces.has_user)?,
-        masked_paths: mounts::paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
-        readonly_paths: mounts::paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
+        mounts: mounts::lower(
+            spec,
+            context.bundle.as_deref(),
+            namespaces.has_user,
+            &namespaces.users,
+        )?,
+        masked_paths: mounts::masked(linux)?,
+        readonly_paths,
         devices: devices::lower(spec)?,
         sysctls: namespaces.sysctls,
         process: Some(lowered),

@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, Mount, Spec};
 use shim_wire::plan::{IdMap, IdMapping, PlanMount};
 
+use crate::users::Users;
 use crate::{COVERS_ANNOTATION, Error, users};
 
 /// `MS_*` of `linux/mount.h`.
@@ -195,11 +196,12 @@ fn options(words: &[String], at: &str) -> Result<Options, Error> {
     Ok(lowered)
 }
 
-/// `has_user` is whether the container has a user namespace.
+/// `has_user` is whether the container has a user namespace, and `users` who is in it.
 pub(crate) fn lower(
     spec: &Spec,
     bundle: Option<&Path>,
     has_user: bool,
+    users: &Users,
 ) -> Result<Vec<PlanMount>, Error> {
     let covers = covers(spec)?;
     let mounts = spec.mounts().as_deref().unwrap_or_default();
@@ -215,7 +217,8 @@ pub(crate) fn lower(
         .iter()
         .enumerate()
         .map(|(index, mount)| {
-            let mut lowered = one(mount, bundle, has_user, &format!("mounts[{index}]"))?;
+            let at = format!("mounts[{index}]");
+            let mut lowered = one(mount, bundle, has_user, users, &at)?;
             lowered.only_if_present = covers.contains(&lowered.destination);
             Ok(lowered)
         })
@@ -235,11 +238,18 @@ fn covers(spec: &Spec) -> Result<Vec<String>, Error> {
     })
 }
 
-fn one(mount: &Mount, bundle: Option<&Path>, has_user: bool, at: &str) -> Result<PlanMount, Error> {
+fn one(
+    mount: &Mount,
+    bundle: Option<&Path>,
+    has_user: bool,
+    users: &Users,
+    at: &str,
+) -> Result<PlanMount, Error> {
     let destination = inside(&text(mount.destination(), &format!("{at}.destination"))?, at)?;
     let mut lowered = options(mount.options().as_deref().unwrap_or_default(), at)?;
     let typ = mount.typ().as_deref().unwrap_or_default();
     let kind = kind(typ, &mut lowered, at)?;
+    check_values(kind, &lowered, users, at)?;
     let is_remount = lowered.flags & flag::REMOUNT != 0;
     let source = match (kind, mount.source()) {
         // It changes what is there already.
@@ -272,6 +282,48 @@ fn one(mount: &Mount, bundle: Option<&Path>, has_user: bool, at: &str) -> Result
         gid_mappings: gids,
         copy_up: lowered.copy_up,
     })
+}
+
+/// The values of a tmpfs (`Documentation/filesystems/tmpfs.rst`) and of a devpts: of one that is wrong
+/// the kernel says no more than EINVAL.
+fn check_values(kind: &str, options: &Options, users: &Users, at: &str) -> Result<(), Error> {
+    for (index, option) in options.words.iter().enumerate() {
+        let Some((name, value)) = option.split_once('=') else { continue };
+        let expected = match (kind, name) {
+            ("tmpfs", "size") if is_size(value.strip_suffix('%').unwrap_or(value)) => continue,
+            ("tmpfs", "nr_blocks" | "nr_inodes") if is_size(value) => continue,
+            ("tmpfs", "size" | "nr_blocks" | "nr_inodes") => "a size such as 65536k",
+            ("tmpfs" | "devpts", "mode") | ("devpts", "ptmxmode") => {
+                match u32::from_str_radix(value, 8) {
+                    Ok(mode) if mode <= 0o7777 => continue,
+                    Ok(_) | Err(_) => "permission bits, 7777 at most",
+                }
+            }
+            ("tmpfs" | "devpts", "uid" | "gid") => {
+                let list = if name == "uid" { &users.uids } else { &users.gids };
+                match value.parse::<u32>() {
+                    Ok(id) if id != u32::MAX && (list.is_empty() || users::has(list, id)) => {
+                        continue;
+                    }
+                    Ok(_) => "an id that is mapped in the user namespace",
+                    Err(_) => "the number of a user or group",
+                }
+            }
+            (_, _) => continue,
+        };
+        return Err(Error::malformed(format!("{at}.options[{index}]"), option, expected));
+    }
+    Ok(())
+}
+
+/// As memparse of the kernel reads it: decimal, octal or hexadecimal, with a unit.
+fn is_size(text: &str) -> bool {
+    let digits = text.strip_suffix(|unit: char| "kmgtpeKMGTPE".contains(unit));
+    let digits = digits.unwrap_or(text);
+    match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).is_ok(),
+        None => digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u64>().is_ok(),
+    }
 }
 
 /// Whether a mount is id-mapped, and by which maps of its own. Maps without a word for it mean the
@@ -366,15 +418,18 @@ fn kind<'a>(typ: &'a str, options: &mut Options, at: &str) -> Result<&'a str, Er
 fn inside(path: &str, at: &str) -> Result<String, Error> {
     let expected = "an absolute path in the container without \"..\"";
     let malformed = || Error::malformed(format!("{at}.destination"), path, expected);
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") || path.is_empty() {
-        return Err(malformed());
-    }
-    if parts.is_empty() {
+    let cleaned = clean(path).filter(|_| !path.is_empty()).ok_or_else(malformed)?;
+    if cleaned == "/" {
         let why = "the root itself is no destination: root.path says what it is";
         return Err(Error::contradiction(format!("{at}.destination"), why));
     }
-    Ok(format!("/{}", parts.join("/")))
+    Ok(cleaned)
+}
+
+/// A path below the root in its one form; absent when it goes up.
+pub(crate) fn clean(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    (!parts.contains(&"..")).then(|| format!("/{}", parts.join("/")))
 }
 
 /// A path on the host: absolute, or below the bundle.
@@ -392,8 +447,32 @@ pub(crate) fn host_path(path: &Path, bundle: Option<&Path>, at: &str) -> Result<
     text(&joined, at)
 }
 
-/// Masked and read-only paths.
-pub(crate) fn paths(list: Option<&[String]>, at: &str) -> Result<Vec<String>, Error> {
+/// `linux.maskedPaths`.
+pub(crate) fn masked(linux: &Linux) -> Result<Vec<String>, Error> {
+    const AT: &str = "linux.maskedPaths";
+    let paths = paths(linux.masked_paths().as_deref(), AT)?;
+    match paths.iter().position(|path| is_root(path)) {
+        Some(index) => {
+            let why = "the root itself can't be masked: nothing would be left to run";
+            Err(Error::contradiction(format!("{AT}[{index}]"), why))
+        }
+        None => Ok(paths),
+    }
+}
+
+/// `linux.readonlyPaths`, and whether the root itself is among them, which is then as with
+/// `root.readonly`.
+pub(crate) fn readonly(linux: &Linux) -> Result<(Vec<String>, bool), Error> {
+    let paths = paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?;
+    let (root, below): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_root(path));
+    Ok((below, !root.is_empty()))
+}
+
+fn is_root(path: &str) -> bool {
+    clean(path).as_deref() == Some("/")
+}
+
+fn paths(list: Option<&[String]>, at: &str) -> Result<Vec<String>, Error> {
     let list = list.unwrap_or_default();
     for (index, path) in list.iter().enumerate() {
         if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..")

@@ -5,9 +5,8 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::capability;
 use crate::error::Error;
-use crate::mounts;
+use crate::{capability, devices, mounts, seccomp};
 
 /// What was read, and what of it can't be granted and is passed over, one line each: the
 /// specification wants it said and not refused.
@@ -29,12 +28,37 @@ const RENAMED_FLAGS: [(&str, &str); 2] = [
 
 const RESOURCES: &str = "linux.resources";
 
+/// What the specification demands to be there and the types take for 0 or false when it is not. Who
+/// writes a specification in its own language writes these always: there they have no `omitempty`.
+const OF_PROCESSES: [(&str, &[&str]); 3] = [
+    ("user", &["uid", "gid"]),
+    ("rlimits", &["soft", "hard"]),
+    ("ioPriority", &["class", "priority"]),
+];
+
+const OF_RESOURCES: [(&str, &[&str]); 8] = [
+    ("devices", &["allow"]),
+    ("hugepageLimits", &["pageSize", "limit"]),
+    ("network.priorities", &["name", "priority"]),
+    ("blockIO.weightDevice", &["major", "minor"]),
+    ("blockIO.throttleReadBpsDevice", &THROTTLE),
+    ("blockIO.throttleWriteBpsDevice", &THROTTLE),
+    ("blockIO.throttleReadIOPSDevice", &THROTTLE),
+    ("blockIO.throttleWriteIOPSDevice", &THROTTLE),
+];
+
+const THROTTLE: [&str; 3] = ["major", "minor", "rate"];
+
+const OF_MAPS: [(&str, &[&str]); 2] = [("uidMappings", &MAP), ("gidMappings", &MAP)];
+
+const MAP: [&str; 3] = ["containerID", "hostID", "size"];
+
 const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
 
 /// Reads a `config.json`.
 ///
 /// # Errors
-/// What is no JSON, no specification, or of a version other than 1.
+/// What is no JSON, no specification, of a version other than 1, or lacks what it must have.
 pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
     let mut raw = json(text)?;
     for name in NOT_IN_THE_TYPES {
@@ -44,20 +68,55 @@ pub fn config(text: &[u8]) -> Result<Parsed<Spec>, Error> {
     }
     let mut warnings = Vec::new();
     if let Some(process) = raw.get_mut("process") {
-        adapt(process, &mut warnings);
+        adapt(process, &mut warnings)?;
     }
-    if let Some(resources) = raw.pointer("/linux/resources") {
-        check_resources(resources, &mut warnings)?;
+    if let Some(resources) = raw.pointer_mut("/linux/resources") {
+        adapt_resources(resources, &mut warnings)?;
     }
     binds(&raw, &mut warnings);
     listener(&raw, &mut warnings);
     numbered_devices(&raw)?;
+    mappings(&raw)?;
     let value: Spec = typed(raw, "")?;
-    let version = value.version();
-    if version.split('.').next() != Some("1") || version.split('.').count() < 3 {
-        return Err(Error::malformed("ociVersion", version, "a version 1.x.y"));
+    if !is_version(value.version()) {
+        return Err(Error::malformed("ociVersion", value.version(), "a version 1.x.y"));
+    }
+    if value.annotations().as_ref().is_some_and(|map| map.contains_key("")) {
+        return Err(Error::malformed("annotations", "", "the name of an annotation"));
+    }
+    warnings.extend(devices::warnings(&value));
+    let seccomp = value.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    // What is wrong with it is said when it is lowered, which finds it compiled otherwise.
+    if let Some(Ok(filter)) = seccomp.map(seccomp::compile) {
+        warnings.extend(filter.warnings);
     }
     Ok(Parsed { value, warnings })
+}
+
+/// Whether a text is a version 1 of semantic versioning (semver.org, 2.0.0).
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let identifiers = |list: Option<&str>, may_be: &dyn Fn(&str) -> bool| {
+        let of_one = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        list.is_none_or(|list| {
+            list.split('.').all(|one| !one.is_empty() && one.bytes().all(of_one) && may_be(one))
+        })
+    };
+    let split = |text, at| match str::split_once(text, at) {
+        Some((before, behind)) => (before, Some(behind)),
+        None => (text, None),
+    };
+    let (text, build) = split(text, '+');
+    let (core, release) = split(text, '-');
+    let core: Vec<&str> = core.split('.').collect();
+    let is_no_padded_number =
+        |one: &str| is_number(one) || one.bytes().any(|byte| !byte.is_ascii_digit());
+    matches!(core[..], ["1", minor, patch] if [minor, patch].iter().all(|part| {
+        !part.is_empty() && is_number(part)
+    })) && identifiers(release, &is_no_padded_number)
+        && identifiers(build, &|_| true)
 }
 
 /// Reads a `process` on its own, as an exec is given one. Without a user it is root's, as runc has it.
@@ -70,7 +129,7 @@ pub fn process(text: &[u8]) -> Result<Parsed<Process>, Error> {
         raw["user"] = json!({"uid": 0, "gid": 0});
     }
     let mut warnings = Vec::new();
-    adapt(&mut raw, &mut warnings);
+    adapt(&mut raw, &mut warnings)?;
     Ok(Parsed { value: typed(raw, "process")?, warnings })
 }
 
@@ -79,9 +138,9 @@ pub fn process(text: &[u8]) -> Result<Parsed<Process>, Error> {
 /// # Errors
 /// As [`config`].
 pub fn resources(text: &[u8]) -> Result<Parsed<LinuxResources>, Error> {
-    let raw = json(text)?;
+    let mut raw = json(text)?;
     let mut warnings = Vec::new();
-    check_resources(&raw, &mut warnings)?;
+    adapt_resources(&mut raw, &mut warnings)?;
     Ok(Parsed { value: typed(raw, RESOURCES)?, warnings })
 }
 
@@ -106,13 +165,21 @@ fn typed<T: DeserializeOwned>(raw: Value, below: &str) -> Result<T, Error> {
 }
 
 /// Makes a `process` what the types take.
-fn adapt(process: &mut Value, warnings: &mut Vec<String>) {
+///
+/// # Errors
+/// Names what is missing and what the types take for 0 then.
+fn adapt(process: &mut Value, warnings: &mut Vec<String>) -> Result<(), Error> {
+    demanded(process, "process", &OF_PROCESSES)?;
+    // Without a terminal its size means nothing.
+    if process.get("terminal") == Some(&Value::Bool(true)) {
+        demanded(process, "process", &[("consoleSize", &["height", "width"])])?;
+    }
     for flag in strings(process.pointer_mut("/scheduler/flags")) {
         if let Some((_, ours)) = RENAMED_FLAGS.iter().find(|(theirs, _)| theirs == flag) {
             *flag = (*ours).to_owned();
         }
     }
-    let Some(capabilities) = process.get_mut("capabilities") else { return };
+    let Some(capabilities) = process.get_mut("capabilities") else { return Ok(()) };
     for set in SETS {
         let Some(names) = capabilities.get_mut(set).and_then(Value::as_array_mut) else { continue };
         let at = format!("process.capabilities.{set}");
@@ -140,18 +207,53 @@ fn adapt(process: &mut Value, warnings: &mut Vec<String>) {
             ));
         }
     }
+    Ok(())
 }
 
-/// Of `linux.resources`: warns of what is passed over, and refuses what the types take for false when
-/// it is missing.
-fn check_resources(resources: &Value, warnings: &mut Vec<String>) -> Result<(), Error> {
+/// Makes `linux.resources` what the types take, and warns of what is passed over.
+///
+/// # Errors
+/// Names what is missing and what the types take for 0 or false then.
+fn adapt_resources(resources: &mut Value, warnings: &mut Vec<String>) -> Result<(), Error> {
     if let Some(limits) = resources.get("memory") {
         memory(limits, warnings);
     }
-    match list(resources, "/devices").find(|(_, rule)| lacks(rule, "allow")) {
-        Some((index, _)) => Err(Error::missing(format!("{RESOURCES}.devices[{index}].allow"))),
-        None => Ok(()),
+    // Nothing is asked for, and the types have 0 for it, which is a limit.
+    if resources.get("pids").is_some_and(|pids| lacks(pids, "limit")) {
+        resources["pids"] = Value::Null;
     }
+    demanded(resources, RESOURCES, &OF_RESOURCES)
+}
+
+/// Refuses objects that lack what they must have. `fields` are paths `below`, of an object or of an
+/// array of them, with the names in it.
+fn demanded(value: &Value, below: &str, fields: &[(&str, &[&str])]) -> Result<(), Error> {
+    let first = |one: &Value, names: &[&str]| {
+        names.iter().find(|name| lacks(one, name)).map(|name| (*name).to_owned())
+    };
+    for (path, names) in fields {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        let missing = match value.pointer(&pointer) {
+            Some(Value::Array(_)) => list(value, &pointer).find_map(|(index, one)| {
+                first(one, names).map(|name| format!("{path}[{index}].{name}"))
+            }),
+            Some(one) => first(one, names).map(|name| format!("{path}.{name}")),
+            None => None,
+        };
+        if let Some(missing) = missing {
+            return Err(Error::missing(format!("{below}.{missing}")));
+        }
+    }
+    Ok(())
+}
+
+/// The maps of a container and of its mounts.
+fn mappings(config: &Value) -> Result<(), Error> {
+    if let Some(linux) = config.get("linux") {
+        demanded(linux, "linux", &OF_MAPS)?;
+    }
+    list(config, "/mounts")
+        .try_for_each(|(index, mount)| demanded(mount, &format!("mounts[{index}]"), &OF_MAPS))
 }
 
 /// Warns of limits that no kernel has any more, where they ask for something: 0 is "as it is" and -1

@@ -6,9 +6,11 @@ use shim_wire::plan::{Capabilities, Notify, Process, Rlimit, Scheduler, User};
 use crate::capability::CapabilitySet;
 use crate::{Error, seccomp};
 
-/// Width and height of the terminal: what the caller knows, else the spec's.
+/// Width and height of the terminal: what the caller knows, else the spec's. Without a terminal that
+/// says nothing (config.md, `consoleSize`).
 pub(crate) fn window(process: &oci::Process, width: u32, height: u32) -> Result<(u32, u32), Error> {
-    let Some(size) = process.console_size().filter(|_| width == 0 && height == 0) else {
+    let is_asked = width == 0 && height == 0 && process.terminal() == Some(true);
+    let Some(size) = process.console_size().filter(|_| is_asked) else {
         return Ok((width, height));
     };
     let dimension = |value: u64, name: &str| {
@@ -105,7 +107,10 @@ pub(crate) fn leave_groups(process: &mut Process, strict: bool) {
 
 fn credentials(user: &oci::User, name: &str) -> Result<(User, Option<u32>), Error> {
     // (uid_t)-1 means "leave it" to the kernel: setresuid(2).
-    for (id, field) in [(user.uid(), "uid"), (user.gid(), "gid")] {
+    let groups = user.additional_gids().iter().flatten().enumerate();
+    let groups = groups.map(|(index, gid)| (*gid, format!("additionalGids[{index}]")));
+    let own = [(user.uid(), "uid".to_owned()), (user.gid(), "gid".to_owned())];
+    for (id, field) in own.into_iter().chain(groups) {
         if id == u32::MAX {
             let at = format!("process.user.{field}");
             return Err(Error::malformed(at, id.to_string(), "below 4294967295"));

@@ -1,7 +1,8 @@
 //! Limits and the cgroup they hold in.
 //!
 //! OCI and docker write "as it is" as 0 or by absence, and "no limit" as -1: both mean the same to a
-//! new container, but not to an update.
+//! new container, but not to an update. `pids.limit` is no such number: its 0 is a limit, and who has
+//! none leaves it away.
 //!
 //! `memory.kernel` and `memory.kernelTCP` are read and have no effect: Linux took the first away in
 //! 5.16, the specification advises against both, and runc passes them over as well.
@@ -67,7 +68,7 @@ pub(crate) fn lower(spec: Option<&LinuxResources>) -> Result<Option<Resources>, 
     let Some(spec) = spec else { return Ok(None) };
     let mut lowered = Resources {
         devices: devices::rules(spec.devices().as_deref().unwrap_or_default())?,
-        pids: spec.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0),
+        pids: spec.pids().as_ref().map(|pids| pids_limit(pids.limit())),
         block_io: spec.block_io().as_ref().map(block_io::lower).transpose()?.flatten(),
         hugepages: hugepages(spec.hugepage_limits().as_deref().unwrap_or_default())?,
         rdma: spec.rdma().iter().flatten().map(rdma).collect::<Result<_, _>>()?,
@@ -92,6 +93,12 @@ pub(crate) fn lower(spec: Option<&LinuxResources>) -> Result<Option<Resources>, 
         lowered.unified.insert(key.clone(), value.clone());
     }
     Ok((lowered != Resources::default()).then_some(lowered))
+}
+
+/// No process at all comes to the same as one, which is there already: nothing else is made. (0 is no
+/// limit that systemd's TasksMax= has.)
+fn pids_limit(limit: i64) -> i64 {
+    if limit == 0 { 1 } else { limit }
 }
 
 fn memory(spec: &LinuxMemory, lowered: &mut Resources) -> Result<(), Error> {
@@ -135,6 +142,10 @@ fn cpu(spec: &LinuxCpu, lowered: &mut Resources) -> Result<(), Error> {
     lowered.cpuset_mems = list(spec.mems().as_deref(), &at("mems"))?;
     if let Some(idle) = lowered.cpu_idle.filter(|idle| ![0, 1].contains(idle)) {
         return Err(Error::malformed(at("idle"), idle.to_string(), "0 or 1"));
+    }
+    if lowered.cpu_idle == Some(1) && lowered.cpu_shares.is_some() {
+        let why = "are of no group that linux.resources.cpu.idle makes idle";
+        return Err(Error::contradiction(at("shares"), why));
     }
     let more = |part: Option<u64>, whole: Option<u64>| matches!((part, whole), (Some(part), Some(whole)) if part > whole);
     let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());

@@ -17,8 +17,10 @@
 //! A rule on one sub-call of i386's `socketcall` stands there too. libseccomp would make such rules
 //! itself, of those on `socket` and its like and without their conditions, and let no other in.
 //!
-//! Names that neither libseccomp nor this table knows are skipped: profiles are written for many
-//! kernels and architectures.
+//! A rule on a name that neither libseccomp nor this table knows can't be made, nor one with conditions
+//! on a call that only this table knows: the call keeps the default action. Where that denies, the rule
+//! is passed over with a warning, for profiles are written for many kernels. Where it allows what the
+//! rule denies, the profile is refused: the call would be open, and nobody would know.
 //!
 //! Deliberately absent: notification as the default action, since no process could reach its exec
 //! before the agent answers.
@@ -50,6 +52,8 @@ pub struct Filter {
     pub flags: u32,
     /// An agent is told of some calls.
     pub notifies: bool,
+    /// The rules that are passed over, by their path, and why.
+    pub warnings: Vec<String>,
 }
 
 /// BPF_MAXINSNS of `linux/bpf_common.h`.
@@ -101,14 +105,15 @@ pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
         return Err(Error::contradiction(format!("{AT}.listenerPath"), why));
     }
     let errno_ret = profile.default_errno_ret();
-    let default =
-        action(profile.default_action(), errno_ret, AT, ["defaultAction", "defaultErrnoRet"])?;
+    let default = action(profile.default_action(), errno_ret, AT, "defaultErrnoRet")?;
     let flags = flags(profile.flags().as_deref().unwrap_or_default(), notifies)?;
     let (mut context, architectures) =
         context(default, profile.architectures().as_deref().unwrap_or_default())?;
     let mut extras = prologue::Prologue::new(&architectures, default);
+    let mut warnings = Vec::new();
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
-        add(&mut context, &mut extras, rule, default, &format!("{AT}.syscalls[{index}]"))?;
+        let at = format!("{AT}.syscalls[{index}]");
+        warnings.extend(add(&mut context, &mut extras, rule, default, &at)?);
     }
     let mut program = extras.assemble();
     program.extend(export(&context)?);
@@ -116,7 +121,7 @@ pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     if instructions > MAX_INSTRUCTIONS {
         return Err(Error::SeccompTooLong { instructions });
     }
-    Ok(Filter { program: program.into(), flags, notifies })
+    Ok(Filter { program: program.into(), flags, notifies, warnings })
 }
 
 fn notifies(profile: &LinuxSeccomp) -> bool {
@@ -157,26 +162,30 @@ fn context(
     Ok((context, architectures))
 }
 
+/// Says what of the rule is passed over.
 fn add(
     context: &mut ScmpFilterContext,
     extras: &mut prologue::Prologue,
     rule: &LinuxSyscall,
     default: ScmpAction,
     at: &str,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     if rule.names().is_empty() {
         let why = "empty: a rule is about one system call at least";
         return Err(Error::contradiction(format!("{at}.names"), why));
     }
-    let action = action(rule.action(), rule.errno_ret(), at, ["action", "errnoRet"])?;
+    let action = action(rule.action(), rule.errno_ret(), at, "errnoRet")?;
     let args = rule.args().as_deref().unwrap_or_default();
     let comparisons = comparisons(args, at)?;
-    for name in rule.names() {
+    let mut warnings = Vec::new();
+    for (position, name) in rule.names().iter().enumerate() {
         let Ok(syscall) = ScmpSyscall::from_name(name) else {
-            // A condition on a call that libseccomp does not know can't be expressed; such a call
-            // keeps the default action.
-            if args.is_empty() {
+            let is_known = extras.names_younger(name);
+            if is_known && args.is_empty() {
                 extras.younger(name, action);
+            } else if action != default {
+                let at = format!("{at}.names[{position}]");
+                warnings.push(passed_over(name, is_known, action, default, at)?);
             }
             continue;
         };
@@ -200,7 +209,33 @@ fn add(
             context.add_rule_conditional(action, syscall, &[*comparison]).map_err(step())?;
         }
     }
-    Ok(())
+    Ok(warnings)
+}
+
+/// A call that keeps the default action instead of its own: a warning.
+///
+/// # Errors
+/// The default action lets the call through, and its own would not.
+fn passed_over(
+    name: &str,
+    is_known: bool,
+    action: ScmpAction,
+    default: ScmpAction,
+    at: String,
+) -> Result<String, Error> {
+    let lets_through = |action| matches!(action, ScmpAction::Allow | ScmpAction::Log);
+    if lets_through(default) && !lets_through(action) {
+        let expected = match is_known {
+            true => "a call whose arguments libseccomp can compare, and would be let through",
+            false => "a call that libseccomp knows, and would be let through",
+        };
+        return Err(Error::malformed(at, name, expected));
+    }
+    let why = match is_known {
+        true => "is younger than libseccomp, which can't compare its arguments",
+        false => "is no call that libseccomp knows",
+    };
+    Ok(format!("{at}: {name:?} {why}: the rule is passed over, and the default action holds"))
 }
 
 /// The sub-call that the conditions of a rule on socketcall(2) name, if they name one and no more.
@@ -245,30 +280,35 @@ fn comparisons(args: &[LinuxSeccompArg], at: &str) -> Result<Vec<ScmpArgCompare>
 /// EPERM, the errno of an errno action that names none.
 const EPERM: u32 = 1;
 
-/// `fields` are those of the action and of its number, below `at`.
+/// MAX_ERRNO of `linux/err.h`.
+const MAX_ERRNO: u16 = 4095;
+
+/// `errno_field` is that of the action's number, below `at`.
 fn action(
     action: LinuxSeccompAction,
     errno_ret: Option<u32>,
     at: &str,
-    fields: [&str; 2],
+    errno_field: &str,
 ) -> Result<ScmpAction, Error> {
     use LinuxSeccompAction as Oci;
-    let [at, number_at] = fields.map(|field| format!("{at}.{field}"));
+    let number_at = format!("{at}.{errno_field}");
     if errno_ret.is_some() && !matches!(action, Oci::ScmpActErrno | Oci::ScmpActTrace) {
         let why = "belongs to SCMP_ACT_ERRNO and SCMP_ACT_TRACE alone";
         return Err(Error::contradiction(number_at, why));
     }
     let value = errno_ret.unwrap_or(EPERM);
-    let short = || {
-        u16::try_from(value)
-            .map_err(|_| Error::malformed(&*at, value.to_string(), "an errno below 65536"))
+    let up_to = |most: u16, expected: &'static str| {
+        let short = u16::try_from(value).ok().filter(|value| *value <= most);
+        short.ok_or_else(|| Error::malformed(&*number_at, value.to_string(), expected))
     };
+    // The kernel cuts errnos to MAX_ERRNO, and libseccomp takes none that is not below it.
+    let errno = || up_to(MAX_ERRNO - 1, "an errno, 4094 at most");
     Ok(match action {
         Oci::ScmpActKill | Oci::ScmpActKillThread => ScmpAction::KillThread,
         Oci::ScmpActKillProcess => ScmpAction::KillProcess,
         Oci::ScmpActTrap => ScmpAction::Trap,
-        Oci::ScmpActErrno => ScmpAction::Errno(i32::from(short()?)),
-        Oci::ScmpActTrace => ScmpAction::Trace(short()?),
+        Oci::ScmpActErrno => ScmpAction::Errno(i32::from(errno()?)),
+        Oci::ScmpActTrace => ScmpAction::Trace(up_to(u16::MAX, "a number below 65536")?),
         Oci::ScmpActLog => ScmpAction::Log,
         Oci::ScmpActAllow => ScmpAction::Allow,
         Oci::ScmpActNotify => ScmpAction::Notify,

@@ -106,7 +106,7 @@ pub(crate) fn check_process(process: &Process, users: &Users) -> Result<(), Erro
     Ok(())
 }
 
-fn has(list: &[IdMapping], id: u32) -> bool {
+pub(crate) fn has(list: &[IdMapping], id: u32) -> bool {
     list.iter().any(|mapping| {
         mapping.inside <= id && u64::from(id) < u64::from(mapping.inside) + u64::from(mapping.size)
     })

@@ -188,7 +188,7 @@ fn every_limit_of_the_specification_is_lowered() {
                    "kernelTCP": 6, "swappiness": 7, "disableOOMKiller": true,
                    "useHierarchy": true, "checkBeforeUpdate": true},
         "cpu": {"shares": 2, "quota": -1, "burst": 3, "period": 4000, "realtimeRuntime": 5,
-                "realtimePeriod": 6, "cpus": "0", "mems": "1", "idle": 1},
+                "realtimePeriod": 6, "cpus": "0", "mems": "1", "idle": 0},
         "pids": {"limit": -1},
         "blockIO": {"weight": 10, "leafWeight": 11,
             "weightDevice": [{"major": 8, "minor": 1, "weight": 12, "leafWeight": 13}],
@@ -217,7 +217,7 @@ fn every_limit_of_the_specification_is_lowered() {
         oom_kill_disable: true,
         memory_check: true,
         cpu_burst: Some(3),
-        cpu_idle: Some(1),
+        cpu_idle: Some(0),
         cpu_rt_runtime: Some(5),
         cpu_rt_period: Some(6),
         block_io: Some(BlockIo {
@@ -267,7 +267,6 @@ fn what_is_zero_or_empty_is_left_as_it_is() {
         "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": u64::MAX,
                    "disableOOMKiller": false},
         "cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": ""},
-        "pids": {"limit": 0},
         "blockIO": {"weight": 0, "weightDevice": []},
         "network": {"classID": 0},
         "rdma": {}, "unified": {}, "hugepageLimits": [], "devices": []

@@ -46,11 +46,6 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         ("/process/user/uid", json!(4_294_967_295_u32), "process.user.uid: \"4294967295\""),
         ("/process/user/umask", json!(0o1000), "process.user.umask: "),
         (
-            "/process/consoleSize",
-            json!({"height": 70000, "width": 1}),
-            "process.consoleSize.height: \"70000\"",
-        ),
-        (
             "/process/rlimits",
             json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]),
             "process.rlimits[0]: soft is higher than hard",

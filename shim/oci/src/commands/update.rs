@@ -63,7 +63,7 @@ pub(crate) struct UpdateArgs {
     /// Memory and swap together; -1 for no limit
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory_swap: Option<String>,
-    /// Most processes; -1 for no limit
+    /// Most processes; -1 for no limit, and 0 leaves it as it is
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
     /// Refused: Intel RDT is not supported
@@ -129,7 +129,8 @@ fn of_flags(arguments: &UpdateArgs) -> Result<Value, Error> {
         },
         "blockIO": { "weight": arguments.blkio_weight },
     });
-    if let Some(limit) = arguments.pids_limit {
+    // Of the flag 0 says nothing, as of its neighbours; in the specification it is a limit.
+    if let Some(limit) = arguments.pids_limit.filter(|limit| *limit != 0) {
         resources["pids"] = json!({ "limit": limit });
     }
     Ok(resources)
@@ -158,7 +159,25 @@ fn size(text: Option<&str>, flag: &'static str) -> Result<Option<i64>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        update: UpdateArgs,
+    }
+
+    #[test]
+    fn a_flag_of_0_processes_leaves_the_limit_as_it_is() {
+        let pids = |limit: &str| {
+            let line = Line::parse_from(["update", "--pids-limit", limit, "web"]);
+            of_flags(&line.update).unwrap().get("pids").cloned()
+        };
+        assert_eq!(pids("0"), None);
+        assert_eq!(pids("-1"), Some(json!({"limit": -1})));
+    }
 
     #[test]
     fn sizes_have_units_of_1024() {

@@ -88,16 +88,25 @@ impl Prologue {
         }
     }
 
-    /// The profile names a call that libseccomp does not know.
+    /// The profile names a call that libseccomp does not know: whether this table does.
+    pub(super) fn names_younger(&mut self, name: &str) -> bool {
+        if let Some((_, number)) = YOUNGER.iter().find(|(known, _)| *known == name) {
+            self.highest = self.highest.max(*number);
+            return true;
+        }
+        name == URETPROBE.0
+    }
+
+    /// The action of such a call, which this table knows.
     pub(super) fn younger(&mut self, name: &str, action: ScmpAction) {
         if name == URETPROBE.0 && action != self.default {
             self.uretprobe = Some(return_value(action));
         }
-        if let Some((_, number)) = YOUNGER.iter().find(|(known, _)| *known == name) {
-            self.highest = self.highest.max(*number);
-            if action != self.default && self.younger.iter().all(|(other, _)| other != number) {
-                self.younger.push((*number, return_value(action)));
-            }
+        if let Some((_, number)) = YOUNGER.iter().find(|(known, _)| *known == name)
+            && action != self.default
+            && self.younger.iter().all(|(other, _)| other != number)
+        {
+            self.younger.push((*number, return_value(action)));
         }
     }
 
