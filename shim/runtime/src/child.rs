@@ -55,10 +55,11 @@ pub(crate) struct Birth<'a> {
 }
 
 impl Birth<'_> {
-    /// The kinds of namespaces that the container does not share with the host.
+    /// The kinds of namespaces that the container does not share with the host: new ones, and joined
+    /// ones whose parameters are not the host's.
     pub(crate) fn own_namespaces(&self) -> u64 {
         let joined = self.options.join.iter().fold(0, |kinds, join| kinds | join.kind);
-        self.options.clone_flags | joined
+        (self.options.clone_flags | joined) & !self.joined.hosts
     }
 
     /// Waits for the groups and opens them, to be entered from where they can't be found.

@@ -47,6 +47,8 @@ pub(crate) struct Joined {
     pub(crate) pid: Option<OwnedFd>,
     /// To be entered last: who is in it has no power over the others.
     pub(crate) user: Option<OwnedFd>,
+    /// The kinds whose names and parameters are the host's, though they were joined by path.
+    pub(crate) hosts: u64,
 }
 
 impl Joined {
@@ -64,13 +66,23 @@ impl Joined {
                 (_, false) => open(join)?,
             };
             match join.kind {
-                NEW_MOUNT => {
-                    refuse_host_mounts(join, &namespace)?;
-                    joined.mount = Some(namespace);
+                NEW_MOUNT if is_the_hosts("mnt", &namespace)? => {
+                    // Its root would become the container's, for all who are in it.
+                    return Err(Error::refused(place_of(join), Rule::HostMounts));
                 }
+                NEW_MOUNT => joined.mount = Some(namespace),
                 NEW_PID => joined.pid = Some(namespace),
                 NEW_USER => joined.user = Some(namespace),
-                kind => joined.plain.push((kind, namespace)),
+                kind => {
+                    let name = known(kind).map(|(_, name, _)| *name);
+                    let has_parameters = matches!(kind, NEW_NET | NEW_IPC | NEW_UTS);
+                    if let Some(name) = name.filter(|_| has_parameters)
+                        && is_the_hosts(name, &namespace)?
+                    {
+                        joined.hosts |= kind;
+                    }
+                    joined.plain.push((kind, namespace));
+                }
             }
         }
         Ok(joined)
@@ -130,7 +142,7 @@ fn known(kind: u64) -> Option<&'static (u64, &'static str, LinkNameSpaceType)> {
 
 /// Opens a namespace by path: nothing else, and of no other kind.
 fn open(join: &Join) -> Result<OwnedFd, Error> {
-    let at = || format!("linux.namespaces[{}].path: {:?}", join.index, join.path);
+    let at = || place_of(join);
     let (_, wanted, _) =
         known(join.kind).ok_or_else(|| Error::refused(at(), Rule::NamespaceKind))?;
     // A FIFO or a device has no reader to wait for.
@@ -150,21 +162,26 @@ fn open(join: &Join) -> Result<OwnedFd, Error> {
     }
 }
 
-/// The root of a joined mount namespace becomes the container's, for all who are in it: never the one
-/// that this process is in, nor the first process of the machine.
-fn refuse_host_mounts(join: &Join, namespace: &OwnedFd) -> Result<(), Error> {
-    let at = || format!("linux.namespaces[{}].path: {:?}", join.index, join.path);
+/// Where the specification has a join, and what it says.
+fn place_of(join: &Join) -> String {
+    format!("linux.namespaces[{}].path: {:?}", join.index, join.path)
+}
+
+/// Whether a namespace is the one that this process is in, or the first process of the machine. The
+/// path says nothing of it: `/proc/self/ns/net` and a bind of it are as good as any.
+fn is_the_hosts(kind: &str, namespace: &OwnedFd) -> Result<bool, Error> {
     let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
-    let joined = identity(rustix::fs::fstat(namespace).at(Step::OpenNamespace, at())?);
-    for host in ["/proc/self/ns/mnt", "/proc/1/ns/mnt"] {
-        match rustix::fs::stat(host).map(identity) {
-            Ok(host) if host == joined => return Err(Error::refused(at(), Rule::HostMounts)),
+    let joined = identity(rustix::fs::fstat(namespace).at(Step::OpenNamespace, kind)?);
+    for process in ["self", "1"] {
+        let path = format!("/proc/{process}/ns/{kind}");
+        match rustix::fs::stat(&path).map(identity) {
+            Ok(host) if host == joined => return Ok(true),
             // Kept from who runs inside of something else, by a security module.
             Ok(_) | Err(Errno::ACCESS | Errno::PERM) => {}
-            Err(errno) => return Err(errno).at(Step::OpenNamespace, host),
+            Err(errno) => return Err(errno).at(Step::OpenNamespace, path),
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// A namespace that lives as long as this does.

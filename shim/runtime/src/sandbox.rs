@@ -59,6 +59,7 @@ pub fn sandbox(
     let (pid, pidfd) = match clone_into(namespaces, None, None)? {
         Cloned::Child => {
             drop(ours);
+            let own = own & !joined.hosts;
             child::report(&theirs, || settle(options, own, sandbox, &joined, &theirs))
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),

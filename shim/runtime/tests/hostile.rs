@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shim_runtime::Kind;
-use shim_wire::plan::PlanMount;
+use shim_wire::plan::{Join, PlanMount, Sysctl};
 
 #[path = "support/runner.rs"]
 mod runner;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         a_program_that_is_the_runtime_itself_can_not_be_written,
         standard_streams_of_the_image_are_not_opened,
         a_device_directory_of_the_hosts_is_left_alone,
+        the_hosts_namespaces_by_path_are_not_the_containers_own,
     ])
 }
 
@@ -279,4 +280,82 @@ fn a_device_directory_of_the_hosts_is_left_alone() {
     });
     assert_eq!(sandbox.run().stdout, "");
     assert!(sandbox.host_is_untouched());
+}
+
+const NEW_UTS: u64 = 0x0400_0000;
+const NEW_IPC: u64 = 0x0800_0000;
+const NEW_NET: u64 = 0x4000_0000;
+
+/// A container that joins a namespace by path and sets a parameter of it.
+fn with_parameter(kind: u64, path: &str, parameter: &str, value: &str) -> Sandbox {
+    let mut sandbox = Sandbox::new();
+    sandbox.options.clone_flags &= !kind;
+    sandbox.options.join = vec![Join { kind, path: path.to_owned(), index: 1 }];
+    sandbox.plan.hostname.clear();
+    sandbox.plan.loopback = false;
+    sandbox.plan.sysctls = vec![Sysctl { path: parameter.to_owned(), value: value.to_owned() }];
+    sandbox
+}
+
+/// The namespaces of whoever runs the runtime, found by a path, as a namespace of a pod would be. Those
+/// of this test stand for the machine's.
+fn the_hosts_namespaces_by_path_are_not_the_containers_own() {
+    let machines = std::fs::read_to_string("/proc/sys/kernel/domainname").unwrap();
+    shim_sys::clone::unshare(NEW_UTS | NEW_IPC | NEW_NET).unwrap();
+    let parameter = |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap();
+    for (kind, name, path, value) in [
+        (NEW_NET, "net", "net/ipv4/ip_unprivileged_port_start", "77"),
+        (NEW_IPC, "ipc", "kernel/msgmax", "4242"),
+        (NEW_UTS, "uts", "kernel/domainname", "changed"),
+    ] {
+        let before = parameter(path);
+        assert_ne!(before.trim(), value);
+        let link = format!("/proc/self/ns/{name}");
+        let held = std::fs::File::open(&link).unwrap();
+        let descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+        for of in [&link, &descriptor] {
+            for user in [0, 0x1000_0000] {
+                let mut sandbox = with_parameter(kind, of, path, value);
+                sandbox.options.clone_flags |= user;
+                let map = shim_wire::plan::IdMapping { inside: 0, outside: 100_000, size: 65_536 };
+                sandbox.plan.uid_mappings = vec![map];
+                sandbox.plan.gid_mappings = vec![map];
+                sandbox.plan.rootfs.as_mut().unwrap().idmap = user != 0;
+                let error = sandbox.error();
+                assert_eq!(error.kind(), Kind::Refused, "{of}: {error}");
+                assert!(error.to_string().contains(&path.replace('/', ".")), "{error}");
+                assert_eq!(parameter(path), before, "{of}");
+            }
+        }
+    }
+    // The names too, and those of the first process of the machine.
+    for (hostname, domainname) in [("changed", ""), ("", "changed")] {
+        let mut sandbox = with_parameter(NEW_UTS, "/proc/self/ns/uts", "", "");
+        sandbox.plan.sysctls.clear();
+        sandbox.plan.hostname = hostname.to_owned();
+        sandbox.plan.domainname = domainname.to_owned();
+        let error = sandbox.error();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        assert!(error.to_string().contains("\"changed\""), "{error}");
+    }
+    assert_ne!(parameter("kernel/hostname"), "changed\n");
+    const FIRST: &str = "/proc/1/ns/uts";
+    // A security module may keep it from everybody.
+    if std::fs::File::open(FIRST).is_ok() {
+        let first = with_parameter(NEW_UTS, FIRST, "kernel/domainname", machines.trim());
+        let error = first.error();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+    }
+    // What somebody else holds may be set, without and with a new name for it.
+    let held = std::fs::File::open("/proc/self/ns/uts").unwrap();
+    shim_sys::clone::unshare(NEW_UTS).unwrap();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    let mut others = with_parameter(NEW_UTS, &path, "kernel/domainname", "theirs");
+    others.plan.hostname = "them".to_owned();
+    others.process().args =
+        ["/bin/cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"]
+            .map(str::to_owned)
+            .to_vec();
+    assert_eq!(others.run().stdout, "them\ntheirs\n");
+    assert_ne!(parameter("kernel/domainname"), "theirs\n");
 }
