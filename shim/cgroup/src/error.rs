@@ -104,6 +104,8 @@ pub enum Error {
     /// Something in the group did not stand still by the deadline: it waits in the kernel for what
     /// nothing interrupts.
     NotFrozen { path: String },
+    /// Nothing that came into it would run: it, or one above it, is frozen already.
+    Frozen { level: PathBuf },
     /// A system call on a file of the hierarchy.
     Io { step: &'static str, path: PathBuf, errno: Errno },
 }
@@ -157,7 +159,8 @@ impl Error {
             | Self::LimitRefused { .. }
             | Self::InvalidDeviceRule { .. }
             | Self::StillPopulated { .. }
-            | Self::NotFrozen { .. } => None,
+            | Self::NotFrozen { .. }
+            | Self::Frozen { .. } => None,
         }
     }
 
@@ -174,6 +177,7 @@ impl Error {
             | Self::InvalidPath { .. }
             | Self::StillPopulated { .. }
             | Self::NotFrozen { .. }
+            | Self::Frozen { .. }
             | Self::Io { .. } => false,
         }
     }
@@ -215,6 +219,9 @@ impl fmt::Display for Error {
             }
             Self::StillPopulated { path, pids } => {
                 write!(f, "cgroup {path:?}: {} processes do not end: {pids:?}", pids.len())
+            }
+            Self::Frozen { level } => {
+                write!(f, "control group {} is frozen: thaw it first", level.display())
             }
             Self::NotFrozen { path } => {
                 write!(f, "cgroup {path:?}: not everything in it stands still; it goes on")
@@ -266,7 +273,8 @@ impl std::error::Error for Error {
             | Self::LimitRefused { .. }
             | Self::InvalidDeviceRule { .. }
             | Self::StillPopulated { .. }
-            | Self::NotFrozen { .. } => None,
+            | Self::NotFrozen { .. }
+            | Self::Frozen { .. } => None,
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use crate::kill::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::{Cgroup, Controller, Error, write};
+use crate::{Cgroup, Controller, Error, read, write};
 
 impl Cgroup {
     /// Freezes the group, or thaws it: through the v1 controller where there is one, else through
@@ -44,6 +46,30 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Refuses a group that stands still already, or would as soon as it is made: whoever came into it
+    /// could neither go on nor, in v1, be killed.
+    ///
+    /// # Errors
+    /// [`Error::Frozen`]; [`Error::Io`].
+    pub fn refuse_frozen(&self) -> Result<(), Error> {
+        let v1 = self.layout.controller(Controller::Freezer).map(|freezer| freezer.mount());
+        let v1 = v1.map(|mount| (mount, "freezer.state", "THAWED"));
+        let unified = self.layout.unified().map(|mount| (mount, "cgroup.freeze", "0"));
+        for (mount, file, thawed) in v1.into_iter().chain(unified) {
+            let group = mount.join(&self.path);
+            for level in group.ancestors().take_while(|level| *level != mount) {
+                match read(&level.join(file)) {
+                    Ok(state) if state.trim() == thawed => {}
+                    Ok(_) => return Err(Error::Frozen { level: level.to_owned() }),
+                    // It is still to be made, or the kernel can't freeze there (before Linux 5.2).
+                    Err(Error::Io { errno: Errno::NOENT | Errno::NODEV, .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The directory by which it is frozen; `None` on a machine where it can't be.
     #[must_use]
     pub fn freezer(&self) -> Option<PathBuf> {
@@ -54,7 +80,7 @@ impl Cgroup {
     /// Whether everything in the group stands still.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         if let Some(freezer) = self.layout.controller(Controller::Freezer) {
             let state = read(freezer.mount().join(&self.path).join("freezer.state"));
             return state.trim() == "FROZEN";

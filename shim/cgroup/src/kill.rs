@@ -19,11 +19,24 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Io`].
     pub fn procs(&self) -> Result<Vec<i32>, Error> {
-        let mut pids = BTreeSet::new();
         // A process can leave neither of these two without leaving the container's own group: one
         // is enough but for what joined by hand.
         let v1 = self.layout.v1().first().map(|hierarchy| hierarchy.mount());
-        for mount in self.layout.unified().into_iter().chain(v1) {
+        self.procs_of(self.layout.unified().into_iter().chain(v1))
+    }
+
+    /// As [`procs`](Self::procs), of every hierarchy: also what was put into a group of that name by
+    /// somebody else, who need not have put it into all of them.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn procs_anywhere(&self) -> Result<Vec<i32>, Error> {
+        self.procs_of(self.layout.mounts())
+    }
+
+    fn procs_of<'a>(&self, mounts: impl Iterator<Item = &'a Path>) -> Result<Vec<i32>, Error> {
+        let mut pids = BTreeSet::new();
+        for mount in mounts {
             for directory in tree(&mount.join(&self.path)) {
                 match read(&directory.join("cgroup.procs")) {
                     Ok(text) => pids.extend(text.lines().filter_map(|pid| pid.parse::<i32>().ok())),

@@ -65,6 +65,39 @@ fn kills_everything_in_it_and_below_it() {
 }
 
 #[test]
+fn what_is_in_one_hierarchy_alone_is_found() {
+    let prefix = Prefix::new("alone");
+    let group = prefix.group("a");
+    group.create(&Resources::default()).unwrap();
+    for directory in group.paths() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().to_string();
+        std::fs::write(directory.join("cgroup.procs"), &pid).unwrap();
+        let found = group.procs_anywhere().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [pid.parse().unwrap()], "{}", directory.display());
+    }
+}
+
+#[test]
+fn a_group_that_would_stand_still_is_refused() {
+    let prefix = Prefix::new("frozen");
+    let group = prefix.group("a");
+    group.refuse_frozen().unwrap();
+    let above = Cgroup::new(&prefix.layout, &format!("{}/ns", prefix.name)).unwrap();
+    for (made, frozen) in [(&above, &above), (&group, &above), (&group, &group)] {
+        made.create(&Resources::default()).unwrap();
+        frozen.freeze(true).unwrap();
+        let error = group.refuse_frozen().unwrap_err().to_string();
+        frozen.freeze(false).unwrap();
+        assert!(error.ends_with("is frozen: thaw it first"), "{error}");
+        assert!(error.contains(&prefix.name), "{error}");
+        group.refuse_frozen().unwrap();
+    }
+}
+
+#[test]
 fn a_killed_hog_is_counted() {
     let prefix = Prefix::new("oom");
     let group = prefix.group("a");

@@ -238,7 +238,7 @@ fn make(
 
 /// Another container's group is not to be shared: what ends one would end the other.
 fn refuse_populated(cgroup: &Cgroup) -> Result<(), Error> {
-    let pids = cgroup.procs()?;
+    let pids = cgroup.procs_anywhere()?;
     if pids.is_empty() {
         return Ok(());
     }
@@ -264,7 +264,8 @@ pub(crate) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), Error>
 /// Ends a process that nobody will start.
 fn undo(process: &Waiting, cgroup: &Cgroup) {
     let deadline = Instant::now() + UNDO;
-    // What led here is the error to tell.
+    // What led here is the error to tell. Who stands still in a v1 group can't be killed.
+    let _ = cgroup.freeze(false);
     let _ = send_signal(process.pidfd.as_fd(), signal::KILL);
     if ending::wait_until(&process.pidfd, deadline) {
         ending::reap(&process.pidfd);

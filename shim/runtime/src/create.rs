@@ -63,6 +63,7 @@ pub fn create_kept<K>(
     check(options)?;
     let layout = Layout::detect()?;
     let cgroup = Cgroup::new(&layout, &options.cgroup)?;
+    cgroup.refuse_frozen()?;
     let hooks = CreateHooks::new(options, run_dir);
     let poststop = OnFailure(Some(&hooks));
     let undo = Undo(Some(&cgroup));
@@ -158,7 +159,7 @@ fn clone(
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((theirs, child_io, joined));
-    let mut process = Unfinished::new(pid, pidfd, ours);
+    let mut process = Unfinished::new(pid, pidfd, ours).in_group(cgroup);
     shim_failpoints::step!("shim.create.after_clone", error);
     if !layout.is_v2() {
         // While the child assembles its rootfs.

@@ -112,6 +112,7 @@ impl Error {
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
+            Self::Cgroup(shim_cgroup::Error::Frozen { .. }) => Kind::Refused,
             Self::Hook { .. } | Self::Criu { .. } => Kind::Hook,
             Self::Refused { .. } => Kind::Refused,
             // A path of the request that leads nowhere.

@@ -7,6 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use shim_cgroup::Cgroup;
+
 use crate::channel::{Channel, Message};
 use crate::error::At;
 use crate::restore::Pending;
@@ -136,11 +138,19 @@ pub(crate) struct Unfinished {
     pub(crate) pid: i32,
     pidfd: Option<OwnedFd>,
     gate: Option<Channel>,
+    /// To be thawed before it is killed.
+    group: Option<Cgroup>,
 }
 
 impl Unfinished {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, gate: Channel) -> Self {
-        Self { pid, pidfd: Some(pidfd), gate: Some(gate) }
+        Self { pid, pidfd: Some(pidfd), gate: Some(gate), group: None }
+    }
+
+    /// One that is in a group of its own, or will be.
+    pub(crate) fn in_group(mut self, group: &Cgroup) -> Self {
+        self.group = Some(group.clone());
+        self
     }
 
     pub(crate) fn gate(&self) -> Option<&Channel> {
@@ -174,10 +184,10 @@ impl Unfinished {
             Some(_) | None => return Err(Error::Ended),
         };
         let pid = pid_of(process.as_fd());
-        let gate = self.gate.take();
+        let (gate, group) = (self.gate.take(), self.group.take());
         // The midwife has nothing more to do, and is reaped.
         drop(self);
-        let mut child = Self { pid: 0, pidfd: Some(process), gate };
+        let mut child = Self { pid: 0, pidfd: Some(process), gate, group };
         child.pid = pid?;
         child.tell(&Message::Adopted)?;
         Ok((child, root))
@@ -219,6 +229,11 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.pidfd {
+            if let Some(group) = &self.group {
+                // A hook may have frozen it, and who stands still in a v1 group can't be killed. Where
+                // there is no group, nobody stands still.
+                let _ = group.freeze(false);
+            }
             end(pidfd);
         }
     }

@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         kernel_parameters_of_its_own_namespaces,
         mounts_travel_only_where_the_plan_says,
         resource_limits_umask_and_oom_score,
+        a_frozen_group_is_refused_at_once,
+        a_group_that_is_frozen_meanwhile_is_undone,
     ])
 }
 
@@ -704,4 +706,46 @@ fn resource_limits_umask_and_oom_score() {
     sandbox.process().oom_score_adj = Some(2000);
     let error = sandbox.error().to_string();
     assert!(error.starts_with("set process.oomScoreAdj to 2000: "), "{error}");
+}
+
+/// Nothing could ever run in it, nor be killed.
+fn a_frozen_group_is_refused_at_once() {
+    let sandbox = Sandbox::new();
+    for path in [sandbox.options.cgroup.clone(), sandbox.cgroup_above()] {
+        let group = shim_cgroup::Cgroup::new(&sandbox.layout, &path).unwrap();
+        group.create(&Resources::default()).unwrap();
+        group.freeze(true).unwrap();
+        let begun = std::time::Instant::now();
+        let error = sandbox.create().map(drop).unwrap_err();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(error.to_string().contains("frozen"), "{error}");
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        assert!(support::has_no_children());
+        // It is somebody else's, and stays as it was.
+        assert!(group.exists());
+        group.freeze(false).unwrap();
+        assert_eq!(sandbox.run().code, 0);
+        sandbox.cgroup().remove(support::soon()).unwrap();
+    }
+}
+
+fn a_group_that_is_frozen_meanwhile_is_undone() {
+    let mut sandbox = Sandbox::new();
+    let freezer = sandbox.cgroup().freezer().unwrap();
+    let script = format!(
+        "cd {}; [ -e freezer.state ] && echo FROZEN > freezer.state || echo 1 > cgroup.freeze; exit 1",
+        freezer.display()
+    );
+    sandbox.hooks.hooks = vec![shim_wire::hooks::Hook {
+        kind: shim_wire::hooks::HookKind::CreateRuntime.into(),
+        path: "/bin/sh".to_owned(),
+        args: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+        ..Default::default()
+    }];
+    let begun = std::time::Instant::now();
+    let error = sandbox.create().map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Hook, "{error}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(support::has_no_children());
+    assert!(!sandbox.cgroup().exists());
 }

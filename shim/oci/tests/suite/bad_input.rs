@@ -252,3 +252,49 @@ fn a_group_with_processes_is_nobody_elses() {
     assert!(error.contains("linux.cgroupsPath"), "{error}");
     assert_eq!(one.status(), "running");
 }
+
+#[test]
+fn nothing_is_written_through_what_others_put_beside_the_pid_file() {
+    let sandbox = Sandbox::new("true");
+    let victim = sandbox.path("victim");
+    std::fs::write(&victim, "kept").unwrap();
+    // A name that follows from the number of the process is known to whoever starts it.
+    let mut command = std::process::Command::new("sh");
+    let script = "cd $1; ln -s victim .pid.$$; shift; exec \"$@\"";
+    command.args(["-c", script, "sh", &sandbox.text(""), crate::sandbox::OCI, "--root"]);
+    command.args([&sandbox.text("state"), "create", "--bundle", &sandbox.bundle()]);
+    command.args(["--pid-file", &sandbox.text("pid"), &sandbox.id]);
+    command.stdin(std::process::Stdio::null());
+    sandbox.finish(command).ok();
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
+    assert!(std::fs::symlink_metadata(sandbox.path("pid")).unwrap().is_file());
+    let pid = std::fs::read_to_string(sandbox.path("pid")).unwrap();
+    assert_eq!(sandbox.state()["pid"].to_string(), pid);
+}
+
+#[test]
+fn a_group_that_is_frozen_or_in_use_is_refused_and_left_alone() {
+    let mut sandbox = Sandbox::new("true");
+    let path = format!("/bosun-oci-test-{}", sandbox.id);
+    sandbox.set("/linux/cgroupsPath", json!(path));
+    let layout = shim_cgroup::Layout::detect().unwrap();
+    let group = shim_cgroup::Cgroup::new(&layout, &path[1..]).unwrap();
+    group.create(&shim_wire::plan::Resources::default()).unwrap();
+    group.freeze(true).unwrap();
+    let begun = std::time::Instant::now();
+    let error = sandbox.create().err();
+    assert!(error.contains("is frozen"), "{error}");
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert!(!sandbox.path("state").join(&sandbox.id).exists());
+    group.freeze(false).unwrap();
+    // In one hierarchy alone, as somebody's own tool may do it.
+    for directory in group.paths() {
+        let mut member = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        std::fs::write(directory.join("cgroup.procs"), member.id().to_string()).unwrap();
+        let error = sandbox.create().err();
+        assert!(error.contains(&member.id().to_string()), "{directory:?}: {error}");
+        member.kill().unwrap();
+        member.wait().unwrap();
+    }
+    group.remove(std::time::Instant::now() + std::time::Duration::from_secs(5)).unwrap();
+}

@@ -100,6 +100,11 @@ impl Sandbox {
         Cgroup::new(&self.layout, &self.options.cgroup).unwrap()
     }
 
+    /// The path of the group that the container's own is in.
+    pub(crate) fn cgroup_above(&self) -> String {
+        self.options.cgroup.rsplit_once('/').unwrap().0.to_owned()
+    }
+
     pub(crate) fn create(&self) -> Result<Created, Error> {
         self.create_in(None)
     }
@@ -202,6 +207,16 @@ pub(crate) fn wait(pidfd: &OwnedFd) -> i32 {
             Err(errno) => panic!("{errno}"),
         }
     }
+}
+
+/// How long undoing may take.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+pub(crate) fn has_no_children() -> bool {
+    rustix::process::wait(rustix::process::WaitOptions::NOHANG).err()
+        == Some(rustix::io::Errno::CHILD)
 }
 
 pub(crate) fn kill(pidfd: &OwnedFd) {
