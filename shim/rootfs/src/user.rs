@@ -32,7 +32,7 @@ const MAX_ID: u64 = i32::MAX as u64;
 pub enum Wanted<'a> {
     /// `NAME|UID[:GROUP|GID]`, as docker's `-u` has it; the user's groups of /etc/group are added.
     Named(&'a str),
-    /// Taken as it is; only the home is looked up.
+    /// Taken as it is; only the home is looked up, and is `/` where that can't be done.
     Numbers { uid: u32, gid: u32 },
 }
 
@@ -116,8 +116,9 @@ pub fn resolve(root: &Root, wanted: Wanted<'_>) -> Result<Result<Identity, UserP
     match wanted {
         Wanted::Named(text) => named(root, text),
         Wanted::Numbers { uid, gid } => {
-            let account = find_account(root, Half::Number(uid))?;
-            Ok(account.map(|account| Identity { uid, gid, groups: vec![gid], home: home(account) }))
+            // Masked, or none: who somebody is does not hang on it.
+            let account = find_account(root, Half::Number(uid)).ok().and_then(Result::ok);
+            Ok(Ok(Identity { uid, gid, groups: vec![gid], home: home(account.flatten()) }))
         }
     }
 }
@@ -388,6 +389,20 @@ huge:x:4294967296:app
         let found = resolve(&root, Wanted::Numbers { uid: 1000, gid: 7 }).unwrap().unwrap();
         assert_eq!((found.uid, found.gid, found.groups), (1000, 7, vec![7]));
         assert_eq!(found.home, "/home/app");
+    }
+
+    #[test]
+    fn numbers_of_a_spec_need_no_file() {
+        let (directory, root) = fixture();
+        let passwd = directory.path().join("etc/passwd");
+        std::fs::remove_file(&passwd).unwrap();
+        std::fs::create_dir(&passwd).unwrap();
+        let found = resolve(&root, Wanted::Numbers { uid: 1000, gid: 7 }).unwrap().unwrap();
+        assert_eq!((found.uid, found.gid, found.home.as_str()), (1000, 7, "/"));
+        std::fs::remove_dir(&passwd).unwrap();
+        std::os::unix::fs::symlink("passwd", &passwd).unwrap();
+        let found = resolve(&root, Wanted::Numbers { uid: 1000, gid: 7 }).unwrap().unwrap();
+        assert_eq!(found.home, "/");
     }
 
     #[test]
