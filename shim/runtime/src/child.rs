@@ -181,7 +181,9 @@ pub(crate) fn assemble(
     let procfs = if plan.sysctls.is_empty() && !credentials::needs_procfs(process) {
         None
     } else {
-        Some(tree.procfs.take().map_or_else(Procfs::private, Ok)?)
+        // The container's own may be read-only, or show a part only; that of processes of another
+        // user namespace, though, is made by the midwife alone.
+        Some(Procfs::private().or_else(|error| tree.procfs.take().ok_or(error))?)
     };
     if let Some(procfs) = &procfs {
         parameters::set_sysctls(birth.own_namespaces(), &plan.sysctls, procfs)?;
@@ -189,6 +191,7 @@ pub(crate) fn assemble(
     tree.hide(plan)?;
     tree.enter_groups(birth, plan)?;
     tree.make_cwd(&process.cwd)?;
+    tree.close_filled()?;
     shim_failpoints::step!("shim.create.before_pivot", error);
     if let Some(hooks) = hooks.as_ref().filter(|_| options.hooks & BEFORE_PIVOT != 0) {
         hooks::before_pivot(hooks, birth.parent)?;

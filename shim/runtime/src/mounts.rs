@@ -1,5 +1,6 @@
 //! Mounts: made and set up while they are attached nowhere, then attached to a descriptor.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -113,6 +114,25 @@ fn is_copy(mount: &PlanMount) -> bool {
     mount.kind == "bind" && !is_remount(mount)
 }
 
+/// Whether it is to be read-only once all that lies in it is there: a tmpfs is made empty, and
+/// mount points, devices and the working directory are still to be made in it.
+pub(crate) fn is_read_only_at_the_end(mount: &PlanMount) -> bool {
+    mount.kind == "tmpfs"
+        && (mount.recursive_set & READ_ONLY != 0
+            || mount.flags & flag::RDONLY != 0 && mount.recursive_cleared & READ_ONLY == 0)
+}
+
+/// The plan of a mount as it is first made, which is writable when it becomes read-only at the end.
+fn as_made(mount: &PlanMount) -> Cow<'_, PlanMount> {
+    if !is_read_only_at_the_end(mount) {
+        return Cow::Borrowed(mount);
+    }
+    let mut writable = mount.clone();
+    writable.flags &= !flag::RDONLY;
+    writable.recursive_set &= !READ_ONLY;
+    Cow::Owned(writable)
+}
+
 /// Copies the sources of all binds.
 pub(crate) fn copy_all(
     mounts: &[PlanMount],
@@ -128,6 +148,7 @@ pub(crate) fn make(mount: &PlanMount, label: &str) -> Result<Detached, Error> {
     match mount.kind.as_str() {
         "bind" => copy(mount, None),
         _ => {
+            let mount = &*as_made(mount);
             let detached = new(mount, label)?;
             if mount.kind == "mqueue" && !label.is_empty() {
                 let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
@@ -388,11 +409,6 @@ impl Detached {
             return Ok(());
         }
         let path = &mount.destination;
-        let is_read_only = mount.flags & flag::RDONLY != 0;
-        if is_read_only {
-            let clear = MountAttributes { clear: READ_ONLY, ..MountAttributes::default() };
-            mount_setattr(self.mount.as_fd(), false, clear).at(Step::MountAttributes, path)?;
-        }
         if mount.copy_up {
             copyup::copy(covered.as_fd(), self.mount.as_fd()).at(Step::CopyUp, path)?;
         }
@@ -401,10 +417,7 @@ impl Detached {
             let mode = Mode::from_raw_mode(mode);
             rustix::fs::chmodat(&self.mount, ".", mode, AtFlags::empty()).at(Step::CopyUp, path)?;
         }
-        match is_read_only {
-            true => make_read_only(self.mount.as_fd(), false, path),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -76,8 +76,11 @@ impl Sources {
 #[derive(Debug)]
 pub(crate) struct Tree<'a> {
     pub(crate) root: Root,
+    /// The container's own, for where no private one can be had.
     pub(crate) procfs: Option<Procfs>,
     groups: Groups<'a>,
+    /// What becomes read-only when nothing more is made in it.
+    filled: Vec<(&'a PlanMount, OwnedFd)>,
 }
 
 /// The mounts of control groups wait for the parent, which makes the groups meanwhile.
@@ -95,13 +98,17 @@ impl<'a> Tree<'a> {
         mut sources: Sources,
     ) -> Result<Self, Error> {
         let groups = Groups::Awaited(Vec::new());
-        let mut tree = Self { root: attach_root(sources.root, plan)?, procfs: None, groups };
+        let root = attach_root(sources.root, plan)?;
+        let mut tree = Self { root, procfs: None, groups, filled: Vec::new() };
         for (index, (mount, taken)) in plan.mounts.iter().zip(&mut sources.mounts).enumerate() {
             if mount.only_if_present && tree.root.open(&mount.destination, OFlags::PATH).is_err() {
                 continue;
             }
             if mounts::is_remount(mount) {
                 mounts::remount(&tree.root, mount)?;
+                // What it says of the mount holds from here on.
+                let place = |mount: &'a PlanMount| mount.destination.trim_end_matches('/');
+                tree.filled.retain(|(filled, _)| place(filled) != place(mount));
                 continue;
             }
             if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
@@ -111,7 +118,9 @@ impl<'a> Tree<'a> {
             let detached =
                 taken.take().map_or_else(|| mounts::make(mount, &plan.mount_label), Ok)?;
             let attached = detached.attach_at(&tree.root, mount)?;
-            if mount.kind == "proc" && tree.procfs.is_none() {
+            if mounts::is_read_only_at_the_end(mount) {
+                tree.filled.push((mount, attached));
+            } else if mount.kind == "proc" && tree.procfs.is_none() {
                 tree.procfs = Some(Procfs::of(attached));
             }
         }
@@ -167,6 +176,13 @@ impl<'a> Tree<'a> {
         self.root.make(cwd, Leaf::Directory).map(drop).map_err(|made| match made.errno() {
             Some(errno) => error(errno),
             None => error(Errno::LOOP),
+        })
+    }
+
+    /// Turns read-only what had to be filled first.
+    pub(crate) fn close_filled(&mut self) -> Result<(), Error> {
+        self.filled.drain(..).try_for_each(|(mount, filled)| {
+            mounts::make_read_only(filled.as_fd(), false, &mount.destination)
         })
     }
 

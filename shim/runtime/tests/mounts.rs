@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         the_root_travels_as_the_plan_says,
         the_unified_hierarchy_alone,
         a_label_needs_selinux,
+        a_read_only_procfs_keeps_from_nothing_that_is_asked_for,
+        a_read_only_tmpfs_is_filled_first,
+        a_tmpfs_that_is_read_only_with_all_below_it,
+        a_remount_has_the_last_word_on_a_tmpfs,
     ])
 }
 
@@ -326,4 +330,72 @@ fn a_label_needs_selinux() {
     let error = sandbox.error();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
     assert!(error.to_string().starts_with("linux.mountLabel: "), "{error}");
+}
+
+fn a_read_only_procfs_keeps_from_nothing_that_is_asked_for() {
+    let mut sandbox = Sandbox::script(
+        "cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward
+         echo 5 2>/dev/null > /proc/self/oom_score_adj || echo kept",
+    );
+    let procfs = sandbox.plan.mounts.iter_mut().find(|mount| mount.kind == "proc").unwrap();
+    procfs.flags |= 1;
+    sandbox.process().oom_score_adj = Some(77);
+    sandbox.plan.sysctls = vec![shim_wire::plan::Sysctl {
+        path: "net/ipv4/ip_forward".to_owned(),
+        value: "1".to_owned(),
+    }];
+    let outcome = sandbox.run();
+    assert_eq!(outcome.stdout, "77\n1\nkept\n", "{outcome:?}");
+}
+
+fn a_read_only_tmpfs_is_filled_first() {
+    for user in [0, 0x1000_0000] {
+        let mut sandbox = Sandbox::script(
+            "pwd; cat /data/bound/file; ls -d /dev/pts /dev/null
+             touch /data/x 2>/dev/null || touch /dev/x 2>/dev/null || echo kept
+             touch /dev/shm/x /data/bound/made && echo made",
+        );
+        sandbox.options.clone_flags |= user;
+        sandbox.plan.uid_mappings = mapping(100_000);
+        sandbox.plan.gid_mappings = mapping(100_000);
+        sandbox.plan.rootfs.as_mut().unwrap().idmap = user != 0;
+        sandbox.process().cwd = "/data/work/here".to_owned();
+        let dev = sandbox.plan.mounts.iter_mut().find(|mount| mount.destination == "/dev");
+        dev.unwrap().flags |= 1;
+        std::fs::write(sandbox.path("host/file"), "bound\n").unwrap();
+        rustix::fs::chmod(sandbox.path("host"), 0o777.into()).unwrap();
+        sandbox.plan.mounts.push(tmpfs("/data", 1, ""));
+        let inside = bind(&sandbox, BIND | REC);
+        sandbox.plan.mounts.push(PlanMount { destination: "/data/bound".to_owned(), ..inside });
+        let outcome = sandbox.run();
+        assert_eq!(
+            outcome.stdout, "/data/work/here\nbound\n/dev/null\n/dev/pts\nkept\nmade\n",
+            "{user:#x}: {outcome:?}"
+        );
+    }
+}
+
+fn a_tmpfs_that_is_read_only_with_all_below_it() {
+    for copy_up in [false, true] {
+        let mut sandbox = Sandbox::script("ls /etc; touch /etc/x 2>/dev/null || echo kept");
+        sandbox.plan.mounts.push(PlanMount {
+            recursive_set: 0x1 | 0x8,
+            copy_up,
+            ..tmpfs("/etc", 0, "")
+        });
+        let outcome = sandbox.run();
+        let found = if copy_up { "group\npasswd\n" } else { "" };
+        assert_eq!(outcome.stdout, format!("{found}kept\n"), "{outcome:?}");
+    }
+    // The other way around, the attribute has the last word.
+    let mut sandbox = Sandbox::script("touch /data/x && echo made");
+    sandbox.plan.mounts.push(PlanMount { recursive_cleared: 0x1, ..tmpfs("/data", 1, "") });
+    assert_eq!(sandbox.run().stdout, "made\n");
+}
+
+fn a_remount_has_the_last_word_on_a_tmpfs() {
+    let mut sandbox = Sandbox::script("touch /data/x && echo made");
+    sandbox.plan.mounts.push(tmpfs("/data", 1, ""));
+    sandbox.plan.mounts.push(tmpfs("/data/", 0x20 | BIND, ""));
+    assert_eq!(sandbox.run().stdout, "made\n");
 }
