@@ -27,11 +27,8 @@ pub(super) fn while_down() -> Vec<Case> {
 }
 
 fn numbered(name: &str, code: u8) -> String {
-    format!(
-        "run -d --name {name} --net none --rootfs / /bin/sh -c \
-         'trap \"exit {code}\" TERM; i=0; while :; do i=$((i+1)); \
-         echo o $i $((i*7919%65521)); echo e $i $((i*7919%65521)) >&2; sleep 0.1; done'"
-    )
+    let command = life::lines_until_stopped(code, "0.1");
+    format!("run -d --name {name} --net none --rootfs / {command}")
 }
 
 /// Clients run containers; the daemon is killed again and again. Each container whose client was told

@@ -14,6 +14,10 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Between two looks at a log.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The check sum of a line is its number times this, modulo that.
+const FACTOR: u64 = 7919;
+const MODULUS: u64 = 65_521;
+
 /// A line by which a container's log has been rotated: its files have 2 kB.
 const ROTATED: &str = "o 30 ";
 
@@ -103,9 +107,8 @@ impl History {
         match call {
             Call::Create => format!(
                 "create --name one -p 5000:5000 --log-opt max-size=2k --log-opt max-file=1000 \
-                 --rootfs / /bin/sh -c \
-                 'trap \"exit {code}\" TERM; i=0; while :; do i=$((i+1)); \
-                 echo o $i $((i*7919%65521)); echo e $i $((i*7919%65521)) >&2; sleep 0.02; done'"
+                 --rootfs / {}",
+                lines_until_stopped(code, "0.02")
             ),
             Call::Start => "start one".to_owned(),
             Call::Update => "update --memory 256m one".to_owned(),
@@ -256,6 +259,25 @@ fn expect_status(daemon: &Daemon, history: &History, case: &str) {
     assert!(own || killed || never_ran, "{case}: an invented status: {exit:?} for {history:?}");
 }
 
+/// The words of a command that writes what [`expect_log`] wants to see, a line on each stream every
+/// `pause` seconds, until SIGTERM ends it with `code`.
+#[must_use]
+pub fn lines_until_stopped(code: u8, pause: &str) -> String {
+    format!(
+        "/bin/sh -c 'trap \"exit {code}\" TERM; i=0; while :; do i=$((i+1)); n=$((i*{FACTOR}%{MODULUS})); \
+         echo o $i $n; echo e $i $n >&2; sleep {pause}; done'"
+    )
+}
+
+/// The words of a command that writes `count` of these lines on each stream, as fast as it can.
+#[must_use]
+pub fn flood_of_lines(count: usize) -> String {
+    format!(
+        "/usr/bin/awk 'BEGIN {{ for (i = 1; i <= {count}; i++) {{ n = i * {FACTOR} % {MODULUS}; \
+         print \"o\", i, n; print \"e\", i, n > \"/dev/stderr\" }} }}'"
+    )
+}
+
 /// The lines of a container's log are whole, none is missing and none is there twice.
 ///
 /// # Panics
@@ -266,7 +288,7 @@ pub fn expect_log(daemon: &Daemon, container: &str, case: &str) {
     for (text, letter) in [(&output.stdout, 'o'), (&output.stderr, 'e')] {
         for (index, line) in text.lines().enumerate() {
             let number = index as u64 + 1;
-            let expected = format!("{letter} {number} {}", number * 7919 % 65521);
+            let expected = format!("{letter} {number} {}", number * FACTOR % MODULUS);
             assert_eq!(line, expected, "{case}: line {number} of {container}");
         }
     }

@@ -10,9 +10,6 @@ use crate::daemon::Daemon;
 use crate::process::Process;
 use crate::wait;
 
-const NUMBERED: &str = "i=0; while :; do i=$((i+1)); echo o $i $((i*7919%65521)); \
-                        echo e $i $((i*7919%65521)) >&2; sleep 0.05; done";
-
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::plain("stopped for a while", stopped),
@@ -22,8 +19,8 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// A container that numbers its lines and ends with a code.
 pub(super) fn run(daemon: &Daemon, name: &str, code: u8) {
-    let script = format!("trap \"exit {code}\" TERM; {NUMBERED}");
-    daemon.ctl(&format!("run -d --name {name} --net none --rootfs / /bin/sh -c '{script}'")).ok();
+    let command = life::lines_until_stopped(code, "0.05");
+    daemon.ctl(&format!("run -d --name {name} --net none --rootfs / {command}")).ok();
     daemon.until_logged(name, "o 3 ");
 }
 

@@ -27,9 +27,8 @@ pub(super) fn rotation() -> Vec<Case> {
         let daemon = Daemon::start();
         // Some 25 bytes a line, JSON around it: a file of 64 kB holds the lines of a few milliseconds.
         let words = format!(
-            "run -d --name one --net none --log-opt max-size=64k --log-opt max-file=10000 --rootfs / \
-             /usr/bin/awk 'BEGIN {{ for (i = 1; i <= {LINES}; i++) {{ n = i * 7919 % 65521; \
-             print \"o\", i, n; print \"e\", i, n > \"/dev/stderr\" }} }}'"
+            "run -d --name one --net none --log-opt max-size=64k --log-opt max-file=10000 --rootfs / {}",
+            life::flood_of_lines(LINES)
         );
         daemon.ctl(&words).ok();
         assert_eq!(daemon.ctl("wait one").waited(), "0");
