@@ -12,7 +12,7 @@
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use crate::attach::{Attachment, Client, Command};
+use crate::attach::{Attachment, Client, Command, MAX_FOLLOWERS};
 use crate::clock;
 use crate::event_loop::Shim;
 use crate::log::{Log, Stream};
@@ -87,7 +87,13 @@ impl Shim {
             id => self.exec_by_id(id).map(|exec| exec.key),
         };
         let ended = process.is_some_and(|key| self.is_drained(key));
+        let followers = self.clients.iter().filter(|client| client.follows()).count();
         let Some(client) = self.client(serial) else { return };
+        if !hello.paced && followers >= MAX_FOLLOWERS {
+            return client.refuse(&format!(
+                "{MAX_FOLLOWERS} clients are attached, and there may be no more: end one of them, or follow the log"
+            ));
+        }
         let Some(process) = process else {
             return match hello.exec_id.as_str() {
                 "" => client.refuse("the container has not been created"),

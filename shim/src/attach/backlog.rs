@@ -48,6 +48,7 @@ impl Backlog {
         let end = if self.sent < self.frame_end { self.frame_end } else { self.sent };
         self.bytes.truncate(end);
         self.bytes.extend_from_slice(&attach::header(kind, 0));
+        self.bytes.shrink_to_fit();
     }
 
     pub(super) fn unsent(&self) -> &[u8] {

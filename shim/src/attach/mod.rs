@@ -22,8 +22,12 @@ use crate::process::Key;
 use crate::rpc::{is_transient, read_more};
 use backlog::{Backlog, LIMIT, PACED_LIMIT};
 
-/// How many clients are served at once.
-pub(crate) const MAX_CLIENTS: usize = 64;
+/// How many connections there are at once.
+pub(crate) const MAX_CLIENTS: usize = 128;
+
+/// How many of them may follow, with a [`LIMIT`] each: all but those that hold their process back, so that
+/// an exec's own client always finds a place.
+pub(crate) const MAX_FOLLOWERS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -33,6 +37,8 @@ pub(crate) struct Client {
     state: State,
     /// Whose standard input it may send, also while it is leaving.
     sends_to: Option<Key>,
+    /// Whether it has a place of those that follow, also while it is leaving.
+    follows: bool,
     input: Vec<u8>,
     backlog: Backlog,
 }
@@ -73,8 +79,15 @@ impl Client {
     /// When the socket can't be made non-blocking.
     pub(crate) fn new(serial: u64, socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let (input, backlog) = (Vec::new(), Backlog::default());
-        Ok(Self { serial, socket, state: State::Greeting, sends_to: None, input, backlog })
+        Ok(Self {
+            serial,
+            socket,
+            state: State::Greeting,
+            sends_to: None,
+            follows: false,
+            input: Vec::new(),
+            backlog: Backlog::default(),
+        })
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -87,6 +100,11 @@ impl Client {
             State::Attached(attachment) => Some(attachment),
             State::Greeting | State::Leaving => None,
         }
+    }
+
+    /// Whether it has one of the [`MAX_FOLLOWERS`] places.
+    pub(crate) fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Whose standard input it may send.
@@ -179,6 +197,7 @@ impl Client {
     /// Answers its hello: from here on it misses nothing.
     pub(crate) fn attach(&mut self, attachment: Attachment) {
         self.state = State::Attached(attachment);
+        self.follows = !attachment.paced;
         self.sends_to = attachment.stdin.then_some(attachment.process);
         self.say(Kind::Attached, &[]);
     }
@@ -300,6 +319,21 @@ mod tests {
             client.receive().unwrap();
             assert!(client.next().is_err(), "{kind:?} {payload:?}");
         }
+    }
+
+    #[test]
+    fn who_follows_has_a_place_until_it_has_gone_and_nobody_else() {
+        let (mut client, _peer) = pair();
+        assert!(!client.follows());
+        client.attach(attachment(false));
+        client.end();
+        assert!(client.follows(), "what it is owed takes room");
+        let (mut paced, _peer) = pair();
+        paced.attach(Attachment { paced: true, ..attachment(false) });
+        paced.end();
+        let (mut refused, _peer) = pair();
+        refused.refuse("no");
+        assert!(!paced.follows() && !refused.follows());
     }
 
     #[test]
