@@ -224,9 +224,7 @@ impl LogFile {
         shim_failpoints::step!("shim.log.before_rotate", error);
         self.sync()?;
         if self.max_files == 1 {
-            self.file.set_len(0)?;
-            self.size = 0;
-            return Ok(());
+            return self.begin_anew();
         }
         let oldest = self.max_files - 1;
         let is_free = |number: &u32| fs::symlink_metadata(numbered(&self.path, *number)).is_err();
@@ -244,6 +242,28 @@ impl LogFile {
             // Without a new file the old one goes on, under its own name.
             let _ = fs::rename(&first, &self.path);
         })
+    }
+
+    /// A new file in the place of the one: whoever reads that has it to its end, and sees that it is
+    /// another one now.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        // What a shim left that was killed here.
+        let _ = fs::remove_file(&new);
+        let made = open_for_records(&new, self.for_group)
+            .and_then(|made| fs::rename(&new, &self.path).map(|()| made));
+        match made {
+            Ok((file, place, size)) => (self.file, self.place, self.size) = (file, place, size),
+            // Where no file can be made, the one is cut.
+            Err(_) => {
+                let _ = fs::remove_file(&new);
+                self.file.set_len(0)?;
+                self.size = 0;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -360,7 +380,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut log = LogFile::open(&options(directory.path(), 6, 1)).unwrap();
         append(&mut log, &["aa\n", "bb\n", "cc\n"], TIME);
-        assert_eq!(text(&directory.path().join("log")).as_deref(), Some("cc\n"));
+        let log_path = directory.path().join("log");
+        assert_eq!(text(&log_path).as_deref(), Some("cc\n"));
+        let mut reader = File::open(&log_path).unwrap();
+        append(&mut log, &["dd\n", "ee\n"], TIME);
+        assert_eq!(text(&log_path).as_deref(), Some("ee\n"));
+        let mut seen = String::new();
+        io::Read::read_to_string(&mut reader, &mut seen).unwrap();
+        assert_eq!(seen, "cc\ndd\n", "who reads the one before has it to its end");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
