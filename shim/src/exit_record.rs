@@ -1,8 +1,8 @@
 //! The exit record on disk: room made at create, filled and renamed at the exit.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -39,6 +39,12 @@ impl Reserved {
         let text = record.encode();
         let temporary = self.container.exit_temporary();
         if !temporary.exists() {
+            // Its directory may have been removed as well: the status is to be had all the same.
+            match DirBuilder::new().mode(0o700).create(self.container.path()) {
+                Ok(()) => self.directory = File::open(self.container.path())?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
             self.temporary = create(&self.container)?;
         }
         self.temporary.write_all_at(text.as_bytes(), 0)?;
@@ -121,6 +127,17 @@ mod tests {
         let container = ContainerDir::new(directory.path().to_owned());
         let mut reserved = Reserved::new(&container).unwrap();
         fs::remove_file(container.exit_temporary()).unwrap();
+        reserved.write(&record(1)).unwrap();
+        assert!(container.exit().exists());
+    }
+
+    #[test]
+    fn a_directory_that_somebody_removed_is_made_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let container = ContainerDir::new(parent.path().join("id"));
+        fs::create_dir(container.path()).unwrap();
+        let mut reserved = Reserved::new(&container).unwrap();
+        fs::remove_dir_all(container.path()).unwrap();
         reserved.write(&record(1)).unwrap();
         assert!(container.exit().exists());
     }
