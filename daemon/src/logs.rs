@@ -114,6 +114,8 @@ struct Reader {
     drained: bool,
     /// Bytes that are no records, and that nothing was said of yet.
     damaged: usize,
+    /// A file went before it was known what followed it, and nothing was said of that yet.
+    outrun: bool,
     /// When the last record was written.
     time: Time,
 }
@@ -131,6 +133,7 @@ impl Reader {
             partial: Vec::new(),
             drained: false,
             damaged: 0,
+            outrun: false,
             time: Time::default(),
         })
     }
@@ -165,8 +168,9 @@ impl Reader {
                 match parse(&self.partial) {
                     None => self.damaged += self.partial.len(),
                     Some(record) => {
-                        self.time = record.time;
                         records.extend(self.gap());
+                        records.extend(self.missed());
+                        self.time = record.time;
                         records.push(record);
                     }
                 }
@@ -198,6 +202,16 @@ impl Reader {
         Some(LogRecord { time: self.time, stream: Stream::Stderr, log })
     }
 
+    /// What is said where files were rotated away before they were read.
+    fn missed(&mut self) -> Option<LogRecord> {
+        let log = "bosun: lines may be missing here: the log was rotated away before it was read\n";
+        std::mem::take(&mut self.outrun).then(|| LogRecord {
+            time: self.time,
+            stream: Stream::Stderr,
+            log: log.to_owned(),
+        })
+    }
+
     /// At the end of a file: goes on to the next when this one will not grow any more.
     fn next_file(&mut self) -> Result<bool> {
         if let Some(next) = self.waiting.pop_front() {
@@ -210,7 +224,15 @@ impl Reader {
         let Some(newest) = open(&self.path)? else { return Ok(false) };
         let there = newest.metadata().map_err(Error::file("look at log", &self.path))?;
         if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
-            return Ok(false);
+            let read = current.stream_position().map_err(Error::file("read log", &self.path))?;
+            if own.len() >= read {
+                return Ok(false);
+            }
+            // Somebody has cut it: it begins anew.
+            current.rewind().map_err(Error::file("seek in log", &self.path))?;
+            self.partial.clear();
+            self.outrun = true;
+            return Ok(true);
         }
         // It was renamed away after our last look: what was written before that is still to be read.
         if !current.fill_buf().map_err(Error::file("read log", &self.path))?.is_empty() {
@@ -221,6 +243,7 @@ impl Reader {
         let known = between.iter().position(|file| {
             file.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()))
         });
+        self.outrun |= known.is_none();
         self.waiting = between.into_iter().skip(known.map_or(0, |position| position + 1)).collect();
         self.current = self.waiting.pop_front().map(BufReader::new);
         self.partial.clear();
@@ -501,6 +524,37 @@ mod tests {
         assert_eq!(damage(&path).unwrap(), 16 + "{\"log\":\"no end".len());
         std::fs::write(&path, line(1) + &line(2)).unwrap();
         assert_eq!(damage(&path).unwrap(), 0);
+    }
+
+    /// A reader of a log, as far as it is, and what it reads next.
+    fn next_of(reader: &mut Reader) -> Vec<String> {
+        let records = reader.more().unwrap();
+        records.into_iter().map(|record| record.log.trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_reader_that_was_outrun_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let query = LogQuery { path: path.clone(), tail: None, since: None, until: None };
+        let missing =
+            "bosun: lines may be missing here: the log was rotated away before it was read";
+        std::fs::write(&path, line(1)).unwrap();
+        let mut reader = Reader::open(&query).unwrap();
+        assert_eq!(next_of(&mut reader), ["line 1"]);
+        // Both of the files that there may be are other ones by now.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path.with_extension("log.1"), line(7)).unwrap();
+        std::fs::write(&path, line(8)).unwrap();
+        assert_eq!(next_of(&mut reader), [missing, "line 7", "line 8"]);
+        // Cut by somebody, and written to again.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(next_of(&mut reader), Vec::<String>::new());
+        std::fs::write(&path, line(9)).unwrap();
+        assert_eq!(next_of(&mut reader), [missing, "line 9"]);
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(line(10).as_bytes()).unwrap();
+        assert_eq!(next_of(&mut reader), ["line 10"]);
     }
 
     #[test]
