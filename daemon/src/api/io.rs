@@ -88,11 +88,16 @@ impl Io for Service {
         let tty = handle.record().map(|record| record.options.tty).unwrap_or(false);
         let opened = v1::Opened { id: handle.key().id.to_string(), exec_id: String::new(), tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
-        let input = Ends(tokio::spawn(forward_input(messages, attach_input, attached.writer)));
+        let input = forward_input(messages, attach_input, attached.writer, open.stdin);
+        let input = Ends(tokio::spawn(input));
         tokio::spawn(async move {
             let _input = input;
             if forward_output(opened, attached.reader, &chunks).await {
-                let exit = handle.ended().await.map(|exit| convert::exit(&exit));
+                let exit = tokio::select! {
+                    // Nobody is there who waits for it.
+                    () = chunks.closed() => return,
+                    exit = handle.ended() => exit.map(|exit| convert::exit(&exit)),
+                };
                 finish(&chunks, exit.ok_or(Error::Stopping)).await;
             }
         });
@@ -119,7 +124,8 @@ impl Io for Service {
         let opened =
             v1::Opened { id: handle.key().id.to_string(), exec_id: exec_id.clone(), tty: open.tty };
         let (chunks, receiver) = mpsc::channel(IN_FLIGHT);
-        let input = Ends(tokio::spawn(forward_input(messages, exec_input, attached.writer)));
+        let input = forward_input(messages, exec_input, attached.writer, open.stdin);
+        let input = Ends(tokio::spawn(input));
         let supervisor = Arc::clone(&self.supervisor);
         tokio::spawn(async move {
             let _input = input;
@@ -318,21 +324,28 @@ fn exec_input(message: v1::ExecRequest) -> Option<Input> {
     }
 }
 
-/// Passes a client's input on. At its end the writing half is held until the output has ended too:
-/// its being dropped would read as the client's going.
+/// Passes a client's input on; without `stdin` it has none but its window's sizes. At its end the writing
+/// half is held until the output has ended too: its being dropped would read as the client's going.
 async fn forward_input<M>(
     mut messages: Streaming<M>,
     input: fn(M) -> Option<Input>,
     mut writer: AttachWriter,
+    stdin: bool,
 ) {
     while let Some(Ok(message)) = messages.next().await {
         let Some(input) = input(message) else { continue };
+        // The shim lets go of who sends what he did not announce.
+        if !stdin && !matches!(input, Input::Resize(_)) {
+            continue;
+        }
         if forward(&mut writer, input).await.is_err() {
             return;
         }
     }
-    // A shim that is gone has no input to end.
-    let _ = writer.close_stdin().await;
+    if stdin {
+        // A shim that is gone has no input to end.
+        let _ = writer.close_stdin().await;
+    }
     std::future::pending::<()>().await;
 }
 

@@ -35,6 +35,30 @@ fn input_and_output_are_streams() {
 }
 
 #[test]
+fn a_client_that_says_no_more_gets_all_output() {
+    use bosun_proto::v1::{ExecOpen, ExecRequest, exec_request, output_chunk};
+    let daemon = with_sleeper();
+    let command = ["/bin/sh", "-c", "sleep 0.3; echo out; exit 4"].map(str::to_owned);
+    let open =
+        ExecOpen { container: "one".to_owned(), command: command.into(), ..Default::default() };
+    let open = ExecRequest { message: Some(exec_request::Message::Open(open)) };
+    let api = daemon.api();
+    let (mut out, mut status) = (Vec::new(), None);
+    api.wait(async {
+        let answers = api.io().exec(tokio_stream::iter([open])).await.unwrap();
+        let mut answers = answers.into_inner();
+        while let Some(chunk) = answers.message().await.unwrap() {
+            match chunk.message {
+                Some(output_chunk::Message::Stdout(bytes)) => out.extend(bytes),
+                Some(output_chunk::Message::Exit(exit)) => status = Some(exit.status),
+                _ => {}
+            }
+        }
+    });
+    assert_eq!((out.as_slice(), status), (&b"out\n"[..], Some(4)));
+}
+
+#[test]
 fn it_is_in_the_container() {
     let daemon = with_sleeper();
     assert_eq!(daemon.ctl("exec one /bin/cat /proc/1/comm").text(), "sleep");
