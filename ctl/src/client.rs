@@ -36,6 +36,9 @@ use crate::flags::FlagError;
 /// Where bosund listens when nothing else is said.
 pub(crate) const DEFAULT_ADDRESS: &str = "unix:///run/bosun/bosun.sock";
 
+/// Between two tries to get into a queue that is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
 /// How long a broken connection is tried again.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -322,10 +325,27 @@ impl Client {
             return Ok(channel);
         }
         let unreachable = |source| Error::Unreachable { address: self.address(), source };
-        let socket = UnixStream::connect(&self.address.0).await.map_err(unreachable)?;
+        let socket = self.socket().await.map_err(unreachable)?;
         let channel = over(socket).await.map_err(|source| unreachable(io::Error::other(source)))?;
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
         Ok(channel)
+    }
+
+    /// A connection of the socket. When those who asked before are so many that the kernel keeps no more
+    /// of them (connect(2), EAGAIN), it is asked again.
+    async fn socket(&self) -> io::Result<UnixStream> {
+        let since = Instant::now();
+        loop {
+            match UnixStream::connect(&self.address.0).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if since.elapsed() >= RETRY_FOR {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(QUEUE_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn forget(&self) {
