@@ -74,7 +74,7 @@ pub enum Error {
     NotPaused { id: String },
     #[error("container {id} is being removed")]
     Removing { id: String },
-    #[error("container {id}: its record can't be read ({problem}): only its removal is possible")]
+    #[error("container {id}: {problem}")]
     Quarantined { id: String, problem: String },
     #[error(
         "container {id}: its last run has not let go of its files after {seconds} s: the disk may hang; try again"

@@ -246,9 +246,12 @@ async fn leave(core: &Core, supervisor: &Supervisor) {
     if let Err(error) = flushed {
         tracing::error!(%error, "last facts not stored");
     }
-    let runs =
-        |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Paused(_) | Phase::Starting);
-    if supervisor.all().iter().any(|handle| runs(&handle.view().phase)) {
+    // Of one that is quarantined it is not known.
+    let may_run = |phase: &Phase| match phase {
+        Phase::Running(_) | Phase::Paused(_) | Phase::Starting | Phase::Quarantined(_) => true,
+        Phase::Created | Phase::Exited(_) | Phase::Removed(_) => false,
+    };
+    if supervisor.all().iter().any(|handle| may_run(&handle.view().phase)) {
         return;
     }
     if let Err(error) = core.network.bridge.remove_all().await {

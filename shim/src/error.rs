@@ -75,6 +75,11 @@ pub(crate) enum Error {
     },
     NotCreated,
     AlreadyCreated,
+    /// The daemon is of a newer build, and what it asks for might be passed over in part.
+    NewerOrders {
+        asked: u32,
+        own: u32,
+    },
     NoSuchExec {
         id: String,
     },
@@ -170,6 +175,7 @@ impl Error {
             | Self::Finished { .. } => Code::NotFound,
             Self::AlreadyCreated | Self::ExecExists { .. } => Code::AlreadyExists,
             Self::ExecNotStartable { .. }
+            | Self::NewerOrders { .. }
             | Self::NotStopped { .. }
             | Self::NotStarted { .. }
             | Self::NotCheckpointed { .. }
@@ -221,6 +227,10 @@ impl fmt::Display for Error {
             }
             Self::NotCreated => f.write_str("the task has not been created"),
             Self::AlreadyCreated => f.write_str("the task has been created already"),
+            Self::NewerOrders { asked, own } => write!(
+                f,
+                "this bosun-shim understands orders up to version {own}, and bosund gives some of version {asked}: install the bosun-shim that belongs to it"
+            ),
             Self::NoSuchExec { id } => write!(f, "no exec {id:?}"),
             Self::InvalidExecId { id, source } => write!(f, "exec id {id:?}: {source}"),
             Self::ExecExists { id } => write!(f, "exec {id:?} exists already"),
@@ -266,6 +276,7 @@ impl std::error::Error for Error {
             | Self::OtherTask { .. }
             | Self::NotCreated
             | Self::AlreadyCreated
+            | Self::NewerOrders { .. }
             | Self::NoSuchExec { .. }
             | Self::ExecExists { .. }
             | Self::ExecNotStartable { .. }

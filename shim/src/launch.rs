@@ -23,7 +23,7 @@ use crate::event_loop::{SECOND, Shim};
 use crate::exit_record::Reserved;
 use crate::log::Log;
 use crate::process::{self, Child, Exec, ExecState};
-use crate::service::decode_any;
+use crate::service::{decode_any, understood};
 use crate::stdio::Stdio;
 use crate::{clock, report, setup};
 
@@ -42,6 +42,10 @@ impl Shim {
     /// Names the step that failed; nothing of it is left then.
     pub(crate) fn launch_container(&mut self, request: CreateTaskRequest) -> Result<u32, Error> {
         let (options, io) = self.lowered(&request)?;
+        let own = understood().newest;
+        if options.protocol > own {
+            return Err(Error::NewerOrders { asked: options.protocol, own });
+        }
         if let Some(sandbox) = &options.sandbox {
             return self.launch_sandbox(&options, sandbox, request.bundle).map(|()| 0);
         }

@@ -16,6 +16,7 @@ use shim_wire::id::Id;
 use shim_wire::lifecycle::{ShimEvent, ShimState};
 use shim_wire::metrics::{v1, v2};
 use shim_wire::plan::{EXEC_OPTIONS, ExecOptions, RESOURCES, Resources};
+use shim_wire::protocol::{self, Versions};
 use shim_wire::shim::{self, ReleaseRequest, StatusResponse};
 use shim_wire::task::{
     Any, CloseIoRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse,
@@ -127,6 +128,14 @@ fn unknown(request: &Request) -> Error {
 fn decode<T: Message + Default>(request: &Request) -> Result<T, Error> {
     T::decode(request.payload.as_slice())
         .map_err(|source| Error::Malformed { method: request.method.clone(), source })
+}
+
+/// What this shim understands of its daemon.
+pub(crate) fn understood() -> Versions {
+    Versions {
+        oldest: shim_failpoints::number("shim.protocol.oldest", protocol::OWN.oldest),
+        newest: shim_failpoints::number("shim.protocol.newest", protocol::OWN.newest),
+    }
 }
 
 /// The message in an Any of the type `expected`.
@@ -349,6 +358,7 @@ impl Shim {
         let container = self.container.as_ref();
         let execs = self.execs.iter().filter(|exec| !exec.id.is_empty());
         let log = container.and_then(|container| container.log.as_ref());
+        let versions = understood();
         let response = StatusResponse {
             phase: self.state.phase() as i32,
             attempt: container.map_or(0, |container| container.attempt),
@@ -358,6 +368,8 @@ impl Shim {
             attached: u32::try_from(self.clients.len()).unwrap_or(u32::MAX),
             log_bytes_lost: log.map_or(0, crate::log::Log::bytes_lost),
             version: VERSION.to_owned(),
+            oldest_protocol: versions.oldest,
+            newest_protocol: versions.newest,
             paused: container.is_some_and(|container| container.paused),
             namespaces: container.map_or_else(Vec::new, |container| shown(&container.namespaces)),
         };

@@ -82,6 +82,8 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
         Ok(record) => record,
         Err(problem) => {
             tracing::error!(container = %key, problem, "record can't be read: quarantined");
+            let problem =
+                format!("its record can't be read ({problem}): only its removal is possible");
             Actor::spawn(core, registry, key, name, Err(problem));
             return Vec::new();
         }
@@ -95,6 +97,11 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
         Run::Created { .. } | Run::Ended { .. } => (false, None),
     };
     let found = Found::of(core, &key).await;
+    if let Some(problem) = found.stranger() {
+        tracing::error!(container = %key, problem, "left as it is");
+        Actor::spawn(core, registry, key.clone(), name, Err(problem));
+        return lease.iter().map(|lease| run::endpoint(&key, lease)).collect();
+    }
     if found.living.is_none() && found.identity.is_some() {
         // It may only hang, and then write a record that nobody reads any more.
         found.end(core, &key).await;
@@ -397,6 +404,18 @@ impl Found {
             Some(identity) => Living::of(core, key, identity).await,
         };
         Self { identity, living }
+    }
+
+    /// Why a shim that lives can't be talked to: it is of a build that shares no version with ours.
+    fn stranger(&self) -> Option<String> {
+        let status = &self.living.as_ref()?.status;
+        let (own, other) = (shim::understood(), status.versions());
+        own.common(other).is_none().then(|| {
+            format!(
+                "its bosun-shim {} understands versions {} to {} of what this bosund says in {} to {}: it goes on as it is, and can be used by the bosund that it belongs to",
+                status.version, other.oldest, other.newest, own.oldest, own.newest
+            )
+        })
     }
 
     fn answers(&self) -> Option<lifecycle::Living> {

@@ -166,6 +166,7 @@ pub(super) async fn run(
         parsed.mounts_mut().get_or_insert_default().extend(joined.mounts.iter().cloned());
     }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
+    create.protocol = shim::understood().newest;
     if let Role::Sandbox(sandbox) = &record.options.role {
         sandbox::lower(sandbox, &mut create, &mut plan);
     }
@@ -592,11 +593,11 @@ pub(super) async fn erase(core: &Core, key: &Key, snapshot: Option<i64>) -> Resu
     Ok(())
 }
 
-/// Removes the inner nodes of our cgroups that no container needs.
+/// Removes the inner nodes of our cgroups that no container needs. What still has processes stays.
 pub async fn remove_empty_cgroups(core: &Core) {
     let prefix = core.config.cgroup_prefix.clone();
     for path in [prefix.clone(), format!("{prefix}-shims")] {
-        remove_cgroup(core, path).await;
+        in_cgroup(core, path, "remove", |cgroup| cgroup.remove(Instant::now() + KILL)).await;
     }
 }
 

@@ -429,7 +429,7 @@ impl Supervisor {
     /// ports are free; without effect on one that does not run.
     ///
     /// # Errors
-    /// It hangs even after KILL.
+    /// It hangs even after KILL, or is quarantined.
     pub async fn stop(
         self: &Arc<Self>,
         namespace: &Id,
@@ -437,8 +437,9 @@ impl Supervisor {
         timeout: Option<Duration>,
     ) -> Result<Handle> {
         let handle = self.registry.find(namespace, reference)?;
-        let Ok(running) = handle.running() else { return Ok(handle) };
+        // Of one that is quarantined it is not known whether it runs.
         let record = handle.record()?;
+        let Ok(running) = handle.running() else { return Ok(handle) };
         let own = record.options.stop_timeout.map(|seconds| Duration::from_secs(seconds.into()));
         let timeout = timeout.or(own).unwrap_or(STOP_TIMEOUT);
         let signal = record.options.stop_signal.unwrap_or(spec::Signal::TERM).number();

@@ -19,7 +19,16 @@ pub use client::{Client, Exited, Metrics};
 pub use launch::{Launch, Program, launch};
 pub use process::{ShimProcess, boot_id, read_identity};
 
+use shim_wire::protocol::{self, Versions};
 use shim_wire::ttrpc::Code;
+
+/// What this daemon understands of shims.
+pub(crate) fn understood() -> Versions {
+    Versions {
+        oldest: shim_failpoints::number("daemon.protocol.oldest", protocol::OWN.oldest),
+        newest: shim_failpoints::number("daemon.protocol.newest", protocol::OWN.newest),
+    }
+}
 
 /// What can go wrong between the daemon and a shim.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@
 //! | `FAILPOINTS=NAME=panic` | the process ends at once, as a kill ends it |
 //! | `FAILPOINTS=NAME=return` | the step fails with [`Stumble`], where it can fail |
 //! | `FAILPOINTS=NAME=sleep(MILLISECONDS)` | it takes so long |
+//! | `FAILPOINTS_NUMBERS=NAME=NUMBER,…` | a [`number`] is another one |
 //! | `FAILPOINTS_STOP=NAME` | the process stops, once, as by SIGSTOP: whoever waits for that may kill what he likes. The first process of a pid namespace, which can't, is called `failpoint` for two seconds |
 //!
 //! Counts and chains are those of the crate `fail` (`3*off->panic`); `FAILPOINTS_STOP=NAME:3` passes
@@ -88,10 +89,27 @@ pub fn arm() -> impl Sized {
 #[must_use]
 pub fn arm() -> impl Sized {}
 
+/// A number of a program, which a test may have set to another one.
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn number(name: &str, own: u32) -> u32 {
+    let numbers = std::env::var("FAILPOINTS_NUMBERS").unwrap_or_default();
+    let mut pairs = numbers.split(',').filter_map(|pair| pair.split_once('='));
+    let set = pairs.find(|(known, _)| *known == name).and_then(|(_, text)| text.parse().ok());
+    set.unwrap_or(own)
+}
+
+/// A number of a program; its own, in this one.
+#[cfg(not(feature = "failpoints"))]
+#[must_use]
+pub fn number(_: &str, own: u32) -> u32 {
+    own
+}
+
 /// The variables of this crate in this program's environment, for a program that it starts.
 pub fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
     let names: &[&str] = match cfg!(feature = "failpoints") {
-        true => &["FAILPOINTS", "FAILPOINTS_STOP"],
+        true => &["FAILPOINTS", "FAILPOINTS_NUMBERS", "FAILPOINTS_STOP"],
         false => &[],
     };
     names.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)))

@@ -7,6 +7,7 @@
 //! | [`exit`] | the exit record: the one durable fact that the shim makes |
 //! | [`lifecycle`] | the exit protocol: the states of both sides, as pure functions |
 //! | [`exec`] | the states of the further processes |
+//! | [`protocol`] | the versions of what is said, and which of them two builds share |
 //! | [`removal`] | what is taken away after an end, and in which order |
 //! | [`plan`] | what the shim executes: an OCI spec lowered to kernel terms |
 //! | [`hooks`] | programs to run at points of a container's life |
@@ -31,6 +32,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod metrics;
 pub mod plan;
+pub mod protocol;
 pub mod removal;
 pub mod shim;
 pub mod task;

@@ -79,6 +79,9 @@ pub struct CreateOptions {
     /// The container goes on where a checkpoint of it was taken: no program of the plan is executed.
     #[prost(message, optional, tag = "110")]
     pub restore: Option<Restore>,
+    /// The version of these orders (see [`protocol`](crate::protocol)).
+    #[prost(uint32, tag = "120")]
+    pub protocol: u32,
 }
 
 /// From which checkpoint a container goes on, and how.

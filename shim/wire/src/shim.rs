@@ -8,6 +8,8 @@
 
 use prost::Message;
 
+use crate::protocol::Versions;
+
 pub const SERVICE: &str = "bosun.shim.v1.Shim";
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -34,12 +36,25 @@ pub struct StatusResponse {
     /// The shim's own version, as its package has it.
     #[prost(string, tag = "8")]
     pub version: String,
+    /// What it understands (see [`protocol`](crate::protocol)).
+    #[prost(uint32, tag = "9")]
+    pub oldest_protocol: u32,
+    #[prost(uint32, tag = "10")]
+    pub newest_protocol: u32,
     /// It stands still until it is resumed.
     #[prost(bool, tag = "50")]
     pub paused: bool,
     /// What a pod's containers join.
     #[prost(message, repeated, tag = "100")]
     pub namespaces: Vec<HeldNamespace>,
+}
+
+impl StatusResponse {
+    /// What the shim understands.
+    #[must_use]
+    pub fn versions(&self) -> Versions {
+        Versions { oldest: self.oldest_protocol, newest: self.newest_protocol }
+    }
 }
 
 /// A namespace that the shim holds: `/proc/SHIM/fd/DESCRIPTOR` leads to it.
