@@ -45,6 +45,7 @@ pub mod container;
 pub mod content;
 pub mod core;
 pub mod cri;
+mod descriptors;
 pub mod error;
 pub mod events;
 pub mod files;

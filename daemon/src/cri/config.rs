@@ -5,6 +5,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::descriptors;
+
+/// One of so many descriptors may be a connection for streams: a session has some more, and whoever may connect
+/// at all is not to leave the daemon without.
+const STREAMS_SHARE: u64 = 16;
+
 /// What a node's administrator chooses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -29,6 +35,7 @@ impl Configured {
         let tls = self.stream_certificate.clone().zip(self.stream_key.clone());
         bosun_streaming::Config {
             address: self.stream_address.unwrap_or(defaults.address),
+            connections: defaults.connections.min(descriptors::part(STREAMS_SHARE)),
             tls: tls.map(|(certificate, key)| bosun_streaming::Tls { certificate, key }),
             ..defaults
         }

@@ -13,7 +13,7 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
 /// Bytes of a request's head.
 pub(crate) const MAX_REQUEST_BYTES: usize = 64 << 10;
-/// Connections at a time; more wait to be accepted.
+/// Connections at a time, if nobody says fewer.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 
 /// Bytes of a header block of SPDY, inflated.

@@ -43,6 +43,8 @@ pub struct Config {
     pub idle: Duration,
     /// For everything that a client has to do before its session begins.
     pub creation: Duration,
+    /// At a time; more wait to be accepted. Each takes two descriptors, and what its session asks for.
+    pub connections: usize,
 }
 
 impl Default for Config {
@@ -53,6 +55,7 @@ impl Default for Config {
             tls: None,
             idle: Duration::from_secs(4 * 60 * 60),
             creation: Duration::from_secs(30),
+            connections: MAX_CONNECTIONS,
         }
     }
 }
@@ -113,7 +116,8 @@ impl Server {
             idle: config.idle,
             creation: config.creation,
         });
-        tasks.spawn(doors.listen(listener, acceptor));
+        let places = Arc::new(Semaphore::new(config.connections));
+        tasks.spawn(doors.listen(listener, acceptor, places));
         Ok(Server { address, base, tokens, stop, tasks })
     }
 
@@ -162,8 +166,12 @@ struct Doors<R> {
 }
 
 impl<R: Runtime> Doors<R> {
-    async fn listen(self: Arc<Self>, listener: TcpListener, tls: Option<tls::Acceptor>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    async fn listen(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Option<tls::Acceptor>,
+        places: Arc<Semaphore>,
+    ) {
         loop {
             let accepted = async {
                 let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;

@@ -53,6 +53,18 @@ async fn a_thousand_urls_wait_at_most_and_one_that_is_used_makes_room() {
 }
 
 #[tokio::test]
+async fn connections_beyond_their_number_wait_for_a_place() {
+    let fixture = Fixture::with(Config { connections: 2, ..Config::default() }).await;
+    let url = fixture.exec(OUT, "exit 0");
+    let half_open = (connect(&url).await, connect(&url).await);
+    let mut third = Box::pin(status(&url, "GET", &[]));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(early.is_err(), "it was served: {early:?}");
+    drop(half_open);
+    assert_eq!(third.await, 400);
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_ends_the_connection() {
     let fixture = Fixture::new().await;
     let url = fixture.exec(OUT, "exit 0");
