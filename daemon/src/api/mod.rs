@@ -3,6 +3,7 @@
 //! A service decodes, calls the core and encodes; it decides nothing. Conversions between messages
 //! and the core's types, and from errors to statuses, are in `convert`, once.
 
+mod connections;
 mod containers;
 mod content;
 mod convert;
@@ -12,9 +13,11 @@ mod files;
 mod filter;
 mod image_filter;
 mod images;
+mod intake;
 mod io;
 mod layers;
 mod leases;
+mod places;
 mod sandboxes;
 mod snapshots;
 mod system;
@@ -40,7 +43,6 @@ use bosun_proto::v1::snapshots_server::SnapshotsServer;
 use bosun_proto::v1::system_server::SystemServer;
 use prost::Message;
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Status};
 use tower::ServiceBuilder;
@@ -175,6 +177,7 @@ pub async fn serve(
     let layers = ServiceBuilder::new()
         .layer(layers::Trace)
         .layer(layers::Deadline::new(timeout))
+        .layer(intake::Intake::default())
         .into_inner();
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = async move {
@@ -206,7 +209,7 @@ pub async fn serve(
         .add_service(SystemServer::new(system).max_decoding_message_size(MAX_MESSAGE))
         .add_service(RuntimeServiceServer::new(cri_runtime).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageServiceServer::new(cri_images).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
+        .serve_with_incoming_shutdown(connections::incoming(listener), stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
         () = drained => Ok(()),
