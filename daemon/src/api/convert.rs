@@ -169,9 +169,9 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {
             (Code::FailedPrecondition, None)
         }
-        Error::StillHeld { .. } | Error::EndNotRecorded { .. } | Error::Stopping => {
-            (Code::Unavailable, None)
-        }
+        // The daemon is there: a client need not come back for it.
+        Error::StillHeld { .. } => (Code::DeadlineExceeded, None),
+        Error::EndNotRecorded { .. } | Error::Stopping => (Code::Unavailable, None),
         Error::NoSuchSnapshot { .. } => (Code::NotFound, None),
         Error::SnapshotExists { .. } => (Code::AlreadyExists, None),
         Error::SnapshotHeld { .. } | Error::SnapshotHasChild { .. } => {
