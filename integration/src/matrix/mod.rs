@@ -20,13 +20,13 @@ pub mod lives;
 pub mod points;
 pub mod power;
 
-mod calls;
 mod churn;
 mod disks;
 mod followers;
 mod load;
 mod lost_shims;
 mod starved;
+mod syscalls;
 mod tails;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -321,7 +321,7 @@ pub const ROWS: &[Row] = &[
         bounded: 1,
         full: 5,
         sample: (4, 2),
-        cases: calls::syncs,
+        cases: syscalls::syncs,
     },
     Row {
         name: "disk-call",
@@ -330,7 +330,7 @@ pub const ROWS: &[Row] = &[
         bounded: 1,
         full: 5,
         sample: (14, 4),
-        cases: calls::changes,
+        cases: syscalls::changes,
     },
 ];
 
