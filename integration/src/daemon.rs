@@ -44,10 +44,20 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The variable with [`own_number`], for a program that is started in a pid namespace of its own.
+pub const OWN_NUMBER: &str = "BOSUN_TEST_NUMBER";
+
+/// What sets the names of this program's things apart from those of others that run now.
+pub(crate) fn own_number() -> u32 {
+    let given = std::env::var(OWN_NUMBER).ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(std::process::id)
+}
+
 /// How a daemon is to be started. [`Daemon::start`] takes the defaults.
 #[derive(Debug, Default)]
 pub struct Settings {
     failpoints: bool,
+    programs: Option<PathBuf>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     netns: Option<Arc<NetNs>>,
@@ -55,6 +65,7 @@ pub struct Settings {
     disk: Option<u32>,
     disks: Vec<(&'static str, Size)>,
     devices: Vec<(&'static str, PathBuf)>,
+    memory: Option<u32>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
     configuration: Option<String>,
@@ -80,6 +91,13 @@ impl Settings {
     pub fn stop_at(mut self, point: &str) -> Self {
         self.failpoints = true;
         self.environment.push(("FAILPOINTS_STOP".to_owned(), point.to_owned()));
+        self
+    }
+
+    /// Programs of another build, from this directory.
+    #[must_use]
+    pub fn programs(mut self, directory: &Path) -> Self {
+        self.programs = Some(directory.to_owned());
         self
     }
 
@@ -140,6 +158,13 @@ impl Settings {
         self
     }
 
+    /// No more than so many megabytes of memory, for it and what it starts and does not put elsewhere.
+    #[must_use]
+    pub fn memory(mut self, megabytes: u32) -> Self {
+        self.memory = Some(megabytes);
+        self
+    }
+
     /// Started with this umask.
     #[must_use]
     pub fn umask(mut self, umask: u32) -> Self {
@@ -183,7 +208,7 @@ impl Settings {
             "the tests run real containers: they need root"
         );
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let token = format!("{:x}-{number}", std::process::id());
+        let token = format!("{:x}-{number}", own_number());
         let directory = tempfile::Builder::new()
             .prefix("bosun-t-")
             .tempdir_in("/tmp")
@@ -211,7 +236,7 @@ impl Settings {
             let size = Size { megabytes: 0, inodes: None };
             Disk::new(&device, size, &place.directory(path))
         });
-        Daemon {
+        let mut daemon = Daemon {
             disks: disks.chain(devices).collect(),
             boot: None,
             through: self.through,
@@ -222,6 +247,9 @@ impl Settings {
             arguments,
             log_level: self.log_level.unwrap_or("debug"),
             disk: self.disk,
+            memory: self
+                .memory
+                .map(|megabytes| leak::memory_cgroup(&format!("bosun-t-{token}"), megabytes)),
             umask: self.umask,
             hidden: self.hidden,
             child: None,
@@ -229,7 +257,11 @@ impl Settings {
             ctl,
             place,
             directory,
+        };
+        if let Some(programs) = &self.programs {
+            daemon.set_programs(programs);
         }
+        daemon
     }
 }
 
@@ -274,6 +306,8 @@ pub struct Daemon {
     /// What it takes for the id of the machine's boot, when that is not the machine's own.
     boot: Option<PathBuf>,
     through: Vec<String>,
+    /// The `cgroup.procs` of the cgroup that bounds its memory.
+    memory: Option<PathBuf>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
     child: Option<Child>,
@@ -298,6 +332,18 @@ impl Daemon {
         self.arguments.extend(crate::ctl::split(words));
     }
 
+    /// The programs of another build, from the next start on.
+    pub fn set_programs(&mut self, directory: &Path) {
+        self.bosund = directory.join("bosund");
+        self.shim = directory.join("bosun-shim");
+    }
+
+    /// Those that `make build` made, from the next start on.
+    pub fn set_own_programs(&mut self) {
+        self.bosund = program("bosund");
+        self.shim = program("bosun-shim");
+    }
+
     /// The command line of this daemon.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -315,6 +361,12 @@ impl Daemon {
             let mut command = self.netns.command(program);
             let root = self.place.root.to_string_lossy();
             command.args(words.iter().map(|word| word.replace("{root}", &root))).arg(&self.bosund);
+            return self.with_arguments(command);
+        }
+        if let Some(procs) = &self.memory {
+            let mut command = self.netns.command("/bin/sh");
+            command.args(["-ec", "echo $$ > \"$1\"; shift; exec \"$@\"", "sh"]);
+            command.arg(procs).arg(&self.bosund);
             return self.with_arguments(command);
         }
         let command = match (self.disk, self.umask, self.hidden) {
@@ -693,7 +745,7 @@ impl Drop for Daemon {
     }
 }
 
-fn tail(text: &str, lines: usize) -> String {
+pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

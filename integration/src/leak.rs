@@ -78,7 +78,7 @@ fn container_cgroups(place: &Place) -> Vec<PathBuf> {
     found
 }
 
-/// `PREFIX` and `PREFIX-shims` in every hierarchy of the machine.
+/// `PREFIX`, `PREFIX-shims` and `PREFIX-daemon` in every hierarchy of the machine.
 fn cgroups_of(prefix: &str) -> Vec<PathBuf> {
     let own = Process(std::process::id()).cgroups();
     let mut tops = Vec::new();
@@ -90,12 +90,31 @@ fn cgroups_of(prefix: &str) -> Vec<PathBuf> {
         for base in below.chain([hierarchy.clone()]) {
             tops.push(base.join(prefix));
             tops.push(base.join(format!("{prefix}-shims")));
+            tops.push(base.join(format!("{prefix}-daemon")));
         }
     }
     tops.retain(|path| path.is_dir());
     tops.sort();
     tops.dedup();
     tops
+}
+
+/// Makes the cgroup `PREFIX-daemon`, whose processes have so many megabytes of memory together; its
+/// `cgroup.procs`. [`sweep`] removes it.
+///
+/// # Panics
+/// When it can't be made.
+#[must_use]
+pub fn memory_cgroup(prefix: &str, megabytes: u32) -> PathBuf {
+    let v1 = Path::new("/sys/fs/cgroup/memory");
+    let (hierarchy, file) = match v1.is_dir() {
+        true => (v1, "memory.limit_in_bytes"),
+        false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+    };
+    let path = hierarchy.join(format!("{prefix}-daemon"));
+    fs::create_dir(&path).expect("a cgroup");
+    fs::write(path.join(file), format!("{megabytes}M")).expect("a limit of memory");
+    path.join("cgroup.procs")
 }
 
 /// Where cgroup file systems are mounted.

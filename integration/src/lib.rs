@@ -9,6 +9,7 @@
 //! | [`api`] | the gRPC API over the daemon's socket |
 //! | [`netns`] | network namespaces, and running code inside one |
 //! | [`http`] | one request, from inside a network namespace |
+//! | [`http2`] | frames by hand, over the daemon's socket |
 //! | [`http_server`] | a server there whose every byte a test decides |
 //! | [`tar`] | tars as data, also those that no tool would write |
 //! | [`image`] | images as data |
@@ -41,6 +42,7 @@ pub mod disk;
 pub mod elf;
 pub mod fake_registry;
 pub mod http;
+pub mod http2;
 pub mod http_server;
 pub mod image;
 pub mod kubelet;

@@ -4,8 +4,9 @@
 //! `docs/RELIABILITY.md` is made of all files there, so that a run of a few rows changes those.
 //!
 //! Arguments: `--rounds N` (times each row's own count; default 1), `--only WORD` (rows whose name holds
-//! it), `--bounded` (what the suite runs), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the files), `--table`
-//! (runs nothing, writes the table). Ends with 1 when something was lost.
+//! it), `--bounded` (what the suite runs), `--full` (each case `--rounds` times with the counts of a release, such as
+//! 10,000 containers, where it has them), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the
+//! files), `--table` (runs nothing, writes the table). Ends with 1 when something was lost.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
@@ -26,6 +27,7 @@ struct Options {
     date: String,
     table: bool,
     bounded: bool,
+    full: bool,
 }
 
 impl Options {
@@ -37,6 +39,7 @@ impl Options {
             date: String::new(),
             table: false,
             bounded: false,
+            full: false,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -50,9 +53,10 @@ impl Options {
                 "--date" => options.date = value()?,
                 "--table" => options.table = true,
                 "--bounded" => options.bounded = true,
+                "--full" => options.full = true,
                 other => {
                     return Err(format!(
-                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --date TEXT, --bounded, --table"
+                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --date TEXT, --bounded, --full, --table"
                     ));
                 }
             }
@@ -77,14 +81,16 @@ fn main() -> ExitCode {
     if !options.table {
         for row in ROWS.iter().filter(|row| row.name.contains(&options.only)) {
             eprintln!("matrix: {}: {}", row.name, row.fault);
-            let outcome = match options.bounded {
-                true => row.run_bounded(options.threads),
-                false => row.run(row.full * options.rounds, options.threads),
+            let outcome = match (options.bounded, options.full) {
+                (true, _) => row.run_bounded(options.threads),
+                (false, false) => row.run(row.full * options.rounds, options.threads, false),
+                // One after the other: they measure.
+                (false, true) => row.run(options.rounds, 1, true),
             };
             lost += outcome.lost.len();
             report(&outcome);
             if let Err(error) = write(&outcome, &options) {
-                eprintln!("matrix: {}: {error}", file(row.name).display());
+                eprintln!("matrix: the results of {}: {error}", row.name);
                 return ExitCode::FAILURE;
             }
         }
@@ -126,14 +132,27 @@ fn write(outcome: &Outcome, options: &Options) -> std::io::Result<()> {
     let document = json!({
         "row": row.name, "fault": row.fault, "promise": row.promise,
         "cases": outcome.cases, "rounds": outcome.rounds,
-        "lost": outcome.lost, "unreached": outcome.unreached,
+        "lost": outcome.lost, "unreached": outcome.unreached, "measured": outcome.figures,
         "date": options.date, "kernel": text("/proc/sys/kernel/osrelease"),
     });
-    let path = file(row.name);
+    let name = if options.full { full(row.name) } else { row.name.to_owned() };
+    let path = file(&name);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     fs::write(path, format!("{document:#}\n"))
+}
+
+/// Name of the results of a row with the counts of a release.
+fn full(row: &str) -> String {
+    format!("{row}-full")
+}
+
+/// What a result file says, for the table's last columns.
+fn cells(result: &Value) -> String {
+    let lost = result["lost"].as_array().map_or(0, Vec::len);
+    let date = result["date"].as_str().unwrap_or_default().split('T').next().unwrap_or_default();
+    format!("{} | {} | {lost} | {date}", result["cases"], result["rounds"])
 }
 
 /// Puts the table made of the result files between the marks of the document.
@@ -141,28 +160,29 @@ fn write_table() -> std::io::Result<()> {
     let mut table = String::from(
         "| row | fault | promise | cases | rounds | lost | run |\n|---|---|---|---:|---:|---:|---|\n",
     );
+    let mut measured = String::new();
     for row in ROWS {
-        let Ok(text) = fs::read_to_string(file(row.name)) else {
-            let _ = writeln!(
-                table,
-                "| {} | {} | {} | | | | not run |",
-                row.name, row.fault, row.promise
-            );
+        let (name, fault, promise) = (row.name, row.fault, row.promise);
+        let Ok(text) = fs::read_to_string(file(name)) else {
+            let _ = writeln!(table, "| {name} | {fault} | {promise} | | | | not run |");
             continue;
         };
         let result: Value = serde_json::from_str(&text)?;
-        let lost = result["lost"].as_array().map_or(0, Vec::len);
-        let _ = writeln!(
-            table,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            row.name,
-            row.fault,
-            row.promise,
-            result["cases"],
-            result["rounds"],
-            lost,
-            result["date"].as_str().unwrap_or_default().split('T').next().unwrap_or_default(),
-        );
+        let _ = writeln!(table, "| {name} | {fault} | {promise} | {} |", cells(&result));
+        if let Ok(text) = fs::read_to_string(file(&full(name))) {
+            let result: Value = serde_json::from_str(&text)?;
+            let _ = writeln!(
+                table,
+                "| {name} | *the same, with the counts of a release* | | {} |",
+                cells(&result)
+            );
+            for figure in result["measured"].as_array().into_iter().flatten() {
+                let _ = writeln!(measured, "- {name}: {}", figure.as_str().unwrap_or_default());
+            }
+        }
+    }
+    if !measured.is_empty() {
+        let _ = write!(table, "\nMeasured by the runs with the counts of a release:\n\n{measured}");
     }
     let path = document();
     let text = fs::read_to_string(&path)?;

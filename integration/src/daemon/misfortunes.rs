@@ -75,10 +75,10 @@ impl Daemon {
             assert!(removed.is_ok(), "{}: {removed:?}", path.display());
         }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        self.netns = Arc::new(NetNs::new(&format!("bosun-t-{:x}-{number}", std::process::id())));
+        self.netns = Arc::new(NetNs::new(&format!("bosun-t-{:x}-{number}", super::own_number())));
         self.baseline.clear();
         let boot = self.directory.path().join("boot_id");
-        let id = format!("{:08x}-0000-4000-8000-{number:012x}\n", std::process::id());
+        let id = format!("{:08x}-0000-4000-8000-{number:012x}\n", super::own_number());
         std::fs::write(&boot, id).expect("a file");
         self.boot = Some(boot);
     }

@@ -278,6 +278,12 @@ pub fn flood_of_lines(count: usize) -> String {
     )
 }
 
+/// One of these lines.
+#[must_use]
+pub fn line(letter: char, number: u64) -> String {
+    format!("{letter} {number} {}", number * FACTOR % MODULUS)
+}
+
 /// The lines of a container's log are whole, none is missing and none is there twice.
 ///
 /// # Panics
@@ -288,8 +294,7 @@ pub fn expect_log(daemon: &Daemon, container: &str, case: &str) {
     for (text, letter) in [(&output.stdout, 'o'), (&output.stderr, 'e')] {
         for (index, line) in text.lines().enumerate() {
             let number = index as u64 + 1;
-            let expected = format!("{letter} {number} {}", number * FACTOR % MODULUS);
-            assert_eq!(line, expected, "{case}: line {number} of {container}");
+            assert_eq!(line, self::line(letter, number), "{case}: line {number} of {container}");
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod lives;
 pub mod points;
 pub mod power;
 
+mod abuse;
 mod churn;
 mod disks;
 mod followers;
@@ -30,8 +31,8 @@ mod syscalls;
 mod tails;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use faults::{Fault, Passed};
 use life::History;
@@ -53,11 +54,34 @@ pub struct Row {
     cases: fn() -> Vec<Case>,
 }
 
-/// Something that can be done again and again. It gets the number of its round, and panics when
-/// something was lost.
+/// Something that can be done again and again. It panics when something was lost.
 pub struct Case {
     pub name: String,
-    run: Box<dyn Fn(usize) -> Passed + Send + Sync>,
+    run: Box<dyn Fn(&Round) -> Passed + Send + Sync>,
+}
+
+/// One time that a case is run.
+#[derive(Debug)]
+pub struct Round {
+    pub number: usize,
+    /// With the counts of a release rather than those of the suite.
+    full: bool,
+    figures: Arc<Mutex<Vec<String>>>,
+}
+
+impl Round {
+    /// How many of something: for the suite, or for a release.
+    fn count(&self, bounded: usize, full: usize) -> usize {
+        if self.full { full } else { bounded }
+    }
+
+    /// Notes what was measured, with its unit, for the result file.
+    fn measured(&self, what: impl std::fmt::Display) {
+        eprintln!("  {what}");
+        if let Ok(mut figures) = self.figures.lock() {
+            figures.push(what.to_string());
+        }
+    }
 }
 
 impl std::fmt::Debug for Case {
@@ -68,6 +92,15 @@ impl std::fmt::Debug for Case {
 
 impl Case {
     fn new(name: impl Into<String>, run: impl Fn(usize) -> Passed + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(move |round| run(round.number)) }
+    }
+
+    /// One that has counts for a release, or measures something.
+    fn measured(name: impl Into<String>, run: impl Fn(&Round) + Send + Sync + 'static) -> Self {
+        let run = move |round: &Round| {
+            run(round);
+            Passed::Yes
+        };
         Self { name: name.into(), run: Box::new(run) }
     }
 
@@ -91,6 +124,8 @@ pub struct Outcome {
     pub lost: Vec<String>,
     /// Cases of which no round came to its point.
     pub unreached: Vec<String>,
+    /// What was measured, a line each.
+    pub figures: Vec<String>,
 }
 
 /// The operations of which a life passes the points: a side, its operations, and the life.
@@ -235,8 +270,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "slow-clients",
-        fault: "followers of the log and of events that stop reading",
-        promise: "the container never waits; the daemon's memory is bounded",
+        fault: "followers of the log, of events and of attach that read a byte a second; a window that is dragged about",
+        promise: "the container never waits; memory of daemon and shim is bounded; who lags is told",
         bounded: 1,
         full: 5,
         sample: (1, 0),
@@ -262,7 +297,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "starved",
-        fault: "the daemon is stopped for a while, or has no descriptors left",
+        fault: "the daemon is stopped for a while, or has no descriptors or no memory left",
         promise: "whoever asked gets an answer; containers notice nothing; afterwards everything works",
         bounded: 1,
         full: 20,
@@ -332,6 +367,15 @@ pub const ROWS: &[Row] = &[
         sample: (14, 4),
         cases: syscalls::changes,
     },
+    Row {
+        name: "http2",
+        fault: "clients that abuse HTTP/2: resets, floods of settings, pings and continuations, huge headers, half-open connections, answers that nobody reads, messages without an end",
+        promise: "other clients are served; memory is bounded; descriptors, threads and memory go back",
+        bounded: 1,
+        full: 5,
+        sample: (1, 0),
+        cases: abuse::cases,
+    },
 ];
 
 /// A row by its name.
@@ -385,10 +429,11 @@ fn code(round: usize) -> u8 {
 }
 
 impl Row {
-    /// Runs every case `rounds` times, `threads` of them side by side.
+    /// Runs every case `rounds` times, `threads` of them side by side; `full`: with the counts of a
+    /// release.
     #[must_use]
-    pub fn run(&self, rounds: usize, threads: usize) -> Outcome {
-        self.run_cases(&(self.cases)(), rounds, threads)
+    pub fn run(&self, rounds: usize, threads: usize, full: bool) -> Outcome {
+        self.run_cases(&(self.cases)(), rounds, threads, full)
     }
 
     /// What the suite runs of it.
@@ -396,10 +441,11 @@ impl Row {
     pub fn run_bounded(&self, threads: usize) -> Outcome {
         let (step, first) = self.sample;
         let cases: Vec<Case> = (self.cases)().into_iter().skip(first).step_by(step).collect();
-        self.run_cases(&cases, self.bounded, threads)
+        self.run_cases(&cases, self.bounded, threads, false)
     }
 
-    fn run_cases(&self, cases: &[Case], rounds: usize, threads: usize) -> Outcome {
+    fn run_cases(&self, cases: &[Case], rounds: usize, threads: usize, full: bool) -> Outcome {
+        let figures = Arc::<Mutex<Vec<String>>>::default();
         let total = cases.len() * rounds;
         let next = AtomicUsize::new(0);
         let done = Mutex::new((vec![0; cases.len()], Vec::new()));
@@ -411,14 +457,16 @@ impl Row {
                         if number >= total {
                             break;
                         }
-                        let (case, round) = (&cases[number % cases.len()], number / cases.len());
-                        let result = catch_unwind(AssertUnwindSafe(|| (case.run)(round)));
+                        let at = number % cases.len();
+                        let (case, number) = (&cases[at], number / cases.len());
+                        let round = Round { number, full, figures: Arc::clone(&figures) };
+                        let result = catch_unwind(AssertUnwindSafe(|| (case.run)(&round)));
                         let Ok(mut done) = done.lock() else { break };
                         match result {
-                            Ok(Passed::Yes) => done.0[number % cases.len()] += 1,
+                            Ok(Passed::Yes) => done.0[at] += 1,
                             Ok(Passed::No) => {}
                             Err(panic) => {
-                                done.0[number % cases.len()] += 1;
+                                done.0[at] += 1;
                                 let text = panic
                                     .downcast_ref::<String>()
                                     .cloned()
@@ -438,6 +486,8 @@ impl Row {
             .filter(|(_, passed)| **passed == 0)
             .map(|(case, _)| case.name.clone())
             .collect();
-        Outcome { row: *self, cases: cases.len(), rounds: passed.iter().sum(), lost, unreached }
+        let figures = figures.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
+        let rounds = passed.iter().sum();
+        Outcome { row: *self, cases: cases.len(), rounds, lost, unreached, figures }
     }
 }

@@ -1,19 +1,25 @@
 //! A daemon that is stopped, or has no descriptors left.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Case, code, life};
-use crate::daemon::Daemon;
+use super::{Case, Round, code, life};
+use crate::daemon::{Daemon, Settings};
 use crate::process::Process;
 use crate::wait;
+
+/// Megabytes of memory, and how long there is too much to do with them.
+const MEMORY: u32 = 64;
+const LOAD: Duration = Duration::from_secs(3);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::plain("stopped for a while", stopped),
         Case::plain("out of descriptors", |_| out_of_descriptors()),
+        Case::measured("out of memory", out_of_memory),
     ]
 }
 
@@ -72,6 +78,42 @@ fn out_of_descriptors() {
     daemon.ctl("stop one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
     life::expect_log(&daemon, "one", "out of descriptors");
+}
+
+/// Clients bring more than there is room for: the daemon goes on, or dies and comes back. Either way its
+/// containers notice nothing.
+fn out_of_memory(round: &Round) {
+    let mut daemon = Settings::new().memory(MEMORY).start();
+    let names = ["one", "two", "three"];
+    for (at, name) in names.iter().enumerate() {
+        run(&daemon, name, code(round.number + at));
+    }
+    let processes = names.map(|name| daemon.process(name));
+    let socket = daemon.socket();
+    let over = AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| super::abuse::unfinished_messages(&socket, &over));
+        let ended = daemon.ended_by_itself(LOAD);
+        over.store(true, Ordering::Relaxed);
+        ended
+    });
+    match ended {
+        Some(status) => {
+            round.measured(format!("with {MEMORY} MiB of memory the daemon ended: {status}"));
+            daemon.start_again();
+        }
+        None => round.measured(format!("with {MEMORY} MiB of memory the daemon went on")),
+    }
+    for (at, name) in names.iter().enumerate() {
+        assert_eq!(daemon.process(name), processes[at], "{name}");
+        assert_eq!(daemon.ctl(&format!("exec {name} /bin/echo on")).text(), "on");
+        daemon.ctl(&format!("stop {name}")).ok();
+        assert_eq!(
+            daemon.inspect(name, "{{.State.ExitCode}}"),
+            code(round.number + at).to_string()
+        );
+        life::expect_log(&daemon, name, "out of memory");
+    }
 }
 
 fn soft_limit(process: Process) -> String {

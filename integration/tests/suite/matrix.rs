@@ -93,6 +93,11 @@ fn starved() {
 }
 
 #[test]
+fn http2() {
+    row("http2");
+}
+
+#[test]
 fn full_disk() {
     row("full-disk");
 }
