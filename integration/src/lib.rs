@@ -7,6 +7,7 @@
 //! | [`ctl`] | one run of the client: words in, output and exit code out |
 //! | [`terminal`] | the same on a pseudo terminal, as a person has it |
 //! | [`api`] | the gRPC API over the daemon's socket |
+//! | [`messages`] | random messages of every method of the API |
 //! | [`netns`] | network namespaces, and running code inside one |
 //! | [`http`] | one request, from inside a network namespace |
 //! | [`http2`] | frames by hand, over the daemon's socket |
@@ -48,6 +49,7 @@ pub mod image;
 pub mod kubelet;
 pub mod leak;
 pub mod matrix;
+pub mod messages;
 pub mod netns;
 pub mod process;
 pub mod registry;

@@ -21,6 +21,8 @@ pub mod points;
 pub mod power;
 
 mod abuse;
+mod archives;
+mod calls;
 mod churn;
 mod disks;
 mod followers;
@@ -366,6 +368,24 @@ pub const ROWS: &[Row] = &[
         full: 5,
         sample: (14, 4),
         cases: syscalls::changes,
+    },
+    Row {
+        name: "calls",
+        fault: "calls of every method in random order, with random contents, well-formed and damaged",
+        promise: "each is answered, none by chance; the daemon lives; what was made can be taken away",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: calls::cases,
+    },
+    Row {
+        name: "archives",
+        fault: "OCI layouts and docker archives with damaged headers, documents, blocks and ends",
+        promise: "loaded or refused by name; the daemon lives; what was loaded can be removed, and nothing else is left",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: archives::cases,
     },
     Row {
         name: "http2",

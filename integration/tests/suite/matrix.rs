@@ -93,6 +93,16 @@ fn starved() {
 }
 
 #[test]
+fn calls() {
+    row("calls");
+}
+
+#[test]
+fn damaged_archives() {
+    row("archives");
+}
+
+#[test]
 fn http2() {
     row("http2");
 }
