@@ -27,6 +27,7 @@ mod churn;
 mod disks;
 mod followers;
 mod load;
+mod log_files;
 mod lost_shims;
 mod starved;
 mod syscalls;
@@ -386,6 +387,15 @@ pub const ROWS: &[Row] = &[
         full: 20,
         sample: (1, 0),
         cases: archives::cases,
+    },
+    Row {
+        name: "logs",
+        fault: "no line ends, single bytes, lines of 16 MiB, NUL, no UTF-8; the file renamed, removed, its directory removed, a link planted, the disk full",
+        promise: "exact bytes; what could not be kept is said; the container never waits",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: log_files::cases,
     },
     Row {
         name: "http2",

@@ -103,6 +103,11 @@ fn damaged_archives() {
 }
 
 #[test]
+fn logs() {
+    row("logs");
+}
+
+#[test]
 fn http2() {
     row("http2");
 }
