@@ -32,6 +32,7 @@ mod lost_shims;
 mod starved;
 mod syscalls;
 mod tails;
+mod upgrade;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -396,6 +397,15 @@ pub const ROWS: &[Row] = &[
         full: 20,
         sample: (1, 0),
         cases: log_files::cases,
+    },
+    Row {
+        name: "upgrade",
+        fault: "a newer or an older build takes the daemon's place while containers run",
+        promise: "shims of other builds are used as far as both understand each other; what is too new is refused, with both numbers, and left as it is",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: upgrade::cases,
     },
     Row {
         name: "http2",

@@ -108,6 +108,11 @@ fn logs() {
 }
 
 #[test]
+fn upgrade() {
+    row("upgrade");
+}
+
+#[test]
 fn http2() {
     row("http2");
 }
