@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use integration::matrix::{Outcome, ROWS};
+use integration::matrix::{Outcome, ROWS, few_pids};
 use serde_json::{Value, json};
 
 const BEGIN: &str = "<!-- the table: written by `make matrix` -->";
@@ -70,6 +70,19 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, numbers @ ..] = words.as_slice()
+        && word == few_pids::ARGUMENT
+    {
+        let numbers: Result<Vec<usize>, _> = numbers.iter().map(|word| word.parse()).collect();
+        return match numbers.as_deref() {
+            Ok(&[round, count]) => {
+                few_pids::among_few_pids(round, count);
+                ExitCode::SUCCESS
+            }
+            _ => ExitCode::from(2),
+        };
+    }
     let options = match Options::read() {
         Ok(options) => options,
         Err(problem) => {

@@ -4,7 +4,9 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Case;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Case, few_pids};
 use crate::daemon::Daemon;
 use crate::process::Process;
 use crate::wait;
@@ -22,6 +24,8 @@ pub(super) fn cases() -> Vec<Case> {
         Case::plain("daemon down, other credentials", |_| daemon_down(RUN_AS)),
         Case::plain("both at once", |_| both()),
         Case::plain("pid of the process reused", |_| reused_pid()),
+        Case::plain("pids reused, daemon up", |_| reused_at_once()),
+        Case::measured("few pids", few_pids::few),
     ]
 }
 
@@ -62,7 +66,7 @@ fn both() {
 }
 
 /// The daemon's records name a pid that is a stranger's by now.
-fn reused_pid() {
+pub(super) fn reused_pid() {
     let (mut daemon, process, shim) = started(RUN);
     daemon.kill();
     shim.kill();
@@ -70,14 +74,35 @@ fn reused_pid() {
     wait::until_true("their ends", || {
         !process.lives() && !shim.lives() && gone(process) && gone(shim)
     });
-    let mut strangers: Vec<Child> = [process, shim].into_iter().filter_map(stranger).collect();
+    let strangers: Vec<Child> = [process, shim].into_iter().filter_map(stranger).collect();
     daemon.start_again();
     expect_lost(&daemon);
-    for stranger in &mut strangers {
+    expect_untouched(strangers);
+}
+
+fn expect_untouched(strangers: Vec<Child>) {
+    for mut stranger in strangers {
         assert!(matches!(stranger.try_wait(), Ok(None)), "a stranger was killed");
         let _ = stranger.kill();
         let _ = stranger.wait();
     }
+}
+
+/// A daemon that did not start the shim: the pids are strangers' before it can have looked.
+pub(super) fn reused_at_once() {
+    let (mut daemon, process, shim) = started(RUN);
+    daemon.kill();
+    daemon.start_again();
+    let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = pid.expect("the daemon runs");
+    kill_process(pid, Signal::STOP).expect("a child of ours");
+    shim.kill();
+    process.kill();
+    wait::until_true("their ends", || gone(process) && gone(shim));
+    let strangers: Vec<Child> = [process, shim].into_iter().filter_map(stranger).collect();
+    kill_process(pid, Signal::CONT).expect("a child of ours");
+    expect_lost(&daemon);
+    expect_untouched(strangers);
 }
 
 fn gone(process: Process) -> bool {

@@ -15,6 +15,7 @@
 //! lost panics with what it found, and counts as one.
 
 pub mod faults;
+pub mod few_pids;
 pub mod life;
 pub mod lives;
 pub mod points;
@@ -238,8 +239,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "lost-shim",
-        fault: "`kill -9` of a shim: the daemon up, down, killed with it; its process' pid taken by a stranger",
-        promise: "the container is dead within a second or as the first act of the next daemon; an honest status; the stranger untouched",
+        fault: "`kill -9` of a shim: the daemon up, down, killed with it; its pid and its process' taken by strangers; pids that come round again every few hundred",
+        promise: "the container is dead within a second or as the first act of the next daemon; an honest status; strangers untouched; execs have their own statuses",
         bounded: 2,
         full: 50,
         sample: (1, 0),
