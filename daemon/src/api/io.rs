@@ -203,24 +203,21 @@ impl Io for Service {
             until: message.until.map(convert::time_from),
         };
         let follow = message.follow && handle.running().is_ok();
-        let (found, mut receiver) = mpsc::channel(64);
-        let (records, answers) = mpsc::channel(IN_FLIGHT);
+        let (found, mut records) = mpsc::channel(64);
         let ended = async move {
             handle.ended().await;
         };
         let reading = tokio::spawn(async move { logs::read(query, follow, ended, &found).await });
-        tokio::spawn(async move {
-            while let Some(record) = receiver.recv().await {
-                if records.send(Ok(log_record(record))).await.is_err() {
-                    return;
-                }
+        // With the client this goes, and with it the reader, also while the container is silent.
+        let answers = async_stream::stream! {
+            while let Some(record) = records.recv().await {
+                yield Ok(log_record(record));
             }
             if let Ok(Err(error)) = reading.await {
-                // The client may have gone.
-                let _ = records.send(Err(Status::from(error))).await;
+                yield Err(Status::from(error));
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        };
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 

@@ -1,7 +1,9 @@
 //! `ctl logs`, the log file, and rotation.
 
 use integration::daemon::Daemon;
+use integration::process::Process;
 use integration::wait;
+use rustix::process::Signal;
 
 fn records(daemon: &Daemon, id: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(daemon.container_dir(id).json_log(id)).unwrap();
@@ -110,6 +112,20 @@ fn following_goes_on_to_the_end() {
     follower.expect("first");
     daemon.client().feed("attach one", "second\n").ok();
     assert_eq!(follower.finish().text(), "first\nthen second");
+}
+
+#[test]
+fn a_follower_of_a_silent_container_that_goes_leaves_nothing_open() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sh -c 'echo first; sleep 600'").ok();
+    let process = Process(daemon.pid().unwrap());
+    let is_log = |path: &String| path.ends_with("-json.log");
+    let follower = daemon.ctl_start("logs -f one");
+    follower.expect("first");
+    assert!(process.descriptors().values().any(is_log));
+    follower.signal(Signal::KILL);
+    follower.finish();
+    wait::until_true("the log to be closed", || !process.descriptors().values().any(is_log));
 }
 
 #[test]
