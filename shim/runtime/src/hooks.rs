@@ -9,8 +9,8 @@
 //! ```
 //!
 //! What the parent has to run it leaves to a helper, a clone of itself, whose memory goes with it. One
-//! hook runs after the other, each in a process group of its own that is killed when its time is over.
-//! The first that fails ends it, but for poststop, of which all run.
+//! hook runs after the other. When its time is over, its process group is killed, and whatever descends
+//! from it, for who runs hooks is given their orphans. The first that fails ends it, but for poststop, of which all run.
 //!
 //! Deliberately absent: an environment beyond the one a hook names, and descriptors beyond 0 to 2.
 
@@ -24,7 +24,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, Mode};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, set_child_subreaper,
+    set_parent_process_death_signal, waitid, waitpid,
+};
 use shim_sys::clone::{Cloned, clone3};
 use shim_sys::exec::{close_on_exec_from, execve, exit_now};
 use shim_wire::files::RunDir;
@@ -35,6 +38,7 @@ use crate::command::c_string;
 use crate::create::hide_from_others;
 use crate::error::{At, HookProblem};
 use crate::process::{SETUP_SECONDS, Unfinished};
+use crate::procfs::Procfs;
 use crate::state::{self, Status};
 use crate::{Error, Rule, Step};
 
@@ -269,6 +273,7 @@ fn run_one(
     become_user: impl Fn(&Channel) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(time_of(hook).into());
+    let orphans = Orphans::take_in();
     let input = in_memory(state).at(Step::HookInput, name)?;
     let (output, theirs) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, name)?;
     let (gate, childs) = Channel::pair().at(Step::Channel, "a socket")?;
@@ -296,6 +301,7 @@ fn run_one(
         }
         Ok(Some(_)) | Err(_) => {
             end(pid, &pidfd);
+            orphans.end();
             return failed(HookProblem::TimedOut(time_of(hook)), String::new());
         }
     }
@@ -303,6 +309,7 @@ fn run_one(
     let in_time = watch(&pidfd, &output, &mut tail, deadline);
     if !in_time {
         end(pid, &pidfd);
+        orphans.end();
         return failed(HookProblem::TimedOut(time_of(hook)), tail.text());
     }
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -384,6 +391,54 @@ fn end(pid: i32, pidfd: &OwnedFd) {
     // It leads a group of its own, or has not got so far.
     let _ = shim_sys::signal::kill(-pid, Signal::KILL.as_raw());
     crate::process::end(pidfd);
+}
+
+/// Descendants of a hook that lost their parent: they come to this process while this is there, in
+/// whatever session they are.
+struct Orphans {
+    /// What earlier hooks left, on purpose.
+    earlier: Vec<i32>,
+}
+
+impl Orphans {
+    fn take_in() -> Self {
+        // Without it only those of the hook's own group are found.
+        let _ = set_child_subreaper(Some(rustix::process::getpid()));
+        Self { earlier: children() }
+    }
+
+    /// Ends them all: with each that goes, its children come.
+    fn end(&self) {
+        let deadline = Instant::now() + Duration::from_secs(GRACE) / 2;
+        while Instant::now() < deadline {
+            let mut left = children();
+            left.retain(|pid| !self.earlier.contains(pid));
+            if left.is_empty() {
+                return;
+            }
+            for pid in left.into_iter().filter_map(Pid::from_raw) {
+                // It is a child, so its number is its own until it is waited for.
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        // It would stay with the program that this process becomes.
+        let _ = set_child_subreaper(None);
+    }
+}
+
+/// The children of this process. None where the kernel does not tell (CONFIG_PROC_CHILDREN).
+fn children() -> Vec<i32> {
+    let pid = rustix::process::getpid().as_raw_pid();
+    let read = |procfs: Procfs| procfs.read(&format!("{pid}/task/{pid}/children")).ok();
+    let text = Procfs::private().ok().and_then(read).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// The last of what was said.

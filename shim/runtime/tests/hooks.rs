@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         one_of_the_container_s_that_fails_undoes_the_create,
         one_that_fails_before_the_program_ends_the_container,
         one_that_hangs_is_killed_with_what_it_started,
+        one_that_hangs_is_killed_with_what_left_it,
         one_that_is_no_program_is_named,
         one_that_says_much_and_reads_nothing_is_not_stuck,
         what_one_leaves_running_holds_nothing_up,
@@ -231,6 +232,31 @@ fn one_that_hangs_is_killed_with_what_it_started() {
     assert!(sandbox.is_undone());
     std::thread::sleep(Duration::from_secs(1));
     assert!(sandbox.logged().is_empty(), "its child lives");
+}
+
+fn one_that_hangs_is_killed_with_what_left_it() {
+    const NEW_PID: u64 = 0x2000_0000;
+    for kind in [HookKind::CreateRuntime, HookKind::CreateContainer] {
+        let mut sandbox = Sandbox::new();
+        // Nor does a pid namespace of its own end it.
+        sandbox.options.clone_flags &= !NEW_PID;
+        let log = sandbox.log();
+        // The first of them has lost its parent by then.
+        let script = format!(
+            "(setsid sh -c 'echo $$ >> {log}; exec sleep 1000' &)
+             setsid sh -c 'echo $$ >> {log}; setsid sleep 1000; true' & sleep 1000"
+        );
+        let earlier = shell(kind, "setsid sleep 3 >/dev/null 2>&1 & exit 0");
+        let mut hook = shell(kind, &script);
+        hook.timeout = 1;
+        let sandbox = sandbox.with_hooks(vec![earlier, hook]);
+        assert!(create_error(&sandbox).contains("did not end within 1 s"));
+        let logged = sandbox.logged();
+        assert_eq!(logged.len(), 2);
+        for pid in logged {
+            assert!(!std::path::Path::new("/proc").join(&pid).exists(), "{kind:?}: {pid} lives");
+        }
+    }
 }
 
 fn one_that_is_no_program_is_named() {
