@@ -329,6 +329,7 @@ fn finish(
         other => other,
     };
     credentials::raise_limits(process)?;
+    credentials::check_permitted(process, procfs.as_ref())?;
     rustix::process::setsid().at(Step::Session, "the process")?;
     streams.give_to(Uid::from_raw(identity.uid))?;
     streams.install()?;

@@ -16,20 +16,24 @@
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use rustix::thread::{Gid, Uid};
 use shim_sys::sched::Scheduler;
-use shim_wire::plan::{Capabilities, Process, Rlimit};
+use shim_wire::plan::{self, Capabilities, Process, Rlimit};
 
 use crate::channel::Channel;
 use crate::error::At;
 use crate::procfs::Procfs;
 use crate::user::Identity;
 use crate::{Error, Step, lsm, notify};
+
+/// linux/sched.h: a policy, and the flag that keeps children from having it.
+const SCHED_DEADLINE: u32 = 6;
+const RESET_ON_FORK: u64 = 1;
 
 /// Becomes who the process shall be. Without `capabilities` those of the caller stay.
 pub(crate) fn assume(
@@ -111,6 +115,67 @@ pub(crate) fn raise_limits(process: &Process) -> Result<(), Error> {
     })
 }
 
+/// Finds out what of [`assume`] is not permitted before the process waits for its start: what can be
+/// taken early is set, and set again then; of capabilities it is known.
+pub(crate) fn check_permitted(process: &Process, procfs: Option<&Procfs>) -> Result<(), Error> {
+    if let Some(procfs) = procfs {
+        set_oom_score(process, procfs)?;
+    }
+    // Who has a deadline can't clone itself, for its hooks.
+    if process.scheduler.is_none_or(|scheduler| scheduler.policy != SCHED_DEADLINE) {
+        set_scheduling(process)?;
+    }
+    match &process.capabilities {
+        Some(asked) => check_sets(asked),
+        None => Ok(()),
+    }
+}
+
+/// The permitted set can't grow, nor the inheritable one beyond itself and the bounding set
+/// (capabilities(7)).
+fn check_sets(asked: &Capabilities) -> Result<(), Error> {
+    let current = capabilities(None).at(Step::Capabilities, "the process")?;
+    let (mut known, mut bounding) = (0, 0);
+    for number in 0..64 {
+        // The first number that is refused is none of this kernel's, and passed over as ever.
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        let Ok(is_there) = capability_is_in_bounding_set(capability) else { break };
+        known |= 1 << number;
+        bounding |= u64::from(is_there) << number;
+    }
+    let permitted = current.permitted.bits();
+    let inheritable = current.inheritable.bits() | bounding & asked.bounding;
+    for (set, wanted, available) in [
+        ("permitted", asked.permitted, permitted),
+        ("effective", asked.effective, permitted & asked.permitted),
+        ("inheritable", asked.inheritable, inheritable),
+        ("ambient", asked.ambient, asked.permitted & asked.inheritable),
+    ] {
+        let missing = wanted & known & !available;
+        if missing != 0 {
+            let set = format!("process.capabilities.{set}: number {}", missing.trailing_zeros());
+            return Err(Errno::PERM).at(Step::Capabilities, set);
+        }
+    }
+    Ok(())
+}
+
+/// Takes the priorities that only the host's root can give, and children inherit. What policy it is, a
+/// process of a user namespace can say again itself; the I/O priority of the real-time class it can't.
+pub(crate) fn take_priorities(process: &mut Process) -> Result<(), Error> {
+    if let Some(priority) = process.io_priority.take() {
+        set_io_priority(priority)?;
+    }
+    match process.scheduler {
+        // Children don't inherit it.
+        Some(scheduler) if scheduler.policy == SCHED_DEADLINE => Ok(()),
+        Some(scheduler) => {
+            set_scheduler(&Scheduler { flags: scheduler.flags & !RESET_ON_FORK, ..of(&scheduler) })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether [`assume`] writes to procfs.
 pub(crate) fn needs_procfs(process: &Process) -> bool {
     process.oom_score_adj.is_some() || lsm::is_asked_for(process)
@@ -118,12 +183,15 @@ pub(crate) fn needs_procfs(process: &Process) -> bool {
 
 fn set_oom_score_and_label(process: &Process, procfs: Option<&Procfs>) -> Result<(), Error> {
     let Some(procfs) = procfs else { return Ok(()) };
-    if let Some(score) = process.oom_score_adj {
-        procfs
-            .write_own("oom_score_adj", &score.to_string())
-            .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))?;
-    }
+    set_oom_score(process, procfs)?;
     lsm::set(process, procfs)
+}
+
+fn set_oom_score(process: &Process, procfs: &Procfs) -> Result<(), Error> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    procfs
+        .write_own("oom_score_adj", &score.to_string())
+        .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))
 }
 
 fn set_scheduling(process: &Process) -> Result<(), Error> {
@@ -132,13 +200,24 @@ fn set_scheduling(process: &Process) -> Result<(), Error> {
             .at(Step::Affinity, "process.execCPUAffinity.final")?;
     }
     if let Some(priority) = process.io_priority {
-        shim_sys::sched::set_io_priority(priority).at(Step::IoPriority, "process.ioPriority")?;
+        set_io_priority(priority)?;
     }
     if let Some(persona) = process.personality {
         shim_sys::sched::set_personality(persona).at(Step::Personality, "linux.personality")?;
     }
-    let Some(scheduler) = &process.scheduler else { return Ok(()) };
-    shim_sys::sched::set_scheduler(&Scheduler {
+    process.scheduler.as_ref().map_or(Ok(()), |scheduler| set_scheduler(&of(scheduler)))
+}
+
+fn set_io_priority(priority: u32) -> Result<(), Error> {
+    shim_sys::sched::set_io_priority(priority).at(Step::IoPriority, "process.ioPriority")
+}
+
+fn set_scheduler(scheduler: &Scheduler) -> Result<(), Error> {
+    shim_sys::sched::set_scheduler(scheduler).at(Step::Scheduler, "process.scheduler")
+}
+
+fn of(scheduler: &plan::Scheduler) -> Scheduler {
+    Scheduler {
         policy: scheduler.policy,
         flags: scheduler.flags,
         nice: scheduler.nice,
@@ -146,8 +225,7 @@ fn set_scheduling(process: &Process) -> Result<(), Error> {
         runtime: scheduler.runtime,
         deadline: scheduler.deadline,
         period: scheduler.period,
-    })
-    .at(Step::Scheduler, "process.scheduler")
+    }
 }
 
 fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {

@@ -109,12 +109,13 @@ fn bear(
 }
 
 /// Takes what only the host's root can give to a process of a user namespace, and children inherit: a
-/// lower OOM score, and higher hard limits. Exact limits it sets itself.
+/// lower OOM score, better priorities, and higher hard limits. Exact limits it sets itself.
 pub(crate) fn take_privileges(process: &mut Process, procfs: &Procfs) -> Result<(), Error> {
     if let Some(score) = process.oom_score_adj.take() {
         procfs
             .write_own("oom_score_adj", &score.to_string())
             .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))?;
     }
+    credentials::take_priorities(process)?;
     credentials::raise_limits(process)
 }

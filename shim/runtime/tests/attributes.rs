@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         a_capability_that_no_kernel_has_is_passed_over,
         an_agent_gets_the_listener_of_a_process_and_of_execs,
         an_agent_that_is_not_there_is_named,
+        what_is_not_permitted_shows_before_the_start,
     ])
 }
 
@@ -47,12 +48,15 @@ const SCHEDULING: &str =
 fn scheduling(scheduler: Scheduler) -> Option<String> {
     let mut sandbox = Sandbox::script(SCHEDULING);
     sandbox.process().scheduler = Some(scheduler);
-    let mut created = sandbox.create().unwrap();
-    if let Err(error) = created.process.start() {
-        assert_eq!(error.errno(), Some(rustix::io::Errno::PERM), "{error}");
-        assert!(error.to_string().contains("process.scheduler"), "{error}");
-        return None;
-    }
+    let mut created = match sandbox.create() {
+        Ok(created) => created,
+        Err(error) => {
+            assert_eq!(error.errno(), Some(rustix::io::Errno::PERM), "{error}");
+            assert!(error.to_string().contains("process.scheduler"), "{error}");
+            return None;
+        }
+    };
+    created.process.start().unwrap();
     let outcome = finish(created.process);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     Some(outcome.stdout.trim().to_owned())
@@ -84,9 +88,9 @@ fn every_policy_is_set_and_inherited() {
         ..plain
     });
     // A machine without bandwidth to promise says so.
-    let mut created = sandbox.create().unwrap();
-    match created.process.start() {
-        Ok(()) => {
+    match sandbox.create() {
+        Ok(mut created) => {
+            created.process.start().unwrap();
             let outcome = finish(created.process);
             let policy = outcome.stdout.lines().find(|line| line.starts_with("policy"));
             assert!(policy.is_some_and(|line| line.trim_end().ends_with('6')), "{outcome:?}");
@@ -389,4 +393,40 @@ fn an_agent_that_is_not_there_is_named() {
         "hand the seccomp notifications over to linux.seccomp.listenerPath {path:?}: No such file"
     );
     assert!(said.starts_with(&expected), "{said}");
+}
+
+fn what_is_not_permitted_shows_before_the_start() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    const SYS_NICE: u64 = 1 << 23;
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let mut sets = capabilities(None).unwrap();
+    let gone = CapabilitySet::from_bits_retain(SYS_NICE | SYS_RESOURCE);
+    sets.effective.remove(gone);
+    sets.permitted.remove(gone);
+    set_capabilities(None, sets).unwrap();
+    let refused = |set: &dyn Fn(&mut shim_wire::plan::Process), expected: &str| {
+        let mut sandbox = Sandbox::new();
+        set(sandbox.process());
+        let error = sandbox.create().map(drop).unwrap_err();
+        let errno = error.errno().unwrap();
+        assert!(matches!(errno, rustix::io::Errno::PERM | rustix::io::Errno::ACCESS), "{error}");
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!sandbox.cgroup().exists());
+    };
+    let fifo = Scheduler { policy: 1, priority: 5, ..Scheduler::default() };
+    refused(&|process| process.scheduler = Some(fifo), "process.scheduler");
+    refused(&|process| process.oom_score_adj = Some(-500), "process.oomScoreAdj to -500");
+    let set = |process: &mut shim_wire::plan::Process| {
+        process.capabilities.get_or_insert_default().permitted |= SYS_NICE;
+    };
+    refused(&set, "process.capabilities.permitted");
+    let set = |process: &mut shim_wire::plan::Process| {
+        let sets = process.capabilities.get_or_insert_default();
+        sets.inheritable |= SYS_NICE;
+        sets.bounding |= SYS_NICE;
+        sets.bounding &= !1;
+        sets.inheritable |= 1;
+    };
+    refused(&set, "process.capabilities.inheritable");
+    assert_eq!(Sandbox::new().run().code, 0);
 }

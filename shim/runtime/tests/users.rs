@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         a_map_that_fills_a_page,
         what_the_host_alone_can_give_is_given,
         it_dies_with_whoever_made_it,
+        priorities_that_the_host_alone_can_give,
         the_caller_keeps_nothing,
         errors_are_told_apart,
     ])
@@ -434,4 +435,26 @@ fn errors_are_told_apart() {
     let pidfd = created.process.pidfd.try_clone().unwrap();
     drop(created);
     assert_eq!(wait(&pidfd), 1);
+}
+
+fn priorities_that_the_host_alone_can_give() {
+    let mut sandbox =
+        mapped("busybox ionice -p $$; read a < /proc/$$/stat; set -- $a; echo ${19}; read wait");
+    let scheduler = shim_wire::plan::Scheduler { nice: -5, ..Default::default() };
+    sandbox.options.stdin = true;
+    sandbox.process().scheduler = Some(scheduler);
+    sandbox.process().io_priority = Some(1 << 13 | 4);
+    let created = sandbox.start();
+    let mut exec = support::process();
+    exec.args =
+        ["/bin/sh", "-c", "busybox ionice -p $$; read a < /proc/$$/stat; set -- $a; echo ${19}"]
+            .map(str::to_owned)
+            .to_vec();
+    exec.scheduler = Some(scheduler);
+    exec.io_priority = Some(1 << 13 | 4);
+    let options = ExecOptions { process: Some(exec), ..ExecOptions::default() };
+    let inside = finish(sandbox.exec(&created, &options).unwrap());
+    assert_eq!(inside.stdout, "realtime: prio 4\n-5\n", "{inside:?}");
+    let outcome = finish(created.process);
+    assert_eq!(outcome.stdout, "realtime: prio 4\n-5\n", "{outcome:?}");
 }
