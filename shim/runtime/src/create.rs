@@ -121,6 +121,7 @@ fn clone(
     if layout.is_v2() {
         // The child is born into its limits.
         cgroup.create(resources)?;
+        hooks.lift_pids(cgroup, resources)?;
     }
     let born_into = cgroup.create_unified()?;
     let restore = options.restore.as_ref();
@@ -164,6 +165,7 @@ fn clone(
     if !layout.is_v2() {
         // While the child assembles its rootfs.
         cgroup.create(resources)?;
+        hooks.lift_pids(cgroup, resources)?;
     }
     shim_failpoints::step!("shim.create.after_cgroup", error);
     process.tell(&Message::CgroupReady)?;
@@ -175,6 +177,7 @@ fn clone(
         }
     }
     let mut waiting = process.finish(pipes, |pid| hooks.run(pid))?;
+    hooks.limit_pids(cgroup, resources).inspect_err(|_| waiting.end())?;
     waiting.restore = prepared.map(restore::Prepared::keep);
     shim_failpoints::step!("shim.create.after_setup");
     Ok(waiting)
@@ -218,6 +221,29 @@ struct CreateHooks<'a> {
 impl<'a> CreateHooks<'a> {
     fn new(options: &CreateOptions, run_dir: &'a RunDir) -> Self {
         Self { run_dir, kinds: options.hooks, begun: Cell::new(false) }
+    }
+
+    /// What runs beside the container's first process, in its group, before that has a program: not to
+    /// be refused for a container of one process.
+    fn lift_pids(&self, cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
+        match self.is_limited(resources) {
+            true => Ok(cgroup.update(&Resources { pids: Some(-1), ..Resources::default() })?),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes that back once they have run.
+    fn limit_pids(&self, cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
+        let pids = resources.pids;
+        match self.is_limited(resources) {
+            true => Ok(cgroup.update(&Resources { pids, ..Resources::default() })?),
+            false => Ok(()),
+        }
+    }
+
+    fn is_limited(&self, resources: &Resources) -> bool {
+        self.kinds & HookKind::CreateContainer.bit() != 0
+            && resources.pids.is_some_and(|pids| pids > 0)
     }
 
     /// The parent's share of those that run before the rootfs is the root.

@@ -9,7 +9,7 @@ use shim_runtime::hooks;
 use shim_runtime::state::Status;
 use shim_runtime::{Kind, ProcessIo};
 use shim_wire::hooks::{Hook, HookKind, State};
-use shim_wire::plan::User;
+use shim_wire::plan::{Resources, User};
 
 #[path = "support/runner.rs"]
 mod runner;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         one_that_is_no_program_is_named,
         one_that_says_much_and_reads_nothing_is_not_stuck,
         what_one_leaves_running_holds_nothing_up,
+        the_limit_of_processes_is_the_programs,
         poststop_runs_all_and_once,
         what_they_mount_in_the_rootfs_is_seen,
         the_caller_keeps_nothing,
@@ -288,6 +289,23 @@ fn what_one_leaves_running_holds_nothing_up() {
     let begun = Instant::now();
     drop(sandbox.create().unwrap());
     assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+fn the_limit_of_processes_is_the_programs() {
+    let mut sandbox = Sandbox::new();
+    sandbox.options.resources = Some(Resources { pids: Some(1), ..Resources::default() });
+    let made = sandbox.path("upper/made");
+    let script = format!("(sleep 0; sleep 0) && echo made > {}", made.display());
+    let sandbox = sandbox.with_hooks(vec![shell(HookKind::CreateContainer, &script)]);
+    let created = sandbox.create().unwrap();
+    let limit = sandbox
+        .cgroup()
+        .paths()
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path.join("pids.max")).ok());
+    assert_eq!(limit.as_deref(), Some("1\n"));
+    drop(created);
+    assert_eq!(std::fs::read_to_string(made).unwrap(), "made\n");
 }
 
 fn poststop_runs_all_and_once() {
