@@ -63,7 +63,7 @@ pub(crate) fn asked(resources: &Resources) -> Vec<(&'static str, Controller)> {
         ("memory.swap", limited(resources.memory_swap), Memory),
         ("memory.reservation", limited(resources.memory_reservation), Memory),
         ("memory.swappiness", resources.memory_swappiness.is_some(), Memory),
-        ("memory.disableOOMKiller", resources.oom_kill_disable, Memory),
+        ("memory.disableOOMKiller", resources.oom_kill_disable == Some(true), Memory),
         ("cpu.shares", resources.cpu_shares.is_some(), Cpu),
         ("cpu.quota", limited(resources.cpu_quota), Cpu),
         ("cpu.period", resources.cpu_period.is_some(), Cpu),

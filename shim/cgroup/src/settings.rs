@@ -149,15 +149,11 @@ impl<'a> Settings<'a> {
         let soft = "memory.soft_limit_in_bytes";
         self.number("memory.reservation", soft, resources.memory_reservation);
         self.number("memory.swappiness", "memory.swappiness", resources.memory_swappiness);
-        if resources.oom_kill_disable {
+        if let Some(disable) = resources.oom_kill_disable {
             let reads = Reads::Field("oom_kill_disable");
-            self.push(
-                "memory.disableOOMKiller",
-                "memory.oom_control",
-                "1".to_owned(),
-                reads,
-                false,
-            );
+            let value = u8::from(disable).to_string();
+            let limit = "memory.disableOOMKiller";
+            self.push(limit, "memory.oom_control", value, reads, !disable);
         }
     }
 
@@ -416,7 +412,7 @@ mod tests {
             memory_swap: Some(150 << 20),
             memory_reservation: Some(50 << 20),
             memory_swappiness: Some(10),
-            oom_kill_disable: true,
+            oom_kill_disable: Some(true),
             memory_check: true,
             cpu_shares: Some(1024),
             cpu_quota: Some(50_000),

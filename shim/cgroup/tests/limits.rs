@@ -62,8 +62,11 @@ fn limits_reach_the_kernel() {
 fn what_only_v1_knows_reaches_its_files_and_is_refused_elsewhere() {
     let prefix = Prefix::new("v1-only");
     let group = prefix.group("a");
-    let resources =
-        Resources { memory_swappiness: Some(7), oom_kill_disable: true, ..Resources::default() };
+    let resources = Resources {
+        memory_swappiness: Some(7),
+        oom_kill_disable: Some(true),
+        ..Resources::default()
+    };
     if prefix.layout.is_v2() {
         let said = group.create(&resources).unwrap_err().to_string();
         assert_eq!(said, "linux.resources.memory.swappiness: cgroup v2 has no such limit");
@@ -73,6 +76,9 @@ fn what_only_v1_knows_reaches_its_files_and_is_refused_elsewhere() {
     group.create(&resources).unwrap();
     assert_eq!(file(&group, "memory.swappiness"), "7");
     assert!(file(&group, "memory.oom_control").starts_with("oom_kill_disable 1\n"));
+    let again = Resources { oom_kill_disable: Some(false), ..Resources::default() };
+    group.update(&again).unwrap();
+    assert!(file(&group, "memory.oom_control").starts_with("oom_kill_disable 0\n"));
 }
 
 /// The number of a whole disk of this machine.

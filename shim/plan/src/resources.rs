@@ -63,6 +63,15 @@ fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))
 }
 
+/// Of a new container, whose OOM killer is there until it is switched off.
+pub(crate) fn of_new(spec: Option<&LinuxResources>) -> Result<Option<Resources>, Error> {
+    let mut lowered = lower(spec)?;
+    if let Some(resources) = &mut lowered {
+        resources.oom_kill_disable = resources.oom_kill_disable.filter(|disable| *disable);
+    }
+    Ok(lowered.filter(|resources| *resources != Resources::default()))
+}
+
 /// Absent when the spec limits nothing.
 pub(crate) fn lower(spec: Option<&LinuxResources>) -> Result<Option<Resources>, Error> {
     let Some(spec) = spec else { return Ok(None) };
@@ -113,7 +122,7 @@ fn memory(spec: &LinuxMemory, lowered: &mut Resources) -> Result<(), Error> {
     if let Some(swappiness) = lowered.memory_swappiness.filter(|value| *value > 100) {
         return Err(Error::malformed(at("swappiness"), swappiness.to_string(), "from 0 to 100"));
     }
-    lowered.oom_kill_disable = spec.disable_oom_killer() == Some(true);
+    lowered.oom_kill_disable = spec.disable_oom_killer();
     lowered.memory_check = spec.check_before_update() == Some(true);
     match (lowered.memory, lowered.memory_swap) {
         (Some(limit), Some(swap)) if swap != -1 && swap < limit => Err(Error::contradiction(

@@ -373,3 +373,14 @@ fn options_of_memory_file_systems_and_terminals_are_held_to_their_form() {
     let mount = json!([{"destination": "/b", "type": "tmpfs", "options": ["gid=1000"]}]);
     assert_eq!(said(&with(minimal(), "/mounts", mount)), Ok(Vec::new()), "without such ids");
 }
+
+#[test]
+fn the_oom_killer_that_was_switched_off_can_be_switched_on_again() {
+    let of = |disable: Value| limits(&json!({"memory": {"disableOOMKiller": disable}})).unwrap();
+    assert_eq!(of(json!(false)).oom_kill_disable, Some(false));
+    assert_eq!(of(json!(true)).oom_kill_disable, Some(true));
+    assert_eq!(of(Value::Null).oom_kill_disable, None);
+    let spec = with(minimal(), "/linux/resources", json!({"memory": {"disableOOMKiller": false}}));
+    let (create, _) = lower(spec, &minimal_context()).unwrap();
+    assert_eq!(create.resources, None, "of a new container it is on");
+}

@@ -214,7 +214,7 @@ fn every_limit_of_the_specification_is_lowered() {
         pids: Some(-1),
         devices: Vec::new(),
         memory_swappiness: Some(7),
-        oom_kill_disable: true,
+        oom_kill_disable: Some(true),
         memory_check: true,
         cpu_burst: Some(3),
         cpu_idle: Some(0),
@@ -264,8 +264,7 @@ fn systemd_names_the_group_where_it_is_asked_to() {
 #[test]
 fn what_is_zero_or_empty_is_left_as_it_is() {
     let spec = serde_json::from_value(json!({
-        "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": u64::MAX,
-                   "disableOOMKiller": false},
+        "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": u64::MAX},
         "cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": ""},
         "blockIO": {"weight": 0, "weightDevice": []},
         "network": {"classID": 0},

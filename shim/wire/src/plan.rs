@@ -234,9 +234,9 @@ pub struct Resources {
     /// v1 only: 0 to 100.
     #[prost(uint64, optional, tag = "50")]
     pub memory_swappiness: Option<u64>,
-    /// v1 only.
-    #[prost(bool, tag = "51")]
-    pub oom_kill_disable: bool,
+    /// v1 only. False switches the killer on again.
+    #[prost(bool, optional, tag = "51")]
+    pub oom_kill_disable: Option<bool>,
     /// An update is refused when less memory is asked for than is in use.
     #[prost(bool, tag = "52")]
     pub memory_check: bool,
