@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
+use shim_plan::capability::{CapabilitySet, number_of_last};
 use shim_plan::parse::Parsed;
 
 use crate::error::Error;
@@ -34,7 +35,11 @@ impl Bundle {
             fs::canonicalize(directory).map_err(Error::file("open the bundle", directory))?;
         let path = directory.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let Parsed { value: spec, warnings } = config(&text, &path)?;
+        let Parsed { value: mut spec, mut warnings } = config(&text, &path)?;
+        if let Some(mut process) = spec.process().clone() {
+            warnings.extend(restrict(&mut process, &spec));
+            spec.set_process(Some(process));
+        }
         Ok(Self { directory, spec, text, warnings })
     }
 
@@ -68,6 +73,27 @@ impl Bundle {
 pub(crate) fn config(text: &str, file: &Path) -> Result<Parsed<Spec>, Error> {
     shim_plan::parse::config(text.as_bytes())
         .map_err(|source| Error::Plan { file: file.to_owned(), source })
+}
+
+/// Leaves to a process of a container what this runtime has to give, and says what that is not. In a
+/// user namespace everybody begins with all capabilities (user_namespaces(7)).
+pub(crate) fn restrict(process: &mut Process, spec: &Spec) -> Vec<String> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut namespaces = namespaces.into_iter().flatten();
+    if namespaces.any(|one| one.typ() == LinuxNamespaceType::User) {
+        return Vec::new();
+    }
+    // Nobody is kept from asking about themselves; were one, the kernel would judge as before.
+    let permitted = rustix::thread::capabilities(None);
+    let permitted = permitted.map_or(u64::MAX, |sets| sets.permitted.bits());
+    let held = |number: &u32| {
+        let one = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
+        permitted & one.bits() != 0
+            && rustix::thread::capability_is_in_bounding_set(one).unwrap_or(true)
+    };
+    let held =
+        (0..=number_of_last()).filter(held).fold(CapabilitySet::default(), CapabilitySet::with);
+    shim_plan::restrict(process, held)
 }
 
 /// What the text of a process alone means.

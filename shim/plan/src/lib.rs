@@ -52,6 +52,7 @@ use oci_spec::runtime::{self as oci, Spec};
 use shim_wire::hooks::{HookKind, Hooks, State};
 use shim_wire::plan::{CreateOptions, ExecOptions, Log, Plan, Resources, Rootfs};
 
+use capability::CapabilitySet;
 pub use error::Error;
 pub use scope::Scope;
 
@@ -257,6 +258,13 @@ pub fn exec(
     lowered.personality = context.personality.as_ref().map(process::personality).transpose()?;
     let process = Some(lowered);
     Ok(ExecOptions { process, stdin: context.stdin, width, height, ..ExecOptions::default() })
+}
+
+/// Takes from all five sets of a process what `held` has not, and says of each set what it lost: the
+/// specification wants a warning, and not an error, for what can't be granted (config.md,
+/// `capabilities`).
+pub fn restrict(process: &mut oci::Process, held: CapabilitySet) -> Vec<String> {
+    process::restrict(process, held)
 }
 
 /// Lowers new limits of a running container: what is absent stays as it is, as OCI has it for

@@ -3,7 +3,7 @@
 use oci_spec::runtime as oci;
 use shim_wire::plan::{Capabilities, Notify, Process, Rlimit, Scheduler, User};
 
-use crate::capability::CapabilitySet;
+use crate::capability::{self, CapabilitySet};
 use crate::{Error, seccomp};
 
 /// Width and height of the terminal: what the caller knows, else the spec's. Without a terminal that
@@ -283,6 +283,41 @@ fn capabilities(sets: Option<&oci::LinuxCapabilities>) -> Result<Capabilities, E
         inheritable: inheritable.0,
         ambient,
     })
+}
+
+/// As [`crate::restrict`].
+pub(crate) fn restrict(process: &mut oci::Process, held: CapabilitySet) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(mut sets) = process.capabilities().clone() else { return warnings };
+    let mut kept = |set: &Option<oci::Capabilities>, name: &str| {
+        let mut set = set.clone();
+        let mut lost = CapabilitySet::default();
+        if let Some(set) = &mut set {
+            set.retain(|one| match capability::number(&one.to_string()) {
+                Some(number) if !held.contains(number) => {
+                    lost = lost.with(number);
+                    false
+                }
+                Some(_) | None => true,
+            });
+        }
+        if lost != CapabilitySet::default() {
+            let lost = lost.names().collect::<Vec<_>>().join(", ");
+            warnings.push(format!(
+                "process.capabilities.{name}: this runtime has no {lost} to give, which is passed over"
+            ));
+        }
+        set
+    };
+    let bounding = kept(sets.bounding(), "bounding");
+    let effective = kept(sets.effective(), "effective");
+    let permitted = kept(sets.permitted(), "permitted");
+    let inheritable = kept(sets.inheritable(), "inheritable");
+    let ambient = kept(sets.ambient(), "ambient");
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    sets.set_inheritable(inheritable).set_ambient(ambient);
+    process.set_capabilities(Some(sets));
+    warnings
 }
 
 /// RLIMIT_* of `asm-generic/resource.h`, as x86, arm, riscv and s390 have them.

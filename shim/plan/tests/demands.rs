@@ -5,6 +5,7 @@
 mod specs;
 
 use serde_json::{Value, json};
+use shim_plan::capability::CapabilitySet;
 use shim_plan::{ExecContext, parse};
 use shim_wire::plan::Resources;
 
@@ -383,4 +384,30 @@ fn the_oom_killer_that_was_switched_off_can_be_switched_on_again() {
     let spec = with(minimal(), "/linux/resources", json!({"memory": {"disableOOMKiller": false}}));
     let (create, _) = lower(spec, &minimal_context()).unwrap();
     assert_eq!(create.resources, None, "of a new container it is on");
+}
+
+#[test]
+fn capabilities_that_the_runtime_lacks_are_passed_over_by_name() {
+    let sets = json!({"bounding": ["CAP_KILL", "CAP_SYSLOG", "CAP_CHOWN"],
+                      "permitted": ["CAP_KILL", "CAP_SYSLOG"], "effective": ["CAP_SYSLOG"],
+                      "inheritable": ["CAP_KILL"]});
+    let process = json!({"cwd": "/", "args": ["x"], "user": {"uid": 0, "gid": 0},
+                         "capabilities": sets});
+    let mut process = serde_json::from_value(process).unwrap();
+    let held = CapabilitySet::of(["KILL", "NET_RAW"]).unwrap();
+    assert_eq!(
+        shim_plan::restrict(&mut process, held),
+        [
+            ("bounding", "CAP_CHOWN, CAP_SYSLOG"),
+            ("effective", "CAP_SYSLOG"),
+            ("permitted", "CAP_SYSLOG")
+        ]
+        .map(|(set, names)| format!(
+            "process.capabilities.{set}: this runtime has no {names} to give, which is passed over"
+        ))
+    );
+    let lowered = shim_plan::exec(&process, None, &ExecContext::default()).unwrap();
+    let sets = lowered.process.unwrap().capabilities.unwrap();
+    assert_eq!((sets.bounding, sets.permitted, sets.effective), (1 << 5, 1 << 5, 0));
+    assert_eq!(shim_plan::restrict(&mut process, held), Vec::<String>::new());
 }

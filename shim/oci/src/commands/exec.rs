@@ -164,13 +164,17 @@ fn lower(
         ..Context::default()
     };
     let state = shim_plan::state(&spec, &place).map_err(wrong(&path))?;
-    let (process, file) = match &arguments.process {
+    let (mut process, file) = match &arguments.process {
         Some(file) => {
             refuse_beside_process(arguments)?;
             (read_process(global, file)?, file.clone())
         }
         None => (changed(&spec, arguments)?, path),
     };
+    let lacked = bundle::restrict(&mut process, &spec);
+    if arguments.process.is_some() || !arguments.cap.is_empty() {
+        lacked.iter().for_each(|warning| report::warning(global, warning));
+    }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
     let context = ExecContext { stdin: true, personality, state, ..ExecContext::default() };

@@ -174,6 +174,7 @@ fn exec(arguments: &LowerArgs, request: &[u8]) -> Result<Vec<u8>, Error> {
     // containerd's clients say it here, and leave the process' own field as it was.
     process.set_terminal(Some(request.terminal));
     let bundle = Bundle::read(Some(&arguments.bundle))?;
+    warn(&bundle::restrict(&mut process, &bundle.spec));
     let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let personality = bundle.spec.linux().as_ref().and_then(|linux| linux.personality().clone());
     let stdin = !request.stdin.is_empty();

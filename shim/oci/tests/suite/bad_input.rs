@@ -186,6 +186,24 @@ fn a_limit_beyond_what_may_be_is_told_by_create() {
     }
 }
 
+#[test]
+fn a_capability_that_the_runtime_lacks_is_a_warning() {
+    let mut sandbox = Sandbox::new("grep -E 'CapPrm|CapBnd' /proc/self/status");
+    let names = json!(["CAP_KILL", "CAP_SYSLOG"]);
+    sandbox.set(
+        "/process/capabilities",
+        json!({"bounding": names, "permitted": names, "effective": names}),
+    );
+    let run = sandbox.command(&["run", "--bundle", &sandbox.bundle(), &sandbox.id]);
+    let mut lacking = std::process::Command::new("setpriv");
+    lacking.args(["--bounding-set", "-syslog"]).arg(run.get_program()).args(run.get_args());
+    let said = sandbox.finish(lacking);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.stdout.matches("0000000000000020\n").count(), 2, "CAP_KILL alone: {said:?}");
+    let expected = "warning: process.capabilities.permitted: this runtime has no CAP_SYSLOG";
+    assert!(said.stderr.contains(expected), "{said:?}");
+}
+
 /// As the specification has it: its process has ended, and it is the caller's to delete.
 #[test]
 fn a_container_that_could_not_be_started_is_stopped() {
