@@ -1,9 +1,12 @@
 //! A bundle: a directory with a `config.json` and what that speaks of.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{
+    LinuxNamespaceType, LinuxResources, LinuxSeccompAction, LinuxSyscall, Process, Spec,
+};
 use serde::de::DeserializeOwned;
 use shim_plan::capability::{CapabilitySet, number_of_last};
 use shim_plan::parse::Parsed;
@@ -40,6 +43,7 @@ impl Bundle {
             warnings.extend(restrict(&mut process, &spec));
             spec.set_process(Some(process));
         }
+        check_agent(&spec)?;
         Ok(Self { directory, spec, text, warnings })
     }
 
@@ -64,6 +68,28 @@ impl Bundle {
         };
         Err(Error::field("root.path", format!("{}: {why}", path.display())))
     }
+}
+
+/// # Errors
+/// A filter tells an agent of calls, and there is no socket where that listens: the process could be
+/// made, and never started.
+fn check_agent(spec: &Spec) -> Result<(), Error> {
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let notifies = |rule: &LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
+    let Some(path) = seccomp
+        .filter(|profile| profile.syscalls().iter().flatten().any(notifies))
+        .and_then(|profile| profile.listener_path().as_deref())
+        // What is no path of a socket at all is refused with the profile.
+        .filter(|path| path.is_absolute())
+    else {
+        return Ok(());
+    };
+    let why = match fs::metadata(path) {
+        Ok(found) if found.file_type().is_socket() => return Ok(()),
+        Ok(_) => "not a socket".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::field("linux.seccomp.listenerPath", format!("{}: {why}", path.display())))
 }
 
 /// What the text of a `config.json` means.

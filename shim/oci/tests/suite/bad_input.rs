@@ -204,6 +204,25 @@ fn a_capability_that_the_runtime_lacks_is_a_warning() {
     assert!(said.stderr.contains(expected), "{said:?}");
 }
 
+#[test]
+fn an_agent_that_is_not_there_is_told_by_create() {
+    let mut sandbox = Sandbox::new("true");
+    for (path, expected) in [
+        (sandbox.text("nowhere"), "No such file"),
+        (sandbox.text("bundle/config.json"), "not a socket"),
+    ] {
+        sandbox.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
+                   "syscalls": [{"names": ["swapoff"], "action": "SCMP_ACT_NOTIFY"}]}),
+        );
+        let error = sandbox.create().err();
+        assert!(error.contains(&format!("linux.seccomp.listenerPath: {path}: ")), "{error}");
+        assert!(error.contains(expected), "{error}");
+        assert!(sandbox.is_gone());
+    }
+}
+
 /// As the specification has it: its process has ended, and it is the caller's to delete.
 #[test]
 fn a_container_that_could_not_be_started_is_stopped() {
