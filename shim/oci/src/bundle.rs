@@ -169,7 +169,9 @@ mod tests {
     fn a_malformed_place_is_named() {
         let wrong =
             |text: &str| config(text, Path::new("config.json")).map(drop).unwrap_err().to_string();
-        let error = wrong(r#"{"ociVersion": "1", "process": {"cwd": "/", "user": {"uid": "x"}}}"#);
+        let error = wrong(
+            r#"{"ociVersion": "1", "process": {"cwd": "/", "user": {"uid": "x", "gid": 0}}}"#,
+        );
         assert!(error.starts_with("config.json: process.user.uid: invalid type"), "{error}");
         assert!(wrong("{").starts_with("config.json: not JSON: EOF"), "{}", wrong("{"));
         assert!(wrong(r#"{"ociVersion": "1.0.0"} x"#).contains("trailing"));
@@ -189,7 +191,7 @@ mod tests {
         let wrong = |text: &str| read(text).unwrap_err().to_string();
         assert_eq!(wrong("[]"), "p.json: an object is expected");
         assert_eq!(wrong("{}"), "p.json: process: missing field `cwd`");
-        let error = wrong(r#"{"cwd": "/", "user": {"uid": "x"}}"#);
+        let error = wrong(r#"{"cwd": "/", "user": {"uid": "x", "gid": 0}}"#);
         assert!(error.starts_with("p.json: process.user.uid: invalid type"), "{error}");
     }
 
