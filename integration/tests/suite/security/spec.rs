@@ -360,3 +360,51 @@ fn the_programs_file_can_not_be_taken() {
     assert!(std::fs::read(&copy).unwrap() == before && !seen.contains("WRITTEN"), "{seen}");
     assert!(seen.contains("Read-only"), "it got hold of the program: {seen}");
 }
+
+/// What the runtime itself is in, found by a path: neither its parameters nor its names are the
+/// container's to set. runc: "not allowed in host network namespace". Fails when the path alone counts.
+#[test]
+fn a_namespace_of_the_hosts_by_path_is_not_the_containers_own() {
+    let bundles = Bundles::new();
+    // The caller's stand for the machine's, and are looked at again afterwards.
+    let alone = "set -- unshare --net --uts --ipc -- sh -c '\"$@\"; busybox cat \
+        /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax /proc/sys/kernel/domainname >&2' sh \"$@\";";
+    for (kind, name, path, value) in [
+        ("network", "net", "net.ipv4.ip_unprivileged_port_start", "4711"),
+        ("ipc", "ipc", "kernel.msgmax", "4711"),
+        ("uts", "uts", "kernel.domainname", "4711"),
+        ("uts", "uts", "hostname", "4711"),
+        ("uts", "uts", "domainname", "4711"),
+    ] {
+        let output = bundles.run_with(alone, &[], "echo ran", |spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != kind);
+            namespaces.push(json!({"type": kind, "path": format!("/proc/self/ns/{name}")}));
+            match path.contains('.') {
+                true => spec["linux"]["sysctl"] = json!({path: value}),
+                false => spec[path] = json!(value),
+            }
+        });
+        assert_eq!(text(&output.stdout), "", "{path}: {output:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("it would"), "{path}: {said}");
+        let settings = said.lines().rev().take(3);
+        assert!(settings.into_iter().all(|line| line != value), "{path}: {said}");
+    }
+}
+
+/// Device nodes in a directory of the host that is bound at `/dev`, however that is written. Fails when
+/// the text is compared.
+#[test]
+fn devices_are_not_made_in_a_directory_of_the_hosts() {
+    let (bundles, canary) = (Bundles::new(), Canary::new());
+    for destination in ["/dev", "/dev/", "//dev", "/./dev/."] {
+        let _ = bundles.run("ls /dev", |spec| {
+            let source = canary.dir();
+            spec["mounts"][1] = json!({
+                "destination": destination, "type": "bind", "source": source, "options": ["rbind"],
+            });
+        });
+        canary.expect_untouched(destination);
+    }
+}
