@@ -84,12 +84,13 @@ fn another_process_starts_it() {
 
 fn errors_of_the_last_steps_reach_whoever_starts_it() {
     let mut sandbox = Sandbox::script("exit 0");
-    // A class that is none.
-    sandbox.process().io_priority = Some(7 << 13);
+    // A deadline that is none: what has one is the last to be set.
+    let policy = shim_wire::plan::Scheduler { policy: 6, ..Default::default() };
+    sandbox.process().scheduler = Some(policy);
     let container = HandedOver::new(sandbox);
     let error = start_at(container.connect()).unwrap_err();
     assert_eq!(error.kind(), Kind::System, "{error}");
-    assert!(error.to_string().contains("process.ioPriority"), "{error}");
+    assert!(error.to_string().contains("process.scheduler"), "{error}");
     assert_eq!(wait(&container.pidfd), 1);
 }
 
