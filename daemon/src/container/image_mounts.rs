@@ -2,7 +2,8 @@
 //!
 //! The container's own snapshot has a label for each, so its layers are kept as long as the container
 //! is. They are mounted in the container's mount namespace like everything else: one layer as a bind,
-//! several as an overlay; a part of the tree is an overlay of that part of each layer.
+//! several as an overlay; a part of the tree is an overlay of that part of each layer. To a container
+//! with a user namespace the files belong as those of its own image do: the layers are id-mapped.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
@@ -34,9 +35,10 @@ pub(super) fn labels(mounts: &[ImageMount]) -> BTreeMap<String, String> {
 /// # Errors
 /// A layer is gone; there is no such part of an image.
 pub(super) async fn mounts(core: &Core, key: &Key, record: &Record) -> Result<Vec<Mount>> {
+    let is_mapped = record.options.users().is_some();
     let mut made = Vec::with_capacity(record.options.image_mounts.len());
     for mount in &record.options.image_mounts {
-        made.push(one(core, key, mount).await?);
+        made.push(one(core, key, mount, is_mapped).await?);
     }
     Ok(made)
 }
@@ -46,10 +48,10 @@ pub(super) async fn mounts(core: &Core, key: &Key, record: &Record) -> Result<Ve
 /// # Errors
 /// As [`mounts`].
 pub(super) async fn check(core: &Core, key: &Key, mount: &ImageMount) -> Result<()> {
-    one(core, key, mount).await.map(drop)
+    one(core, key, mount, false).await.map(drop)
 }
 
-async fn one(core: &Core, key: &Key, mount: &ImageMount) -> Result<Mount> {
+async fn one(core: &Core, key: &Key, mount: &ImageMount, is_mapped: bool) -> Result<Mount> {
     let mut trees = Vec::new();
     if !mount.snapshot.is_empty() {
         let snapshot = core.snapshots.stat(key.namespace.as_str(), &mount.snapshot).await?;
@@ -70,20 +72,21 @@ async fn one(core: &Core, key: &Key, mount: &ImageMount) -> Result<Mount> {
     })
     .await?;
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let mut options = ["ro", "nosuid", "nodev"].map(str::to_owned).to_vec();
+    options.extend(is_mapped.then(|| "idmap".to_owned()));
     let builder = MountBuilder::default().destination(&mount.destination);
-    let built = match parts.as_slice() {
-        [only] => builder
-            .typ("bind")
-            .source(only)
-            .options(["bind", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec())
-            .build(),
+    let builder = match parts.as_slice() {
+        [only] => {
+            options.push("bind".to_owned());
+            builder.typ("bind").source(only)
+        }
         several => {
             let lower: Vec<String> = several.iter().map(text).collect();
-            let lower = format!("lowerdir={}", lower.join(":"));
-            let options = vec!["ro".to_owned(), "nosuid".to_owned(), "nodev".to_owned(), lower];
-            builder.typ("overlay").source("overlay").options(options).build()
+            options.push(format!("lowerdir={}", lower.join(":")));
+            builder.typ("overlay").source("overlay")
         }
     };
+    let built = builder.options(options).build();
     built.map_err(|error| crate::spec::Error::from(error).into())
 }
 

@@ -265,7 +265,15 @@ fn one(
             "tmpcopyup fills a new tmpfs, and this mount is none",
         ));
     }
-    let (idmap, uids, gids) = idmap(mount, &lowered, kind == "bind" && !is_remount, has_user, at)?;
+    // The layers of an overlay that nothing is written to are mapped in its place.
+    let is_layered =
+        kind == "overlay" && !lowered.data.iter().any(|word| word.starts_with("upper"));
+    let may_be_mapped = !is_remount && (kind == "bind" || is_layered);
+    let (idmap, uids, gids) = idmap(mount, &lowered, may_be_mapped, has_user, at)?;
+    if kind == "overlay" && !uids.is_empty() {
+        let problem = "layers are mapped as the container's own user namespace has it";
+        return Err(Error::contradiction(format!("{at}.uidMappings"), problem));
+    }
     Ok(PlanMount {
         destination,
         kind: kind.to_owned(),
@@ -331,7 +339,7 @@ fn is_size(text: &str) -> bool {
 fn idmap(
     mount: &Mount,
     options: &Options,
-    is_bind: bool,
+    may_be_mapped: bool,
     has_user: bool,
     at: &str,
 ) -> Result<(IdMap, Vec<IdMapping>, Vec<IdMapping>), Error> {
@@ -347,8 +355,9 @@ fn idmap(
     }
     let which = options.idmap.or((!uids.is_empty()).then_some(IdMap::Mount));
     let Some(which) = which else { return Ok((IdMap::None, uids, gids)) };
-    if !is_bind {
-        return Err(Error::contradiction(format!("{at}.type"), "only binds can be id-mapped"));
+    if !may_be_mapped {
+        let problem = "only binds, and overlays that are not written to, can be id-mapped";
+        return Err(Error::contradiction(format!("{at}.type"), problem));
     }
     if uids.is_empty() && !has_user {
         return Err(Error::contradiction(

@@ -307,7 +307,20 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
         (
             "/mounts",
             json!([{"destination": "/a", "type": "tmpfs", "options": ["ridmap"]}]),
-            "mounts[0].type: only binds can be id-mapped",
+            "mounts[0].type: only binds, and overlays that are not written to, can be id-mapped",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "overlay", "source": "overlay",
+                    "options": ["idmap", "lowerdir=/l", "upperdir=/u", "workdir=/w"]}]),
+            "mounts[0].type: only binds, and overlays that are not written to, can be id-mapped",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "type": "overlay", "options": ["idmap", "lowerdir=/l:/m"],
+                    "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+                    "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+            "mounts[0].uidMappings: layers are mapped as the container's own",
         ),
         (
             "/mounts",

@@ -19,7 +19,7 @@ use crate::error::At;
 use crate::procfs::Procfs;
 use crate::setattr::{self, mount_setattr};
 use crate::userns::{self, UserNamespace};
-use crate::{Error, Rule, Step, copyup};
+use crate::{Error, Rule, Step, copyup, overlay};
 
 /// MS_* of mount(2), as the plan has them.
 mod flag {
@@ -133,13 +133,36 @@ fn as_made(mount: &PlanMount) -> Cow<'_, PlanMount> {
     Cow::Owned(writable)
 }
 
-/// Copies the sources of all binds.
+/// Copies the sources of all binds, and makes the overlays of id-mapped layers.
 pub(crate) fn copy_all(
     mounts: &[PlanMount],
     user: &UserNamespace,
 ) -> Result<Vec<Option<Detached>>, Error> {
-    let copy = |mount: &PlanMount| is_copy(mount).then(|| copy(mount, Some(user))).transpose();
-    mounts.iter().map(copy).collect()
+    let take = |mount: &PlanMount| {
+        if is_copy(mount) {
+            return copy(mount, Some(user)).map(Some);
+        }
+        let is_mapped = mount.idmap() != IdMap::None;
+        is_mapped.then(|| of_mapped_layers(mount, user)).transpose()
+    };
+    mounts.iter().map(take).collect()
+}
+
+/// An overlay that nothing is written to, of layers whose owners are shown as the container's.
+fn of_mapped_layers(mount: &PlanMount, user: &UserNamespace) -> Result<Detached, Error> {
+    const LOWER: &str = "lowerdir=";
+    let (lower, options): (Vec<&str>, Vec<&str>) = mount
+        .data
+        .split(',')
+        .filter(|word| !word.is_empty())
+        .partition(|word| word.starts_with(LOWER));
+    let layers = lower.iter().flat_map(|word| word[LOWER.len()..].split(':'));
+    let layers = layers.map(str::to_owned).collect();
+    let options = options.into_iter().map(str::to_owned).collect();
+    let made = overlay::of_mapped_layers(layers, options, user)?;
+    set_flags(&made, mount.flags, &mount.destination)?;
+    set_recursively(&made, mount)?;
+    Ok(Detached { mount: made, leaf: Leaf::Directory })
 }
 
 /// Makes a mount of any kind but of control groups. `label` is its SELinux context, where it takes

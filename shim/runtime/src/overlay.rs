@@ -45,6 +45,19 @@ pub(crate) fn make_detached(rootfs: &Rootfs, user: &UserNamespace) -> Result<Own
     }
 }
 
+/// An overlay of id-mapped layers, nearest first, that nothing is written to.
+pub(crate) fn of_mapped_layers(
+    layers: Vec<String>,
+    options: Vec<String>,
+    user: &UserNamespace,
+) -> Result<OwnedFd, Error> {
+    if !takes_idmapped_layers() {
+        return Err(Error::refused("an overlay of id-mapped layers", Rule::CantIdmapOverlay));
+    }
+    let layers = Rootfs { lower: layers, overlay_options: options, ..Rootfs::default() };
+    idmapped(&layers, user)
+}
+
 /// An overlay whose layers are id-mapped, the one that is written to as well: on disk the files belong
 /// to whom the image says, in the container to its users, and nothing is changed for it.
 ///

@@ -493,7 +493,8 @@ pub struct PlanMount {
     pub recursive_set: u64,
     #[prost(uint64, tag = "15")]
     pub recursive_cleared: u64,
-    /// Owners are shown as a user namespace maps them: the container's, or one of these maps.
+    /// Owners are shown as a user namespace maps them: the container's, or one of these maps. Of an
+    /// overlay without an upper directory: those of its layers, as the container's has it.
     #[prost(enumeration = "IdMap", tag = "16")]
     pub idmap: i32,
     #[prost(message, repeated, tag = "17")]

@@ -67,6 +67,49 @@ fn an_image_is_a_volume_and_stays_while_it_is_one() {
 }
 
 #[test]
+fn in_a_pod_with_users_of_its_own_a_volume_belongs_to_them() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let lower = Recipe::new().files(&[
+        Entry::directory("a"),
+        Entry::file("a/one", "1\n").owner(1000, 1001),
+        Entry::file("root", "r\n"),
+    ]);
+    let upper = Layer::of(&[Entry::directory("a"), Entry::file("a/two", "2\n").owner(7, 8)]);
+    load(&daemon, &[(DATA, &lower.clone().image())]);
+    let layered = "registry.example.org/layered:1";
+    load(&daemon, &[(layered, &lower.layer(upper).image())]);
+    let mut config = kubelet.pod_config("web");
+    let mapping = cri::IdMapping { host_id: 1_000_000, container_id: 0, length: 65_536 };
+    let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().userns_options = Some(cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: vec![mapping],
+        gids: vec![mapping],
+    });
+    let pod = kubelet.run_pod(&config);
+    let script = "cd /data; stat -c '%n %u %g' root a/*; cat a/*; touch x || cd /part; ls";
+    let mut container = kubelet.container_config("one", script);
+    container.mounts =
+        vec![mount(""), cri::Mount { container_path: "/part".to_owned(), ..mount("a") }];
+    let said = kubelet.output(&pod, &container, &config);
+    assert_eq!(
+        said.lines().filter(|line| !line.contains("Read-only")).collect::<Vec<_>>(),
+        ["root 0 0", "a/one 1000 1001", "1", "one"]
+    );
+    let mut container = kubelet.container_config("two", script);
+    let image = Some(cri::ImageSpec { image: layered.to_owned(), ..Default::default() });
+    let part = cri::Mount { container_path: "/part".to_owned(), ..mount("a") };
+    container.mounts =
+        vec![cri::Mount { image: image.clone(), ..mount("") }, cri::Mount { image, ..part }];
+    let said = kubelet.output(&pod, &container, &config);
+    assert_eq!(
+        said.lines().filter(|line| !line.contains("Read-only")).collect::<Vec<_>>(),
+        ["root 0 0", "a/one 1000 1001", "a/two 7 8", "1", "2", "one", "two"]
+    );
+}
+
+#[test]
 fn what_is_no_volume_is_refused() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
