@@ -1,11 +1,13 @@
 //! A command in a container whose output is waited for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shim_wire::attach::Hello;
+use tokio::sync::oneshot;
 
 use super::{Cri, invalid, wire};
-use crate::container::Running;
+use crate::container::{Handle, Running, Supervisor};
 use crate::error::{Error, Result};
 use crate::shim::{self, Attached, Exited, Output};
 use crate::spec::{ExecRequest, Signal};
@@ -22,7 +24,8 @@ struct Said {
 
 impl Cri {
     /// Runs it to its end. With a time-out of more than 0 seconds it is killed when that is over; the
-    /// answer is an error then, after the process has ended.
+    /// answer is an error then, after the process has ended. A client that goes away ends what it
+    /// began, at whatever point that is.
     pub(super) async fn exec_sync(
         &self,
         request: wire::ExecSyncRequest,
@@ -31,34 +34,58 @@ impl Cri {
         if request.cmd.is_empty() {
             return Err(invalid("cmd", "it is empty"));
         }
-        let exec = ExecRequest { command: request.cmd, ..ExecRequest::default() };
-        let hello = Hello { exec_id: String::new(), stdin: false, paced: true, no_output: false };
-        let (running, exec_id, attached) =
-            self.supervisor.exec(&container, &exec, Some(hello)).await?;
-        let attached = attached.ok_or(Error::Stopping)?;
-        // A client that goes away ends what it began.
-        let guard = Kill { running: &running, exec_id: &exec_id, armed: true };
-        let work = async {
-            let said = gather(attached).await;
-            (said, self.supervisor.exec_ended(&container, &running, &exec_id).await)
-        };
         let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0);
-        let (said, exited) = match timeout {
-            None => work.await,
-            Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), work).await {
-                Ok(done) => done,
-                Err(_) => {
-                    kill(&running, &exec_id).await;
-                    let _ = self.supervisor.exec_ended(&container, &running, &exec_id).await;
-                    guard.disarm();
-                    return Err(Error::ExecTimedOut { id: container.label(), seconds });
-                }
-            },
-        };
-        guard.disarm();
-        let exit_code = exit_code(&exited?);
-        Ok(wire::ExecSyncResponse { stdout: said.stdout, stderr: said.stderr, exit_code })
+        let exec = ExecRequest { command: request.cmd, ..ExecRequest::default() };
+        let (_client, gone) = oneshot::channel();
+        // A task of its own, so that it sees the client's going, which ends this one.
+        let task = tokio::spawn(run(Arc::clone(&self.supervisor), container, exec, timeout, gone));
+        task.await.unwrap_or(Err(Error::Stopping))
     }
+}
+
+/// Why a command is not waited for any longer.
+enum Broken {
+    TimedOut(u64),
+    ClientGone,
+}
+
+/// `gone` ends with the client.
+async fn run(
+    supervisor: Arc<Supervisor>,
+    container: Handle,
+    exec: ExecRequest,
+    timeout: Option<u64>,
+    gone: oneshot::Receiver<()>,
+) -> Result<wire::ExecSyncResponse> {
+    let hello = Hello { exec_id: String::new(), stdin: false, paced: true, no_output: false };
+    let (running, exec_id, attached) = supervisor.exec(&container, &exec, Some(hello)).await?;
+    let attached = attached.ok_or(Error::Stopping)?;
+    let work = async {
+        let said = gather(attached).await;
+        (said, supervisor.exec_ended(&container, &running, &exec_id).await)
+    };
+    let over = async {
+        match timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let broken = tokio::select! {
+        (said, exited) = work => {
+            let exit_code = exit_code(&exited?);
+            let Said { stdout, stderr } = said;
+            return Ok(wire::ExecSyncResponse { stdout, stderr, exit_code });
+        }
+        () = over => Broken::TimedOut(timeout.unwrap_or_default()),
+        _ = gone => Broken::ClientGone,
+    };
+    kill(&running, &exec_id).await;
+    let _ = supervisor.exec_ended(&container, &running, &exec_id).await;
+    Err(match broken {
+        Broken::TimedOut(seconds) => Error::ExecTimedOut { id: container.label(), seconds },
+        // Nobody hears it.
+        Broken::ClientGone => Error::Stopping,
+    })
 }
 
 /// How an exec ended, in the number that clients are told.
@@ -90,33 +117,5 @@ async fn kill(running: &Running, exec_id: &str) {
     match running.shim.client.kill(exec_id, Signal::KILL.number(), false).await {
         Ok(()) | Err(shim::Error::Gone { .. } | shim::Error::Refused { .. }) => {}
         Err(error) => tracing::warn!(exec = exec_id, %error, "not killed"),
-    }
-}
-
-/// Kills a process whose caller is gone.
-struct Kill<'a> {
-    running: &'a std::sync::Arc<Running>,
-    exec_id: &'a str,
-    armed: bool,
-}
-
-impl Kill<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Kill<'_> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let (running, exec_id) = (std::sync::Arc::clone(self.running), self.exec_id.to_owned());
-        tokio::spawn(async move {
-            kill(&running, &exec_id).await;
-            // Nobody else forgets it.
-            let _ = running.shim.client.wait(&exec_id).await;
-            let _ = running.shim.client.delete_exec(&exec_id).await;
-        });
     }
 }
