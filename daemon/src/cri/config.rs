@@ -19,6 +19,9 @@ pub struct Configured {
     pub cgroup_driver: CgroupDriver,
     /// Where configurations of networks lie [default: /etc/cni/net.d]
     pub cni_conf_dir: Option<PathBuf>,
+    /// A configuration to be filled with the addresses that the cluster gives to the node's pods, where
+    /// there is none of somebody else's.
+    pub cni_conf_template: Option<PathBuf>,
     /// Where plugins are searched [default: /opt/cni/bin, /usr/lib/cni]
     pub cni_bin_dirs: Vec<PathBuf>,
     /// Where exec, attach and port-forward are served [default: 127.0.0.1:0, any free port]

@@ -15,6 +15,7 @@
 //! | `exec` | a command whose output is waited for |
 //! | `handlers` | who runs containers, and what each can do |
 //! | `network` | networks of pods, by CNI's plugins |
+//! | `pod_cidr` | the range of addresses for pods, into a network's configuration |
 //! | `streams` | what is behind the URLs of exec, attach and port-forward |
 //! | `stats` | what containers and pods use |
 //! | `users` | who containers run as |
@@ -38,6 +39,7 @@ mod image;
 mod kept;
 mod metrics;
 mod network;
+mod pod_cidr;
 mod pods;
 mod runtime;
 mod stats;

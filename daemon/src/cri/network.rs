@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ const COLLECTED: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Plugins {
     cni: Cni,
-    cache: std::path::PathBuf,
+    directory: PathBuf,
+    cache: PathBuf,
     /// Addresses by the ids of pods; filled from the cache at the first use.
     attached: OnceCell<Mutex<HashMap<String, Vec<IpAddr>>>>,
     /// Pods that are on their way.
@@ -51,12 +53,18 @@ impl Plugins {
             ..Settings::default()
         };
         Self {
+            directory: settings.config_directory.clone(),
             cni: Cni::new(settings),
             cache,
             attached: OnceCell::new(),
             attaching: Mutex::default(),
             detached: Mutex::default(),
         }
+    }
+
+    /// Where configurations of networks lie.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 

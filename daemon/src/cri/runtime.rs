@@ -257,9 +257,9 @@ impl RuntimeService for Service {
 
     async fn update_runtime_config(
         &self,
-        _: Request<wire::UpdateRuntimeConfigRequest>,
+        call: Request<wire::UpdateRuntimeConfigRequest>,
     ) -> Result<Response<wire::UpdateRuntimeConfigResponse>, Status> {
-        // The subnet of pods is the business of the CNI plugins, which have it from their own files.
+        self.cri.update_runtime_config(call.into_inner()).await?;
         Ok(Response::new(wire::UpdateRuntimeConfigResponse {}))
     }
 

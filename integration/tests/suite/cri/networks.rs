@@ -49,6 +49,41 @@ fn condition(kubelet: &Kubelet) -> cri::RuntimeCondition {
     conditions.into_iter().find(|condition| condition.r#type == "NetworkReady").unwrap()
 }
 
+#[test]
+fn the_addresses_that_the_cluster_gives_are_filled_into_a_template() {
+    let mut daemon = node();
+    let template = daemon.scratch().join("template");
+    let text = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp",
+        "ipam": {"type": "host-local", "dataDir": "DATA", "ranges": {{.PodCIDRRanges}},
+        "routes": {{.Routes}}}}]}"#;
+    let data = daemon.scratch().join("ipam").display().to_string();
+    std::fs::write(&template, text.replace("DATA", &data)).unwrap();
+    let file = daemon.scratch().join("cni.toml");
+    let settings = std::fs::read_to_string(&file).unwrap();
+    let key = format!("cni-conf-template = {:?}\n", template.display().to_string());
+    std::fs::write(&file, settings + &key).unwrap();
+    daemon.kill();
+    daemon.start_again();
+    let kubelet = Kubelet::of(&daemon);
+    assert!(!condition(&kubelet).status);
+    let update = |pod_cidr: &str| {
+        let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
+        let request = cri::UpdateRuntimeConfigRequest {
+            runtime_config: Some(cri::RuntimeConfig { network_config }),
+        };
+        kubelet.call(|mut client| async move { client.update_runtime_config(request).await })
+    };
+    update("").unwrap();
+    assert!(!condition(&kubelet).status);
+    assert_eq!(update("10.78.0.0").unwrap_err().code(), tonic::Code::InvalidArgument);
+    update("10.78.5.0/24,fd78::/64").unwrap();
+    assert!(condition(&kubelet).status, "{:?}", condition(&kubelet));
+    let pod = kubelet.run_pod(&kubelet.pod_config("web"));
+    let network = kubelet.pod_status(&pod).network.unwrap();
+    assert!(network.ip.starts_with("10.78.5."), "{network:?}");
+    assert!(network.additional_ips[0].ip.starts_with("fd78::"), "{network:?}");
+}
+
 /// Addresses that are given out.
 fn leases(daemon: &Daemon) -> usize {
     let directory = daemon.scratch().join("ipam/pods");
