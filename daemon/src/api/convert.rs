@@ -203,7 +203,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::FailedPrecondition, Some("BAD_IMAGE"))
         }
         Error::ContainerPath { source, .. } => path_code(source),
-        Error::Freeze { .. } => (Code::Internal, None),
+        Error::Freeze { .. } | Error::OomScore { .. } => (Code::Internal, None),
         Error::NoImageBelow { .. } => (Code::FailedPrecondition, None),
         Error::NoSuchLease { .. }
         | Error::NotLeased { .. }

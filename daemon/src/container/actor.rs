@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::network::PortOwner;
 use crate::requests::Request;
 use crate::shim::{self, Attached, boot_id};
-use crate::spec::{Limits, Signal};
+use crate::spec::{Change, Signal};
 use crate::store::NewEvent;
 
 /// How long a start or a removal waits for the run before it to let go of its files.
@@ -62,7 +62,7 @@ pub(super) enum Command {
         answer: oneshot::Sender<Result<()>>,
     },
     Update {
-        limits: Limits,
+        change: Change,
         answer: oneshot::Sender<Result<()>>,
     },
     /// Puts another text in the place of what a face keeps with it.
@@ -259,8 +259,8 @@ impl Actor {
                 Command::Unpause { answer } => {
                     let _ = answer.send(self.unpause().await);
                 }
-                Command::Update { limits, answer } => {
-                    let _ = answer.send(self.update(&limits).await);
+                Command::Update { change, answer } => {
+                    let _ = answer.send(self.update(&change).await);
                 }
                 Command::Keep { face, text, answer } => {
                     let _ = answer.send(self.keep(face, text).await);

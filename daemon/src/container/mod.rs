@@ -22,6 +22,7 @@
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
 //! | `usage`, `top` | what a running one uses, and its processes |
 //! | `image_mounts` | images as volumes |
+//! | `oom_score` | the OOM score of processes that run |
 //! | `execs` | the ends of execs, also of those that an earlier daemon began |
 //! | `run` | from intent to a running process, and the undoing of it |
 //! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
@@ -34,6 +35,7 @@ mod execs;
 mod foreign;
 mod handle;
 mod image_mounts;
+mod oom_score;
 mod peer;
 mod record;
 mod recover;
@@ -52,7 +54,7 @@ pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Created, Supervisor};
 pub use top::Processes;
-pub use usage::{DeviceUse, Interface, Measures, Pressure, Traffic, Usage, Waited};
+pub use usage::{DeviceUse, Interface, Measures, Pressure, Stall, Traffic, Usage, Waited};
 
 use shim_wire::id::Id;
 

@@ -29,7 +29,7 @@ use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
-use crate::spec::{self, ContainerOptions, ExecRequest, Limits, NetworkMode, PidMode, Role};
+use crate::spec::{self, Change, ContainerOptions, ExecRequest, NetworkMode, PidMode, Role};
 use crate::store::Store;
 
 /// How long Stop waits when neither its caller nor the container says.
@@ -487,13 +487,18 @@ impl Supervisor {
         handle.ask(|answer| Command::Unpause { answer }).await
     }
 
-    /// Changes the limits that `limits` names.
+    /// Changes what `change` names.
     ///
     /// # Errors
-    /// They can't be met, together with those that stay; nothing is changed.
-    pub async fn update(&self, namespace: &Id, reference: &str, limits: Limits) -> Result<()> {
-        let handle = self.registry.find(namespace, reference)?;
-        handle.ask(|answer| Command::Update { limits, answer }).await
+    /// It can't be met, together with the limits that stay; nothing is changed.
+    pub async fn update(
+        &self,
+        namespace: &Id,
+        reference: &str,
+        change: impl Into<Change>,
+    ) -> Result<()> {
+        let (handle, change) = (self.registry.find(namespace, reference)?, change.into());
+        handle.ask(|answer| Command::Update { change, answer }).await
     }
 
     /// Puts another text in the place of what a face keeps with a container.

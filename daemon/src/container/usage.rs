@@ -7,7 +7,7 @@ use shim_wire::metrics::{v1, v2};
 use crate::shim::Metrics;
 
 /// Counters from the start of the run, and what is in use now. 0 is also what nobody counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Nanoseconds of all CPUs, and how much of them in the kernel and outside.
     pub cpu_total: u64,
@@ -51,6 +51,8 @@ pub struct Usage {
     pub network_sent: u64,
     /// Kills of the kernel's for want of memory.
     pub oom_kills: u64,
+    /// Where the kernel counts it: control groups v2 with PSI.
+    pub pressure: Option<Pressure>,
 }
 
 impl Usage {
@@ -78,13 +80,11 @@ impl Usage {
 }
 
 /// What a running container uses, to the last figure.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measures {
     pub usage: Usage,
     pub devices: Vec<DeviceUse>,
     pub hugepages: Vec<HugepageUse>,
-    /// Where the kernel counts it: control groups v2 with PSI.
-    pub pressure: Option<Pressure>,
     /// Its processes, by their numbers on the host.
     pub processes: Vec<u32>,
 }
@@ -106,15 +106,24 @@ pub struct HugepageUse {
     pub peak: u64,
 }
 
-/// Microseconds for which some, or all, processes waited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// For how long processes waited: the kernel's PSI (proc_pressure(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stall {
+    /// Microseconds.
+    pub total: u64,
+    /// Percent of the last 10, 60 and 300 seconds.
+    pub averages: [f64; 3],
+}
+
+/// When some, or all, processes waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Waited {
-    pub some: u64,
-    pub all: u64,
+    pub some: Stall,
+    pub all: Stall,
 }
 
 /// What processes waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     pub cpu: Waited,
     pub memory: Waited,
@@ -132,7 +141,7 @@ impl Measures {
                     peak: one.max,
                 });
                 let hugepages = hugepages.collect();
-                Self { usage, devices: devices_v1(metrics), hugepages, pressure: None, processes }
+                Self { usage, devices: devices_v1(metrics), hugepages, processes }
             }
             Metrics::V2(metrics) => {
                 let hugepages = metrics.hugetlb.iter().map(|one| HugepageUse {
@@ -148,7 +157,7 @@ impl Measures {
                     written: entry.wbytes,
                 });
                 let (devices, hugepages) = (devices.collect(), hugepages.collect());
-                Self { usage, devices, hugepages, pressure: pressure(metrics), processes }
+                Self { usage, devices, hugepages, processes }
             }
         }
     }
@@ -172,8 +181,11 @@ fn devices_v1(metrics: &v1::Metrics) -> Vec<DeviceUse> {
 fn pressure(metrics: &v2::Metrics) -> Option<Pressure> {
     let waited = |psi: Option<v2::PsiStats>| {
         let psi = psi?;
-        let total = |data: Option<v2::PsiData>| data.map_or(0, |data| data.total);
-        Some(Waited { some: total(psi.some), all: total(psi.full) })
+        let stall = |data: Option<v2::PsiData>| {
+            let v2::PsiData { total, avg10, avg60, avg300, .. } = data.unwrap_or_default();
+            Stall { total, averages: [avg10, avg60, avg300] }
+        };
+        Some(Waited { some: stall(psi.some), all: stall(psi.full) })
     };
     let cpu = waited(metrics.cpu.and_then(|cpu| cpu.psi))?;
     Some(Pressure {
@@ -298,6 +310,7 @@ fn of_v2(metrics: &v2::Metrics) -> Usage {
         block_reads: io().map(|entry| entry.rios).sum(),
         block_writes: io().map(|entry| entry.wios).sum(),
         oom_kills: metrics.memory_events.unwrap_or_default().oom_kill,
+        pressure: pressure(metrics),
         ..Usage::default()
     }
 }
@@ -384,6 +397,20 @@ mod tests {
         };
         assert_eq!(Usage::new(&Metrics::V1(v1)), expected);
         assert_eq!(Usage::new(&Metrics::V2(v2)), expected);
+    }
+
+    #[test]
+    fn pressure_is_what_the_second_version_counts() {
+        let data = |total, avg10| v2::PsiData { total, avg10, ..v2::PsiData::default() };
+        let psi = v2::PsiStats { some: Some(data(77, 1.5)), full: Some(data(8, 0.5)) };
+        let cpu = v2::CpuStat { psi: Some(psi), ..v2::CpuStat::default() };
+        let metrics = v2::Metrics { cpu: Some(cpu), ..v2::Metrics::default() };
+        let pressure = Usage::new(&Metrics::V2(metrics)).pressure.unwrap();
+        let some = Stall { total: 77, averages: [1.5, 0.0, 0.0] };
+        let all = Stall { total: 8, averages: [0.5, 0.0, 0.0] };
+        assert_eq!(pressure.cpu, Waited { some, all });
+        assert_eq!(Usage::new(&Metrics::V2(v2::Metrics::default())).pressure, None);
+        assert_eq!(Usage::new(&Metrics::V1(v1::Metrics::default())).pressure, None);
     }
 
     #[test]

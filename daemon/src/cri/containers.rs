@@ -142,8 +142,8 @@ impl Cri {
     ) -> Result<()> {
         let container = self.container(&request.container_id)?;
         let Some(resources) = &request.linux else { return Ok(()) };
-        let limits = convert::limits(resources, self.core().machine.counts_swap)?;
-        self.supervisor.update(&self.namespace, container.key().id.as_str(), limits).await
+        let change = convert::change(resources, &self.core().machine)?;
+        self.supervisor.update(&self.namespace, container.key().id.as_str(), change).await
     }
 }
 

@@ -89,15 +89,15 @@ const fn traffic(name: &'static str, help: &'static str, of: fn(&Interface) -> u
 }
 
 fn waited(seen: &Seen, of: fn(&crate::container::Pressure) -> Waited) -> Option<Waited> {
-    seen.measures.pressure.as_ref().map(of)
+    seen.measures.usage.pressure.as_ref().map(of)
 }
 
 fn some(waited: Option<Waited>) -> Samples {
-    waited.map_or_else(Vec::new, |waited| one(waited.some / MICRO))
+    waited.map_or_else(Vec::new, |waited| one(waited.some.total / MICRO))
 }
 
 fn all(waited: Option<Waited>) -> Samples {
-    waited.map_or_else(Vec::new, |waited| one(waited.all / MICRO))
+    waited.map_or_else(Vec::new, |waited| one(waited.all.total / MICRO))
 }
 
 const METRICS: [Metric; 56] = [

@@ -89,6 +89,7 @@ impl Cri {
         };
         stats.cpu = Some(self.cpu(&record.id, now, &usage));
         stats.memory = Some(memory(now, &usage));
+        stats.io = io(now, &usage);
         stats.swap = Some(wire::SwapUsage {
             timestamp: now,
             swap_available_bytes: None,
@@ -103,7 +104,7 @@ impl Cri {
             timestamp: now,
             usage_core_nano_seconds: some(usage.cpu_total),
             usage_nano_cores: rate.and_then(some),
-            psi: None,
+            psi: usage.pressure.map(|pressure| convert::pressure(pressure.cpu)),
         }
     }
 
@@ -247,8 +248,14 @@ fn memory(now: i64, usage: &Usage) -> wire::MemoryUsage {
         rss_bytes: some(usage.memory_anonymous),
         page_faults: some(usage.page_faults),
         major_page_faults: some(usage.major_page_faults),
-        psi: None,
+        psi: usage.pressure.map(|pressure| convert::pressure(pressure.memory)),
     }
+}
+
+/// Only pressure: `None` where it is not counted.
+fn io(now: i64, usage: &Usage) -> Option<wire::IoUsage> {
+    let psi = convert::pressure(usage.pressure?.io);
+    Some(wire::IoUsage { timestamp: now, psi: Some(psi) })
 }
 
 #[cfg(test)]

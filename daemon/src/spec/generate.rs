@@ -143,7 +143,7 @@ fn check_network(options: &ContainerOptions) -> Result<Vec<String>, Error> {
     }
 }
 
-fn oom_score(asked: Option<i32>, machine: &Machine) -> Result<Option<i32>, Error> {
+pub(super) fn oom_score(asked: Option<i32>, machine: &Machine) -> Result<Option<i32>, Error> {
     let Some(asked) = asked else { return Ok(None) };
     if !(-1000..=1000).contains(&asked) {
         let value = asked.to_string();

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 use shim_wire::plan::Resources;
 
 use super::machine::{HostDevice, cpu_list};
-use super::{ContainerOptions, DeviceLimit, Error, Limits, Machine, privileges};
+use super::{ContainerOptions, DeviceLimit, Error, Limits, Machine, generate, privileges};
 
 /// Below this a container can't start at all; docker's own minimum.
 const MEMORY_MIN: i64 = 6 << 20;
@@ -352,12 +352,29 @@ fn block_io(checked: &Checked) -> Result<Option<LinuxBlockIo>, OciSpecError> {
 /// What an update changes.
 #[derive(Clone, Debug)]
 pub struct Update {
+    /// The score of its processes from now on, where it changes.
+    pub oom_score_adj: Option<i32>,
     /// All limits of the container, from now on.
     pub limits: Limits,
     /// The spec with them.
     pub json: String,
     /// What a running container is told.
     pub resources: Resources,
+}
+
+/// What is to change of a container that is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Those that are named.
+    pub limits: Limits,
+    /// Of all its processes, from -1000 to 1000 (proc_pid_oom_score_adj(5)).
+    pub oom_score_adj: Option<i32>,
+}
+
+impl From<Limits> for Change {
+    fn from(limits: Limits) -> Self {
+        Self { limits, oom_score_adj: None }
+    }
 }
 
 /// Changes the limits of a container: what `asked` says, in the place of what was said before.
@@ -367,10 +384,12 @@ pub struct Update {
 pub fn update(
     options: &ContainerOptions,
     json: &str,
-    asked: &Limits,
+    change: &Change,
     machine: &Machine,
 ) -> Result<Update, Error> {
+    let asked = &change.limits;
     let limits = options.limits.updated(asked);
+    let oom_score_adj = generate::oom_score(change.oom_score_adj, machine)?;
     let checked = check(&limits, machine)?;
     let lowered = resources(&checked, options.has_host_devices(), &[])?;
     let mut spec: serde_json::Value = serde_json::from_str(json)?;
@@ -380,6 +399,9 @@ pub fn update(
     if !rules.is_null() {
         spec["linux"]["resources"]["devices"] = rules;
     }
+    if let Some(score) = oom_score_adj {
+        spec["process"]["oomScoreAdj"] = score.into();
+    }
     let mut resources = shim_plan::resources(&lowered)?;
     // The rules of devices are as they were.
     resources.devices.clear();
@@ -387,7 +409,8 @@ pub fn update(
     if asked.pids.is_some() && checked.pids.is_none() {
         resources.pids = Some(-1);
     }
-    Ok(Update { limits, json: serde_json::to_string_pretty(&spec)?, resources })
+    let json = serde_json::to_string_pretty(&spec)?;
+    Ok(Update { oom_score_adj, limits, json, resources })
 }
 
 #[cfg(test)]
@@ -507,7 +530,7 @@ mod tests {
         options.limits.memory = Some(64 << 20);
         options.limits.nano_cpus = Some(NANO);
         let asked = Limits { pids: Some(-1), cpu_quota: Some(20_000), ..Limits::default() };
-        let update = update(&options, json, &asked, &machine()).unwrap();
+        let update = update(&options, json, &asked.into(), &machine()).unwrap();
         assert_eq!((update.limits.memory, update.limits.nano_cpus), (Some(64 << 20), None));
         let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
         assert_eq!(spec["linux"]["future"], 1);
@@ -519,7 +542,7 @@ mod tests {
         assert_eq!(update.resources.cpu_quota, Some(20_000));
         assert!(update.resources.devices.is_empty());
         let ruled = r#"{"linux":{"resources":{"devices":[{"allow":true,"access":"rw"}]}}}"#;
-        let update = super::update(&options, ruled, &asked, &machine()).unwrap();
+        let update = super::update(&options, ruled, &asked.into(), &machine()).unwrap();
         let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
         let kept = &spec["linux"]["resources"]["devices"];
         assert_eq!(*kept, serde_json::json!([{"allow": true, "access": "rw"}]), "as they were");

@@ -56,7 +56,7 @@ pub use exec::{ExecRequest, exec_options, exec_user};
 pub use foreign::{Joined, bundle_config, check_foreign};
 pub use generate::{Generated, Surroundings, generate};
 pub use image::merge_image;
-pub use limits::{Update, update};
+pub use limits::{Change, Update, update};
 pub use log::LogOptions;
 pub use machine::Machine;
 pub use name::generated_name;

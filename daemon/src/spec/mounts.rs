@@ -13,8 +13,9 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use super::{BindMount, ContainerOptions, Error, etc};
 
 /// Files of lxcfs, which containers may have in place of the kernel's: they tell of the container
-/// where the kernel tells of the machine. Everything else of /proc and /sys carries controls that
-/// must not be replaced (CVE-2015-3631).
+/// where the kernel tells of the machine. Everything else of /proc carries controls that must not be
+/// replaced (CVE-2015-3631). /sys has none of those: agents of a node mount the host's, or a part of
+/// it, over their own.
 const PROC_ALLOWED: [&str; 9] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -78,16 +79,18 @@ pub(super) fn check(
     Ok(checked)
 }
 
-/// Whether a clean path is one of the kernel's own file systems.
+/// Whether a clean path is in one of the kernel's own file systems, where nothing of an image belongs.
 pub(super) fn is_of_the_kernel(destination: &str) -> bool {
-    ["/proc", "/sys"].iter().any(|top| {
-        destination.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    ["/proc", "/sys"].iter().any(|top| is_below(destination, top))
+}
+
+fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn check_one(mount: &BindMount, privileged: bool) -> Result<CheckedBind, Error> {
     let destination = clean(&mount.destination)?;
-    let controls = is_of_the_kernel(&destination);
+    let controls = is_below(&destination, "/proc");
     if controls && !privileged && !PROC_ALLOWED.contains(&destination.as_str()) {
         return Err(Error::MountDestination {
             path: destination,
@@ -366,15 +369,15 @@ mod tests {
     #[test]
     fn the_kernel_s_controls_are_not_replaced() {
         let any = Path::new("/");
-        for path in ["/proc", "/proc/self/attr", "/proc//sys/", "/sys", "/sys/fs/cgroup"] {
+        for path in ["/proc", "/proc/self/attr", "/proc//sys/"] {
             assert!(said(bind(any, path)).contains("kernel's own controls"), "{path}");
         }
-        for path in ["/proc/meminfo", "/process", "/system"] {
+        for path in ["/proc/meminfo", "/process", "/sys", "/sys/fs/bpf"] {
             assert!(check(&options(vec![bind(any, path)]), Path::new("/c")).is_ok(), "{path}");
         }
         let privileged = ContainerOptions {
             privileged: true,
-            mounts: vec![bind(any, "/sys/fs/cgroup")],
+            mounts: vec![bind(any, "/proc/sys")],
             ..ContainerOptions::default()
         };
         assert!(check(&privileged, Path::new("/c")).is_ok());

@@ -6,11 +6,12 @@ use shim_wire::plan::Resources;
 use shim_wire::ttrpc::Code;
 
 use super::{Actor, State, phase_of};
+use crate::container::oom_score;
 use crate::container::record::Record;
 use crate::container::run::{self, Running};
 use crate::error::{Error, Result};
 use crate::shim;
-use crate::spec::{self, Limits};
+use crate::spec::{self, Change};
 
 impl Actor {
     /// What runs, whether it stands still or not.
@@ -69,7 +70,7 @@ impl Actor {
 
     /// Changes limits: first those of a running container, which takes all of them or none, then the
     /// record. What can't be committed is taken back.
-    pub(super) async fn update(&mut self, asked: &Limits) -> Result<()> {
+    pub(super) async fn update(&mut self, asked: &Change) -> Result<()> {
         let record = self.record()?;
         let (namespace, id) = (self.key.namespace.to_string(), record.id.clone());
         let spec: Result<Option<String>> =
@@ -79,10 +80,16 @@ impl Actor {
         let running = self.present().map(Arc::clone);
         if let Some(running) = &running {
             self.tell_limits(running, &update.resources).await?;
+            let before = record.options.oom_score_adj;
+            if let Err(error) = self.tell_score(before, update.oom_score_adj).await {
+                self.take_back(running, &record, &spec).await;
+                return Err(error);
+            }
         }
         shim_failpoints::step!("daemon.update.before_commit", error);
         let mut next = Record::clone(&record);
         next.options.limits = update.limits;
+        next.options.oom_score_adj = update.oom_score_adj.or(record.options.oom_score_adj);
         let event = self.event("update", &next, Vec::new());
         let (namespace, stored, json) =
             (self.key.namespace.to_string(), next.clone(), update.json.clone());
@@ -99,6 +106,12 @@ impl Actor {
         if let Err(error) = committed {
             if let Some(running) = &running {
                 self.take_back(running, &record, &spec).await;
+                let before = record.options.oom_score_adj;
+                // One that never was asked for is not known any more.
+                let back = before.filter(|_| update.oom_score_adj.is_some());
+                if let Err(error) = self.tell_score(update.oom_score_adj, back).await {
+                    tracing::error!(container = %self.key, %error, "a new score that is not recorded");
+                }
             }
             return Err(error);
         }
@@ -125,8 +138,19 @@ impl Actor {
         running.shim.client.update(resources).await.map_err(|source| self.not_done(source))
     }
 
+    /// Those of its processes that have the score of before get the next one.
+    async fn tell_score(&self, before: Option<i32>, next: Option<i32>) -> Result<()> {
+        let Some(next) = next.filter(|_| next != before) else { return Ok(()) };
+        let path = run::container_cgroup(&self.core, &self.key);
+        oom_score::change(&self.core, path, before, next).await.map_err(|source| Error::OomScore {
+            id: self.label(),
+            score: next,
+            source: Arc::new(source),
+        })
+    }
+
     async fn take_back(&self, running: &Running, record: &Record, spec: &str) {
-        let before = spec::update(&record.options, spec, &Limits::default(), &self.core.machine);
+        let before = spec::update(&record.options, spec, &Change::default(), &self.core.machine);
         let told = match before {
             Ok(before) => self.tell_limits(running, &before.resources).await,
             Err(error) => Err(error.into()),

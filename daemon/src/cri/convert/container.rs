@@ -12,8 +12,8 @@ use crate::container::{Exit, Handle, Phase, Reason, Record, Run};
 use crate::cri::{invalid, kept, required, wire};
 use crate::error::Result;
 use crate::spec::{
-    AppArmor, BindMount, ContainerOptions, DeviceRequest, ImageMount, LogOptions, Machine, PidMode,
-    Propagation, Role, Seccomp, Security, Selinux, Signal,
+    AppArmor, BindMount, Change, ContainerOptions, DeviceRequest, ImageMount, LogOptions, Machine,
+    PidMode, Propagation, Role, Seccomp, Security, Selinux, Signal,
 };
 
 /// The highest id of users and groups.
@@ -205,6 +205,22 @@ fn oom_score(asked: i64, machine: &Machine) -> Result<Option<i32>> {
         invalid("oom_score_adj", format!("{asked} is not between -1000 and 1000"))
     })?;
     Ok(Some(machine.oom_score_floor.map_or(score, |floor| score.max(floor))))
+}
+
+/// What a kubelet wants to be otherwise. 0 says nothing, of a score as of a limit: so the CPU manager's
+/// updates have it.
+///
+/// # Errors
+/// Names what can't be.
+pub(crate) fn change(
+    resources: &wire::LinuxContainerResources,
+    machine: &Machine,
+) -> Result<Change> {
+    let oom_score_adj = match resources.oom_score_adj {
+        0 => None,
+        asked => oom_score(asked, machine)?,
+    };
+    Ok(Change { limits: limits(resources, machine.counts_swap)?, oom_score_adj })
 }
 
 fn log(config: &wire::ContainerConfig, pod: &Record) -> Result<LogOptions> {

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 pub(super) use container::{
-    container_attributes, container_options, container_status, container_user, listed_container,
-    pod_of,
+    change, container_attributes, container_options, container_status, container_user,
+    listed_container, pod_of,
 };
 pub(super) use image::{credentials, images, reference_text};
 pub(super) use plugins::plugin_arguments;
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{invalid, wire};
 use crate::config::hex;
-use crate::container::Interface;
+use crate::container::{Interface, Stall, Waited};
 use crate::error::Result;
 use crate::spec::{IdMapping, Limits, Signal};
 use crate::time::Time;
@@ -45,6 +45,17 @@ pub(super) fn network(now: i64, interfaces: &[Interface]) -> wire::NetworkUsage 
         .collect();
     let first = all.iter().find(|one| one.name == "eth0").or(all.first()).cloned();
     wire::NetworkUsage { timestamp: now, default_interface: first, interfaces: all }
+}
+
+/// Pressure. Its total is in microseconds, as the kernel counts and other runtimes pass it on.
+pub(super) fn pressure(waited: Waited) -> wire::PsiStats {
+    let data = |Stall { total, averages: [avg10, avg60, avg300] }| wire::PsiData {
+        total,
+        avg10,
+        avg60,
+        avg300,
+    };
+    wire::PsiStats { some: Some(data(waited.some)), full: Some(data(waited.all)) }
 }
 
 /// Nanoseconds since the epoch, as every moment of the CRI is written.

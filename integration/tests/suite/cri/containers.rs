@@ -204,6 +204,77 @@ fn limits_change_while_it_runs() {
 }
 
 #[test]
+fn the_oom_score_changes_for_all_that_did_not_choose_another() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let script = "sleep 600 & (echo 700 > /proc/self/oom_score_adj; exec sleep 700) & wait";
+    let mut container = kubelet.container_config("one", script);
+    let with_score = |score| cri::LinuxContainerResources {
+        oom_score_adj: score,
+        ..cri::LinuxContainerResources::default()
+    };
+    container.linux.as_mut().unwrap().resources = Some(with_score(500));
+    let id = kubelet.run(&pod, &container, &config);
+    let scores = || {
+        let script = "for p in 1 $(pidof sleep); do echo $(cat /proc/$p/oom_score_adj); done";
+        let mut scores: Vec<String> =
+            kubelet.exec_text(&id, script).lines().map(str::to_owned).collect();
+        scores.sort();
+        scores
+    };
+    wait::until_true("the other score", || scores() == ["500", "500", "700"]);
+    let update = |resources| {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(resources),
+            ..cri::UpdateContainerResourcesRequest::default()
+        };
+        kubelet.call(|mut client| async move { client.update_container_resources(request).await })
+    };
+    update(with_score(600)).unwrap();
+    assert_eq!(scores(), ["600", "600", "700"]);
+    let shown = || kubelet.status(&id).resources.unwrap().linux.unwrap().oom_score_adj;
+    assert_eq!(shown(), 600);
+    // As the CPU manager says nothing of it.
+    update(cri::LinuxContainerResources { cpu_shares: 100, ..with_score(0) }).unwrap();
+    assert_eq!((scores()[0].as_str(), shown()), ("600", 600));
+    let refused = update(with_score(1001)).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert_eq!(shown(), 600);
+}
+
+#[test]
+fn agents_of_a_node_see_its_sys() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let script = "ls /sys/class/net | grep -c . > /dev/null; cat /sys/fs/bpf/file; \
+        grep -c ' /sys/fs/bpf ' /proc/self/mounts; ls /host/sys/class/net";
+    let mut container = kubelet.container_config("one", script);
+    let shared = daemon.scratch().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("file"), "of the host\n").unwrap();
+    let mount = |host: &str, inside: &str| cri::Mount {
+        host_path: host.to_owned(),
+        container_path: inside.to_owned(),
+        readonly: true,
+        ..cri::Mount::default()
+    };
+    container.mounts =
+        vec![mount(shared.to_str().unwrap(), "/sys/fs/bpf"), mount("/sys", "/host/sys")];
+    let said = kubelet.output(&pod, &container, &config);
+    assert!(said.starts_with("of the host\n1\n"), "{said}");
+    container.metadata.as_mut().unwrap().name = "two".to_owned();
+    container.log_path = "two/0.log".to_owned();
+    container.mounts = vec![mount("/sys", "/sys")];
+    container.command = ["/bin/sh", "-c", "ls -d /sys/kernel"].map(str::to_owned).to_vec();
+    assert_eq!(kubelet.output(&pod, &container, &config), "/sys/kernel\n");
+    container.metadata.as_mut().unwrap().name = "three".to_owned();
+    container.mounts = vec![mount(shared.to_str().unwrap(), "/proc/sys")];
+    let refused = kubelet.try_create(&pod, &container, &config).unwrap_err();
+    assert!(refused.message().contains("kernel's own controls"), "{refused}");
+}
+
+#[test]
 fn directories_of_the_host_are_mounted_as_asked_for() {
     let daemon = node();
     let (kubelet, config, pod) = prepared(&daemon);
