@@ -92,6 +92,9 @@ pub struct Config {
     pub cri: cri::Configured,
 }
 
+/// There while systemd is the machine's (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
+
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -118,6 +121,11 @@ pub enum Error {
     Runtime(#[from] runtimes::Error),
     #[error("subnet {text:?}: {reason}")]
     Subnet { text: String, reason: String },
+    #[error(
+        "cgroup-driver: systemd does not run on this machine ({} is missing): choose cgroupfs",
+        SYSTEMD
+    )]
+    NoSystemd,
 }
 
 impl Config {
@@ -168,6 +176,9 @@ impl Config {
             })?,
             None => derived_subnet(own.as_deref()),
         };
+        if file.cri.cgroup_driver == cri::CgroupDriver::Systemd && !Path::new(SYSTEMD).is_dir() {
+            return Err(Error::NoSystemd);
+        }
         let runtimes = Runtimes::new(file.runtimes, beside_ourselves().parent())?;
         Ok(Self {
             root,

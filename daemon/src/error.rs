@@ -173,6 +173,8 @@ pub enum Error {
         "container {id}: its processes can't be held still: {source}: commit without a pause (--pause=false)"
     )]
     Freeze { id: String, source: Arc<shim_cgroup::Error> },
+    #[error("{unit}: {source}")]
+    Systemd { unit: String, source: Arc<shim_systemd::Error> },
     #[error("container {id}: its processes can't be given the OOM score {score}: {source}")]
     OomScore { id: String, score: i32, source: Arc<std::io::Error> },
     #[error(

@@ -14,7 +14,7 @@ One per container: owns the process, its pty, its log file and its exit status.
 
 Usage: bosun-shim --namespace NS --id ID --container-dir DIR --run-dir DIR --socket-dir DIR
                   [--cgroup PATH] [--containerd SOCKET --lower PROGRAM]
-       bosun-shim --version | --help
+       bosun-shim --keep-scope | --version | --help
        containerd-shim-bosun-v1 … start | delete, -v, -info
 
 bosund starts it, with the listening socket of its task API as standard input and a socket that
@@ -29,12 +29,14 @@ containerd starts for the runtime io.containerd.bosun.v1, and starts itself.
   --cgroup PATH         the shim's own cgroup, relative to the hierarchy; otherwise its parent's
   --containerd SOCKET   containerd drives it, and serves its ttrpc API there
   --lower PROGRAM       the bosun-oci that reads what containerd sends
+  --keep-scope          waits for the end of standard input: a process for a group that systemd makes
 ";
 
 /// What this process is asked to be.
 #[derive(Debug)]
 pub(crate) enum Command {
     Serve(Arguments),
+    KeepScope,
     Version,
     Help,
 }
@@ -96,6 +98,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     while let Some(argument) = arguments.next() {
         if argument == "--version" {
             return Ok(Command::Version);
+        }
+        if argument == "--keep-scope" {
+            return Ok(Command::KeepScope);
         }
         if argument == "--help" {
             return Ok(Command::Help);

@@ -73,6 +73,10 @@ fn main() -> ExitCode {
             print!("{}", args::USAGE);
             ExitCode::SUCCESS
         }
+        Ok(Command::KeepScope) => {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            ExitCode::SUCCESS
+        }
         Ok(Command::Serve(arguments)) => match setup::run(&arguments) {
             Ok(inherited) => {
                 Shim::new(arguments, inherited).run();

@@ -25,6 +25,7 @@
 //! | `oom_score` | the OOM score of processes that run |
 //! | `execs` | the ends of execs, also of those that an earlier daemon began |
 //! | `run` | from intent to a running process, and the undoing of it |
+//! | `scope` | control groups that systemd makes |
 //! | `sandbox` | pods: a sandbox is a container's record and actor whose run holds namespaces instead of a process |
 //! | `peer` | the namespaces of another container, or of a sandbox, to join |
 //! | `recover` | what a daemon that starts makes of what it finds |
@@ -42,6 +43,7 @@ mod recover;
 mod registry;
 mod run;
 mod sandbox;
+mod scope;
 mod supervisor;
 mod top;
 mod usage;

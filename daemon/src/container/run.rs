@@ -28,7 +28,8 @@ use shim_wire::removal::{Dismantle, Erase, LetGo};
 
 use super::peer::{self, Peer};
 use super::record::{Lease, Record};
-use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox};
+use super::usage::{self, Pressure};
+use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox, scope};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -144,7 +145,8 @@ pub(super) async fn run(
     let sockets = core.layout.socket_dir(&key.namespace, &key.id);
     let layers = layers(core, record).await?;
     files::fill_volumes(record, container_dir.path(), &layers.lower).await?;
-    let cgroup = chosen_cgroup(core, key, &record.options);
+    let scope = scope::of(&record.options.cgroup_parent, key)?;
+    let cgroup = chosen_cgroup(core, key, &record.options)?;
     let log = container_dir.json_log(&record.id);
     let context = spec::plan_context(
         &record.options,
@@ -175,7 +177,9 @@ pub(super) async fn run(
     }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
-    if !record.options.cgroup_parent.is_empty() {
+    // A sandbox without a process has no group.
+    let has_group = create.sandbox.is_none();
+    if has_group && !record.options.cgroup_parent.is_empty() {
         // Where it is to be found when nothing but its name is known.
         write_file(&cgroup_file(&run_dir), cgroup.as_bytes(), 0o600)?;
     }
@@ -201,7 +205,25 @@ pub(super) async fn run(
     .map_err(|source| shim_failed(record, source))?;
     shim_failpoints::step!("daemon.start.after_spawn");
     let place = Place { sockets: &sockets, container_dir: &container_dir };
-    match build(key, record, &place, &create, peer.as_ref(), hello, &process).await {
+    let keeper = match scope.filter(|_| has_group) {
+        None => None,
+        Some(scope) => {
+            let limits = create.resources.clone().unwrap_or_default();
+            match scope::start(core, scope, limits).await {
+                Ok(keeper) => Some(keeper),
+                Err(error) => {
+                    process.kill();
+                    process.ended(KILL).await;
+                    return Err(error.into());
+                }
+            }
+        }
+    };
+    shim_failpoints::step!("daemon.start.after_scope");
+    let built = build(key, record, &place, &create, peer.as_ref(), hello, &process).await;
+    // The container's own process is in there by now, or nothing is to be.
+    drop(keeper);
+    match built {
         Ok((client, pid, attached)) => {
             let running = Running {
                 attempt,
@@ -308,7 +330,7 @@ pub(super) fn generate(
     key: &Key,
     options: &spec::ContainerOptions,
 ) -> Result<spec::Generated> {
-    let cgroup = chosen_cgroup(core, key, options);
+    let cgroup = chosen_cgroup(core, key, options)?;
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
     let container_dir = core.layout.container_dir(&key.namespace, &key.id);
     Ok(spec::generate(
@@ -448,10 +470,33 @@ pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 }
 
 /// The cgroup that a container is to have.
-fn chosen_cgroup(core: &Core, key: &Key, options: &spec::ContainerOptions) -> String {
-    match options.cgroup_parent.trim_matches('/') {
+fn chosen_cgroup(core: &Core, key: &Key, options: &spec::ContainerOptions) -> Result<String> {
+    if let Some(scope) = scope::of(&options.cgroup_parent, key)? {
+        return Ok(scope.path);
+    }
+    Ok(match options.cgroup_parent.trim_matches('/') {
         "" => own_cgroup(core, key),
         parent => format!("{parent}/{}", key.id),
+    })
+}
+
+/// The group of a pod, which is its kubelet's: the parent of its containers' ones.
+fn pod_cgroup(key: &Key, options: &spec::ContainerOptions) -> Option<String> {
+    match scope::of(&options.cgroup_parent, key).ok()? {
+        Some(scope) => scope.path.rsplit_once('/').map(|(slice, _)| slice.to_owned()),
+        None => {
+            Some(options.cgroup_parent.trim_matches('/').to_owned()).filter(|path| !path.is_empty())
+        }
+    }
+}
+
+/// What the processes of a pod waited for, where it has a group of its own.
+pub(super) fn pod_pressure(core: &Core, key: &Key, record: &Record) -> Option<Pressure> {
+    let path = pod_cgroup(key, &record.options)?;
+    let group = Cgroup::new(&core.cgroups, &path).ok()?;
+    match group.metrics().ok()? {
+        shim_cgroup::Metrics::V1(_) => None,
+        shim_cgroup::Metrics::V2(metrics) => usage::pressure(&metrics),
     }
 }
 
@@ -460,7 +505,7 @@ pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
     let other = std::fs::read_to_string(cgroup_file(&run_dir)).ok();
     // A file that a full disk cut would lead to what is somebody else's.
-    let own = |path: &String| path.ends_with(&format!("/{}", key.id));
+    let own = |path: &String| path.ends_with(&format!("/{}", key.id)) || scope::is_of(path, key);
     other.filter(own).unwrap_or_else(|| own_cgroup(core, key))
 }
 
@@ -530,10 +575,13 @@ pub(super) async fn dismantle(core: &Core, key: &Key, shim: Option<&ShimProcess>
             Dismantle::ShimEnd => wait_for_shim(key, shim).await,
             Dismantle::Cgroups => {
                 shim_failpoints::step!("daemon.stop.before_cgroups");
-                for path in [container_cgroup(core, key), shim_cgroup(core, key)] {
-                    if !remove_cgroup(core, path).await {
-                        return false;
-                    }
+                let container = container_cgroup(core, key);
+                if !remove_cgroup(core, container.clone()).await {
+                    return false;
+                }
+                scope::forget(&container).await;
+                if !remove_cgroup(core, shim_cgroup(core, key)).await {
+                    return false;
                 }
             }
             Dismantle::NetworkName => sandbox::withdraw_network(key),

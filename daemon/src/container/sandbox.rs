@@ -27,8 +27,8 @@ use shim_wire::plan::{self, CreateOptions, Plan, Sysctl};
 use super::handle::Handle;
 use super::peer::{IPC, NET, PID, USER, UTS};
 use super::supervisor::{Created, Supervisor};
-use super::usage::Interface;
-use super::{Key, peer};
+use super::usage::{Interface, Pressure};
+use super::{Key, peer, run};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network;
@@ -103,6 +103,13 @@ impl Supervisor {
         let text = network::in_namespace(&path, || std::fs::read_to_string(NET_DEV))
             .map_err(Error::file("look into", &path))?;
         Ok(Interface::all(&text))
+    }
+
+    /// What the processes of a sandbox waited for, where its kubelet has given it a group and the kernel
+    /// counts it.
+    #[must_use]
+    pub fn pressure(&self, sandbox: &Handle) -> Option<Pressure> {
+        run::pod_pressure(&self.core, &sandbox.key, &*sandbox.record().ok()?)
     }
 
     /// Stops the containers of a sandbox, all at once, then the sandbox.

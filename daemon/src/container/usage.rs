@@ -178,7 +178,7 @@ fn devices_v1(metrics: &v1::Metrics) -> Vec<DeviceUse> {
     devices.into_values().collect()
 }
 
-fn pressure(metrics: &v2::Metrics) -> Option<Pressure> {
+pub(super) fn pressure(metrics: &v2::Metrics) -> Option<Pressure> {
     let waited = |psi: Option<v2::PsiStats>| {
         let psi = psi?;
         let stall = |data: Option<v2::PsiData>| {

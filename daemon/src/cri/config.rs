@@ -62,4 +62,6 @@ pub enum Network {
 pub enum CgroupDriver {
     #[default]
     Cgroupfs,
+    /// Pods are slices, and their containers scopes.
+    Systemd,
 }

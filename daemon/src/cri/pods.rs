@@ -29,7 +29,7 @@ impl Cri {
     async fn make_pod(&self, request: wire::RunPodSandboxRequest) -> Result<String> {
         self.check_handler(&request)?;
         let hostname = &self.core().machine.hostname;
-        let options = convert::pod_options(&request, self.settings().network, hostname)?;
+        let options = convert::pod_options(&request, self.settings(), hostname)?;
         let config = request.config.as_ref();
         // What plugins can't be told is known before anything is made.
         convert::plugin_arguments("", config.unwrap_or(&wire::PodSandboxConfig::default()))?;

@@ -169,13 +169,14 @@ impl Cri {
                 containers.push(stats);
             }
         }
+        total.pressure = self.supervisor.pressure(pod);
         let linux = wire::LinuxPodSandboxStats {
             cpu: Some(self.cpu(&record.id, now, &total)),
             memory: Some(memory(now, &total)),
             network: self.supervisor.interfaces(pod).ok().map(|all| convert::network(now, &all)),
             process: Some(wire::ProcessUsage { timestamp: now, process_count: some(total.pids) }),
             containers,
-            io: None,
+            io: io(now, &total),
         };
         let config = kept::pod(record).config.unwrap_or_default();
         Ok(wire::PodSandboxStats {

@@ -53,6 +53,7 @@ impl Cri {
     pub(super) fn runtime_config(&self) -> wire::RuntimeConfigResponse {
         let driver = match self.settings().cgroup_driver {
             CgroupDriver::Cgroupfs => wire::CgroupDriver::Cgroupfs,
+            CgroupDriver::Systemd => wire::CgroupDriver::Systemd,
         };
         wire::RuntimeConfigResponse {
             linux: Some(wire::LinuxRuntimeConfiguration { cgroup_driver: driver.into() }),

@@ -49,6 +49,11 @@ impl Program {
         let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
         Ok(Self { path, _image: image })
     }
+
+    /// Where it can be executed, by this process and its children alone.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// What a shim is started with.

@@ -40,6 +40,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "shim-cgroup",
             "shim-rootfs",
             "shim-sys",
+            "shim-systemd",
             "shim-failpoints",
         ],
     ),

@@ -9,6 +9,7 @@ mod cgroups;
 mod clock;
 mod containerd;
 mod kernel;
+mod kubelet;
 mod power;
 mod service;
 mod support;

@@ -18,7 +18,7 @@
 //! | `connection` | a socket, its authentication, calls with a deadline |
 //! | `properties` | resources in systemd's terms |
 //!
-//! For short-lived processes: the long-lived shim does not link this. Deliberately absent: everything of
+//! For the daemon and for short-lived processes: the long-lived shim does not link this. Deliberately absent: everything of
 //! D-Bus that these five calls do not need, and services of users (`systemd --user`).
 #![forbid(unsafe_code)]
 

@@ -6,9 +6,9 @@ use shim_wire::plan::Resources;
 use shim_wire::ttrpc::Code;
 
 use super::{Actor, State, phase_of};
-use crate::container::oom_score;
 use crate::container::record::Record;
 use crate::container::run::{self, Running};
+use crate::container::{oom_score, scope};
 use crate::error::{Error, Result};
 use crate::shim;
 use crate::spec::{self, Change};
@@ -79,7 +79,13 @@ impl Actor {
         let update = spec::update(&record.options, &spec, asked, &self.core.machine)?;
         let running = self.present().map(Arc::clone);
         if let Some(running) = &running {
-            self.tell_limits(running, &update.resources).await?;
+            if let Err(error) = self.tell_limits(running, &update.resources).await {
+                // Its group may have them, and systemd not.
+                if matches!(error, Error::Systemd { .. }) {
+                    self.take_back(running, &record, &spec).await;
+                }
+                return Err(error);
+            }
             let before = record.options.oom_score_adj;
             if let Err(error) = self.tell_score(before, update.oom_score_adj).await {
                 self.take_back(running, &record, &spec).await;
@@ -135,7 +141,9 @@ impl Actor {
     }
 
     async fn tell_limits(&self, running: &Running, resources: &Resources) -> Result<()> {
-        running.shim.client.update(resources).await.map_err(|source| self.not_done(source))
+        running.shim.client.update(resources).await.map_err(|source| self.not_done(source))?;
+        let path = run::container_cgroup(&self.core, &self.key);
+        scope::limit(&self.core, &path, resources).await
     }
 
     /// Those of its processes that have the score of before get the next one.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{absolute, core_name, id_mappings, nanos};
 use crate::container::Record;
-use crate::cri::{Network, invalid, kept, required, wire};
+use crate::cri::{CgroupDriver, Configured, Network, invalid, kept, required, wire};
 use crate::error::Result;
 use crate::spec::{
     ContainerOptions, LogOptions, NetworkMode, Port, Protocol, Resolver, Role, Sandbox,
@@ -17,7 +17,7 @@ use crate::spec::{
 /// Names the part that is missing or can't be.
 pub(crate) fn pod_options(
     request: &wire::RunPodSandboxRequest,
-    network: Network,
+    settings: &Configured,
     hostname: &str,
 ) -> Result<ContainerOptions> {
     let config = required(request.config.as_ref(), "config")?;
@@ -29,13 +29,13 @@ pub(crate) fn pod_options(
         absolute("config.log_directory", &config.log_directory)?;
     }
     let linux = config.linux.clone().unwrap_or_default();
-    check_cgroup_parent(&linux.cgroup_parent)?;
+    let cgroup_parent = cgroup_parent(&linux.cgroup_parent, settings.cgroup_driver)?;
     let security = linux.security_context.clone().unwrap_or_default();
     let namespaces = security.namespace_options.clone().unwrap_or_default();
     let is_host = |mode: wire::NamespaceMode| mode == wire::NamespaceMode::Node;
     let host_network = is_host(namespaces.network());
     let users = users(&namespaces, host_network)?;
-    let network = match (host_network, network) {
+    let network = match (host_network, settings.network) {
         (true, _) => NetworkMode::Host,
         (false, Network::Bridge) => NetworkMode::Bridge,
         (false, Network::Cni) => NetworkMode::None,
@@ -74,7 +74,7 @@ pub(crate) fn pod_options(
         }),
         host_ipc: is_host(namespaces.ipc()),
         resolver: config.dns_config.as_ref().and_then(resolver),
-        cgroup_parent: linux.cgroup_parent,
+        cgroup_parent,
         uid_mappings: users.clone(),
         gid_mappings: users,
         command: vec!["bosun-init".to_owned()],
@@ -86,17 +86,29 @@ pub(crate) fn pod_options(
     })
 }
 
-/// A path below the roots of the hierarchies, as the cgroupfs driver has it.
-fn check_cgroup_parent(parent: &str) -> Result<()> {
+/// Below what a pod's groups are made, as the driver has it: a path below the roots of the hierarchies,
+/// or a slice. Of that a kubelet gives the whole path, whose last part says the rest.
+fn cgroup_parent(parent: &str, driver: CgroupDriver) -> Result<String> {
     const WHAT: &str = "cgroup_parent";
     if parent.is_empty() {
-        return Ok(());
+        return Ok(String::new());
     }
-    if parent.ends_with(".slice") {
-        let problem = format!("{parent:?} is systemd's: let the kubelet use the cgroupfs driver");
-        return Err(invalid(WHAT, problem));
+    absolute(WHAT, &format!("/{}", parent.trim_matches('/')))?;
+    let slice = parent.rsplit('/').next().filter(|name| name.ends_with(".slice"));
+    match (driver, slice) {
+        (CgroupDriver::Cgroupfs, None) => Ok(parent.to_owned()),
+        (CgroupDriver::Systemd, Some(slice)) => Ok(slice.to_owned()),
+        (CgroupDriver::Cgroupfs, Some(_)) => {
+            let problem =
+                "is systemd's: let the kubelet use the cgroupfs driver, or set cgroup-driver";
+            Err(invalid(WHAT, format!("{parent:?} {problem} to \"systemd\"")))
+        }
+        (CgroupDriver::Systemd, None) => {
+            let problem =
+                "is no slice: let the kubelet use the systemd driver, or set cgroup-driver";
+            Err(invalid(WHAT, format!("{parent:?} {problem} to \"cgroupfs\"")))
+        }
     }
-    absolute(WHAT, &format!("/{}", parent.trim_matches('/'))).map(drop)
 }
 
 /// What the core calls a pod.
@@ -225,4 +237,24 @@ fn metadata(record: &Record, kept: Option<wire::PodSandboxMetadata>) -> wire::Po
         uid: record.id.clone(),
         ..wire::PodSandboxMetadata::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_driver_has_its_own_parents() {
+        let slice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
+        let plain = "/kubepods/burstable/pod1";
+        let of = |parent, driver| cgroup_parent(parent, driver).map_err(|error| error.to_string());
+        let (cgroupfs, systemd) = (CgroupDriver::Cgroupfs, CgroupDriver::Systemd);
+        assert_eq!(of(slice, systemd).unwrap(), "kubepods-burstable-pod1.slice");
+        assert_eq!(of("a.slice", systemd).unwrap(), "a.slice");
+        assert_eq!(of(plain, cgroupfs).unwrap(), plain);
+        assert_eq!(of("", systemd).unwrap(), "");
+        assert!(of(slice, cgroupfs).unwrap_err().contains("systemd"));
+        assert!(of(plain, systemd).unwrap_err().contains("is no slice"));
+        assert!(of("/../a.slice", systemd).is_err());
+    }
 }
