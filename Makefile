@@ -30,6 +30,8 @@ BUILD      = $(CARGO) build --locked --release
 BUILD_SHIM = RUSTFLAGS="-Ctarget-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
              LIBSECCOMP_LIB_PATH="$$(dirname "$$(gcc -print-file-name=libseccomp.a)")" \
              $(CARGO) build --locked --profile shim --target $(HOST_TARGET) --target-dir target/shim
+# bosund takes minutes to be optimized: where only tests run its code, it is not.
+UNOPTIMIZED = --config profile.release.package.bosund.opt-level=0
 SHIM_BUILT = target/shim/$(HOST_TARGET)/shim
 
 # $(call put,FROM,TO): a running program keeps its old file, a new start finds the new one whole.
@@ -83,7 +85,7 @@ build: toolchain deps
 
 # The same two with failpoints compiled in: only tests run them.
 build-test: toolchain deps test-deps
-	$(BUILD) -p bosund --features bosund/failpoints --config profile.release.package.bosund.opt-level=0
+	$(BUILD) -p bosund --features bosund/failpoints $(UNOPTIMIZED)
 	$(BUILD_SHIM) -p bosun-shim --features bosun-shim/failpoints
 	@mkdir -p bin/failpoints
 	$(call put,target/release/bosund,bin/failpoints/bosund)
@@ -96,7 +98,7 @@ run: build
 test: vm-deps
 	@$(MAKE) --no-print-directory build-test
 	@$(MAKE) --no-print-directory build
-	@RUST_TEST_THREADS=$(TEST_THREADS) integration/leak-check.sh $(CARGO) test --locked --release --workspace
+	@RUST_TEST_THREADS=$(TEST_THREADS) integration/leak-check.sh $(CARGO) test --locked --release --workspace $(UNOPTIMIZED)
 	@integration/vm/test.sh core
 
 test-vm: build vm-deps
@@ -106,7 +108,7 @@ test-vm-core: build vm-deps
 	@integration/vm/test.sh core
 
 unit: toolchain
-	$(CARGO) test --locked --release --workspace --exclude integration
+	$(CARGO) test --locked --release --workspace --exclude integration $(UNOPTIMIZED)
 
 bench: build bench-deps
 	$(CARGO) run --locked --release -p integration --bin bench -- --date "$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(BENCH)
