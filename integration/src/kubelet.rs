@@ -41,7 +41,16 @@ pub fn node() -> Daemon {
 /// When it doesn't start.
 #[must_use]
 pub fn node_with(settings: Settings) -> Daemon {
-    let daemon = settings.configured("[cri]\nnetwork = \"bridge\"\n").start();
+    node_of(settings, "")
+}
+
+/// As [`node_with`], with other keys of `[cri]` beside.
+///
+/// # Panics
+/// When it doesn't start.
+#[must_use]
+pub fn node_of(settings: Settings, keys: &str) -> Daemon {
+    let daemon = settings.configured(&format!("[cri]\nnetwork = \"bridge\"\n{keys}")).start();
     load(&daemon, &[(IMAGE, &Recipe::busybox().image())]);
     daemon
 }

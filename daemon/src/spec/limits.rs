@@ -530,7 +530,7 @@ mod tests {
         options.limits.memory = Some(64 << 20);
         options.limits.nano_cpus = Some(NANO);
         let asked = Limits { pids: Some(-1), cpu_quota: Some(20_000), ..Limits::default() };
-        let update = update(&options, json, &asked.into(), &machine()).unwrap();
+        let update = update(&options, json, &asked.clone().into(), &machine()).unwrap();
         assert_eq!((update.limits.memory, update.limits.nano_cpus), (Some(64 << 20), None));
         let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
         assert_eq!(spec["linux"]["future"], 1);
