@@ -27,7 +27,8 @@ fn a_proc_or_sys_that_is_a_link_is_refused() {
 }
 
 /// CVE-2015-3631, CVE-2019-16884: nothing is mounted over the kernel's controls, neither by a user nor
-/// by an image, nor through a link. Fails when the daemon's, or the runtime's, look at it is left out.
+/// by an image, nor through a link; over `/sys` an image mounts nothing either, while a user may. Fails
+/// when the daemon's, or the runtime's, look at it is left out.
 #[test]
 fn nothing_is_mounted_over_the_kernels_controls() {
     let daemon = Daemon::start();
@@ -37,7 +38,12 @@ fn nothing_is_mounted_over_the_kernels_controls() {
     let tree = tree(&daemon, "tree");
     for path in ["/proc", "/proc/self/attr", "/proc/sys", "/proc/1", "/proc/self/fd", "/sys"] {
         let flags = format!("-v {}:{path}", shared.display());
-        run_on(&daemon, &tree, &flags, "true").fails(125, &[path]);
+        let run = run_on(&daemon, &tree, &flags, "true");
+        if path == "/sys" {
+            run.ok();
+        } else {
+            run.fails(125, &[path]);
+        }
         if path != "/proc" && path != "/sys" {
             replace_by_link(&tree.join("link"), path);
             let flags = format!("-v {}:/link", shared.display());
