@@ -21,6 +21,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::transport::server::UdsConnectInfo;
 use tower::{Layer, Service};
 
+use super::layers::Answer;
 use super::places::{Place, Places};
 
 /// Of all messages together: four of the longest.
@@ -69,8 +70,6 @@ impl<S> Layer<S> for Intake {
         Counted { inner, intake: self.clone() }
     }
 }
-
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for Counted<S>
 where

@@ -91,7 +91,8 @@ impl<S> Layer<S> for Deadline {
     }
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+/// What a layer's service answers with.
+pub(super) type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for Traced<S>
 where
