@@ -104,11 +104,8 @@ impl Life for ImageLife {
             5 | 6 => false,
             _ => return,
         };
-        match told {
-            Told::Done => self.there = [after].into(),
-            // What failed may have been done but for its last step.
-            Told::Failed | Told::Nothing => _ = self.there.insert(after),
-        }
+        // What failed may have been done but for its last step.
+        learn(&mut self.there, told, after);
     }
 
     fn wait(&self, call: usize, _ctl: &Ctl) {
@@ -129,6 +126,15 @@ impl Life for ImageLife {
         assert_eq!(output.text(), "whole", "{case}");
         Self::remove_all(daemon, case);
         daemon.expect_nothing_left();
+    }
+}
+
+/// What is known of whether a thing is there, after a call that makes it so (`after`): what was told of
+/// the call settles that, or leaves both open.
+fn learn(there: &mut BTreeSet<bool>, told: Told, after: bool) {
+    match told {
+        Told::Done => *there = [after].into(),
+        Told::Failed | Told::Nothing => _ = there.insert(after),
     }
 }
 
@@ -171,10 +177,7 @@ impl Life for BlobLife {
             1 => return,
             _ => false,
         };
-        match told {
-            Told::Done => self.there = [after].into(),
-            Told::Failed | Told::Nothing => _ = self.there.insert(after),
-        }
+        learn(&mut self.there, told, after);
     }
 
     #[track_caller]
@@ -228,11 +231,8 @@ impl Life for PodLife {
             1 => return,
             _ => false,
         };
-        match told {
-            Told::Done => self.there = [after].into(),
-            // One whose start failed is a pod that does not run.
-            Told::Failed | Told::Nothing => _ = self.there.insert(after),
-        }
+        // One whose start failed is a pod that does not run.
+        learn(&mut self.there, told, after);
     }
 
     #[track_caller]
