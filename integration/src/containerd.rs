@@ -38,6 +38,7 @@ pub struct Containerd {
     directory: TempDir,
     namespace: String,
     child: Option<Child>,
+    failpoint: Option<String>,
 }
 
 impl Containerd {
@@ -47,13 +48,27 @@ impl Containerd {
     /// When Debian's containerd isn't installed, or does not come up.
     #[must_use]
     pub fn start() -> Self {
+        Self::with(program("bosun-shim"), None)
+    }
+
+    /// The same; a step of its shims strikes: `NAME=ACTION`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn with_failpoint(failpoint: &str) -> Self {
+        Self::with(program("failpoints/bosun-shim"), Some(failpoint))
+    }
+
+    fn with(shim: PathBuf, failpoint: Option<&str>) -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory =
             tempfile::Builder::new().prefix("bosun-ctr-").tempdir_in("/tmp").expect("a directory");
         let namespace = format!("bosun-ctr-{}-{count}", std::process::id());
-        let mut this = Self { directory, namespace, child: None };
+        let mut this =
+            Self { directory, namespace, child: None, failpoint: failpoint.map(str::to_owned) };
         fs::create_dir(this.path("bin")).expect("a directory");
-        symlink(program("bosun-shim"), this.path("bin/containerd-shim-bosun-v1")).expect("a link");
+        symlink(shim, this.path("bin/containerd-shim-bosun-v1")).expect("a link");
         let root = this.directory.path().display().to_string();
         // Only what a run needs: nothing that looks for devices, or serves anything to anybody.
         let configuration = format!(
@@ -86,6 +101,7 @@ disabled_plugins = [
             .arg("--config")
             .arg(self.path("config.toml"))
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .envs(self.failpoint.iter().map(|failpoint| ("FAILPOINTS", failpoint)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("a file"))

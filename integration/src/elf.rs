@@ -56,10 +56,10 @@ pub fn program(machine: Machine, code: &[u8]) -> Vec<u8> {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use super::{Machine, program};
+    use crate::executable;
 
     /// exit(7) in each machine's way.
     #[test]
@@ -70,9 +70,7 @@ mod tests {
             (Machine::I386, &b"\xb8\x01\0\0\0\xbb\x07\0\0\0\xcd\x80"[..]),
         ] {
             let path = directory.path().join(format!("{machine:?}"));
-            std::fs::write(&path, program(machine, code)).expect("a file");
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-                .expect("a file");
+            executable::write(&path, program(machine, code));
             assert_eq!(
                 Command::new(&path).status().expect("it runs").code(),
                 Some(7),

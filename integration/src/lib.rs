@@ -41,6 +41,7 @@ pub mod daemon;
 pub mod device;
 pub mod disk;
 pub mod elf;
+pub mod executable;
 pub mod fake_registry;
 pub mod http;
 pub mod http2;

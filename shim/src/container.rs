@@ -7,6 +7,7 @@ use shim_cgroup::Cgroup;
 use shim_runtime::{Held, Waiting};
 use shim_wire::containerd::TaskIo;
 use shim_wire::exit::{ExitRecord, ExitStatus, Timestamp};
+use shim_wire::ttrpc::Response;
 
 use crate::error::Error;
 use crate::exit_record::Reserved;
@@ -45,6 +46,8 @@ pub(crate) struct Container {
     /// [`Recorded`]: shim_wire::lifecycle::ShimState::Recorded
     pub(crate) record: Option<ExitRecord>,
     pub(crate) waiters: Vec<Waiter>,
+    /// Whose start failed under containerd, and is told so behind the end: they may remove it at once.
+    pub(crate) failed_start: Option<Box<(Waiter, Response)>>,
     /// For others to join.
     pub(crate) namespaces: Vec<Held>,
     /// Dropping it is the shim's last act: the kernel then takes the rootfs down.

@@ -173,9 +173,15 @@ impl Shim {
         let Some(record) = &container.record else { return };
         let exit = Exit { status: record.status, at: record.exited_at };
         let waiters = std::mem::take(&mut container.waiters);
+        let failed_start = container.failed_start.take();
         let pid = container.pid;
         self.announce_exit("", pid, exit);
         self.answer_exit(waiters, exit);
+        if let Some((waiter, response)) = failed_start.map(|failed| *failed)
+            && let Some(response) = self.run_poststop(waiter, response)
+        {
+            self.answer(waiter, &response);
+        }
         self.end_clients(Key::INIT);
         self.end_sinks(Key::INIT);
     }

@@ -100,6 +100,7 @@ impl Shim {
             record: None,
             oom_noted: false,
             waiters: Vec::new(),
+            failed_start: None,
             namespaces,
             mount_namespace: Some(mount_namespace),
             hooks,

@@ -63,6 +63,7 @@ impl Shim {
             record: None,
             oom_noted: false,
             waiters: Vec::new(),
+            failed_start: None,
             namespaces,
             mount_namespace: None,
             hooks: 0,

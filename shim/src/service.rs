@@ -189,8 +189,7 @@ impl Shim {
                 let pid = match self.release_container() {
                     Ok(pid) => pid,
                     Err(error) => {
-                        self.start_failed();
-                        let answer = self.run_poststop(from, error.response());
+                        let answer = self.start_failed(from, error.response());
                         return Ok(answer.map_or(Answer::Later, Answer::Now));
                     }
                 };
@@ -212,11 +211,18 @@ impl Shim {
         Ok(Response::ok(&StartResponse { pid }).into())
     }
 
-    /// A container that never ran is bosund's to undo. containerd's clients wait for its end.
-    fn start_failed(&mut self) {
-        let failed = |container: &Container| matches!(container.init, Init::Failed);
-        if self.is_containerds() && self.container.as_ref().is_some_and(failed) {
-            self.advance(ShimEvent::Exited(ExitStatus::Unknown));
+    /// A container that never ran is bosund's to undo. containerd's clients wait for its end, and
+    /// remove it when they have the answer, which therefore comes behind that. Gives the response back
+    /// when there is nothing to wait for.
+    fn start_failed(&mut self, from: Waiter, response: Response) -> Option<Response> {
+        let contained = self.is_containerds();
+        match &mut self.container {
+            Some(container) if contained && matches!(container.init, Init::Failed) => {
+                container.failed_start = Some(Box::new((from, response)));
+                self.advance(ShimEvent::Exited(ExitStatus::Unknown));
+                None
+            }
+            Some(_) | None => self.run_poststop(from, response),
         }
     }
 

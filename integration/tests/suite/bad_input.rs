@@ -2,6 +2,7 @@
 
 use integration::ctl::Ctl;
 use integration::daemon::{Daemon, program};
+use integration::executable;
 
 #[test]
 fn without_a_daemon_the_client_says_how_to_start_one() {
@@ -24,9 +25,8 @@ fn another_user_is_told_what_is_missing() {
     let daemon = Daemon::start();
     // The client has to be where anybody may read it, as an installed one is.
     let copy = daemon.scratch().join("client");
-    std::fs::copy(program("ctl"), &copy).unwrap();
+    executable::copy(program("ctl"), &copy);
     open(daemon.scratch(), 0o755);
-    open(&copy, 0o755);
     let nobody = Ctl::new(&copy, &daemon.socket())
         .through("setpriv --reuid 65534 --regid 65534 --clear-groups");
     nobody
@@ -38,9 +38,8 @@ fn another_user_is_told_what_is_missing() {
 fn the_daemon_needs_root() {
     let daemon = Daemon::start();
     let copy = daemon.scratch().join("daemon");
-    std::fs::copy(program("bosund"), &copy).unwrap();
+    executable::copy(program("bosund"), &copy);
     open(daemon.scratch(), 0o755);
-    open(&copy, 0o755);
     let output = std::process::Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .arg(copy)

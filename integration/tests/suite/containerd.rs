@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use integration::containerd::Containerd;
 use integration::daemon::program;
+use integration::executable;
 use integration::process::{Process, mount_points};
 use integration::wait;
 use prost::Message;
@@ -309,8 +309,7 @@ fn output_goes_to_files_and_to_loggers() {
          sed s/^/1:/ <&3 &\nsed s/^/2:/ <&4\nwait\nmv {0}.new {0}\n",
         log.display()
     );
-    fs::write(&logger, script).unwrap();
-    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(&logger, script);
     let flags = format!("-d --log-uri binary://{}?key=a%20b", logger.display());
     containerd.ctr(&containerd.run_words(&flags, "binary sh -c 'echo out; echo err >&2'")).ok();
     let text = wait::until("the logger's end", || fs::read_to_string(&log).ok());
@@ -401,11 +400,24 @@ fn what_is_passed_over_is_in_containerds_log() {
 fn a_program_that_can_not_be_executed_leaves_nothing() {
     let containerd = Containerd::start();
     let program = containerd.path("garbage");
-    fs::write(&program, [0; 64]).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(&program, [0; 64]);
     let mount = format!("--mount type=bind,src={},dst=/garbage,options=rbind", program.display());
     let output = containerd.ctr(&containerd.run_words(&format!("--rm {mount}"), "one /garbage"));
     output.fails(1, &["/garbage"]);
+    containerd.expect_nothing_left();
+}
+
+/// Who is told that a start failed removes the task at once, and is not told that it still runs: fails
+/// when the answer comes before the end is recorded.
+#[test]
+fn what_failed_to_start_can_be_removed_as_soon_as_that_is_told() {
+    let containerd = Containerd::with_failpoint("shim.exit.before_rename=1*return->off");
+    let program = containerd.path("garbage");
+    executable::write(&program, [0; 64]);
+    let mount = format!("--mount type=bind,src={},dst=/garbage,options=rbind", program.display());
+    containerd
+        .ctr(&containerd.run_words(&format!("--rm {mount}"), "one /garbage"))
+        .fails(1, &["/garbage"]);
     containerd.expect_nothing_left();
 }
 
@@ -478,7 +490,7 @@ fn run_hooked(containerd: &Containerd, id: &str, command: &str) -> std::path::Pa
     for directory in ["bin", "proc", "dev", "sys", "run", "tmp"] {
         fs::create_dir_all(rootfs.join(directory)).unwrap();
     }
-    fs::copy("/bin/busybox", rootfs.join("bin/sh")).unwrap();
+    executable::copy("/bin/busybox", rootfs.join("bin/sh"));
     let log = containerd.path(&format!("hooks-{id}"));
     let hook = |name: &str| {
         let script = format!("echo {name} $(cat) >>{}", log.display());
@@ -535,7 +547,7 @@ fn a_rootfs_is_a_directory_or_read_only_as_it_is_said() {
     for directory in ["proc", "dev", "sys", "run", "tmp"] {
         fs::create_dir(rootfs.join(directory)).unwrap();
     }
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+    executable::copy("/bin/busybox", rootfs.join("bin/busybox"));
     let words = format!(
         "run --runtime {} --fifo-dir {} --rm --rootfs {} dir /bin/busybox touch /made",
         integration::containerd::RUNTIME,
@@ -638,7 +650,7 @@ fn started(input: &[u8], environment: &[(&str, &str)]) -> Vec<u8> {
         let inside = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
         for path in [directory.to_owned()].into_iter().chain(inside) {
             let found = fs::symlink_metadata(&path).unwrap();
-            let mode = found.permissions().mode();
+            let mode = std::os::unix::fs::MetadataExt::mode(&found);
             assert!(found.is_symlink() || mode & 0o077 == 0, "{}: {mode:o}", path.display());
         }
     }

@@ -2,6 +2,7 @@
 
 use integration::ctl::Ctl;
 use integration::daemon::Daemon;
+use integration::executable;
 use integration::fake_registry::{Answer, Auth, FakeRegistry, basic};
 use integration::http_server::Request;
 use integration::image::{Image, Recipe, noise};
@@ -253,7 +254,6 @@ fn one_token_serves_a_whole_pull() {
 
 #[test]
 fn credentials_come_from_a_helper() {
-    use std::os::unix::fs::PermissionsExt;
     let daemon = Daemon::start();
     let registry = FakeRegistry::start(daemon.netns());
     let name = registry.add("a", "1", &image());
@@ -264,8 +264,7 @@ fn credentials_come_from_a_helper() {
         "#!/bin/sh\nread host\necho \"$1 $host\" >> {}/asked\n[ \"$1\" = get ] && echo '{{\"Username\":\"me\",\"Secret\":\"{SECRET}\"}}'\nexit 0\n",
         daemon.scratch().display()
     );
-    std::fs::write(&helper, script).unwrap();
-    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    executable::write(&helper, script);
     let path = format!("{}:{}", daemon.scratch().display(), std::env::var("PATH").unwrap());
     let ctl = ctl.with_environment("PATH", &path);
     std::fs::write(

@@ -104,6 +104,6 @@ fn copy_with_libraries(program: &str, tree: &std::path::Path) {
     for file in std::iter::once(program).chain(libraries) {
         let to = tree.join(file.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(file, to).unwrap();
+        integration::executable::copy(file, to);
     }
 }

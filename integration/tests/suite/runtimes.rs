@@ -366,9 +366,8 @@ fn what_can_not_be_is_refused_before_anything_is_made() {
 fn a_stock_shim_that_does_not_start_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("containerd-shim-broken-v2");
-    std::fs::write(&program, "#!/bin/sh\necho \"no hypervisor here\" >&2\nexit 1\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).unwrap();
+    let script = "#!/bin/sh\necho \"no hypervisor here\" >&2\nexit 1\n";
+    integration::executable::write(&program, script);
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
     let daemon = Settings::new().variable("PATH", &path).start();
     daemon

@@ -20,7 +20,7 @@ pub(crate) fn make() -> TempDir {
     for name in ["bin", "dev", "etc", "proc", "sys", "tmp", "run"] {
         fs::create_dir(root.join(name)).expect("a directory");
     }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static");
+    integration::executable::copy("/bin/busybox", root.join("bin/busybox"));
     for name in ["true", "sleep", "cat", "sh"] {
         symlink("busybox", root.join("bin").join(name)).expect("a link");
     }

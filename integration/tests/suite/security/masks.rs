@@ -100,7 +100,6 @@ fn all_masked_directories_are_one_file_system() {
 #[test]
 fn sockets_of_the_kernels_cryptography_are_denied_by_every_entry() {
     use integration::elf::{Machine, program};
-    use std::os::unix::fs::PermissionsExt;
 
     // The end of a program that ends with 0 when it got a descriptor, else with the error's number.
     const EXIT_64: &[u8] = b"\x31\xff\x85\xc0\x79\x04\x89\xc7\xf7\xdf\xb8\x3c\0\0\0\x0f\x05";
@@ -146,9 +145,7 @@ fn sockets_of_the_kernels_cryptography_are_denied_by_every_entry() {
             ("i386", Machine::I386, &new),
         ] {
             let path = tree.join("bin/probe");
-            let _ = std::fs::remove_file(&path);
-            std::fs::write(&path, program(machine, code)).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            integration::executable::write(&path, program(machine, code));
             let code = run_on(&daemon, &tree, "", "exec /bin/probe").code;
             let expected: &[i32] = match (what, entry) {
                 ("unix", "socketcall") => &[0, 1, 38],

@@ -127,7 +127,7 @@ fn tree(daemon: &Daemon, name: &str) -> PathBuf {
     for directory in ["bin", "dev", "etc", "proc", "sys", "tmp", "usr"] {
         std::fs::create_dir_all(tree.join(directory)).unwrap();
     }
-    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
+    integration::executable::copy("/bin/busybox", tree.join("bin/busybox"));
     for name in
         ["sh", "cat", "ls", "echo", "sleep", "stat", "true", "id", "env", "grep", "readlink"]
     {

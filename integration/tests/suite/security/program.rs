@@ -1,8 +1,9 @@
 //! The runtime's own program: nothing inside ever writes to it.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 
 use integration::daemon::{Daemon, program};
+use integration::executable;
 
 /// A program's bytes, inode and time of change.
 type Identity = (Vec<u8>, u64, i64, i64);
@@ -71,8 +72,7 @@ fn the_runtimes_own_program_can_not_be_written() {
     let shared = daemon.scratch().join("shared");
     std::fs::create_dir(&shared).unwrap();
     std::fs::write(shared.join("take.py"), TAKE).unwrap();
-    std::fs::write(shared.join("again"), "#!/proc/self/exe\n").unwrap();
-    std::fs::set_permissions(shared.join("again"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(shared.join("again"), "#!/proc/self/exe\n");
     let size = program("bosun-shim").metadata().unwrap().len();
     for flags in ["", "--init"] {
         let words = format!(
@@ -120,8 +120,7 @@ fn a_container_that_is_the_runtime_ends_at_once() {
     let daemon = Daemon::start();
     let shared = daemon.scratch().join("shared");
     std::fs::create_dir(&shared).unwrap();
-    std::fs::write(shared.join("again"), "#!/proc/self/exe\n").unwrap();
-    std::fs::set_permissions(shared.join("again"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(shared.join("again"), "#!/proc/self/exe\n");
     for command in ["/shared/again", "/proc/self/exe", "/proc/self/exe --version"] {
         for flags in ["", "--init", "-e LD_PRELOAD=/shared/evil.so -e LD_LIBRARY_PATH=/shared"] {
             let words = format!(

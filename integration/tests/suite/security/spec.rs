@@ -1,11 +1,12 @@
 //! What only a specification can ask for, by the OCI command line.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use integration::canary::Canary;
 use integration::daemon::program;
+use integration::executable;
 use integration::swapper::Swapper;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ impl Bundles {
         for name in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
             std::fs::create_dir_all(rootfs.join(name)).unwrap();
         }
-        std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        executable::copy("/bin/busybox", rootfs.join("bin/busybox"));
         for name in ["sh", "cat", "ls", "echo", "sleep", "id", "pwd", "touch", "grep"] {
             symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
@@ -312,8 +313,7 @@ fn very_many_id_maps_are_an_error() {
 fn the_programs_file_can_not_be_taken() {
     let bundles = Bundles::new();
     let copy = bundles.path().join("runtime");
-    std::fs::copy(program("bosun-oci"), &copy).unwrap();
-    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable::copy(program("bosun-oci"), &copy);
     let before = std::fs::read(&copy).unwrap();
     // Sees the runtime as the program of a process, keeps it, and writes to it when that has ended.
     let script = r#"
@@ -331,9 +331,7 @@ fn the_programs_file_can_not_be_taken() {
             kill -KILL $pid 2>/dev/null
         done; done"#;
     bundles.write(script, |_| {});
-    std::fs::write(bundles.rootfs().join("bin/again"), "#!/proc/self/exe\n").unwrap();
-    let again = bundles.rootfs().join("bin/again");
-    std::fs::set_permissions(&again, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(bundles.rootfs().join("bin/again"), "#!/proc/self/exe\n");
     let runtime = |words: &[&str]| {
         let mut command = Command::new(&copy);
         command.arg("--root").arg(bundles.path().join("state")).args(words);
