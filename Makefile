@@ -90,6 +90,7 @@ build-test: toolchain deps test-deps
 	@mkdir -p bin/failpoints
 	$(call put,target/release/bosund,bin/failpoints/bosund)
 	$(call put,$(SHIM_BUILT)/bosun-shim,bin/failpoints/bosun-shim)
+	@ln -sfn ../bosun-oci bin/failpoints/bosun-oci
 
 run: build
 	@integration/demo.sh
