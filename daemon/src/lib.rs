@@ -39,6 +39,7 @@
 
 pub mod api;
 pub mod apparmor;
+mod atomic;
 pub mod blocking;
 pub mod config;
 pub mod container;

@@ -6,11 +6,10 @@
 //! that a killed daemon left half made: [`dismantle`], which asks for nothing but the name and does
 //! not mind what is missing.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
+use std::fs::DirBuilder;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ use super::record::{Lease, Record};
 use super::usage::{self, Pressure};
 use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox, scope};
 
+use crate::atomic;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -449,24 +449,7 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
 }
 
 pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    // Whole or not at all: a daemon that is killed leaves no half of one.
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&temporary)?;
-        // Whatever the umask is: who is not root in the container reads these files as well.
-        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.write_all(content)?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(Error::file("write", path))
+    atomic::write(path, content, mode).map_err(Error::file("write", path))
 }
 
 /// The cgroup that a container is to have.

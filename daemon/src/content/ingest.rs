@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::follow::{Follower, Growth};
+use crate::atomic;
 use crate::config::hex;
 use crate::error::{Error, Result};
 use crate::time::Time;
@@ -323,10 +324,9 @@ fn begin(home: &Path, description: Description) -> Result<Description> {
 
 /// Writes what an ingest is to become, whole or not at all.
 fn describe(home: &Path, description: &Description) -> Result<()> {
-    let (path, new) = (home.join(DESCRIPTION), home.join("ingest.new"));
+    let path = home.join(DESCRIPTION);
     let text = serde_json::to_vec(description).map_err(crate::store::Error::from)?;
-    std::fs::write(&new, text).map_err(Error::file("describe ingest", &new))?;
-    std::fs::rename(&new, &path).map_err(Error::file("describe ingest", &path))
+    atomic::write(&path, &text, 0o600).map_err(Error::file("describe ingest", &path))
 }
 
 /// What was known, and what this writer adds to it.

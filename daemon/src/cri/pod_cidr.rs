@@ -18,6 +18,7 @@ use std::path::Path;
 use bosun_cni::Cidr;
 
 use super::{Cri, invalid, wire};
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// What is written of a template.
@@ -68,15 +69,9 @@ fn fill(template: &Path, directory: &Path, ranges: &str) -> Result<()> {
         Err(error) => return Err(malformed(error.to_string())),
     }
     let path = directory.join(FILE);
-    if fs::read_to_string(&path).is_ok_and(|before| before == made) {
-        return Ok(());
-    }
     fs::create_dir_all(directory).map_err(Error::file("make directory", directory))?;
-    // Whole or not at all: plugins read it at any moment.
-    let new = directory.join(format!("{FILE}.new"));
-    fs::write(&new, made)
-        .and_then(|()| fs::rename(&new, &path))
-        .map_err(Error::file("write", &path))
+    // Plugins read it at any moment.
+    atomic::write(&path, made.as_bytes(), 0o644).map_err(Error::file("write", &path))
 }
 
 fn parsed(text: &str) -> Result<Vec<Cidr>> {

@@ -21,7 +21,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +30,7 @@ use sha2::{Digest, Sha256};
 use shim_wire::id::Id;
 
 use super::Error;
+use crate::atomic;
 
 /// Of every checksum, hex digits: damage is found by chance once in 2^64.
 const SUM_LEN: usize = 16;
@@ -611,9 +611,7 @@ impl Copies {
         }
         Ok(())
     }
-}
 
-impl Copies {
     /// What containers were made with: a file of their last start, which was never synced.
     fn renew_options(&self, sql: &Connection, changes: &mut Vec<Change>) -> Result<(), Error> {
         let mut statement = sql.prepare("SELECT namespace, id, record FROM containers")?;
@@ -661,23 +659,16 @@ fn below(directory: &Path, depth: usize) -> Vec<PathBuf> {
     }
 }
 
-/// Puts a file in place whole.
+/// Puts a file in place whole, in a directory that may not be there yet.
 fn put(path: &Path, content: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    let open =
-        || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-    let mut file = match open() {
+    match atomic::write(path, content.as_bytes(), 0o600) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let directory = path.parent().unwrap_or(Path::new("/"));
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            open()?
+            atomic::write(path, content.as_bytes(), 0o600)
         }
-        other => other?,
-    };
-    file.write_all(content.as_bytes())?;
-    std::fs::rename(&temporary, path)
+        other => other,
+    }
 }
 
 /// Removes a copy. A container's becomes its tombstone, which goes with its directory: until then, what

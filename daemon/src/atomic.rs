@@ -1,0 +1,82 @@
+//! Files that are put in place whole: a daemon that is killed leaves no half of one.
+
+use std::ffi::OsString;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Makes `content` the content of a file, by way of `NAME.new` beside it. Nothing is synced. One that
+/// has this content and mode already stays: where a file takes the place of another one, ext4 writes it
+/// out at once (`auto_da_alloc`, ext4(5)), which costs more than to read it.
+///
+/// # Errors
+/// Those of open(2), write(2) and rename(2); the file is what it was then.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    if is_already(path, content, mode) {
+        return Ok(());
+    }
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&temporary)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    std::fs::rename(&temporary, path)
+}
+
+fn is_already(path: &Path, content: &[u8], mode: u32) -> bool {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let Ok(mut file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+        return false;
+    };
+    let same = file.metadata().is_ok_and(|found| {
+        found.is_file() && found.len() == content.len() as u64 && found.mode() & 0o7777 == mode
+    });
+    let mut known = Vec::with_capacity(content.len());
+    same && file.read_to_end(&mut known).is_ok() && known == content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_what_was_written_last_and_stays_when_nothing_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let found = || std::fs::metadata(&path).unwrap();
+        write(&path, b"one", 0o600).unwrap();
+        let first = found().ino();
+        write(&path, b"one", 0o600).unwrap();
+        assert_eq!(found().ino(), first);
+        for (content, mode) in [(&b"two"[..], 0o600), (b"two", 0o644), (b"", 0o644)] {
+            let before = found().ino();
+            write(&path, content, mode).unwrap();
+            assert_ne!(found().ino(), before, "{content:?} {mode:o}");
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+            assert_eq!(found().mode() & 0o7777, mode);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (other, path) = (directory.path().join("other"), directory.path().join("file"));
+        std::fs::write(&other, "one").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        write(&path, b"one", 0o600).unwrap();
+        assert!(path.symlink_metadata().unwrap().is_file());
+        assert_eq!(std::fs::read(&other).unwrap(), b"one");
+    }
+}
