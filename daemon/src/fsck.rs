@@ -246,14 +246,17 @@ impl Check<'_> {
             for directory in entries(&namespace)? {
                 let key = (name_of(&namespace), name_of(&directory));
                 let object = format!("container {}/{}", key.0, key.1);
-                let known = contents.map(|known| known.containers.get(&key));
+                let known = contents.map(|known| (known, known.containers.get(&key)));
                 match known {
-                    Some(None) => self.tell(
+                    Some((known, None)) => self.tell(
                         &object,
                         format!("no record names its directory {}", directory.display()),
-                        "what a removal left: remove it by hand",
+                        match known.removals.contains(&key) {
+                            true => "what a removal left: the next start of bosund removes it",
+                            false => "nobody knows what it is of: remove it by hand",
+                        },
                     ),
-                    Some(Some(row)) => self.files(&object, &directory, Some(&row.spec_sum))?,
+                    Some((_, Some(row))) => self.files(&object, &directory, Some(&row.spec_sum))?,
                     None => self.files(&object, &directory, None)?,
                 }
                 seen.insert(key);

@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,12 +29,16 @@ const GREETING: Duration = Duration::from_secs(10);
 /// Bytes of that (RFC 9113, 3.4).
 const PREFACE: usize = 24;
 
+/// Between two lines of the log about connections too many.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections that are made to a socket. One too many is closed at once.
 pub(super) fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> {
     let places = Places::new(MOST.min(descriptors::part(SHARE)));
+    let mut refused = Refused::default();
     async_stream::stream! {
         loop {
             match listener.accept().await {
@@ -42,7 +46,7 @@ pub(super) fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<
                     let peer = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
                     match places.take(peer) {
                         Some(place) => yield Ok(Connection::new(stream, Some(place), GREETING)),
-                        None => tracing::warn!(peer, most = places.all(), "a connection too many is closed"),
+                        None => refused.tell(peer, places.all()),
                     }
                 }
                 Err(error) => {
@@ -51,6 +55,24 @@ pub(super) fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<
                 }
             }
         }
+    }
+}
+
+/// Connections too many, of which a log that may grow tells once in a while.
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Refused {
+    fn tell(&mut self, peer: Option<i32>, most: usize) {
+        self.since += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN_AFTER) {
+            return;
+        }
+        tracing::warn!(peer, most, closed = self.since, "connections too many are closed");
+        *self = Self { told: Some(Instant::now()), since: 0 };
     }
 }
 

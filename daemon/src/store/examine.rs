@@ -137,6 +137,8 @@ pub struct Contents {
     pub snapshots: BTreeMap<i64, SnapshotRow>,
     /// By namespace and id.
     pub containers: BTreeMap<(String, String), Container>,
+    /// Containers that were removed and have left something that is still to be cleaned up; likewise.
+    pub removals: BTreeSet<(String, String)>,
 }
 
 /// A container as the database knows it.
@@ -173,6 +175,8 @@ pub fn contents(path: &Path) -> Result<Option<Contents>, Error> {
             contents.containers.insert((text("namespace"), text("id")), container);
         }
         let mut transaction = super::reading(connection)?;
+        let removals = transaction.load_unclean()?.into_iter();
+        contents.removals = removals.map(|removed| (removed.namespace, removed.id)).collect();
         contents.blobs = transaction.blob_digests()?.into_iter().collect();
         for namespace in transaction.namespaces()? {
             let rows = transaction.snapshots(&namespace)?;

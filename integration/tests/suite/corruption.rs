@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use integration::archive;
 use integration::daemon::{Daemon, Settings, program};
@@ -498,6 +499,31 @@ fn fsck_names_what_is_damaged_and_repairs_it() {
     assert_eq!(daemon.inspect("ended", "{{.State.ExitCode}}"), "7");
     load(&daemon);
     expect_its_end(&daemon, running);
+}
+
+#[test]
+fn fsck_tells_what_a_start_removes_from_what_nobody_knows() {
+    let mut daemon = Settings::new().failpoint("daemon.delete.after_commit=panic").start();
+    load(&daemon);
+    start_ended(&daemon);
+    let gone = daemon.container_dir(&daemon.inspect("ended", "{{.Id}}"));
+    let _ = daemon.ctl("rm ended");
+    assert!(daemon.ended_by_itself(Duration::from_secs(60)).is_some());
+    let stranger = daemon.container_dir("stranger");
+    std::fs::create_dir(stranger.path()).unwrap();
+    let found = text(&fsck(&daemon, ""));
+    for (directory, remedy) in [
+        (&gone, "what a removal left: the next start of bosund removes it"),
+        (&stranger, "nobody knows what it is of: remove it by hand"),
+    ] {
+        let name = directory.path().display().to_string();
+        let line = found.lines().find(|line| line.contains(&name));
+        assert!(line.is_some_and(|line| line.ends_with(remedy)), "{found}");
+    }
+    daemon.clear_environment();
+    daemon.start_again();
+    assert!(!gone.path().exists() && stranger.path().exists());
+    std::fs::remove_dir(stranger.path()).unwrap();
 }
 
 #[test]
