@@ -9,7 +9,7 @@ use bosun_proto::v1::{ContainerOptions, Limits, LogOptions, StringList, WindowSi
 
 use crate::cli::create::ContainerArgs;
 use crate::cli::limits::{BirthLimitArgs, LimitArgs};
-use crate::flags::{FlagError, absolute, environment, parse_mount, publish};
+use crate::flags::{AnyDevice, FlagError, absolute, environment, parse_mount, publish};
 
 /// What the caller of `ctl` has that flags refer to.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,13 @@ pub(crate) fn container_options(
     let has_program = entrypoint.as_ref().is_some_and(|list| !list.values.is_empty());
     if matches!(base, Base::Rootfs(_)) && command.is_empty() && !has_program {
         return Err(FlagError::NoCommand);
+    }
+    let (mut devices, mut cdi_devices) = (Vec::new(), Vec::new());
+    for device in args.device {
+        match device {
+            AnyDevice::Node(node) => devices.push(node),
+            AnyDevice::Cdi(name) => cdi_devices.push(name),
+        }
     }
     let mounts = args.volume.iter().map(|spec| parse_mount(spec, caller.working_dir));
     Ok(ContainerOptions {
@@ -82,6 +89,8 @@ pub(crate) fn container_options(
         gid_mappings: args.gidmap,
         // As docker has it, the last one counts.
         apparmor: args.security_opt.pop().unwrap_or_default(),
+        devices,
+        cdi_devices,
     })
 }
 

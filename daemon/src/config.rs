@@ -66,6 +66,10 @@ pub struct Flags {
     /// format [default: /etc/bosun/certs.d]
     #[arg(long, value_name = "DIR")]
     pub certs_dir: Option<PathBuf>,
+    /// Directories of specifications of CDI devices, with commas between; what the last one says of a
+    /// device goes before [default: /etc/cdi,/var/run/cdi]
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    pub cdi_dirs: Vec<PathBuf>,
     /// Only in the file: `[runtimes.NAME]`.
     #[arg(skip)]
     pub runtimes: BTreeMap<String, Configured>,
@@ -88,6 +92,7 @@ pub struct Config {
     pub log_level: String,
     pub call_timeout: std::time::Duration,
     pub certs_dir: PathBuf,
+    pub cdi_dirs: Vec<PathBuf>,
     pub runtimes: Runtimes,
     pub cri: cri::Configured,
 }
@@ -179,6 +184,17 @@ impl Config {
         if file.cri.cgroup_driver == cri::CgroupDriver::Systemd && !Path::new(SYSTEMD).is_dir() {
             return Err(Error::NoSystemd);
         }
+        let cdi_dirs = match (flags.cdi_dirs, file.cdi_dirs) {
+            (none, other) if none.is_empty() && other.is_empty() => {
+                bosun_cdi::default_directories()
+            }
+            (none, other) if none.is_empty() => other,
+            (given, _) => given,
+        };
+        let cdi_dirs = cdi_dirs
+            .into_iter()
+            .map(|path| absolute("cdi-dirs", path))
+            .collect::<Result<_, _>>()?;
         let runtimes = Runtimes::new(file.runtimes, beside_ourselves().parent())?;
         Ok(Self {
             root,
@@ -197,6 +213,7 @@ impl Config {
                 "certs-dir",
                 flags.certs_dir.or(file.certs_dir).unwrap_or(DEFAULT_CERTS.into()),
             )?,
+            cdi_dirs,
             runtimes,
             cri: file.cri,
         })

@@ -43,6 +43,8 @@ pub enum Error {
     #[error(transparent)]
     Runtime(Arc<runtimes::Error>),
     #[error(transparent)]
+    Devices(Arc<bosun_cdi::Error>),
+    #[error(transparent)]
     Network(Arc<network::Error>),
     #[error("image {image}: {path:?}: {source}: name a path that is in the image")]
     ImagePart { image: String, path: String, source: Arc<std::io::Error> },
@@ -211,6 +213,12 @@ impl From<apparmor::Error> for Error {
 impl From<runtimes::Error> for Error {
     fn from(source: runtimes::Error) -> Self {
         Self::Runtime(Arc::new(source))
+    }
+}
+
+impl From<bosun_cdi::Error> for Error {
+    fn from(source: bosun_cdi::Error) -> Self {
+        Self::Devices(Arc::new(source))
     }
 }
 

@@ -68,6 +68,7 @@ pub struct Settings {
     memory: Option<u32>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
+    replaced: Option<(PathBuf, PathBuf)>,
     configuration: Option<String>,
     through: Vec<String>,
 }
@@ -165,6 +166,13 @@ impl Settings {
         self
     }
 
+    /// It and what it starts see another file in the place of one.
+    #[must_use]
+    pub fn in_place_of(mut self, path: &str, file: &Path) -> Self {
+        self.replaced = Some((path.into(), file.to_owned()));
+        self
+    }
+
     /// Started with this umask.
     #[must_use]
     pub fn umask(mut self, umask: u32) -> Self {
@@ -252,6 +260,7 @@ impl Settings {
                 .map(|megabytes| leak::memory_cgroup(&format!("bosun-t-{token}"), megabytes)),
             umask: self.umask,
             hidden: self.hidden,
+            replaced: self.replaced,
             child: None,
             baseline: Vec::new(),
             ctl,
@@ -310,6 +319,7 @@ pub struct Daemon {
     memory: Option<PathBuf>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
+    replaced: Option<(PathBuf, PathBuf)>,
     child: Option<Child>,
     /// The elements of its nftables table before any container.
     baseline: Vec<String>,
@@ -370,7 +380,16 @@ impl Daemon {
             return self.with_arguments(command);
         }
         let command = match (self.disk, self.umask, self.hidden) {
-            (None, None, None) => self.netns.command(&self.bosund),
+            (None, None, None) => match &self.replaced {
+                None => self.netns.command(&self.bosund),
+                Some((path, file)) => {
+                    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
+                    let mut command = self.netns.command("unshare");
+                    command.args(["-m", "--", "/bin/sh", "-ec", script, "sh"]).arg(file).arg(path);
+                    command.arg(&self.bosund);
+                    command
+                }
+            },
             (None, Some(umask), _) => {
                 let mut command = self.netns.command("/bin/sh");
                 command.args(["-ec", "umask \"$1\"; shift; exec \"$@\"", "sh"]);
@@ -401,6 +420,9 @@ impl Daemon {
         command.arg("--shim").arg(&self.shim).args(["--log-level", self.log_level]);
         command.args(["--cgroup-prefix", &self.place.prefix, "--bridge", &self.place.bridge]);
         command.args(["--subnet", &self.place.subnet]).arg("--certs-dir").arg(self.certs_dir());
+        // Not those of the machine.
+        let devices = ["etc-cdi", "run-cdi"].map(|name| self.scratch().join(name));
+        command.arg("--cdi-dirs").arg(format!("{},{}", devices[0].display(), devices[1].display()));
         command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -6,7 +6,10 @@ use bosun_proto::v1::{IdMapping, Network};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::limits::{BirthLimitArgs, LimitArgs};
-use crate::flags::{DetachKeys, id_mapping, key_value, label, parse_network, security_option};
+use crate::flags::{
+    AnyDevice, DetachKeys, id_mapping, key_value, label, parse_device, parse_network,
+    security_option,
+};
 
 /// Make a container and run it
 #[derive(Args, Debug)]
@@ -153,6 +156,9 @@ pub(crate) struct ContainerArgs {
     /// Its groups; without any, as its users
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = id_mapping)]
     pub(crate) gidmap: Vec<IdMapping>,
+    /// A device: HOST[:CONTAINER][:ACCESS] of a node, or VENDOR/CLASS=NAME of a CDI specification
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
+    pub(crate) device: Vec<AnyDevice>,
     /// Every capability and device, nothing masked
     #[arg(long)]
     pub(crate) privileged: bool,

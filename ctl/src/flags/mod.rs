@@ -16,7 +16,9 @@ mod security;
 mod size;
 
 pub(crate) use detach::DetachKeys;
-pub(crate) use device::{parse_device_iops, parse_device_rate, parse_device_weight};
+pub(crate) use device::{
+    AnyDevice, parse_device, parse_device_iops, parse_device_rate, parse_device_weight,
+};
 pub(crate) use env::{environment, key_value, label};
 pub(crate) use idmap::id_mapping;
 pub(crate) use moment::{Moment, parse_moment, parse_span, timestamp};
@@ -83,6 +85,10 @@ pub(crate) enum FlagError {
     Cpus(String),
     #[error("device \"{0}\": want DEVICE:VALUE, for example /dev/sda:1mb or /dev/sda:300")]
     Device(String),
+    #[error(
+        "device \"{0}\": want HOST[:CONTAINER][:ACCESS], for example /dev/fuse or /dev/sda:/dev/a:r, or a CDI device's name, as vendor.com/gpu=0"
+    )]
+    DeviceNode(String),
     #[error("nothing to change: name a limit, for example --memory 512m")]
     NothingToUpdate,
     #[error("network \"{0}\": there are bridge, host, none and container:NAME")]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bosun_proto::v1::state::Status;
 use bosun_proto::v1::{
-    BindMount, Container, ContainerOptions, DeviceRate, DeviceWeight, IdMapping, LogOptions,
-    NetworkStatus, Port, State, StringList,
+    BindMount, Container, ContainerOptions, Device, DeviceRate, DeviceWeight, IdMapping,
+    LogOptions, NetworkStatus, Port, State, StringList,
 };
 
 use super::moment::utc;
@@ -100,6 +100,8 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("Privileged", options.privileged.into()),
         ("SecurityOpt", or_null(security_options(&options.apparmor))),
         ("IDMappings", id_mappings(&options.uid_mappings, &options.gid_mappings)),
+        ("Devices", devices(&options.devices)),
+        ("CDIDevices", or_null(options.cdi_devices.clone())),
         ("ReadonlyRootfs", options.read_only.into()),
         ("Memory", limits.memory.unwrap_or(0).into()),
         ("MemorySwap", limits.memory_swap.unwrap_or(0).into()),
@@ -303,6 +305,18 @@ fn own(container: &Container, state: &State) -> Value {
         ("SnapshotKey", container.snapshot_key.as_str().into()),
         ("Runtime", container.runtime.as_str().into()),
     ])
+}
+
+fn devices(devices: &[Device]) -> Value {
+    let one = |device: &Device| {
+        let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
+        record([
+            ("PathOnHost", device.host_path.clone().into()),
+            ("PathInContainer", or(&device.container_path, &device.host_path).into()),
+            ("CgroupPermissions", or(&device.access, "rwm").into()),
+        ])
+    };
+    list_or_null(devices.iter().map(one).collect())
 }
 
 #[cfg(test)]

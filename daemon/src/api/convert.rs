@@ -25,8 +25,8 @@ use crate::requests::Request;
 use crate::runtimes;
 use crate::shim;
 use crate::spec::{
-    self, BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, LogOptions, NetworkMode,
-    Port, Protocol, Role, Sandbox, Security, WindowSize,
+    self, BindMount, ContainerOptions, DeviceLimit, DeviceRequest, IdMapping, Limits, LogOptions,
+    NetworkMode, Port, Protocol, Role, Sandbox, Security, WindowSize,
 };
 use crate::store;
 use crate::time::{Time, since_boot};
@@ -148,6 +148,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         | Error::RequestIdReused { .. }
         | Error::Spec(_)
         | Error::Runtime(_)
+        | Error::Devices(_)
         | Error::Plan(_) => (Code::InvalidArgument, None),
         Error::AppArmor(_) => (Code::FailedPrecondition, None),
         Error::Network(error) => network_code(error),
@@ -425,6 +426,8 @@ pub(super) fn options(message: v1::ContainerOptions) -> Result<ContainerOptions>
         uid_mappings: message.uid_mappings.iter().map(mapping).collect(),
         gid_mappings: message.gid_mappings.iter().map(mapping).collect(),
         security: Security { apparmor: message.apparmor.into(), ..Security::default() },
+        devices: message.devices.into_iter().map(device).collect(),
+        cdi_devices: message.cdi_devices,
         ..ContainerOptions::default()
     })
 }
@@ -604,6 +607,24 @@ fn options_message(options: &ContainerOptions) -> v1::ContainerOptions {
         uid_mappings: options.uid_mappings.iter().map(mapping_message).collect(),
         gid_mappings: options.gid_mappings.iter().map(mapping_message).collect(),
         apparmor: options.security.apparmor.clone().into(),
+        devices: options.devices.iter().map(device_message).collect(),
+        cdi_devices: options.cdi_devices.clone(),
+    }
+}
+
+fn device(message: v1::Device) -> DeviceRequest {
+    DeviceRequest {
+        host_path: message.host_path.into(),
+        container_path: message.container_path.into(),
+        access: message.access,
+    }
+}
+
+fn device_message(device: &DeviceRequest) -> v1::Device {
+    v1::Device {
+        host_path: device.host_path.to_string_lossy().into_owned(),
+        container_path: device.container_path.to_string_lossy().into_owned(),
+        access: device.access.clone(),
     }
 }
 

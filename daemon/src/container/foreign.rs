@@ -16,7 +16,7 @@ use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::runtimes::Stock;
 use crate::snapshots::{self, Layers};
-use crate::spec::{self, Joined, NetworkMode, Security};
+use crate::spec::{self, ContainerOptions, Joined, NetworkMode};
 
 /// Writes the bundle; what the shim is to be told.
 ///
@@ -33,7 +33,7 @@ pub(super) async fn prepare(
     let bundle = run_dir.bundle();
     let (seen, wanted) = (layers.clone(), record.options.user.clone());
     let mut identity = off_the_loop(move || identity(&view(&seen)?, &wanted)).await?;
-    groups(&mut identity, &record.options.security);
+    groups(&mut identity, &record.options);
     match record.options.network {
         NetworkMode::Bridge | NetworkMode::Container(_) => {
             joined.namespaces.push((LinuxNamespaceType::Network, bundle.network_namespace()));
@@ -51,11 +51,11 @@ pub(super) async fn prepare(
 }
 
 /// The groups that a container's processes have, as our own runtime makes them of the same parts.
-pub(super) fn groups(identity: &mut Identity, security: &Security) {
-    if security.strict_groups {
+pub(super) fn groups(identity: &mut Identity, options: &ContainerOptions) {
+    if options.security.strict_groups {
         identity.groups.clear();
     }
-    identity.groups.extend(security.groups.iter().copied().chain([identity.gid]));
+    identity.groups.extend(options.further_groups().into_iter().chain([identity.gid]));
     identity.groups.sort_unstable();
     identity.groups.dedup();
 }

@@ -148,7 +148,7 @@ pub(super) async fn run(
     let scope = scope::of(&record.options.cgroup_parent, key)?;
     let cgroup = chosen_cgroup(core, key, &record.options)?;
     let log = container_dir.json_log(&record.id);
-    let context = spec::plan_context(
+    let mut context = spec::plan_context(
         &record.options,
         PlanPlace {
             attempt,
@@ -167,6 +167,11 @@ pub(super) async fn run(
     if !joined.mounts.is_empty() {
         parsed.mounts_mut().get_or_insert_default().extend(joined.mounts.iter().cloned());
     }
+    if parsed.hooks().is_some() {
+        // Only devices bring hooks, which are told of a bundle: the directory that has the spec.
+        context.id = record.id.clone();
+        context.bundle = Some(container_dir.path().to_owned());
+    }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
     create.protocol = shim::understood().newest;
     if let Role::Sandbox(sandbox) = &record.options.role {
@@ -177,6 +182,12 @@ pub(super) async fn run(
     }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
+    if let Some(hooks) = shim_plan::hooks(&parsed, &context)? {
+        write_file(&run_dir.hooks(), &hooks.encode_to_vec(), 0o600)?;
+    }
+    if let Some(root) = spec::hooks_see_root(&parsed, container_dir.path()) {
+        make_directory(&root)?;
+    }
     // A sandbox without a process has no group.
     let has_group = create.sandbox.is_none();
     if has_group && !record.options.cgroup_parent.is_empty() {

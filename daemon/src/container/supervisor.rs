@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bosun_cdi::DeviceName;
 use bosun_image::Platform;
 use futures::future::BoxFuture;
 use shim_wire::attach::Hello;
@@ -21,6 +22,7 @@ use super::run::{self, Running, Start};
 use super::top::{self, Processes};
 use super::usage::{Measures, Usage};
 use super::{Key, execs, foreign, image_mounts, recover, sandbox, short};
+use crate::blocking::off_the_loop;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -191,6 +193,7 @@ impl Supervisor {
             spec::check_foreign(&options, &options.runtime, stock.joins_pods)?;
         }
         options.no_host_devices = !runtimes.gives_host_devices(&options.runtime);
+        self.take_devices(&mut options).await?;
         let (image, warnings) = self.take_image(&key.namespace, &mut options).await?;
         self.take_image_mounts(&key, &mut options).await?;
         let mut generated = run::generate(&self.core, &key, &options)?;
@@ -251,6 +254,21 @@ impl Supervisor {
             exposed_ports: execution.exposed_ports.clone(),
         };
         Ok((Some(from), warnings))
+    }
+
+    /// What its CDI devices bring, as their specifications have it now.
+    async fn take_devices(&self, options: &mut ContainerOptions) -> Result<()> {
+        if options.cdi_devices.is_empty() {
+            return Ok(());
+        }
+        let (names, directories) = (options.cdi_devices.clone(), self.core.config.cdi_dirs.clone());
+        let edits = off_the_loop(move || {
+            let names: Vec<DeviceName> =
+                names.iter().map(|name| name.parse()).collect::<std::result::Result<_, _>>()?;
+            Ok(bosun_cdi::Registry::read(&directories).edits(&names)?)
+        });
+        options.edits = Some(edits.await?);
+        Ok(())
     }
 
     /// What images are mounted as volumes, found and unpacked.
@@ -645,7 +663,7 @@ impl Supervisor {
             true => {
                 let wanted = spec::exec_user(&record.options, request);
                 let mut identity = files::identity(&self.core, handle, wanted).await?;
-                foreign::groups(&mut identity, &record.options.security);
+                foreign::groups(&mut identity, &record.options);
                 Some(identity)
             }
         };

@@ -15,7 +15,7 @@ use shim_plan::{COVERS_ANNOTATION, profile};
 use super::limits::{self, Checked};
 use super::machine::HostDevice;
 use super::{
-    ContainerOptions, Error, IdMapping, Machine, NetworkMode, PidMode, etc, identity, mounts,
+    ContainerOptions, Error, IdMapping, Machine, NetworkMode, PidMode, cdi, etc, identity, mounts,
     privileges,
 };
 
@@ -101,7 +101,10 @@ pub fn generate(
             why: "is power over the host, which a user namespace has not: leave one of them away",
         });
     }
-    let spec = build(options, surroundings, &checked)?;
+    let mut spec = build(options, surroundings, &checked)?;
+    if let Some(edits) = &options.edits {
+        cdi::apply(&mut spec, edits, options.has_host_devices())?;
+    }
     shim_plan::check_users(&spec).map_err(Error::Users)?;
     let json = serde_json::to_string_pretty(&spec)?;
     Ok(Generated { json, spec, args: checked.args, warnings })
@@ -183,7 +186,7 @@ fn build(
 fn process(options: &ContainerOptions, checked: &CheckedRequest) -> Result<Process, OciSpecError> {
     let mut user = UserBuilder::default().uid(checked.ids.uid).gid(checked.ids.gid).build()?;
     let security = &options.security;
-    user.set_additional_gids(Some(security.groups.clone()).filter(|groups| !groups.is_empty()));
+    user.set_additional_gids(Some(options.further_groups()).filter(|groups| !groups.is_empty()));
     let mut process = ProcessBuilder::default()
         .terminal(options.tty)
         .user(user)

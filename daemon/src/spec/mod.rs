@@ -22,6 +22,7 @@
 //! | `privileges` | capabilities, masked paths, devices, seccomp, AppArmor |
 //! | `limits` | limits and their bounds |
 //! | `etc` | the files of /etc |
+//! | `cdi` | what CDI devices bring |
 //! | `foreign` | spec and process as runtimes of others take them |
 //! | `exec` | a further process, from the container's own |
 //! | `name` | names for containers that were given none |
@@ -30,6 +31,7 @@
 //!
 //! Deliberately absent: finding images; writing any file.
 
+mod cdi;
 mod error;
 mod etc;
 mod exec;
@@ -50,6 +52,7 @@ mod signal;
 #[cfg(test)]
 mod tests;
 
+pub use cdi::hooks_see_root;
 pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};
 pub use exec::{ExecRequest, exec_options, exec_user};

@@ -78,6 +78,12 @@ pub struct ContainerOptions {
     pub security: Security,
     #[serde(skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceRequest>,
+    /// By their qualified names, `vendor.com/class=name`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cdi_devices: Vec<String>,
+    /// What those bring, once the container is made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub edits: Option<bosun_cdi::Edits>,
     #[serde(skip_serializing_if = "is_default")]
     pub image_mounts: Vec<ImageMount>,
     /// Absent: as the host resolves names.
@@ -147,6 +153,19 @@ impl ContainerOptions {
     #[must_use]
     pub fn has_host_devices(&self) -> bool {
         self.privileged && !self.no_host_devices
+    }
+
+    /// Groups of its processes beside those that its image gives to its user.
+    #[must_use]
+    pub fn further_groups(&self) -> Vec<u32> {
+        let of_devices = self.edits.iter().flat_map(|edits| &edits.additional_gids);
+        let mut groups = self.security.groups.clone();
+        for group in of_devices.filter(|group| **group != 0) {
+            if !groups.contains(group) {
+                groups.push(*group);
+            }
+        }
+        groups
     }
 
     /// Absent: those of the host.

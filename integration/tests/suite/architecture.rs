@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What each crate of ours may use of ours.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     ("bosun-proto", &[]),
     ("shim-wire", &[]),
     ("shim-sys", &[]),
@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
         "bosun-oci",
         &["shim-wire", "shim-sys", "shim-cgroup", "shim-systemd", "shim-plan", "shim-runtime"],
     ),
+    ("bosun-cdi", &[]),
     ("bosun-cni", &[]),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
@@ -30,6 +31,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
         "bosund",
         &[
             "bosun-proto",
+            "bosun-cdi",
             "bosun-cni",
             "bosun-image",
             "bosun-layer",

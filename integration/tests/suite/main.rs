@@ -11,6 +11,7 @@ mod attach;
 mod bad_input;
 mod bad_registry;
 mod budgets;
+mod cdi;
 mod commit;
 mod containerd;
 mod content;

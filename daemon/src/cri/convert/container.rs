@@ -40,10 +40,6 @@ pub(crate) fn container_options(
     if image.is_empty() {
         return Err(invalid("config.image", "no image is named"));
     }
-    if let Some(device) = config.cdi_devices.first() {
-        let problem = format!("{}: bosun does not have CDI devices yet", device.name);
-        return Err(invalid("config.CDI_devices", problem));
-    }
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
     let capabilities = context.capabilities.clone().unwrap_or_default();
@@ -77,6 +73,7 @@ pub(crate) fn container_options(
             .filter_map(|mount| image_of(mount).map(|image| image_mount(mount, image)))
             .collect::<Result<_>>()?,
         devices: config.devices.iter().map(device).collect(),
+        cdi_devices: cdi_devices(config)?,
         limits: limits(&resources, machine.counts_swap)?,
         oom_score_adj: oom_score(resources.oom_score_adj, machine)?,
         stop_signal: signal(config.stop_signal)?,
@@ -195,6 +192,20 @@ fn device(device: &wire::Device) -> DeviceRequest {
         container_path: PathBuf::from(&device.container_path),
         access: device.permissions.clone(),
     }
+}
+
+/// Those of the field; then those of annotations, where kubelets and people said them before. What is
+/// said in both ways is one.
+fn cdi_devices(config: &wire::ContainerConfig) -> Result<Vec<String>> {
+    let mut devices: Vec<String> =
+        config.cdi_devices.iter().map(|device| device.name.clone()).collect();
+    for device in bosun_cdi::of_annotations(&config.annotations)? {
+        let name = device.to_string();
+        if !devices.contains(&name) {
+            devices.push(name);
+        }
+    }
+    Ok(devices)
 }
 
 /// The kubelet gives a score to every container. One that this daemon can't go down to is as near as
@@ -501,11 +512,11 @@ fn resources(record: &Record) -> wire::LinuxContainerResources {
 
 /// Who a container runs as.
 pub(crate) fn container_user(identity: &Identity, record: &Record) -> wire::ContainerUser {
-    let security = &record.options.security;
+    let options = &record.options;
     // As the runtime makes them of the same parts.
-    let own = identity.groups.iter().filter(|_| !security.strict_groups);
-    let groups: BTreeSet<u32> =
-        own.chain(&security.groups).chain([&identity.gid]).copied().collect();
+    let own = identity.groups.iter().filter(|_| !options.security.strict_groups);
+    let further = options.further_groups();
+    let groups: BTreeSet<u32> = own.chain(&further).chain([&identity.gid]).copied().collect();
     wire::ContainerUser {
         linux: Some(wire::LinuxContainerUser {
             uid: identity.uid.into(),
