@@ -40,6 +40,8 @@ pub struct Core {
     pub apparmor: DefaultProfile,
     /// Who works on the files of a container that does not run, or starts it.
     pub trees: Turns<Key>,
+    /// Who adds a process to a container, shared; who writes it down has it alone.
+    pub processes: Turns<Key>,
 }
 
 impl Core {

@@ -70,6 +70,10 @@ pub enum Error {
     Started { id: String, problem: String },
     #[error("container {id}: the command did not end within {seconds} s and was killed")]
     ExecTimedOut { id: String, seconds: u64 },
+    #[error(
+        "container {id}: the checkpoint took longer than {seconds} s: nothing is written, and it goes on once criu has let go of it: give it more time"
+    )]
+    CheckpointTimedOut { id: String, seconds: u64 },
     #[error("container {id} is paused: let it go on first (`ctl unpause`)")]
     Paused { id: String },
     #[error("container {id} is not paused")]

@@ -41,6 +41,7 @@ pub mod api;
 pub mod apparmor;
 mod atomic;
 pub mod blocking;
+pub mod checkpoint;
 pub mod config;
 pub mod container;
 pub mod content;
@@ -175,6 +176,7 @@ pub async fn run(
         images,
         collector,
         trees: Turns::default(),
+        processes: Turns::default(),
         network: Network::new(bridge),
         config,
         layout,

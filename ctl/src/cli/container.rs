@@ -17,6 +17,7 @@ pub(crate) enum ContainerVerb {
     Kill(KillArgs),
     Pause(PauseArgs),
     Unpause(UnpauseArgs),
+    Checkpoint(CheckpointArgs),
     Update(Box<UpdateArgs>),
     Stats(StatsArgs),
     Top(TopArgs),
@@ -93,6 +94,30 @@ pub(crate) struct PauseArgs {
     /// Ids, unique beginnings of ids, or names
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) containers: Vec<String>,
+}
+
+/// Write a running container down to a file, through criu; it ends then
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ctl checkpoint --export /var/tmp/web.tar --leave-running web")]
+pub(crate) struct CheckpointArgs {
+    /// The file, a tar as podman and kubelets have it; nothing may be there yet
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) export: String,
+    /// Let it go on
+    #[arg(short = 'R', long)]
+    pub(crate) leave_running: bool,
+    /// With open TCP connections
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// With file locks
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Without what it changed of its files
+    #[arg(long)]
+    pub(crate) ignore_rootfs: bool,
+    /// Its id, the unique beginning of one, or its name
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
 }
 
 /// Let paused containers go on

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod checkpoint;
 mod commit;
 mod completion;
 mod content;
@@ -87,6 +88,7 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
         ContainerVerb::Kill(args) => kill::run(client, args).await,
         ContainerVerb::Pause(args) => pause::run(client, args).await,
         ContainerVerb::Unpause(args) => unpause::run(client, args).await,
+        ContainerVerb::Checkpoint(args) => checkpoint::run(client, args).await,
         ContainerVerb::Update(args) => update::run(client, *args).await,
         ContainerVerb::Stats(args) => stats::run(client, args).await,
         ContainerVerb::Top(args) => top::run(client, args).await,
@@ -116,6 +118,7 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Kill(_)
             | ContainerVerb::Pause(_)
             | ContainerVerb::Unpause(_)
+            | ContainerVerb::Checkpoint(_)
             | ContainerVerb::Update(_)
             | ContainerVerb::Stats(_)
             | ContainerVerb::Top(_)

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::filter::ContainerFilter;
+use crate::checkpoint::CheckpointRequest;
 use crate::container::{Created, Supervisor};
 use crate::error::Error;
 use crate::spec::Signal;
@@ -131,6 +132,29 @@ impl Containers for Service {
         };
         self.supervisor.once(&request, pause).await?;
         Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn checkpoint(
+        &self,
+        call: Request<v1::CheckpointRequest>,
+    ) -> Result<Response<v1::CheckpointResponse>, Status> {
+        let message = call.get_ref();
+        let request =
+            convert::request(call.metadata(), "Checkpoint", &message.request_id, message)?;
+        let asked = CheckpointRequest {
+            location: message.location.clone().into(),
+            leave_running: message.leave_running,
+            tcp_established: message.tcp_established,
+            file_locks: message.file_locks,
+            without_files: message.without_files,
+            timeout: None,
+        };
+        let checkpoint = async {
+            self.supervisor.checkpoint(&request.namespace, &message.container, asked).await?;
+            Ok(String::new())
+        };
+        self.supervisor.once(&request, checkpoint).await?;
+        Ok(Response::new(v1::CheckpointResponse {}))
     }
 
     async fn unpause(

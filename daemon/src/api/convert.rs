@@ -164,7 +164,9 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::NotRunning { .. } => (Code::FailedPrecondition, Some("NOT_RUNNING")),
         Error::AlreadyRunning { .. } => (Code::FailedPrecondition, Some("ALREADY_RUNNING")),
         Error::Started { .. } => (Code::FailedPrecondition, None),
-        Error::ExecTimedOut { .. } => (Code::DeadlineExceeded, None),
+        Error::ExecTimedOut { .. } | Error::CheckpointTimedOut { .. } => {
+            (Code::DeadlineExceeded, None)
+        }
         Error::Paused { .. } => (Code::FailedPrecondition, Some("PAUSED")),
         Error::NotPaused { .. } => (Code::FailedPrecondition, Some("NOT_PAUSED")),
         Error::StillRunning { .. } | Error::Removing { .. } | Error::Quarantined { .. } => {

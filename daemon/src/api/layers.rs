@@ -15,13 +15,14 @@ use tonic::transport::server::UdsConnectInfo;
 use tower::{Layer, Service};
 
 /// Paths of calls that end when something happens, not when work is done.
-const WAITING: [&str; 30] = [
+const WAITING: [&str; 31] = [
     "/bosun.v1.Containers/Wait",
     "/bosun.v1.Containers/Stop",
     "/bosun.v1.Containers/Restart",
     "/bosun.v1.Io/Attach",
     "/bosun.v1.Io/Exec",
     "/bosun.v1.Io/Logs",
+    "/bosun.v1.Containers/Checkpoint",
     "/bosun.v1.Content/Write",
     "/bosun.v1.Content/Read",
     "/bosun.v1.Images/Pull",

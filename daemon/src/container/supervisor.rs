@@ -23,6 +23,7 @@ use super::top::{self, Processes};
 use super::usage::{Measures, Usage};
 use super::{Key, execs, foreign, image_mounts, recover, sandbox, short};
 use crate::blocking::off_the_loop;
+use crate::checkpoint::{self, CheckpointRequest};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -505,6 +506,44 @@ impl Supervisor {
         handle.ask(|answer| Command::Unpause { answer }).await
     }
 
+    /// Writes a running container down to an archive, to the end, whoever waits for it.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](crate::checkpoint::checkpoint); it takes longer than the request allows, and is
+    /// given up once criu is done.
+    pub async fn checkpoint(
+        self: &Arc<Self>,
+        namespace: &Id,
+        reference: &str,
+        request: CheckpointRequest,
+    ) -> Result<()> {
+        let handle = self.registry.find(namespace, reference)?;
+        let this = Arc::clone(self);
+        let (decision, timeout) = (checkpoint::Decision::default(), request.timeout);
+        let (theirs, label) = (decision.clone(), handle.label());
+        let mut task = tokio::spawn(async move {
+            checkpoint::checkpoint(&this.core, &handle, &request, theirs).await?;
+            if let Ok(record) = handle.record() {
+                let event = container_event(&handle.key, &record, "checkpoint", Vec::new());
+                this.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+            }
+            Ok(())
+        });
+        let ended = match timeout {
+            None => task.await,
+            Some(timeout) => match tokio::time::timeout(timeout, &mut task).await {
+                Ok(ended) => ended,
+                Err(_) if decision.take() => {
+                    let seconds = timeout.as_secs();
+                    return Err(Error::CheckpointTimedOut { id: label, seconds });
+                }
+                // It is about to have its name.
+                Err(_) => task.await,
+            },
+        };
+        ended.unwrap_or(Err(Error::Stopping))
+    }
+
     /// Changes what `change` names.
     ///
     /// # Errors
@@ -650,6 +689,8 @@ impl Supervisor {
         request: &ExecRequest,
         hello: Option<Hello>,
     ) -> Result<(Arc<Running>, String, Option<Attached>)> {
+        // A process that came into a group that stands still would keep its shim from all else.
+        let _turn = self.core.processes.share(handle.key.clone()).await;
         let running = handle.running()?;
         if let Phase::Paused(_) = handle.view().phase {
             return Err(Error::Paused { id: handle.label() });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cri, convert, invalid, kept, wire};
+use crate::checkpoint::CheckpointRequest;
 use crate::container::{Handle, Record, Run};
 use crate::error::{Error, Result};
 use crate::spec::{ContainerOptions, LogOptions};
@@ -129,6 +130,25 @@ impl Cri {
             .filter(|one| filter.state.is_none_or(|state| state.state == one.state))
             .filter(|one| convert::selects(&filter.label_selector, &one.labels))
             .collect()
+    }
+
+    /// Writes a container down; it goes on. A time-out of 0 is ours.
+    pub(super) async fn checkpoint_container(
+        &self,
+        request: &wire::CheckpointContainerRequest,
+    ) -> Result<()> {
+        let container = self.container(&request.container_id)?;
+        let seconds = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0);
+        let asked = CheckpointRequest {
+            location: request.location.clone().into(),
+            leave_running: true,
+            file_locks: true,
+            tcp_established: true,
+            timeout: seconds.map(Duration::from_secs),
+            ..CheckpointRequest::default()
+        };
+        let id = container.key().id.as_str();
+        self.supervisor.checkpoint(&self.namespace, id, asked).await
     }
 
     pub(super) async fn reopen_log(&self, id: &str) -> Result<()> {

@@ -272,9 +272,10 @@ impl RuntimeService for Service {
 
     async fn checkpoint_container(
         &self,
-        _: Request<wire::CheckpointContainerRequest>,
+        call: Request<wire::CheckpointContainerRequest>,
     ) -> Result<Response<wire::CheckpointContainerResponse>, Status> {
-        not_yet("CheckpointContainer")
+        self.cri.checkpoint_container(call.get_ref()).await?;
+        Ok(Response::new(wire::CheckpointContainerResponse {}))
     }
 
     async fn checkpoint_pod(

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message;
+use shim_wire::containerd::{CHECKPOINT_OPTIONS, CheckpointOptions};
 use shim_wire::exit::Timestamp;
 use shim_wire::metrics::{v1, v2};
 use shim_wire::plan::{
@@ -162,6 +163,24 @@ impl Client {
     /// The shim's refusal, or the transport's.
     pub async fn resume(&self) -> Result<(), Error> {
         let _: Empty = self.call(TASK, "Resume", &self.task(), Some(SHORT)).await?;
+        Ok(())
+    }
+
+    /// Has the processes written down by criu; they go on, or stay held.
+    ///
+    /// # Errors
+    /// criu's own words; or the transport's.
+    pub async fn checkpoint(
+        &self,
+        options: &CheckpointOptions,
+        within: Duration,
+    ) -> Result<(), Error> {
+        let request = task::CheckpointTaskRequest {
+            id: self.id.clone(),
+            path: options.image_path.clone(),
+            options: Some(any(CHECKPOINT_OPTIONS, options)),
+        };
+        let _: Empty = self.call(TASK, "Checkpoint", &request, Some(within)).await?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_registry;
 mod budgets;
 mod cdi;
+mod checkpoint;
 mod commit;
 mod containerd;
 mod content;

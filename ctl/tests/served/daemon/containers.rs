@@ -90,6 +90,17 @@ impl Containers for Fake {
         Ok(Response::new(PauseResponse {}))
     }
 
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointRequest>,
+    ) -> Result<Response<CheckpointResponse>, Status> {
+        let request = request.into_inner();
+        self.find(&request.container)?;
+        let what = format!("checkpoint {} {}", request.container, request.location);
+        self.note(what, &request.request_id);
+        Ok(Response::new(CheckpointResponse {}))
+    }
+
     async fn unpause(
         &self,
         request: Request<UnpauseRequest>,

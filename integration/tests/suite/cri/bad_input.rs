@@ -116,10 +116,9 @@ fn a_bad_container_is_refused() {
 fn what_is_not_there_yet_says_so() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
-    let request = cri::CheckpointContainerRequest::default();
-    let answer =
-        kubelet.call(|mut client| async move { client.checkpoint_container(request).await });
+    let request = cri::CheckpointPodRequest::default();
+    let answer = kubelet.call(|mut client| async move { client.checkpoint_pod(request).await });
     let answer = answer.unwrap_err();
     assert_eq!(answer.code(), Code::Unimplemented);
-    assert!(answer.message().contains("CheckpointContainer"), "{answer}");
+    assert!(answer.message().contains("CheckpointPod"), "{answer}");
 }

@@ -1,0 +1,355 @@
+//! A running container, written down to an archive: the processes by criu, through the shim, and what
+//! their image has not.
+//!
+//! ```text
+//!   held still ─▶ criu ─▶ images ─▶ archive, under another name ─▶ synced, renamed ─▶ goes on, or killed
+//! ```
+//!
+//! The archive is a tar as other runtimes under Kubernetes write it, for the programs that read theirs:
+//!
+//! | entry | what |
+//! |---|---|
+//! | `checkpoint/` | criu's images |
+//! | `config.dump` | which container, of which image, when: JSON |
+//! | `spec.dump` | its OCI spec |
+//! | `rootfs-diff.tar` | what it changed of its files: a layer, with whiteouts |
+//! | `dump.log` | criu's log |
+//!
+//! Processes stand still from before criu looks at them until the files are read, so both are of one
+//! moment. criu is never interrupted: it would leave behind processes that it has changed. So where it takes
+//! longer than the caller waits, that is what the caller is told; the processes go on once criu is done, and what
+//! it wrote is thrown away. Not here: the way back, which is `bosun-oci restore`'s and containerd's alone yet.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bosun_layer::tar::{Entry, Kind, Time as Moment, Writer};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
+use serde_json::json;
+use shim_wire::files::ContainerDir;
+
+use crate::blocking::off_the_loop;
+use crate::container::{Handle, Phase, Record, freeze};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::snapshots;
+use crate::spec::Signal;
+use crate::time::Time;
+
+/// How long the shim's answer is waited for: a little longer than the shim waits for criu.
+const TIME_OUT: Duration = Duration::from_secs(630);
+
+/// criu's log in its working directory.
+const LOG: &str = "dump.log";
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointRequest {
+    /// The archive: an absolute path at which there is nothing yet.
+    pub location: PathBuf,
+    /// The container goes on; otherwise it is killed.
+    pub leave_running: bool,
+    /// Open TCP connections are written down as well; without, a container that has some is refused.
+    pub tcp_established: bool,
+    pub file_locks: bool,
+    /// What the container changed of its files is left out.
+    pub without_files: bool,
+    /// How long the caller waits; absent is to the end.
+    pub timeout: Option<Duration>,
+}
+
+/// Whether an archive gets its name, or its caller is told that it took too long: who comes first decides.
+#[derive(Clone, Debug, Default)]
+pub struct Decision(Arc<AtomicBool>);
+
+impl Decision {
+    /// Whether this is the first to ask.
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Writes a running container down. What fails leaves no archive, and a container that goes on.
+///
+/// # Errors
+/// It does not run, or is no container of bosun's own runtime; something is at the archive's place;
+/// criu can't, in its own words; a full disk.
+pub async fn checkpoint(
+    core: &Core,
+    handle: &Handle,
+    request: &CheckpointRequest,
+    decision: Decision,
+) -> Result<()> {
+    handle.running()?;
+    let record = handle.record()?;
+    let key = handle.key();
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    if run_dir.bundle().config().exists() {
+        let problem =
+            format!("{} runs under another runtime: only bosun's own has it", handle.label());
+        return Err(Error::InvalidArgument { what: "checkpoint", problem });
+    }
+    let archive = Archive::begin(&request.location)?;
+    let (upper, lower) = files::layers(core, handle).await?;
+    // As a commit: nothing else stops and lets go on meanwhile.
+    let _turn = core.trees.wait(key.clone()).await;
+    let _alone = core.processes.wait(key.clone()).await;
+    let running = handle.running()?;
+    let images = Images::make(&core.layout.container_dir(&key.namespace, &key.id))?;
+    let holds = matches!(handle.view().phase, Phase::Running(_));
+    let written = async {
+        if holds {
+            freeze(core, key, true).await?;
+        }
+        let options = shim_wire::containerd::CheckpointOptions {
+            open_tcp: request.tcp_established,
+            file_locks: request.file_locks,
+            image_path: images.0.to_string_lossy().into_owned(),
+            ..Default::default()
+        };
+        let dumped = running.shim.client.checkpoint(&options, TIME_OUT).await;
+        dumped.map_err(|source| Error::Shim { id: handle.label(), source: source.into() })?;
+        let content = Content {
+            images: images.0.clone(),
+            log: run_dir.path().join("criu").join(LOG),
+            spec: core.layout.container_dir(&key.namespace, &key.id).config(),
+            config: config(&record).to_string(),
+            changed: (!request.without_files).then_some((upper, lower)),
+            label: handle.label(),
+        };
+        off_the_loop(move || archive.write(&content, &decision)).await
+    }
+    .await;
+    if written.is_ok() && !request.leave_running {
+        // It hears of it before it can do anything else.
+        let _ = running.shim.client.kill("", Signal::KILL.number(), false).await;
+    }
+    // Who has paused it meanwhile lets it go on.
+    let holds = holds && matches!(handle.view().phase, Phase::Running(_));
+    if (holds || (written.is_ok() && !request.leave_running))
+        && let Err(error) = freeze(core, key, false).await
+        && handle.running().is_ok()
+    {
+        tracing::error!(container = %key, %error, "its processes are still held");
+    }
+    if written.is_ok() && !request.leave_running {
+        let _ = tokio::time::timeout(TIME_OUT, handle.ended()).await;
+    }
+    written
+}
+
+/// `config.dump`, with the names that its readers know.
+fn config(record: &Record) -> serde_json::Value {
+    let image = record.image.as_ref();
+    json!({
+        "id": record.id,
+        "name": record.name,
+        "rootfsImage": image.map(|image| image.id.as_str()).unwrap_or_default(),
+        "rootfsImageRef": image.map(|image| image.target.as_str()).unwrap_or_default(),
+        "rootfsImageName": record.options.image.clone().unwrap_or_default(),
+        "runtime": "bosun",
+        "createdTime": record.created_at.rfc3339(),
+        "checkpointedTime": Time::now().rfc3339(),
+        "restoredTime": "0001-01-01T00:00:00Z",
+        "restored": false,
+    })
+}
+
+/// Where criu's images lie until they are in the archive. They go with this.
+struct Images(PathBuf);
+
+impl Images {
+    fn make(container_dir: &ContainerDir) -> Result<Self> {
+        let path = container_dir.path().join("checkpoint");
+        // Of a daemon that was killed.
+        let _ = std::fs::remove_dir_all(&path);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(Error::file("make directory", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "not removed");
+        }
+    }
+}
+
+/// All that an archive is made of.
+struct Content {
+    images: PathBuf,
+    log: PathBuf,
+    spec: PathBuf,
+    config: String,
+    /// The container's own tree, and those below.
+    changed: Option<(PathBuf, Vec<PathBuf>)>,
+    label: String,
+}
+
+/// An archive that is none yet: a file without a name, in the directory that it is for. Where the file
+/// system has no such files, one beside its place, which goes with this.
+struct Archive {
+    place: PathBuf,
+    temporary: Option<PathBuf>,
+    file: File,
+}
+
+impl Archive {
+    fn begin(place: &Path) -> Result<Self> {
+        let refused = |problem: &str| Error::InvalidArgument {
+            what: "checkpoint",
+            problem: format!("{}: {problem}", place.display()),
+        };
+        let clean = !place.components().any(|part| part == Component::ParentDir);
+        let Some(name) = place.file_name().filter(|_| place.is_absolute() && clean) else {
+            return Err(refused("give an absolute path of a file, without \"..\""));
+        };
+        if place.symlink_metadata().is_ok() {
+            return Err(refused("something is there already: name another file"));
+        }
+        let directory = place.parent().unwrap_or(Path::new("/"));
+        match nameless(directory) {
+            Ok(file) => Ok(Self { place: place.to_owned(), temporary: None, file }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                let mut hidden = std::ffi::OsString::from(".");
+                hidden.push(name);
+                hidden.push(".new");
+                let temporary = place.with_file_name(hidden);
+                let mut options = OpenOptions::new();
+                let file = options.write(true).create_new(true).mode(0o600).open(&temporary);
+                let file = file.map_err(Error::file("make", &temporary))?;
+                Ok(Self { place: place.to_owned(), temporary: Some(temporary), file })
+            }
+            Err(errno) => Err(Error::file("make a file in", directory)(errno.into())),
+        }
+    }
+
+    fn write(self, content: &Content, decision: &Decision) -> Result<()> {
+        let failed = |source| Error::Archive { source: Arc::new(source) };
+        let mut tar = Writer::new(io::BufWriter::new(&self.file));
+        text(&mut tar, b"config.dump", content.config.as_bytes()).map_err(failed)?;
+        add(&mut tar, "spec.dump", &content.spec)?;
+        if content.log.exists() {
+            add(&mut tar, LOG, &content.log)?;
+        }
+        if let Some((upper, lower)) = &content.changed {
+            let diff = content.diff(upper, lower)?;
+            let size = diff.metadata().map_err(Error::file("look at", upper))?.len();
+            tar.append(&entry(b"rootfs-diff.tar", Kind::File { size }), diff).map_err(failed)?;
+        }
+        tar.append(&entry(b"checkpoint/", Kind::Directory), io::empty()).map_err(failed)?;
+        for path in content.images()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            add(&mut tar, &format!("checkpoint/{name}"), &path)?;
+        }
+        let flushed = tar.finish().map_err(failed)?.into_inner().map_err(io::Error::from);
+        let synced = flushed.and_then(|file| file.sync_all());
+        synced.map_err(Error::file("write", &self.place))?;
+        match decision.take() {
+            true => self.name(),
+            // Its caller was told so already.
+            false => Err(Error::Stopping),
+        }
+    }
+
+    /// Whoever has put something there meanwhile keeps it.
+    fn name(&self) -> Result<()> {
+        let linked = match &self.temporary {
+            Some(temporary) => std::fs::hard_link(temporary, &self.place),
+            None => {
+                let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let flags = AtFlags::SYMLINK_FOLLOW;
+                linkat(CWD, path, CWD, &self.place, flags).map_err(io::Error::from)
+            }
+        };
+        linked.map_err(Error::file("make", &self.place))?;
+        let directory = self.place.parent().unwrap_or(Path::new("/"));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| {
+            let _ = std::fs::remove_file(&self.place);
+            Error::file("sync", directory)(error)
+        })
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary
+            && let Err(error) = std::fs::remove_file(temporary)
+        {
+            tracing::warn!(path = %temporary.display(), %error, "not removed");
+        }
+    }
+}
+
+/// A file of a directory's file system, mode 0600.
+fn nameless(directory: &Path) -> std::result::Result<File, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::from_raw_mode(0o600)).map(File::from)
+}
+
+impl Content {
+    /// The changed files as a layer, in a file without a name, from its beginning.
+    fn diff(&self, upper: &Path, lower: &[PathBuf]) -> Result<File> {
+        let below = snapshots::merged_or_none(lower)?;
+        let top = File::open(upper).map_err(Error::file("open", upper))?;
+        let file = nameless(&self.images)
+            .map_err(|errno| Error::file("make a file in", &self.images)(errno.into()))?;
+        let writer = io::BufWriter::new(file);
+        let failed = |source| Error::Layer {
+            digest: format!("of container {}", self.label),
+            source: Arc::new(source),
+        };
+        let written = bosun_layer::diff(top.as_fd(), below.as_ref(), writer).map_err(failed)?;
+        let mut file = written
+            .into_inner()
+            .map_err(|error| Error::file("write in", &self.images)(error.into_error()))?;
+        io::Seek::rewind(&mut file).map_err(Error::file("read in", &self.images))?;
+        Ok(file)
+    }
+
+    fn images(&self) -> Result<Vec<PathBuf>> {
+        let failed = |error| Error::file("read directory", &self.images)(error);
+        let mut paths = Vec::new();
+        for found in self.images.read_dir().map_err(failed)? {
+            let path = found.map_err(failed)?.path();
+            if path.is_file() {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+fn entry(path: &[u8], kind: Kind) -> Entry {
+    let mode = if kind == Kind::Directory { 0o700 } else { 0o600 };
+    let mtime = Moment::default();
+    Entry { path: path.to_vec(), kind, mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
+}
+
+fn text<W: Write>(
+    tar: &mut Writer<W>,
+    name: &[u8],
+    text: &[u8],
+) -> std::result::Result<(), bosun_layer::Error> {
+    tar.append(&entry(name, Kind::File { size: text.len() as u64 }), text)
+}
+
+fn add<W: Write>(tar: &mut Writer<W>, name: &str, path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    let size = file.metadata().map_err(Error::file("look at", path))?.size();
+    let read: &mut dyn Read = &mut &file;
+    tar.append(&entry(name.as_bytes(), Kind::File { size }), read)
+        .map_err(|source| Error::Archive { source: Arc::new(source) })
+}
