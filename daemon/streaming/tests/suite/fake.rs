@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use crate::http::within;
+
 /// What the server has told its runtime.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -49,11 +51,6 @@ impl Fixture {
     pub(crate) async fn told(&mut self) -> Told {
         within(self.told.recv()).await.unwrap()
     }
-}
-
-/// A test that hangs is to say where.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("nothing came in a minute")
 }
 
 pub(crate) const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use bosun_streaming::spdy::Headers;
 use bosun_streaming::{Config, PortForward, Request};
-use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::fake::{Fixture, pattern, within};
+use crate::socket;
 use crate::spdy::{Receiver, Sender, open, over};
-use crate::web_socket;
 
 const V1: &str = "portforward.k8s.io";
 
@@ -214,29 +212,10 @@ async fn spdy_goes_through_a_tunnel_wherever_its_messages_end() {
     let fixture = Fixture::new().await;
     let port = listen(echo).await;
     let name = "SPDY/3.1+portforward.k8s.io";
-    let mut socket = web_socket::open(&url(&fixture, &[]), Some(name)).await;
-    // The bytes of a client of SPDY, cut up into messages, and those of the server put together.
-    let (client, tunnel) = tokio::io::duplex(64 << 10);
+    let socket = socket::open(&url(&fixture, &[]), Some(name)).await;
+    let (client, carried) = tokio::io::duplex(64 << 10);
     let (mut sender, mut receiver) = over(client);
-    let carrying = tokio::spawn(async move {
-        let (mut read, mut write) = tokio::io::split(tunnel);
-        let mut buffer = vec![0; 8191];
-        loop {
-            tokio::select! {
-                message = socket.next() => match message.unwrap().unwrap() {
-                    Message::Binary(bytes) => write.write_all(&bytes).await.unwrap(),
-                    other => panic!("{other:?}"),
-                },
-                read = read.read(&mut buffer) => match read.unwrap() {
-                    0 => return socket.close(None).await.unwrap(),
-                    read => {
-                        let bytes = buffer[..read].to_vec();
-                        socket.send(Message::Binary(bytes.into())).await.unwrap();
-                    }
-                },
-            }
-        }
-    });
+    let carrying = tokio::spawn(socket::tunnel(socket, carried));
     let (error, data) = pair(&mut sender, "0", port).await;
     let bytes = pattern(1 << 20);
     let sent = bytes.clone();
@@ -262,12 +241,12 @@ async fn the_old_way_has_a_pair_of_channels_for_each_port() {
         listener.local_addr().unwrap().port()
     };
     for name in [None, Some("v4.channel.k8s.io"), Some("v4.base64.channel.k8s.io")] {
-        let mut socket = web_socket::open(&url(&fixture, &[port, closed]), name).await;
+        let mut web = socket::open(&url(&fixture, &[port, closed]), name).await;
         let text = name.is_some_and(|name| name.contains("base64"));
-        web_socket::send(&mut socket, text, 0, b"hello").await;
+        socket::send(&mut web, text, 0, b"hello").await;
         let mut came = vec![Vec::new(); 4];
         while came[0].len() < 7 || came[3].len() < 10 {
-            let (channel, bytes) = web_socket::receive(&mut socket, text).await.unwrap();
+            let (channel, bytes) = socket::receive(&mut web, text).await.unwrap();
             came[usize::from(channel)].extend(bytes);
         }
         assert_eq!(came[0], [port.to_le_bytes().as_slice(), b"hello"].concat());

@@ -1,9 +1,9 @@
 //! The client's side of HTTP, as far as an upgrade needs it.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-use crate::fake::within;
 
 /// A head: its status, and its lines in lower case.
 #[derive(Debug)]
@@ -58,3 +58,8 @@ pub(crate) async fn ask<Io: AsyncRead + AsyncWrite + Unpin>(
 }
 
 pub(crate) const SPDY: [(&str, &str); 2] = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")];
+
+/// A test that hangs is to say where.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("nothing came in a minute")
+}

@@ -12,5 +12,6 @@ mod fake;
 mod forward;
 mod http;
 mod limits;
+mod socket;
 mod spdy;
 mod web_socket;

@@ -9,8 +9,7 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 
-use crate::fake::within;
-use crate::http::{SPDY, ask, connect};
+use super::http::{SPDY, ask, connect, within};
 
 /// What came on a stream.
 #[derive(Debug, Default)]

@@ -1,8 +1,241 @@
-//! URLs for streams. What is behind them is tested with the server itself.
+//! Streams, through the URLs that a kubelet gets, with the clients of the server's own tests. What is
+//! odd about clients is tested there.
+
+#[path = "../../../../daemon/streaming/tests/suite/http.rs"]
+mod http;
+#[path = "../../../../daemon/streaming/tests/suite/socket.rs"]
+mod socket;
+#[expect(dead_code, reason = "the server's tests need more of it")]
+#[path = "../../../../daemon/streaming/tests/suite/spdy.rs"]
+mod spdy;
 
 use bosun_proto::cri;
+use bosun_streaming::spdy::Headers;
+use integration::daemon::Daemon;
 use integration::kubelet::{Kubelet, node};
 use tonic::Code;
+
+const V4: &str = "v4.channel.k8s.io";
+const V5: Option<&str> = Some("v5.channel.k8s.io");
+
+/// A running container of a new pod.
+fn container(
+    kubelet: &Kubelet,
+    change: impl FnOnce(&mut cri::ContainerConfig),
+) -> (String, String) {
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    let mut container = kubelet.container_config("one", "sleep 600");
+    change(&mut container);
+    let id = kubelet.run(&pod, &container, &config);
+    (pod, id)
+}
+
+/// What a client does, from where the daemon is.
+fn talk<T: Send>(daemon: &Daemon, kubelet: &Kubelet, client: impl Future<Output = T> + Send) -> T {
+    daemon.netns().run(|| kubelet.api().wait(client))
+}
+
+fn exec_url(kubelet: &Kubelet, id: &str, script: &str, tty: bool) -> String {
+    let request = cri::ExecRequest {
+        container_id: id.to_owned(),
+        cmd: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        tty,
+        stdin: true,
+        stdout: true,
+        stderr: !tty,
+    };
+    kubelet.call(|mut client| async move { client.exec(request).await }).unwrap().url
+}
+
+#[test]
+fn a_command_has_its_streams_and_tells_its_code() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (_, id) = container(&kubelet, |_| {});
+    let script = "cat; echo err >&2; exit 7";
+    let sent = vec![b'x'; 3_000_000];
+    let url = exec_url(&kubelet, &id, script, false);
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&url, V4).await;
+        let error = sender.stream("error").await;
+        let stdin = sender.stream("stdin").await;
+        let stdout = sender.stream("stdout").await;
+        let stderr = sender.stream("stderr").await;
+        let bytes = sent.clone();
+        let sending = tokio::spawn(async move {
+            for piece in bytes.chunks(32 << 10) {
+                sender.data(stdin, piece, false).await;
+            }
+            sender.data(stdin, b"", true).await;
+            sender
+        });
+        receiver.all().await;
+        drop(sending.await.unwrap());
+        assert!(receiver.streams[&stdout].bytes == sent);
+        assert_eq!(receiver.text(stderr), "err\n");
+        let end = receiver.text(error);
+        assert!(end.contains(r#""reason":"ExitCode","message":"7""#), "{end}");
+    });
+    let url = exec_url(&kubelet, &id, script, false);
+    talk(&daemon, &kubelet, async {
+        let mut socket = socket::open(&url, V5).await;
+        for piece in sent.chunks(32 << 10).take(2) {
+            socket::send(&mut socket, false, 0, piece).await;
+        }
+        socket::send(&mut socket, false, 255, &[0]).await;
+        let ([_, stdout, stderr, error], _) = socket::all(&mut socket, false).await;
+        assert!(stdout == sent[..64 << 10] && stderr == b"err\n");
+        let end = String::from_utf8(error).unwrap();
+        assert!(end.contains(r#""reason":"ExitCode","message":"7""#), "{end}");
+    });
+    // A URL is for one use.
+    let head = talk(&daemon, &kubelet, async {
+        let mut io = http::connect(&url).await;
+        http::ask(&mut io, "POST", &url, &http::SPDY).await
+    });
+    assert_eq!(head.status, 404, "{head:?}");
+}
+
+#[test]
+fn a_terminal_has_the_size_that_its_client_has() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (_, id) = container(&kubelet, |_| {});
+    let script = "until stty size | grep -q '40 100'; do sleep 0.02; done; read word; \
+        tty; echo was $word";
+    let size = br#"{"Width":100,"Height":40}"#;
+    let check = |said: &str| {
+        assert!(said.contains("/dev/pts/") && said.contains("was there\r\n"), "{said}");
+    };
+    let url = exec_url(&kubelet, &id, script, true);
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&url, V4).await;
+        let error = sender.stream("error").await;
+        let stdin = sender.stream("stdin").await;
+        let stdout = sender.stream("stdout").await;
+        let resize = sender.stream("resize").await;
+        sender.data(stdin, b"there\n", false).await;
+        sender.data(resize, size, false).await;
+        receiver.all().await;
+        check(receiver.text(stdout));
+        assert!(receiver.text(error).contains("Success"));
+    });
+    let url = exec_url(&kubelet, &id, script, true);
+    talk(&daemon, &kubelet, async {
+        let mut socket = socket::open(&url, V5).await;
+        socket::send(&mut socket, false, 0, b"there\n").await;
+        socket::send(&mut socket, false, 4, size).await;
+        let ([_, stdout, _, error], _) = socket::all(&mut socket, false).await;
+        check(&String::from_utf8(stdout).unwrap());
+        assert!(String::from_utf8(error).unwrap().contains("Success"));
+    });
+}
+
+#[test]
+fn clients_attach_one_after_the_other_until_the_container_ends() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (_, id) = container(&kubelet, |container| {
+        let script = "while read word; do test $word != end || exit 3; echo got $word; done";
+        container.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        container.stdin = true;
+    });
+    let url = || {
+        let request = cri::AttachRequest {
+            container_id: id.clone(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            ..cri::AttachRequest::default()
+        };
+        kubelet.call(|mut client| async move { client.attach(request).await }).unwrap().url
+    };
+    let first = url();
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&first, V4).await;
+        sender.stream("error").await;
+        let stdin = sender.stream("stdin").await;
+        let stdout = sender.stream("stdout").await;
+        sender.stream("stderr").await;
+        sender.data(stdin, b"one\n", false).await;
+        receiver.until(|receiver| receiver.has(stdout, "got one\n")).await;
+        sender.shutdown().await;
+    });
+    let second = url();
+    talk(&daemon, &kubelet, async {
+        let mut socket = socket::open(&second, V5).await;
+        socket::send(&mut socket, false, 0, b"two\n").await;
+        let mut said = Vec::new();
+        while said != b"got two\n" {
+            let (channel, bytes) = socket::receive(&mut socket, false).await.unwrap();
+            assert!(channel == 1, "{channel}: {bytes:?}");
+            said.extend(bytes);
+        }
+        socket::send(&mut socket, false, 0, b"end\n").await;
+        let (_, code) = socket::all(&mut socket, false).await;
+        assert_eq!(code, 1000);
+    });
+    assert_eq!(kubelet.ended(&id).exit_code, 3);
+    assert!(kubelet.said(&id).starts_with("got one\ngot two\n"));
+}
+
+/// Asks a web server for a file, over a pair of streams for its port.
+async fn get<Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send>(
+    sender: &mut spdy::Sender<Io>,
+    receiver: &mut spdy::Receiver<Io>,
+) -> String {
+    let headers = |kind: &str| {
+        let headers = Headers::default().with("streamType", kind);
+        headers.with("port", "8080").with("requestID", "0")
+    };
+    let error = sender.syn(headers("error")).await;
+    sender.data(error, b"", true).await;
+    let data = sender.syn(headers("data")).await;
+    sender.data(data, b"GET /file HTTP/1.0\r\n\r\n", true).await;
+    let ended = |receiver: &spdy::Receiver<Io>, stream| {
+        receiver.streams.get(&stream).is_some_and(|came: &spdy::Came| came.ended)
+    };
+    receiver.until(|receiver| ended(receiver, data) && ended(receiver, error)).await;
+    assert_eq!(receiver.text(error), "");
+    receiver.text(data).to_owned()
+}
+
+#[test]
+fn a_port_of_a_pod_is_reached_in_both_ways() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (pod, id) = container(&kubelet, |container| {
+        let script = "mkdir /www; echo of the pod > /www/file; \
+            exec busybox httpd -f -p 127.0.0.1:8080 -h /www";
+        container.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    });
+    let serves = "wget -q -O - http://127.0.0.1:8080/file";
+    integration::wait::until_true("the server", || {
+        kubelet.exec(&id, serves, 0).is_ok_and(|answer| answer.exit_code == 0)
+    });
+    let url = || {
+        let request = cri::PortForwardRequest { pod_sandbox_id: pod.clone(), port: vec![8080] };
+        kubelet.call(|mut client| async move { client.port_forward(request).await }).unwrap().url
+    };
+    let first = url();
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&first, "portforward.k8s.io").await;
+        let answer = get(&mut sender, &mut receiver).await;
+        assert!(answer.contains("200 OK") && answer.ends_with("of the pod\n"), "{answer}");
+    });
+    let second = url();
+    talk(&daemon, &kubelet, async {
+        let socket = socket::open(&second, Some("SPDY/3.1+portforward.k8s.io")).await;
+        let (client, carried) = tokio::io::duplex(64 << 10);
+        let carrying = tokio::spawn(socket::tunnel(socket, carried));
+        let (mut sender, mut receiver) = spdy::over(client);
+        let answer = get(&mut sender, &mut receiver).await;
+        assert!(answer.contains("200 OK") && answer.ends_with("of the pod\n"), "{answer}");
+        sender.shutdown().await;
+        carrying.await.unwrap();
+    });
+}
 
 #[test]
 fn streams_have_urls_that_work_for_what_runs_alone() {
