@@ -2,7 +2,7 @@
 //! them. Going out of scope removes them the way a kubelet does, before the daemon looks for leftovers.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bosun_proto::cri;
@@ -72,6 +72,7 @@ pub fn load(daemon: &Daemon, images: &[(&str, &Image)]) {
 pub struct Kubelet {
     api: Api,
     logs: PathBuf,
+    leaves: bool,
 }
 
 type Outcome<T> = Result<T, Status>;
@@ -81,9 +82,35 @@ impl Kubelet {
     /// When the daemon does not answer.
     #[must_use]
     pub fn of(daemon: &Daemon) -> Self {
-        let logs = daemon.scratch().join("logs");
-        std::fs::create_dir_all(&logs).expect("a directory");
-        Self { api: daemon.api(), logs }
+        Self::with(daemon.api(), &daemon.scratch().join("logs"))
+    }
+
+    /// Of any runtime that serves the CRI there.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    #[must_use]
+    pub fn at(socket: &Path, logs: &Path) -> Self {
+        Self::with(Api::connect(socket).expect("a runtime that answers"), logs)
+    }
+
+    fn with(api: Api, logs: &Path) -> Self {
+        std::fs::create_dir_all(logs).expect("a directory");
+        Self { api, logs: logs.to_owned(), leaves: false }
+    }
+
+    /// Pods stay when this one goes.
+    #[must_use]
+    pub fn left_alone(mut self) -> Self {
+        self.leaves = true;
+        self
+    }
+
+    /// # Errors
+    /// The daemon's.
+    pub fn try_version(&self) -> Outcome<cri::VersionResponse> {
+        let request = cri::VersionRequest::default();
+        self.call(|mut client| async move { client.version(request).await })
     }
 
     #[must_use]
@@ -431,7 +458,7 @@ impl Kubelet {
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.leaves {
             return;
         }
         for pod in self.pods(cri::PodSandboxFilter::default()) {

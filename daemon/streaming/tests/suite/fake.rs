@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bosun_streaming::{
     Attach, Config, Connection, Exec, Failure, HangUp, Input, Output, Process, Request, Runtime,

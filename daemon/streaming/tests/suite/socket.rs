@@ -1,4 +1,5 @@
 //! A client of WebSocket: what goes and comes on channels.
+#![allow(clippy::wildcard_enum_match_arm, reason = "messages that a test does not expect")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

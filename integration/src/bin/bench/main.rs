@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod containerd;
+mod cri;
 mod debian;
 mod images;
 mod measure;
@@ -99,7 +100,7 @@ fn main() {
 
 type Measure = fn(&mut Bench);
 
-const ROWS: [(&str, Measure); 13] = [
+const ROWS: [(&str, Measure); 14] = [
     ("run", run_from_the_command_line),
     ("oci", oci_command_line),
     ("publish", run_with_a_published_port),
@@ -113,6 +114,7 @@ const ROWS: [(&str, Measure); 13] = [
     ("restart", restart_of_the_daemon),
     ("pull", images::pull_and_unpack),
     ("import", images::import_and_unpack),
+    ("cri", cri::pods),
 ];
 
 fn run_from_the_command_line(bench: &mut Bench) {

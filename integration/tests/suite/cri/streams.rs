@@ -92,7 +92,8 @@ fn a_command_has_its_streams_and_tells_its_code() {
     // A URL is for one use.
     let head = talk(&daemon, &kubelet, async {
         let mut io = http::connect(&url).await;
-        http::ask(&mut io, "POST", &url, &http::SPDY).await
+        let version = ("X-Stream-Protocol-Version", V4);
+        http::ask(&mut io, "POST", &url, &[http::SPDY[0], http::SPDY[1], version]).await
     });
     assert_eq!(head.status, 404, "{head:?}");
 }
