@@ -19,6 +19,8 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::wait;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection, with the runtime that drives it.
@@ -40,8 +42,8 @@ impl Api {
             .enable_all()
             .build()
             .expect("a runtime");
-        let endpoint =
-            Endpoint::from_shared(format!("unix://{}", socket.display()))?.timeout(LIMIT);
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?
+            .timeout(wait::patiently(LIMIT));
         let channel = runtime.block_on(endpoint.connect())?;
         Ok(Self { runtime, channel })
     }

@@ -161,7 +161,7 @@ impl Running {
             panic!(
                 "`ctl {}` did not end in {} seconds; it wrote {:?} and {:?}",
                 self.words,
-                LIMIT.as_secs(),
+                wait::patiently(LIMIT).as_secs(),
                 self.stdout.text(),
                 self.stderr.text()
             );

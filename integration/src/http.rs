@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::netns;
+use crate::wait::patiently;
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// A registry may be busy writing what it was sent.
@@ -66,8 +67,8 @@ fn exchange(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Reply> {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
-    stream.set_read_timeout(Some(limit))?;
+    let mut stream = TcpStream::connect_timeout(&to, patiently(LIMIT))?;
+    stream.set_read_timeout(Some(patiently(limit)))?;
     let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

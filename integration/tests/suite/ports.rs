@@ -22,9 +22,9 @@ while True:
 
 fn ask_tcp(daemon: &Daemon, address: IpAddr, port: u16) -> Option<String> {
     daemon.netns().run(|| {
-        let mut stream =
-            TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let limit = wait::patiently(Duration::from_secs(1));
+        let mut stream = TcpStream::connect_timeout(&(address, port).into(), limit).ok()?;
+        stream.set_read_timeout(Some(limit)).ok()?;
         stream.write_all(b"hello\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -35,7 +35,7 @@ fn ask_tcp(daemon: &Daemon, address: IpAddr, port: u16) -> Option<String> {
 fn ask_udp(daemon: &Daemon, address: IpAddr, port: u16) -> Option<String> {
     daemon.netns().run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-        socket.set_read_timeout(Some(Duration::from_millis(300))).ok()?;
+        socket.set_read_timeout(Some(wait::patiently(Duration::from_millis(300)))).ok()?;
         socket.send_to(b"hello", (address, port)).ok()?;
         let mut answer = [0; 100];
         let (count, _) = socket.recv_from(&mut answer).ok()?;
