@@ -221,6 +221,7 @@ impl Images {
             }
         };
         let descriptor = Descriptor::of(media_type::OCI_CONFIG, &bytes);
+        refuse_the_id_of_another(&path, &descriptor.digest)?;
         Config::parse(&bytes).map_err(bad(&descriptor.digest))?;
         let expected = Expected { lease: job.lease.clone(), ..Expected::default() };
         self.content.put(&job.namespace, bytes, expected).await?;
@@ -307,6 +308,20 @@ impl Images {
 
 /// What the name of something without a name begins with.
 pub(super) const UNNAMED: &str = "localhost/unnamed@";
+
+/// A configuration of a docker archive is called by its digest, which is the image's id
+/// (`HEX.json`, or `sha256:HEX`); a name of another form says nothing.
+fn refuse_the_id_of_another(path: &str, digest: &Digest) -> Result<()> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = name.strip_suffix(".json").unwrap_or(name);
+    let id = name.strip_prefix(Digest::PREFIX).unwrap_or(name);
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id || id.eq_ignore_ascii_case(digest.hex()) {
+        return Ok(());
+    }
+    let problem = format!("{path:?} is called by the id of another image: its content is {digest}");
+    Err(Error::BadArchive { problem })
+}
 
 /// A name for what has none: it says nothing but the digest.
 pub(super) fn unnamed(digest: &Digest) -> Result<Reference> {

@@ -359,6 +359,78 @@ fn hostile_archives_are_refused() {
     daemon.expect_nothing_stored("");
 }
 
+/// What an archive calls by an id or a digest has it: nothing comes in the place of another image, nor
+/// a layer in the place of another's.
+/// CVE-2014-5282.
+#[test]
+fn an_id_is_that_of_its_content() {
+    let daemon = Daemon::start();
+    let (victim, evil) = (plain("victim"), plain("evil"));
+    daemon
+        .ctl(&format!(
+            "load -i {}",
+            write(&daemon, "victim.tar", &archive::docker(&[(&["test/victim:1"], &victim)]))
+        ))
+        .ok();
+    let before = daemon.ctl("content ls -q").text();
+    let hex = |image: &Image| image.id()["sha256:".len()..].to_owned();
+    // The evil one's files, under names that are the victim's.
+    let renamed = |from: &str, to: &str| -> Vec<(String, Vec<u8>)> {
+        let named = |text: &str| text.replace(from, to);
+        docker_files(&[(&["test/evil:1"], &evil)])
+            .into_iter()
+            .map(|(path, data)| match path == "manifest.json" {
+                true => (path, named(std::str::from_utf8(&data).unwrap()).into_bytes()),
+                false => (named(&path), data),
+            })
+            .collect()
+    };
+    let config = format!("{}.json", hex(&evil));
+    let own = victim.layers()[1].hex().to_owned();
+    let swapped = archive::layout(&[("test/evil:1", &evil)])
+        .into_iter()
+        .map(|(path, data)| (path.replace(evil.layers()[1].hex(), &own), data))
+        .collect();
+    // The victim's configuration, and the other one's layers.
+    let foreign_layers = docker_files(&[(&["test/evil:1"], &evil)])
+        .into_iter()
+        .map(|(path, data)| match path == config {
+            true => {
+                let found = victim.parts.iter().find(|blob| blob.digest == victim.id());
+                (format!("{}.json", hex(&victim)), found.unwrap().bytes.clone())
+            }
+            false if path == "manifest.json" => {
+                let text = String::from_utf8(data).unwrap();
+                (path, text.replace(&config, &format!("{}.json", hex(&victim))).into_bytes())
+            }
+            false => (path, data),
+        })
+        .collect();
+    let evil_layer = evil.layers()[1].hex();
+    for (what, files, said) in [
+        ("an id", renamed(&config, &format!("{}.json", hex(&victim))), hex(&evil)),
+        ("a digest", renamed(&config, &victim.id()), hex(&evil)),
+        ("a blob", renamed(&config, &format!("blobs/sha256/{}", hex(&victim))), hex(&victim)),
+        ("a layer of a layout", swapped, own.clone()),
+        ("layers of another", foreign_layers, evil_layer.to_owned()),
+        ("a path", renamed(&config, "../../../../../../tmp/bosun-evil.json"), String::new()),
+        ("a path of a layer", renamed("0-1/layer.tar", "/etc/passwd"), String::new()),
+    ] {
+        let file = write(&daemon, "bad.tar", &tar::tar(&entries(files)));
+        let output = daemon.ctl(&format!("load -i {file}"));
+        assert!(!std::path::Path::new("/tmp/bosun-evil.json").exists(), "{what}");
+        if !said.is_empty() {
+            assert_eq!(output.code, Some(1), "{what}: {}", output.stderr);
+            assert!(output.stderr.contains(&said), "{what}: no {said:?} in {}", output.stderr);
+            assert_eq!(daemon.ctl("content ls -q").text(), before, "{what}");
+        }
+    }
+    // Paths lead nowhere but into the archive: there these names are as good as any.
+    assert_eq!(run(&daemon, "test/evil:1"), "evil");
+    assert_eq!(run(&daemon, "test/victim:1"), "victim");
+    assert_eq!(daemon.api().image("test/victim:1").target.unwrap().digest.len(), 71);
+}
+
 #[test]
 fn a_client_that_goes_away_leaves_nothing() {
     let daemon = Daemon::start();

@@ -70,6 +70,7 @@
 //! | 2022-31030, 2022-1708 | `exhaustion::output_that_nobody_reads_is_held_nowhere` | a client's backlog without a limit |
 //! | 2018-20699 | `exhaustion::a_huge_range_of_processors…` | counted through |
 //! | 2014-6407, 9356, 9358 | `hostile_layers::paths_that_lead_out` | `..` taken |
+//! | 2014-5282 | `archives::an_id_is_that_of_its_content` | the name of a configuration not compared with its content |
 //! | 2021-32760, 2025-47290 | `hostile_layers::links_that_lead_out`, `hard_links_that_lead_out` | links followed |
 //! | 2017-14992, 2025-58183 | `hostile_layers::bombs_…`, `sparse_files_that_lie` | kept in memory; a map not checked |
 //! | 2021-21285, 2021-20291, 2014-8178, 8179 | `hostile_layers::layers_that_are_no_tars`, `bad_registry::a_blob_with_another_digest…` | digests not compared |
