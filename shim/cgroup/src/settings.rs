@@ -25,6 +25,7 @@
 use std::path::{Path, PathBuf};
 
 use shim_wire::plan::{BlockIo, Resources, ThrottleDevice};
+use rustix::io::Errno;
 
 use crate::{Controller, Error, Reason, read};
 
@@ -178,6 +179,12 @@ impl<'a> Settings<'a> {
             // A kernel without swap has no such file, and nothing to limit.
             self.list.iter_mut().filter(|s| s.limit == "memory.swap").for_each(|s| s.lifts = true);
         }
+        } else if let Some(memory) = resources.memory.and_then(|memory| u64::try_from(memory).ok())
+            && let Some(both) = memory_and_swap(self.group)?
+        {
+            // Memory and swap together stay what they were limited to, as they do on v1.
+            let swap = both.saturating_sub(memory).to_string();
+            self.text("memory.swap", "memory.swap.max", &swap);
         self.maximum("memory.reservation", "memory.low", resources.memory_reservation);
         Ok(())
     }
@@ -391,6 +398,22 @@ pub fn cpu_weight(shares: u64) -> u64 {
 
 /// A blkio weight (10 to 1000) as a weight of v2 (1 to 10000), in a straight line.
 fn io_weight(weight: u32) -> u32 {
+/// What memory and swap together are limited to by a group of v2; `None` when either is not.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn memory_and_swap(group: &Path) -> Result<Option<u64>, Error> {
+    let limit = |file: &str| match read(&group.join(file)) {
+        Ok(text) => Ok(text.trim().parse::<u64>().ok()),
+        // A kernel without swap; the controller is not on.
+        Err(Error::Io { errno: Errno::NOENT, .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    Ok(limit("memory.max")?
+        .zip(limit("memory.swap.max")?)
+        .map(|(memory, swap)| memory.saturating_add(swap)))
+}
+
     1 + (weight.clamp(10, 1000) - 10) * 9_999 / 990
 }
 

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 use shim_wire::plan::Resources;
 
+use crate::settings::memory_and_swap;
 use crate::{Cgroup, Controller, Error, Reason, apply, check, controllers, read};
 
 impl Cgroup {
@@ -47,8 +48,12 @@ impl Cgroup {
                 return Err(refused(Reason::InUse { bytes }));
             }
         }
-        if resources.memory_swap.is_none() && self.layout.controller(Controller::Memory).is_some() {
-            let both = self.memory_file("memory.memsw.limit_in_bytes", "")?;
+        if resources.memory_swap.is_none() {
+            let both = match (self.layout.controller(Controller::Memory), self.layout.unified()) {
+                (Some(_), _) => self.memory_file("memory.memsw.limit_in_bytes", "")?,
+                (None, Some(mount)) => memory_and_swap(&mount.join(&self.path))?,
+                (None, None) => None,
+            };
             if let Some(both) = both.filter(|both| memory > *both) {
                 return Err(refused(Reason::AboveMemorySwap { both }));
             }
@@ -68,5 +73,83 @@ impl Cgroup {
             Err(Error::Io { errno: Errno::NOENT, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::Layout;
+
+    /// What is said once holds until it is said again, and memory with swap is one limit: on v2, whose
+    /// files have them apart, as on v1.
+    #[test]
+    fn a_limit_outlives_the_updates_that_do_not_name_it() {
+        const MIB: i64 = 1 << 20;
+        let root = tempfile::tempdir().unwrap();
+        let mount = root.path().display();
+        let layout = Layout::parse(&format!("1 1 0:1 / {mount} rw - cgroup2 none rw\n"));
+        let group = root.path().join("c");
+        fs::create_dir(&group).unwrap();
+        for (file, text) in [
+            ("cgroup.controllers", "memory pids"),
+            ("c/cgroup.controllers", "memory pids"),
+            ("c/memory.max", "max"),
+            ("c/memory.swap.max", "max"),
+            ("c/memory.low", "0"),
+            ("c/pids.max", "max"),
+        ] {
+            fs::write(root.path().join(file), text).unwrap();
+        }
+        let cgroup = Cgroup::new(&layout, "c").unwrap();
+        let none = Resources::default();
+        let seen = || {
+            ["memory.max", "memory.swap.max", "memory.low", "pids.max"]
+                .map(|file| fs::read_to_string(group.join(file)).unwrap())
+        };
+        let update = |resources: Resources| {
+            // Plain files keep the end of a longer text; the kernel's are written as a whole.
+            for file in ["memory.max", "memory.swap.max"] {
+                let text = fs::read_to_string(group.join(file)).unwrap();
+                fs::write(group.join(file), format!("{:<12}", text.trim_end())).unwrap();
+            }
+            let result = cgroup.update(&resources);
+            for file in ["memory.max", "memory.swap.max"] {
+                let text = fs::read_to_string(group.join(file)).unwrap();
+                let first = match text.starts_with("max") {
+                    true => "max",
+                    false => text.split(' ').next().unwrap(),
+                };
+                fs::write(group.join(file), first).unwrap();
+            }
+            result
+        };
+        let text = |mib: i64| (mib * MIB).to_string();
+        update(Resources {
+            memory: Some(64 * MIB),
+            memory_swap: Some(164 * MIB),
+            pids: Some(100),
+            ..none.clone()
+        })
+        .unwrap();
+        assert_eq!(seen(), [&*text(64), &*text(100), "0", "100"]);
+        // Only the memory: together they stay 164 MiB.
+        update(Resources { memory: Some(54 * MIB), ..none.clone() }).unwrap();
+        assert_eq!(seen(), [&*text(54), &*text(110), "0", "100"]);
+        update(Resources { memory_reservation: Some(9), ..none.clone() }).unwrap();
+        assert_eq!(seen(), [&*text(54), &*text(110), "9", "100"]);
+        // Only both together: the memory stays.
+        update(Resources { memory_swap: Some(154 * MIB), ..none.clone() }).unwrap();
+        assert_eq!(seen(), [&*text(54), &*text(100), "9", "100"]);
+        let said = update(Resources { memory: Some(155 * MIB), ..none.clone() }).unwrap_err();
+        let expected = "more than the limit of memory and swap together";
+        assert!(said.to_string().contains(expected), "{said}");
+        assert_eq!(seen(), [&*text(54), &*text(100), "9", "100"]);
+        update(Resources { memory: Some(-1), ..none.clone() }).unwrap();
+        assert_eq!(seen(), ["max", "max", "9", "100"]);
+        update(Resources { memory: Some(64 * MIB), ..none }).unwrap();
+        assert_eq!(seen(), [&*text(64), "max", "9", "100"], "of swap alone there is no limit");
     }
 }

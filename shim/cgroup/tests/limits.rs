@@ -244,10 +244,43 @@ fn memory_and_swap_go_up_and_down_together() {
 
 #[test]
 fn memory_beyond_the_limit_of_memory_and_swap_is_refused_with_the_way_out() {
+#[test]
+fn a_limit_outlives_the_updates_that_do_not_name_it() {
+    let prefix = Prefix::new("outlives");
+    let group = prefix.group("a");
+    let none = Resources::default();
+    group.create(&none).unwrap();
+    let both = (164 * MIB).to_string();
+    let check = |memory: i64, swap: i64, pids: &str| {
+        let (memory, swap) = ((memory * MIB).to_string(), (swap * MIB).to_string());
+        assert_files(
+            &group,
+            &[
+                ("memory.limit_in_bytes", &memory, "memory.max", &memory),
+                ("memory.memsw.limit_in_bytes", &both, "memory.swap.max", &swap),
+                ("pids.max", pids, "pids.max", pids),
+            ],
+        );
+    };
+    let first = Resources {
+        memory: Some(64 * MIB),
+        memory_swap: Some(164 * MIB),
+        pids: Some(10),
+        ..none.clone()
+    };
+    group.update(&first).unwrap();
+    check(64, 100, "10");
+    group.update(&Resources { memory: Some(54 * MIB), ..none.clone() }).unwrap();
+    check(54, 110, "10");
+    group.update(&Resources { pids: Some(11), ..none.clone() }).unwrap();
+    check(54, 110, "11");
+    group.update(&Resources { memory: Some(100 * MIB), ..none.clone() }).unwrap();
+    check(100, 64, "11");
+    group.update(&Resources { memory_swap: Some(164 * MIB), ..none }).unwrap();
+    check(100, 64, "11");
+}
+
     let prefix = Prefix::new("beyond");
-    if prefix.layout.is_v2() {
-        return;
-    }
     let group = prefix.group("a");
     let limits =
         Resources { memory: Some(32 * MIB), memory_swap: Some(64 * MIB), ..Resources::default() };
