@@ -93,11 +93,7 @@ fn set(setting: &Setting) -> Result<(), Error> {
     ];
     let Err(error) = write(&setting.file, &setting.value) else { return Ok(()) };
     let refused = |reason| {
-        let (limit, mut value) = (setting.limit, setting.value.clone());
-        // The name of the file is a part of what was asked for there.
-        if let Some(name) = setting.file.file_name().filter(|_| limit == "unified") {
-            value = format!("{}: {value}", name.display());
-        }
+        let (limit, value) = (setting.limit.clone(), setting.value.clone());
         Error::LimitRefused { limit, value, reason }
     };
     let group_exists = || setting.file.parent().is_some_and(std::path::Path::exists);
@@ -122,7 +118,7 @@ mod tests {
 
     fn setting(group: &std::path::Path, file: &str, value: &str, reads: Reads) -> Setting {
         let (file, value) = (group.join(file), value.to_owned());
-        Setting { limit: "limit", file, value, reads, lifts: false }
+        Setting { limit: "limit".into(), file, value, reads, lifts: false }
     }
 
     fn line(key: &str, otherwise: &str) -> Reads {

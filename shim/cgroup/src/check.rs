@@ -1,5 +1,6 @@
 //! What can be known to be impossible before anything is made.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -125,7 +126,7 @@ fn check_controllers(layout: &Layout, resources: &Resources) -> Result<(), Error
         }
         if NOT_ON_V2.contains(&limit) {
             let value = String::new();
-            return Err(Error::LimitRefused { limit, value, reason: Reason::OnlyOnV1 });
+            return Err(refused(limit, value, Reason::OnlyOnV1));
         }
     }
     for file in resources.unified.keys() {
@@ -135,7 +136,8 @@ fn check_controllers(layout: &Layout, resources: &Resources) -> Result<(), Error
         let has_it = on_unified(controller) || controller == "cgroup" && layout.is_v2();
         if !plain || !has_it {
             let controller = controller.to_owned();
-            return Err(refused("unified", file, Reason::NeedsUnified { controller }));
+            let limit = format!("unified[{file:?}]");
+            return Err(refused(limit, "", Reason::NeedsUnified { controller }));
         }
     }
     check_swap_accounting(layout, resources)
@@ -223,8 +225,8 @@ fn parse_list(list: &str) -> Option<Vec<(u32, u32)>> {
         .collect()
 }
 
-fn refused(limit: &'static str, value: impl ToString, reason: Reason) -> Error {
-    Error::LimitRefused { limit, value: value.to_string(), reason }
+fn refused(limit: impl Into<Cow<'static, str>>, value: impl ToString, reason: Reason) -> Error {
+    Error::LimitRefused { limit: limit.into(), value: value.to_string(), reason }
 }
 
 #[cfg(test)]
@@ -300,7 +302,7 @@ mod tests {
         assert!(check(&v2, &unified("memory.high")).is_ok());
         assert_eq!(
             said(unified("rdma.max")),
-            "linux.resources.unified: rdma.max: it needs cgroup v2 with its controller \"rdma\""
+            "linux.resources.unified[\"rdma.max\"]: it needs cgroup v2 with its controller \"rdma\""
         );
         let v1 = Layout::parse("1 1 0:1 / /c/m rw - cgroup cgroup rw,memory\n");
         assert!(check(&v1, &unified("memory.high")).is_err());

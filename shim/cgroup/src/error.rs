@@ -1,5 +1,6 @@
 //! What can go wrong with a group, and the names of controllers and limits that users know.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,7 @@ pub enum Error {
     /// An update failed, and one of the limits that it had changed by then could not be restored.
     NotRestored { update: Box<Self>, restore: Box<Self> },
     /// A limit that this machine can't grant.
-    LimitRefused { limit: &'static str, value: String, reason: Reason },
+    LimitRefused { limit: Cow<'static, str>, value: String, reason: Reason },
     /// A device rule that says nothing.
     InvalidDeviceRule { rule: String },
     /// Processes that were still there at the deadline.

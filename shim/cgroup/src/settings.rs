@@ -22,10 +22,11 @@
 //! Devices are apart (`devices`): rules have an order, and no file of v2. On a hybrid machine a
 //! controller that is in no v1 hierarchy may be in the unified one, and then has v2's files.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use shim_wire::plan::{BlockIo, Resources, ThrottleDevice};
 use rustix::io::Errno;
+use shim_wire::plan::{BlockIo, Resources, ThrottleDevice};
 
 use crate::{Controller, Error, Reason, read};
 
@@ -33,7 +34,7 @@ use crate::{Controller, Error, Reason, read};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// As errors call it: its path in the `linux.resources` of the specification.
-    pub(crate) limit: &'static str,
+    pub(crate) limit: Cow<'static, str>,
     pub(crate) file: PathBuf,
     pub(crate) value: String,
     pub(crate) reads: Reads,
@@ -99,10 +100,10 @@ impl<'a> Settings<'a> {
             settings.number("network.classID", "net_cls.classid", resources.network_class);
         }
         if has(Controller::NetPrio) {
-            for priority in &resources.network_priorities {
+            for (index, priority) in resources.network_priorities.iter().enumerate() {
                 let (key, value) = (&priority.interface, priority.priority.to_string());
-                let file = "net_prio.ifpriomap";
-                settings.line("network.priorities", file, key, &value, "0");
+                let limit = format!("network.priorities[{index}]");
+                settings.line(limit, "net_prio.ifpriomap", key, &value, "0");
             }
         }
         settings.list
@@ -168,7 +169,7 @@ impl<'a> Settings<'a> {
                 None => {
                     let present = self.present("memory.max")?;
                     present.trim().parse().map_err(|_| Error::LimitRefused {
-                        limit: "memory.swap",
+                        limit: "memory.swap".into(),
                         value: both.to_string(),
                         reason: Reason::WithoutMemory,
                     })?
@@ -178,13 +179,13 @@ impl<'a> Settings<'a> {
             self.maximum("memory.swap", "memory.swap.max", Some(swap));
             // A kernel without swap has no such file, and nothing to limit.
             self.list.iter_mut().filter(|s| s.limit == "memory.swap").for_each(|s| s.lifts = true);
-        }
         } else if let Some(memory) = resources.memory.and_then(|memory| u64::try_from(memory).ok())
             && let Some(both) = memory_and_swap(self.group)?
         {
             // Memory and swap together stay what they were limited to, as they do on v1.
             let swap = both.saturating_sub(memory).to_string();
             self.text("memory.swap", "memory.swap.max", &swap);
+        }
         self.maximum("memory.reservation", "memory.low", resources.memory_reservation);
         Ok(())
     }
@@ -224,15 +225,15 @@ impl<'a> Settings<'a> {
         };
         self.number("blockIO.weight", own, block_io.weight);
         self.number("blockIO.leafWeight", "blkio.leaf_weight", block_io.leaf_weight);
-        for device in &block_io.weight_devices {
+        for (index, device) in block_io.weight_devices.iter().enumerate() {
             let key = format!("{}:{}", device.major, device.minor);
             if let Some(weight) = device.weight {
-                let weight = weight.to_string();
-                self.line("blockIO.weightDevice[*].weight", by_device, &key, &weight, otherwise);
+                let limit = format!("blockIO.weightDevice[{index}].weight");
+                self.line(limit, by_device, &key, &weight.to_string(), otherwise);
             }
             if let Some(weight) = device.leaf_weight {
-                let (limit, file) =
-                    ("blockIO.weightDevice[*].leafWeight", "blkio.leaf_weight_device");
+                let limit = format!("blockIO.weightDevice[{index}].leafWeight");
+                let file = "blkio.leaf_weight_device";
                 self.line(limit, file, &key, &weight.to_string(), "0");
             }
         }
@@ -243,8 +244,9 @@ impl<'a> Settings<'a> {
                 "blockIO.throttleReadIOPSDevice" => "blkio.throttle.read_iops_device",
                 _ => "blkio.throttle.write_iops_device",
             };
-            for device in devices {
+            for (index, device) in devices.iter().enumerate() {
                 let key = format!("{}:{}", device.major, device.minor);
+                let limit = format!("{limit}[{index}]");
                 self.line(limit, file, &key, &device.rate.to_string(), "0");
             }
         }
@@ -258,21 +260,17 @@ impl<'a> Settings<'a> {
         if let Some(weight) = block_io.weight {
             self.line("blockIO.weight", file, "default", &converted(weight), "100");
         }
-        for device in &block_io.weight_devices {
+        for (index, device) in block_io.weight_devices.iter().enumerate() {
             if let Some(weight) = device.weight {
                 let key = format!("{}:{}", device.major, device.minor);
-                self.line(
-                    "blockIO.weightDevice[*].weight",
-                    file,
-                    &key,
-                    &converted(weight),
-                    "default",
-                );
+                let limit = format!("blockIO.weightDevice[{index}].weight");
+                self.line(limit, file, &key, &converted(weight), "default");
             }
         }
         for (limit, name, devices) in throttles(block_io) {
-            for device in devices {
+            for (index, device) in devices.iter().enumerate() {
                 let key = format!("{}:{}", device.major, device.minor);
+                let limit = format!("{limit}[{index}]");
                 let value = match device.rate {
                     0 => format!("{name}=max"),
                     rate => format!("{name}={rate}"),
@@ -283,14 +281,15 @@ impl<'a> Settings<'a> {
     }
 
     fn hugepages(&mut self, resources: &Resources, end: &str) {
-        for limit in &resources.hugepages {
+        for (index, limit) in resources.hugepages.iter().enumerate() {
             let (size, value) = (&limit.page_size, limit.limit);
+            let place = format!("hugepageLimits[{index}]");
             let value = if end == "max" { max_when_negative(value) } else { value.to_string() };
-            self.text("hugepageLimits", &format!("hugetlb.{size}.{end}"), &value);
+            self.text(place.clone(), &format!("hugetlb.{size}.{end}"), &value);
             // Since Linux 5.7 also what is reserved by mmap(2) and not yet used.
             let reserved = format!("hugetlb.{size}.rsvd.{end}");
             if self.has_file(&reserved) {
-                self.text("hugepageLimits", &reserved, &value);
+                self.text(place, &reserved, &value);
             }
         }
     }
@@ -301,7 +300,8 @@ impl<'a> Settings<'a> {
             let handles = limit.handles.map(|count| format!("hca_handle={count}"));
             let objects = limit.objects.map(|count| format!("hca_object={count}"));
             let value: Vec<String> = handles.into_iter().chain(objects).collect();
-            self.line("rdma", "rdma.max", &limit.device, &value.join(" "), UNLIMITED);
+            let place = format!("rdma[{:?}]", limit.device);
+            self.line(place, "rdma.max", &limit.device, &value.join(" "), UNLIMITED);
         }
     }
 
@@ -314,40 +314,66 @@ impl<'a> Settings<'a> {
                     (true, "io.max") => by_line(key, "rbps=max wbps=max riops=max wiops=max"),
                     (true, _) => by_line(key, "default"),
                 };
-                self.push("unified", file, line.to_owned(), reads, false);
+                let limit = format!("unified[{file:?}]");
+                self.push(limit, file, line.to_owned(), reads, false);
             }
         }
     }
 
-    fn number(&mut self, limit: &'static str, file: &str, value: Option<impl ToString>) {
+    fn number(
+        &mut self,
+        limit: impl Into<Cow<'static, str>>,
+        file: &str,
+        value: Option<impl ToString>,
+    ) {
         self.text(limit, file, &value.map(|value| value.to_string()).unwrap_or_default());
     }
 
     /// A number whose 0 is what a kernel without the file has.
-    fn or_zero(&mut self, limit: &'static str, file: &str, value: Option<impl ToString>) {
+    fn or_zero(
+        &mut self,
+        limit: impl Into<Cow<'static, str>>,
+        file: &str,
+        value: Option<impl ToString>,
+    ) {
         if let Some(value) = value.map(|value| value.to_string()) {
             let lifts = value == "0";
             self.push(limit, file, value, Reads::Whole, lifts);
         }
     }
 
-    fn maximum(&mut self, limit: &'static str, file: &str, value: Option<i64>) {
+    fn maximum(&mut self, limit: impl Into<Cow<'static, str>>, file: &str, value: Option<i64>) {
         self.text(limit, file, &value.map(max_when_negative).unwrap_or_default());
     }
 
     /// Unless it is empty.
-    fn text(&mut self, limit: &'static str, file: &str, value: &str) {
+    fn text(&mut self, limit: impl Into<Cow<'static, str>>, file: &str, value: &str) {
         if !value.is_empty() {
             let lifts = value == "max" || value == "-1";
             self.push(limit, file, value.to_owned(), Reads::Whole, lifts);
         }
     }
 
-    fn line(&mut self, limit: &'static str, file: &str, key: &str, value: &str, otherwise: &str) {
+    fn line(
+        &mut self,
+        limit: impl Into<Cow<'static, str>>,
+        file: &str,
+        key: &str,
+        value: &str,
+        otherwise: &str,
+    ) {
         self.push(limit, file, format!("{key} {value}"), by_line(key, otherwise), false);
     }
 
-    fn push(&mut self, limit: &'static str, file: &str, value: String, reads: Reads, lifts: bool) {
+    fn push(
+        &mut self,
+        limit: impl Into<Cow<'static, str>>,
+        file: &str,
+        value: String,
+        reads: Reads,
+        lifts: bool,
+    ) {
+        let limit = limit.into();
         self.list.push(Setting { limit, file: self.group.join(file), value, reads, lifts });
     }
 
@@ -370,6 +396,22 @@ fn swap(resources: &Resources) -> Option<i64> {
         (Some(-1), None) => Some(-1),
         (_, both) => both,
     }
+}
+
+/// What memory and swap together are limited to by a group of v2; `None` when either is not.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn memory_and_swap(group: &Path) -> Result<Option<u64>, Error> {
+    let limit = |file: &str| match read(&group.join(file)) {
+        Ok(text) => Ok(text.trim().parse::<u64>().ok()),
+        // A kernel without swap; the controller is not on.
+        Err(Error::Io { errno: Errno::NOENT, .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    Ok(limit("memory.max")?
+        .zip(limit("memory.swap.max")?)
+        .map(|(memory, swap)| memory.saturating_add(swap)))
 }
 
 /// The four throttles: the limit's name, its name in `io.max`, the devices.
@@ -398,22 +440,6 @@ pub fn cpu_weight(shares: u64) -> u64 {
 
 /// A blkio weight (10 to 1000) as a weight of v2 (1 to 10000), in a straight line.
 fn io_weight(weight: u32) -> u32 {
-/// What memory and swap together are limited to by a group of v2; `None` when either is not.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn memory_and_swap(group: &Path) -> Result<Option<u64>, Error> {
-    let limit = |file: &str| match read(&group.join(file)) {
-        Ok(text) => Ok(text.trim().parse::<u64>().ok()),
-        // A kernel without swap; the controller is not on.
-        Err(Error::Io { errno: Errno::NOENT, .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
-    Ok(limit("memory.max")?
-        .zip(limit("memory.swap.max")?)
-        .map(|(memory, swap)| memory.saturating_add(swap)))
-}
-
     1 + (weight.clamp(10, 1000) - 10) * 9_999 / 990
 }
 

@@ -38,7 +38,7 @@ impl Cgroup {
             return Ok(());
         };
         let refused = |reason| Error::LimitRefused {
-            limit: "memory.limit",
+            limit: "memory.limit".into(),
             value: memory.to_string(),
             reason,
         };
