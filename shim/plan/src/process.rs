@@ -161,17 +161,24 @@ fn scheduler(scheduler: &oci::Scheduler) -> Result<Scheduler, Error> {
         Policy::SchedIdle => 5,
         Policy::SchedDeadline => 6,
     };
-    let flags = scheduler.flags().iter().flatten().fold(0, |bits, flag| {
-        bits | match flag {
+    let has_deadline = *policy == Policy::SchedDeadline;
+    let mut flags = 0;
+    for (index, flag) in scheduler.flags().iter().flatten().enumerate() {
+        let refused = |why| Err(Error::contradiction(format!("{AT}.flags[{index}]"), why));
+        flags |= match flag {
             Flag::SchedResetOnFork => 0x01,
-            Flag::SchedFlagReclaim => 0x02,
-            Flag::SchedFlagDLOverrun => 0x04,
+            Flag::SchedFlagReclaim if has_deadline => 0x02,
+            Flag::SchedFlagDLOverrun if has_deadline => 0x04,
+            Flag::SchedFlagReclaim | Flag::SchedFlagDLOverrun => {
+                return refused("belongs to SCHED_DEADLINE alone");
+            }
             Flag::SchedFlagKeepPolicy => 0x08,
             Flag::SchedFlagKeepParams => 0x10,
-            Flag::SchedFlagUtilClampMin => 0x20,
-            Flag::SchedFlagUtilClampMax => 0x40,
-        }
-    });
+            Flag::SchedFlagUtilClampMin | Flag::SchedFlagUtilClampMax => {
+                return refused("clamps to a value, and the specification has none for it");
+            }
+        };
+    }
     let nice = scheduler.nice().unwrap_or(0);
     if !(-20..=19).contains(&nice) {
         let at = format!("{AT}.nice");
@@ -192,19 +199,43 @@ fn scheduler(scheduler: &oci::Scheduler) -> Result<Scheduler, Error> {
     let [runtime, deadline, period] =
         [scheduler.runtime(), scheduler.deadline(), scheduler.period()]
             .map(|time| time.unwrap_or(0));
-    if *policy == Policy::SchedDeadline {
-        // sched(7): a period of 0 is the deadline.
-        let period = if period == 0 { deadline } else { period };
-        if !(runtime > 0 && runtime <= deadline && deadline <= period) {
-            let why = "SCHED_DEADLINE needs 0 < runtime <= deadline <= period";
-            return Err(Error::contradiction(AT, why));
-        }
-    } else if [runtime, deadline, period] != [0; 3] {
+    let times = [("runtime", runtime), ("deadline", deadline), ("period", period)];
+    if has_deadline {
+        check_times(AT, runtime, deadline, period)?;
+    } else if let Some((name, _)) = times.into_iter().find(|(_, time)| *time != 0) {
         let why = "runtime, deadline and period belong to SCHED_DEADLINE alone";
-        return Err(Error::contradiction(AT, why));
+        return Err(Error::contradiction(format!("{AT}.{name}"), why));
     }
     let priority = priority.unsigned_abs();
     Ok(Scheduler { policy: number, flags, nice, priority, runtime, deadline, period })
+}
+
+/// What SCHED_DEADLINE takes, in nanoseconds (sched(7), and `__checkparam_dl` of the kernel); how long
+/// or short a period may be is the machine's to say (`/proc/sys/kernel/sched_deadline_period_*_us`).
+fn check_times(at: &str, runtime: u64, deadline: u64, period: u64) -> Result<(), Error> {
+    /// One unit of the kernel's own counting.
+    const SHORTEST: u64 = 1024;
+    const LONGEST: u64 = i64::MAX.unsigned_abs();
+    if runtime < SHORTEST {
+        let expected = "1024 nanoseconds or more, which SCHED_DEADLINE needs";
+        return Err(Error::malformed(format!("{at}.runtime"), runtime.to_string(), expected));
+    }
+    for (name, time) in [("deadline", deadline), ("period", period)] {
+        if time > LONGEST {
+            let expected = "below 2^63 nanoseconds";
+            return Err(Error::malformed(format!("{at}.{name}"), time.to_string(), expected));
+        }
+    }
+    if deadline < runtime {
+        let why = "is less than process.scheduler.runtime, and SCHED_DEADLINE needs runtime <= deadline <= period";
+        return Err(Error::contradiction(format!("{at}.deadline"), why));
+    }
+    // A period of 0 is the deadline.
+    if period != 0 && period < deadline {
+        let why = "is less than process.scheduler.deadline, and SCHED_DEADLINE needs runtime <= deadline <= period";
+        return Err(Error::contradiction(format!("{at}.period"), why));
+    }
+    Ok(())
 }
 
 /// IOPRIO_CLASS_* of `linux/ioprio.h`.

@@ -99,7 +99,7 @@ fn fields() -> Vec<(&'static str, Value)> {
         ),
         (
             "/process/scheduler",
-            json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}),
+            json!({"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2048, "period": 4096}),
         ),
         ("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 1, "hard": 2}])),
         ("/process/execCPUAffinity/initial", json!("1")),

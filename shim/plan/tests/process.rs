@@ -30,10 +30,11 @@ fn how_a_process_is_scheduled() {
             Scheduler { policy: number, priority: 99, ..plain }
         );
     }
-    let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3});
+    let deadline =
+        json!({"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2000, "period": 3000});
     assert_eq!(
         scheduler(deadline),
-        Scheduler { policy: 6, runtime: 1, deadline: 2, period: 3, ..plain }
+        Scheduler { policy: 6, runtime: 1024, deadline: 2000, period: 3000, ..plain }
     );
     for (index, flag) in [
         "SCHED_FLAG_RESET_ON_FORK",
@@ -41,14 +42,52 @@ fn how_a_process_is_scheduled() {
         "SCHED_FLAG_DL_OVERRUN",
         "SCHED_FLAG_KEEP_POLICY",
         "SCHED_FLAG_KEEP_PARAMS",
-        "SCHED_FLAG_UTIL_CLAMP_MIN",
-        "SCHED_FLAG_UTIL_CLAMP_MAX",
     ]
     .iter()
     .enumerate()
     {
-        let lowered = scheduler(json!({"policy": "SCHED_OTHER", "flags": [flag]}));
+        let lowered = scheduler(
+            json!({"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 1024, "flags": [flag]}),
+        );
         assert_eq!(lowered.flags, 1 << index, "{flag}");
+    }
+}
+
+/// What no machine could do is refused before anything is made, by the field that is to blame.
+#[test]
+fn what_no_scheduler_takes_is_named_by_its_field() {
+    let said = |value: Value| {
+        let text = with(minimal(), "/process/scheduler", value).to_string();
+        let spec = shim_plan::parse::config(text.as_bytes()).unwrap().value;
+        shim_plan::plan(&spec, &minimal_context()).unwrap_err().to_string()
+    };
+    let deadline = |runtime: u64, deadline: u64, period: u64| {
+        json!({
+            "policy": "SCHED_DEADLINE", "runtime": runtime, "deadline": deadline, "period": period
+        })
+    };
+    let with_flag = |policy: &str, flag: &str| json!({"policy": policy, "flags": [flag]});
+    for (value, expected) in [
+        (deadline(0, 2000, 3000), "process.scheduler.runtime: \"0\""),
+        (deadline(1023, 2000, 3000), "process.scheduler.runtime: \"1023\""),
+        (deadline(2001, 2000, 3000), "process.scheduler.deadline: "),
+        (deadline(1024, 0, 3000), "process.scheduler.deadline: "),
+        (deadline(1024, 2000, 1999), "process.scheduler.period: "),
+        (deadline(1024, 1 << 63, 0), "process.scheduler.deadline: \"9223372036854775808\""),
+        (deadline(1024, 2000, u64::MAX), "process.scheduler.period: \"18446744073709551615\""),
+        (json!({"policy": "SCHED_FIFO", "priority": 1, "period": 1}), "process.scheduler.period: "),
+        (json!({"policy": "SCHED_OTHER", "runtime": 1}), "process.scheduler.runtime: "),
+        (json!({"policy": "SCHED_FIFO", "priority": 100}), "process.scheduler.priority: "),
+        (json!({"policy": "SCHED_RR"}), "process.scheduler.priority: "),
+        (json!({"policy": "SCHED_BATCH", "priority": 1}), "process.scheduler.priority: "),
+        (json!({"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice: "),
+        (with_flag("SCHED_OTHER", "SCHED_FLAG_RECLAIM"), "process.scheduler.flags[0]: "),
+        (with_flag("SCHED_IDLE", "SCHED_FLAG_DL_OVERRUN"), "process.scheduler.flags[0]: "),
+        (with_flag("SCHED_OTHER", "SCHED_FLAG_UTIL_CLAMP_MIN"), "process.scheduler.flags[0]: "),
+        (with_flag("SCHED_OTHER", "SCHED_FLAG_UTIL_CLAMP_MAX"), "process.scheduler.flags[0]: "),
+    ] {
+        let said = said(value);
+        assert!(said.starts_with(expected), "no {expected:?} in {said}");
     }
 }
 
@@ -122,12 +161,12 @@ fn how_a_process_runs_is_refused_by_its_path() {
         (
             "/process/scheduler",
             json!({"policy": "SCHED_OTHER", "runtime": 1}),
-            "process.scheduler: runtime, deadline and period belong to SCHED_DEADLINE alone",
+            "process.scheduler.runtime: runtime, deadline and period belong to SCHED_DEADLINE alone",
         ),
         (
             "/process/scheduler",
-            json!({"policy": "SCHED_DEADLINE", "runtime": 2, "deadline": 1}),
-            "process.scheduler: SCHED_DEADLINE needs 0 < runtime <= deadline <= period",
+            json!({"policy": "SCHED_DEADLINE", "runtime": 2048, "deadline": 1024}),
+            "process.scheduler.deadline: is less than process.scheduler.runtime, and SCHED_DEADLINE needs runtime <= deadline <= period",
         ),
         (
             "/process/ioPriority",

@@ -47,7 +47,7 @@ pub(crate) fn assume(
         shim_sys::exec::set_rlimit(limit.resource, limit.soft, limit.hard)
             .at(Step::ResourceLimit, limit_text(index, limit))?;
     }
-    set_scheduling(process)?;
+    set_scheduling(process, 0)?;
     if !process.keep_keyring {
         match shim_sys::exec::new_session_keyring() {
             // Not built into the kernel, or kept from us by whoever runs us.
@@ -121,10 +121,10 @@ pub(crate) fn check_permitted(process: &Process, procfs: Option<&Procfs>) -> Res
     if let Some(procfs) = procfs {
         set_oom_score(process, procfs)?;
     }
-    // Who has a deadline can't clone itself, for its hooks.
-    if process.scheduler.is_none_or(|scheduler| scheduler.policy != SCHED_DEADLINE) {
-        set_scheduling(process)?;
-    }
+    // Who has a deadline clones itself, for its hooks, only if they do not inherit it.
+    let has_deadline = |scheduler: &plan::Scheduler| scheduler.policy == SCHED_DEADLINE;
+    let flags = process.scheduler.as_ref().is_some_and(has_deadline).then_some(RESET_ON_FORK);
+    set_scheduling(process, flags.unwrap_or_default())?;
     match &process.capabilities {
         Some(asked) => check_sets(asked),
         None => Ok(()),
@@ -194,7 +194,8 @@ fn set_oom_score(process: &Process, procfs: &Procfs) -> Result<(), Error> {
         .at(Step::OomScore, format_args!("process.oomScoreAdj to {score}"))
 }
 
-fn set_scheduling(process: &Process) -> Result<(), Error> {
+/// `flags` of the scheduling policy come on top of its own.
+fn set_scheduling(process: &Process, flags: u64) -> Result<(), Error> {
     if !process.cpus.is_empty() {
         shim_sys::sched::set_affinity(&process.cpus)
             .at(Step::Affinity, "process.execCPUAffinity.final")?;
@@ -205,7 +206,12 @@ fn set_scheduling(process: &Process) -> Result<(), Error> {
     if let Some(persona) = process.personality {
         shim_sys::sched::set_personality(persona).at(Step::Personality, "linux.personality")?;
     }
-    process.scheduler.as_ref().map_or(Ok(()), |scheduler| set_scheduler(&of(scheduler)))
+    match &process.scheduler {
+        Some(scheduler) => {
+            set_scheduler(&Scheduler { flags: scheduler.flags | flags, ..of(scheduler) })
+        }
+        None => Ok(()),
+    }
 }
 
 fn set_io_priority(priority: u32) -> Result<(), Error> {

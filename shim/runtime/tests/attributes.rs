@@ -107,6 +107,21 @@ fn a_policy_that_the_kernel_refuses_is_named() {
         said.starts_with("set the scheduling of process.scheduler: Invalid argument"),
         "{said}"
     );
+    // A period that is longer than this machine has any, or shorter: before the container waits for
+    // its start.
+    for nanoseconds in [5_000, 3_600_000_000_000] {
+        let mut sandbox = Sandbox::new();
+        sandbox.process().scheduler = Some(Scheduler {
+            policy: 6,
+            runtime: 2048,
+            deadline: nanoseconds,
+            period: nanoseconds,
+            ..Scheduler::default()
+        });
+        let error = sandbox.create().map(drop).unwrap_err();
+        assert!(error.to_string().contains("process.scheduler: "), "{error}");
+        assert!(!sandbox.cgroup().exists());
+    }
 }
 
 fn io_priority_is_set() {
@@ -415,6 +430,14 @@ fn what_is_not_permitted_shows_before_the_start() {
     };
     let fifo = Scheduler { policy: 1, priority: 5, ..Scheduler::default() };
     refused(&|process| process.scheduler = Some(fifo), "process.scheduler");
+    let deadline = Scheduler {
+        policy: 6,
+        runtime: 1 << 20,
+        deadline: 1 << 24,
+        period: 1 << 24,
+        ..Scheduler::default()
+    };
+    refused(&|process| process.scheduler = Some(deadline), "process.scheduler");
     refused(&|process| process.oom_score_adj = Some(-500), "process.oomScoreAdj to -500");
     let set = |process: &mut shim_wire::plan::Process| {
         process.capabilities.get_or_insert_default().permitted |= SYS_NICE;

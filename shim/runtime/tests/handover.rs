@@ -84,13 +84,12 @@ fn another_process_starts_it() {
 
 fn errors_of_the_last_steps_reach_whoever_starts_it() {
     let mut sandbox = Sandbox::script("exit 0");
-    // A deadline that is none: what has one is the last to be set.
-    let policy = shim_wire::plan::Scheduler { policy: 6, ..Default::default() };
-    sandbox.process().scheduler = Some(policy);
+    // An instruction that is none: the filter is the last to be set.
+    sandbox.process().seccomp = vec![0xff; 8];
     let container = HandedOver::new(sandbox);
     let error = start_at(container.connect()).unwrap_err();
     assert_eq!(error.kind(), Kind::System, "{error}");
-    assert!(error.to_string().contains("process.scheduler"), "{error}");
+    assert!(error.to_string().starts_with("install the seccomp filter"), "{error}");
     assert_eq!(wait(&container.pidfd), 1);
 }
 
