@@ -30,7 +30,7 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
         .unwrap_or_default()
         .iter()
         .enumerate()
-        .map(|(index, device)| node(device, &format!("linux.devices[{index}]")))
+        .map(|(index, device)| node(device, index))
         .collect::<Result<Vec<_>, _>>()?;
     for (index, device) in own.iter().enumerate() {
         if own[..index].iter().any(|earlier| earlier.path == device.path) {
@@ -55,9 +55,10 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
             kind: "c".to_owned(),
             major: *major,
             minor: *minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
+            mode: Some(0o666),
+            uid: None,
+            gid: None,
+            index: None,
         });
     Ok(defaults.chain(own.iter().cloned()).collect())
 }
@@ -107,7 +108,8 @@ pub(crate) fn warnings(spec: &Spec) -> Vec<String> {
     nodes.filter_map(warning).collect()
 }
 
-fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
+fn node(device: &LinuxDevice, index: usize) -> Result<Device, Error> {
+    let at = &format!("linux.devices[{index}]");
     let text = device.path().to_string_lossy();
     let path = mounts::clean(&text)
         .filter(|path| text.starts_with('/') && !text.contains('\0') && path != "/");
@@ -121,14 +123,14 @@ fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
             return Err(Error::malformed(format!("{at}.type"), "a", "one of c, b, u, p"));
         }
     };
-    let mode = device.file_mode().unwrap_or(0o666);
+    let mode = device.file_mode();
     // Specs made from a stat carry the file type too; only permissions are wanted.
     let file_type = match kind {
         "c" => 0o020_000,
         "b" => 0o060_000,
         _ => 0o010_000,
     };
-    if ![0, file_type].contains(&(mode & !0o7777)) {
+    if let Some(mode) = mode.filter(|mode| ![0, file_type].contains(&(mode & !0o7777))) {
         let expected = "permission bits, 4095 (octal 7777) at most";
         return Err(Error::malformed(format!("{at}.fileMode"), mode.to_string(), expected));
     }
@@ -137,9 +139,10 @@ fn node(device: &LinuxDevice, at: &str) -> Result<Device, Error> {
         kind: kind.to_owned(),
         major: number(device.major(), MAJOR_MAX, &format!("{at}.major"))?,
         minor: number(device.minor(), MINOR_MAX, &format!("{at}.minor"))?,
-        mode: mode & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        mode: mode.map(|mode| mode & 0o7777),
+        uid: device.uid(),
+        gid: device.gid(),
+        index: u32::try_from(index).ok(),
     })
 }
 

@@ -326,7 +326,7 @@ fn a_path_is_the_same_however_it_is_written() {
     let (_, plan) = lower(with(minimal(), "/linux/devices", own), &minimal_context()).unwrap();
     let null: Vec<_> = plan.devices.iter().filter(|one| one.path.ends_with("null")).collect();
     assert_eq!(null.len(), 1, "in the place of the default one");
-    assert_eq!((null[0].path.as_str(), null[0].mode), ("/dev/null", 0o600));
+    assert_eq!((null[0].path.as_str(), null[0].mode), ("/dev/null", Some(0o600)));
     let said = refused("/linux/devices", json!([{"path": "/", "type": "p"}]));
     assert!(said.starts_with("linux.devices[0].path: \"/\""), "{said}");
 }

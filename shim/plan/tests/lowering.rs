@@ -321,13 +321,13 @@ fn what_the_child_needs_of_a_docker_spec() {
     assert_eq!(
         devices,
         [
-            ("/dev/null", 1, 3, 0o666, 0),
-            ("/dev/full", 1, 7, 0o666, 0),
-            ("/dev/random", 1, 8, 0o666, 0),
-            ("/dev/urandom", 1, 9, 0o666, 0),
-            ("/dev/tty", 5, 0, 0o666, 0),
-            ("/dev/fuse", 10, 229, 0o660, 44),
-            ("/dev/zero", 1, 5, 0o600, 0),
+            ("/dev/null", 1, 3, Some(0o666), None),
+            ("/dev/full", 1, 7, Some(0o666), None),
+            ("/dev/random", 1, 8, Some(0o666), None),
+            ("/dev/urandom", 1, 9, Some(0o666), None),
+            ("/dev/tty", 5, 0, Some(0o666), None),
+            ("/dev/fuse", 10, 229, Some(0o660), Some(44)),
+            ("/dev/zero", 1, 5, Some(0o600), None),
         ],
         "the default nodes, less the one that the spec has its own way"
     );

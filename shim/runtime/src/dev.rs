@@ -1,8 +1,8 @@
 //! Device nodes, the links of /dev, and the pty.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, StatxFlags, Uid, statx};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -15,6 +15,9 @@ use crate::{Error, Rule, Step, mounts};
 
 /// DEVPTS_SUPER_MAGIC of statfs(2).
 const DEVPTS_MAGIC: u64 = 0x1cd1;
+
+/// Of a node whose mode nobody said.
+const DEFAULT_MODE: u32 = 0o666;
 
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -56,7 +59,7 @@ impl Node {
             "c" | "u" => FileType::CharacterDevice,
             "b" => FileType::BlockDevice,
             "p" => return Ok(Self { kind: FileType::Fifo, number: 0 }),
-            _ => return Err(Error::refused(&device.path, Rule::DeviceKind)),
+            _ => return Err(Error::refused(name_of(device), Rule::DeviceKind)),
         };
         Ok(Self { kind, number: rustix::fs::makedev(device.major, device.minor) })
     }
@@ -67,43 +70,106 @@ impl Node {
     }
 }
 
+/// How errors call it.
+fn name_of(device: &Device) -> String {
+    match device.index {
+        Some(index) => format!("linux.devices[{index}] at {}", device.path),
+        None => device.path.clone(),
+    }
+}
+
 /// Makes a device node, or binds the host's where nodes can't be made.
-pub(crate) fn make_node(root: &Root, device: &Device) -> Result<(), Error> {
+///
+/// One that is there already must be that device, and gets the mode and the owner that are asked for, as
+/// one that is made: if it is the container's. On a mount of somebody else's files it stays as it is,
+/// and another mode or owner that the specification asks for is refused.
+pub(crate) fn make_node(root: &Root, device: &Device, mounts: &[PlanMount]) -> Result<(), Error> {
     let node = Node::of(device)?;
     let (parent, name) = root.make_parent(&device.path)?;
-    let mode = Mode::from_raw_mode(device.mode & 0o7777);
-    match rustix::fs::mknodat(&parent, name, node.kind, mode, node.number) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => {
-            let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-                .at(Step::MakeDevice, &device.path)?;
-            return match node.is(&found) {
-                true => Ok(()),
-                false => Err(Error::refused(&device.path, Rule::OtherDevice)),
-            };
-        }
-        Err(Errno::PERM) => return bind_node(root, device),
-        Err(errno) => return Err(errno).at(Step::MakeDevice, &device.path),
+    let bits = Mode::from_raw_mode(device.mode.unwrap_or(DEFAULT_MODE) & 0o7777);
+    let is_new = match rustix::fs::mknodat(&parent, name, node.kind, bits, node.number) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(Errno::PERM) => return bind_node(root, device, mounts),
+        Err(errno) => return Err(errno).at(Step::MakeDevice, name_of(device)),
+    };
+    let at = |errno| Error::System { step: Step::MakeDevice, object: name_of(device), errno };
+    // From here on it is this file, whatever else comes to its name.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(at)?;
+    let found = rustix::fs::fstat(&made).map_err(at)?;
+    if !node.is(&found) {
+        return Err(Error::refused(name_of(device), Rule::OtherDevice));
     }
-    if device.uid == 0 && device.gid == 0 {
+    let wanted = |asked: Option<u32>, otherwise| match is_new {
+        true => Some(asked.unwrap_or(otherwise)),
+        false => asked,
+    };
+    let [mode, uid, gid] = [
+        (wanted(device.mode.map(|mode| mode & 0o7777), DEFAULT_MODE), found.st_mode & 0o7777),
+        (wanted(device.uid, 0), found.st_uid),
+        (wanted(device.gid, 0), found.st_gid),
+    ]
+    .map(|(wanted, found)| wanted.filter(|wanted| *wanted != found));
+    if (mode, uid, gid) == (None, None, None) {
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .at(Step::MakeDevice, &device.path)
+    if !is_new && !is_of_the_container(root, made.as_fd(), mounts).map_err(at)? {
+        return match device.index {
+            Some(_) => Err(Error::refused(name_of(device), Rule::OthersDevice)),
+            None => Ok(()),
+        };
+    }
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    if uid.is_some() || gid.is_some() {
+        rustix::fs::chownat(&made, "", uid, gid, AtFlags::EMPTY_PATH).map_err(at)?;
+    }
+    if let Some(mode) = mode {
+        // chmod(2) takes no descriptor without a name; this is the old root's procfs.
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(at)?;
+    }
+    Ok(())
+}
+
+/// Whether a file lies on the rootfs itself, or on a file system that was made for the container.
+fn is_of_the_container(
+    root: &Root,
+    file: BorrowedFd<'_>,
+    mounts: &[PlanMount],
+) -> Result<bool, Errno> {
+    let mount_of = |file: BorrowedFd<'_>| {
+        let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        // Before Linux 5.8 nobody says.
+        let is_known = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        Ok::<_, Errno>(is_known.then_some(found.stx_mnt_id))
+    };
+    let Some(wanted) = mount_of(file)? else { return Ok(false) };
+    if mount_of(root.as_fd())? == Some(wanted) {
+        return Ok(true);
+    }
+    for mount in mounts.iter().filter(|mount| mount.kind == "tmpfs") {
+        if let Ok(place) = root.open(&mount.destination, OFlags::PATH)
+            && mount_of(place.as_fd())? == Some(wanted)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Binds the host's node of the same path; a FIFO is made, anybody can.
-pub(crate) fn bind_node(root: &Root, device: &Device) -> Result<(), Error> {
+pub(crate) fn bind_node(root: &Root, device: &Device, mounts: &[PlanMount]) -> Result<(), Error> {
     let node = Node::of(device)?;
     if node.kind == FileType::Fifo {
-        return make_node(root, device);
+        return make_node(root, device, mounts);
     }
     let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let copy = open_tree(CWD, device.path.as_str(), how).at(Step::MakeDevice, &device.path)?;
-    let found = rustix::fs::fstat(&copy).at(Step::MakeDevice, &device.path)?;
+    let at = |errno| Error::System { step: Step::MakeDevice, object: name_of(device), errno };
+    let copy = open_tree(CWD, device.path.as_str(), how).map_err(at)?;
+    let found = rustix::fs::fstat(&copy).map_err(at)?;
     if !node.is(&found) {
-        return Err(Error::refused(&device.path, Rule::OtherDevice));
+        return Err(Error::refused(name_of(device), Rule::OtherDevice));
     }
     let place = root.make(&device.path, Leaf::File)?;
     mounts::attach(&copy, place.as_fd(), &device.path)

@@ -288,6 +288,7 @@ texts! {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OthersDevice => "it is there, on a mount of somebody else's files, with another mode or owner: it stays as it is",
         match self {
             Self::CommandNotFound { command } => {
                 write!(f, "command {command:?}: not found in the container")

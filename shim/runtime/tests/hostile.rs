@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shim_runtime::Kind;
-use shim_wire::plan::{Join, PlanMount, Sysctl};
+use shim_wire::plan::{Device, Join, PlanMount, Sysctl};
 
 #[path = "support/runner.rs"]
 mod runner;
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         a_null_device_of_the_image_masks_nothing,
         a_console_of_the_image_is_covered,
         devices_of_the_image_are_not_trusted,
+        a_device_that_is_there_has_the_mode_and_the_owner_that_are_asked_for,
+        a_device_of_a_volume_stays_as_it_is,
         users_files_that_lead_out_are_read_inside,
         a_volume_that_is_swapped_during_starts,
         a_program_that_is_the_runtime_itself_can_not_be_written,
@@ -172,6 +174,80 @@ fn devices_of_the_image_are_not_trusted() {
     let error = sandbox.error();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
     assert!(error.to_string().contains("/dev/zero"), "{error}");
+}
+
+/// A node of a device, with a mode and an owner that nobody asked for.
+fn node(path: &Path, minor: u32) {
+    use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mknodat};
+    let device = makedev(1, minor);
+    mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o600), device).unwrap();
+    let owner = (Some(Uid::from_raw(5)), Some(Gid::from_raw(6)));
+    chownat(CWD, path, owner.0, owner.1, AtFlags::empty()).unwrap();
+}
+
+fn owned(path: &Path) -> (u32, u32, u32) {
+    let found = std::fs::metadata(path).unwrap();
+    (found.mode() & 0o7777, found.uid(), found.gid())
+}
+
+fn a_device_that_is_there_has_the_mode_and_the_owner_that_are_asked_for() {
+    let mut sandbox =
+        Sandbox::script("stat -c '%a %u:%g' /dev/zero /dev/full /dev/null /dev/random");
+    sandbox.plan.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
+    for (name, minor) in [("zero", 5), ("full", 7), ("null", 3)] {
+        node(&sandbox.path("root/dev").join(name), minor);
+    }
+    for device in &mut sandbox.plan.devices {
+        (device.mode, device.uid, device.gid, device.index) = match device.path.as_str() {
+            "/dev/zero" => (Some(0o640), Some(7), Some(8), Some(0)),
+            "/dev/full" => (None, None, Some(0), Some(1)),
+            "/dev/random" => (None, Some(9), None, Some(2)),
+            // As every container has it.
+            _ => (Some(0o666), None, None, None),
+        };
+    }
+    assert_eq!(sandbox.run().stdout, "640 7:8\n600 5:0\n666 5:6\n666 9:0\n");
+    assert_eq!(owned(&sandbox.path("root/dev/zero")), (0o600, 5, 6), "in the layer below");
+}
+
+fn a_device_of_a_volume_stays_as_it_is() {
+    let mut sandbox = Sandbox::script("stat -c '%a %u:%g' /volume/zero");
+    let host = sandbox.path("volume");
+    std::fs::create_dir(&host).unwrap();
+    node(&host.join("zero"), 5);
+    sandbox.plan.mounts.push(PlanMount {
+        destination: "/volume".to_owned(),
+        kind: "bind".to_owned(),
+        source: host.to_str().unwrap().to_owned(),
+        flags: 0x5000,
+        ..PlanMount::default()
+    });
+    let device = |mode, uid, minor| Device {
+        path: "/volume/zero".to_owned(),
+        kind: "c".to_owned(),
+        major: 1,
+        minor,
+        mode,
+        uid,
+        gid: None,
+        index: Some(3),
+    };
+    for (asked, expected) in [
+        (device(Some(0o666), None, 5), "with another mode or owner"),
+        (device(None, Some(0), 5), "with another mode or owner"),
+        (device(None, None, 7), "another device"),
+    ] {
+        sandbox.plan.devices.push(asked);
+        let error = sandbox.error();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        let error = error.to_string();
+        assert!(error.starts_with("linux.devices[3] at /volume/zero: "), "{error}");
+        assert!(error.contains(expected), "{error}");
+        sandbox.plan.devices.pop();
+    }
+    sandbox.plan.devices.push(device(Some(0o600), Some(5), 5));
+    assert_eq!(sandbox.run().stdout, "600 5:6\n");
+    assert_eq!(owned(&host.join("zero")), (0o600, 5, 6));
 }
 
 fn users_files_that_lead_out_are_read_inside() {

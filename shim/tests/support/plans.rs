@@ -72,7 +72,7 @@ pub(crate) fn plan(directory: &Path, args: &[&str]) -> Plan {
                 kind: "c".to_owned(),
                 major: 1,
                 minor,
-                mode: 0o666,
+                mode: Some(0o666),
                 ..Default::default()
             })
             .to_vec(),

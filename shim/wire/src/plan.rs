@@ -528,13 +528,17 @@ pub struct Device {
     pub major: u32,
     #[prost(uint32, tag = "4")]
     pub minor: u32,
-    /// Permission bits.
-    #[prost(uint32, tag = "5")]
-    pub mode: u32,
-    #[prost(uint32, tag = "6")]
-    pub uid: u32,
-    #[prost(uint32, tag = "7")]
-    pub gid: u32,
+    /// Permission bits. What of these three is absent is 0666 or root of a node that is made, and as it
+    /// is of one that is there.
+    #[prost(uint32, optional, tag = "5")]
+    pub mode: Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    pub uid: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub gid: Option<u32>,
+    /// Its place in the specification; absent for one that every container has.
+    #[prost(uint32, optional, tag = "8")]
+    pub index: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -344,9 +344,8 @@ fn devices() -> Vec<Device> {
         kind: "c".to_owned(),
         major: *major,
         minor: *minor,
-        mode: 0o666,
-        uid: 0,
-        gid: 0,
+        mode: Some(0o666),
+        ..Device::default()
     })
     .collect()
 }
