@@ -71,7 +71,8 @@ impl Layout {
     }
 
     /// The layout in the text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
-    pub(crate) fn parse(mountinfo: &str) -> Self {
+    #[must_use]
+    pub fn parse(mountinfo: &str) -> Self {
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut unified: Option<PathBuf> = None;
         for line in mountinfo.lines() {

@@ -226,24 +226,25 @@ impl<'a> CreateHooks<'a> {
     /// What runs beside the container's first process, in its group, before that has a program: not to
     /// be refused for a container of one process.
     fn lift_pids(&self, cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
-        match self.is_limited(resources) {
-            true => Ok(cgroup.update(&Resources { pids: Some(-1), ..Resources::default() })?),
-            false => Ok(()),
+        match self.limit_of_pids(resources) {
+            Some(limit) => Ok(cgroup.update(&lifted(limit))?),
+            None => Ok(()),
         }
     }
 
     /// Takes that back once they have run.
     fn limit_pids(&self, cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
-        let pids = resources.pids;
-        match self.is_limited(resources) {
-            true => Ok(cgroup.update(&Resources { pids, ..Resources::default() })?),
-            false => Ok(()),
+        match self.limit_of_pids(resources) {
+            Some(limit) => Ok(cgroup.update(&limit)?),
+            None => Ok(()),
         }
     }
 
-    fn is_limited(&self, resources: &Resources) -> bool {
-        self.kinds & HookKind::CreateContainer.bit() != 0
-            && resources.pids.is_some_and(|pids| pids > 0)
+    /// What of the limits is one of processes, if it is in the way of hooks.
+    fn limit_of_pids(&self, resources: &Resources) -> Option<Resources> {
+        let limit = of_pids(resources);
+        let is_in_the_way = self.kinds & HookKind::CreateContainer.bit() != 0;
+        (is_in_the_way && limit != Resources::default()).then_some(limit)
     }
 
     /// The parent's share of those that run before the rootfs is the root.
@@ -258,6 +259,26 @@ impl<'a> CreateHooks<'a> {
 }
 
 /// A create that fails once its hooks have begun to run ends like a container: with poststop.
+/// The file of the unified hierarchy that says the same as `pids.limit`.
+const PIDS_MAX: &str = "pids.max";
+
+/// A group's limit of processes, in whichever of the two ways it is said, or in both.
+fn of_pids(resources: &Resources) -> Resources {
+    let unified = resources.unified.get(PIDS_MAX).filter(|limit| limit.trim() != "max");
+    Resources {
+        pids: resources.pids.filter(|pids| *pids > 0),
+        unified: unified.map(|limit| (PIDS_MAX.to_owned(), limit.clone())).into_iter().collect(),
+        ..Resources::default()
+    }
+}
+
+/// None, where there was that one.
+fn lifted(mut limit: Resources) -> Resources {
+    limit.pids = limit.pids.map(|_| -1);
+    limit.unified.values_mut().for_each(|value| "max".clone_into(value));
+    limit
+}
+
 struct OnFailure<'a>(Option<&'a CreateHooks<'a>>);
 
 impl OnFailure<'_> {
@@ -293,5 +314,76 @@ impl Drop for Undo<'_> {
             // The first error is the one to report.
             let _ = cgroup.remove(Instant::now() + UNDO);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However it is said, a limit of processes is not for the hooks, and it alone is lifted for them.
+    #[test]
+    fn a_limit_of_processes_is_lifted_in_the_way_it_was_said() {
+        let unified = |list: &[(&str, &str)]| {
+            list.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect()
+        };
+        let none = Resources::default();
+        for (pids, files, expected, free) in [
+            (Some(1), &[][..], (Some(1), &[][..]), (Some(-1), &[][..])),
+            (
+                None,
+                &[("pids.max", "1"), ("memory.high", "9")],
+                (None, &[("pids.max", "1")]),
+                (None, &[("pids.max", "max")]),
+            ),
+            (
+                Some(5),
+                &[("pids.max", "1\n")],
+                (Some(5), &[("pids.max", "1\n")]),
+                (Some(-1), &[("pids.max", "max")]),
+            ),
+            (Some(-1), &[("pids.max", "max\n")], (None, &[]), (None, &[])),
+        ] {
+            let asked =
+                Resources { pids, memory: Some(1), unified: unified(files), ..none.clone() };
+            let limit = of_pids(&asked);
+            let of = |(pids, files): (Option<i64>, &[(&str, &str)])| Resources {
+                pids,
+                unified: unified(files),
+                ..Resources::default()
+            };
+            assert_eq!(limit, of(expected), "{asked:?}");
+            assert_eq!(lifted(limit), of(free), "{asked:?}");
+        }
+    }
+
+    /// Where the hierarchy is unified, the group's file is what says so.
+    #[test]
+    fn a_limit_of_the_unified_map_is_gone_while_hooks_run() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path().to_str().unwrap();
+        let layout = Layout::parse(&format!("31 30 0:26 / {root} rw - cgroup2 cgroup2 rw\n"));
+        let group = tree.path().join("c");
+        std::fs::create_dir(&group).unwrap();
+        for (file, text) in
+            [("cgroup.controllers", "pids"), ("c/cgroup.controllers", "pids"), ("c/pids.max", "1")]
+        {
+            std::fs::write(tree.path().join(file), text).unwrap();
+        }
+        let cgroup = Cgroup::new(&layout, "c").unwrap();
+        let resources = Resources {
+            unified: [("pids.max".to_owned(), "1".to_owned())].into(),
+            ..Resources::default()
+        };
+        let options =
+            CreateOptions { hooks: HookKind::CreateContainer.bit(), ..CreateOptions::default() };
+        let run_dir = RunDir::new(tree.path().to_owned());
+        let hooks = CreateHooks::new(&options, &run_dir);
+        let limit = || std::fs::read_to_string(group.join("pids.max")).unwrap();
+        hooks.lift_pids(&cgroup, &resources).unwrap();
+        assert_eq!(limit(), "max");
+        hooks.limit_pids(&cgroup, &resources).unwrap();
+        // A plain file keeps the end of a longer text.
+        assert_eq!(limit(), "1ax");
     }
 }

@@ -12,8 +12,9 @@
 //! hook runs after the other. When its time is over, its process group is killed, and whatever descends
 //! from it, for who runs hooks is given their orphans. The first that fails ends it, but for poststop, of which all run.
 //!
-//! Those of the child run in the container's control group, and count there. `pids.limit` holds from the
-//! end of createContainer on; a startContainer hook is one process of the container's more.
+//! Those of the child run in the container's control group, and count there. `pids.limit`, in either of
+//! the two ways to say it, holds from the end of createContainer on; a startContainer hook is one process
+//! of the container's more.
 //!
 //! Deliberately absent: an environment beyond the one a hook names, and descriptors beyond 0 to 2.
 
