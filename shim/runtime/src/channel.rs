@@ -21,6 +21,9 @@ use shim_sys::net::peer_uid;
 use crate::Error;
 use crate::userns::Owner;
 
+/// The longest message, in bytes: an error with three texts of 512 characters.
+pub(crate) const MAX_MESSAGE: usize = 8192;
+
 /// What one side tells the other.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -150,7 +153,7 @@ impl Channel {
 
     /// The next message; `None` when the other side is gone, or has executed its program.
     pub(crate) fn receive(&self) -> Result<Option<Message>, Errno> {
-        let mut bytes = [0; 4096];
+        let mut bytes = [0; MAX_MESSAGE];
         let mut control_room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut control_room);
         // A peer that ended with something unread resets the connection, which is told once, before

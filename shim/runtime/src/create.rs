@@ -15,7 +15,7 @@ use shim_wire::plan::{CreateOptions, Resources};
 use crate::channel::{Channel, Message};
 use crate::child::Birth;
 use crate::error::At;
-use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_TIME, PidNamespace};
+use crate::namespaces::{Joined, NEW_CGROUP, NEW_MOUNT, NEW_PID, NEW_TIME, PidNamespace};
 use crate::process::{ProcessIo, Unfinished, Waiting};
 use crate::state::Status;
 use crate::{Error, Rule, Step, child, hooks, midwife, restore, stdio};
@@ -140,7 +140,8 @@ fn clone(
         true => clone_into(NEW_MOUNT, None, None)?,
         false => {
             let pid = joined.pid.as_ref().map(|namespace| PidNamespace::At(namespace.as_fd()));
-            clone_into(namespaces, group, pid)?
+            let place = joined.place(NEW_PID);
+            clone_into(namespaces, group, pid.map(|pid| (pid, &*place)))?
         }
     };
     let (pid, pidfd) = match cloned {
@@ -190,20 +191,20 @@ pub(crate) fn hide_from_others() -> Result<(), Error> {
         .at(Step::Clone, "the process")
 }
 
-/// Clones into new namespaces, a group and a pid namespace, and takes the caller's later children out
-/// of that one again.
+/// Clones into new namespaces, a group and a pid namespace, which errors call by the name beside it, and
+/// takes the caller's later children out of that one again.
 pub(crate) fn clone_into(
     namespaces: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    pid_namespace: Option<PidNamespace<'_>>,
+    pid_namespace: Option<(PidNamespace<'_>, &str)>,
 ) -> Result<Cloned, Error> {
-    let Some(target) = pid_namespace else {
+    let Some((target, name)) = pid_namespace else {
         return clone3(namespaces, cgroup).at(Step::Clone, "the container");
     };
     const OWN: &str = "/proc/self/ns/pid";
     let own = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .at(Step::OpenNamespace, OWN)?;
-    target.enter().at(Step::JoinNamespace, "the container's processes")?;
+    target.enter().at(Step::JoinNamespace, name)?;
     let cloned = clone3(namespaces, cgroup);
     if !matches!(cloned, Ok(Cloned::Child)) {
         PidNamespace::At(own.as_fd()).enter().at(Step::JoinNamespace, OWN)?;
@@ -258,7 +259,6 @@ impl<'a> CreateHooks<'a> {
     }
 }
 
-/// A create that fails once its hooks have begun to run ends like a container: with poststop.
 /// The file of the unified hierarchy that says the same as `pids.limit`.
 const PIDS_MAX: &str = "pids.max";
 
@@ -279,6 +279,7 @@ fn lifted(mut limit: Resources) -> Resources {
     limit
 }
 
+/// A create that fails once its hooks have begun to run ends like a container: with poststop.
 struct OnFailure<'a>(Option<&'a CreateHooks<'a>>);
 
 impl OnFailure<'_> {

@@ -5,6 +5,7 @@ use std::fmt;
 use rustix::io::Errno;
 
 pub use shim_rootfs::user::UserProblem;
+use shim_wire::plan::PlanMount;
 
 /// Why a process could not be made or started. Those of the child travel to the parent as they are.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum Error {
     Cwd { cwd: String, errno: Errno },
     /// What shall be mounted is not there.
     MountSource { source: String, destination: String, errno: Errno },
+    /// Of one of the mounts: its place in the specification, where it comes from and where it goes.
+    Mount { place: String, error: Box<Self> },
     /// A hook failed, by its place in the specification and its path.
     Hook {
         hook: String,
@@ -111,6 +114,7 @@ impl Error {
             Self::User { .. } => Kind::BadUser,
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
+            Self::Mount { error, .. } => error.kind(),
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
             Self::Cgroup(shim_cgroup::Error::Frozen { .. }) => Kind::Refused,
             Self::Hook { .. } | Self::Criu { .. } => Kind::Hook,
@@ -132,6 +136,7 @@ impl Error {
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(*errno),
             Self::Cgroup(error) => error.errno(),
+            Self::Mount { error, .. } => error.errno(),
             Self::Hook { problem: HookProblem::NotExecuted(errno), .. } => Some(*errno),
             Self::Hook { .. }
             | Self::Criu { .. }
@@ -141,6 +146,19 @@ impl Error {
             | Self::Ended
             | Self::TimedOut => None,
         }
+    }
+
+    /// The same, as an error of a mount of the plan, which has them in the specification's order.
+    pub(crate) fn of_mount(self, index: usize, mount: &PlanMount) -> Self {
+        let (source, destination) = (&mount.source, &mount.destination);
+        let place = match &self {
+            Self::Mount { .. } => return self,
+            // It says the rest itself.
+            Self::MountSource { .. } => format!("mounts[{index}]"),
+            _ if source.is_empty() => format!("mounts[{index}] (at {destination:?})"),
+            _ => format!("mounts[{index}] ({source:?} at {destination:?})"),
+        };
+        Self::Mount { place, error: Box::new(self) }
     }
 
     pub(crate) fn refused(object: impl fmt::Display, rule: Rule) -> Self {
@@ -270,6 +288,7 @@ texts! {
         OptionTooLong => "the option does not fit a page",
         DeviceKind => "not a kind of device",
         OtherDevice => "another device is there already",
+        OthersDevice => "it is there, on a mount of somebody else's files, with another mode or owner: it stays as it is",
         SysctlName => "not the name of a kernel parameter",
         SysctlValue => "a value of one line without control characters is needed",
         SysctlNamespace => "it would change the host: the container shares that namespace",
@@ -288,7 +307,6 @@ texts! {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OthersDevice => "it is there, on a mount of somebody else's files, with another mode or owner: it stays as it is",
         match self {
             Self::CommandNotFound { command } => {
                 write!(f, "command {command:?}: not found in the container")
@@ -301,6 +319,7 @@ impl fmt::Display for Error {
             Self::MountSource { source, destination, errno } => {
                 write!(f, "source {source:?} of the mount at {destination:?}: {errno}")
             }
+            Self::Mount { place, error } => write!(f, "{place}: {error}"),
             Self::Hook { hook, problem, output } if output.is_empty() => {
                 write!(f, "{hook}: {problem}")
             }
@@ -319,6 +338,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Cgroup(error) => error.source(),
+            Self::Mount { error, .. } => error.source(),
             Self::CommandNotExecutable { errno, .. }
             | Self::Cwd { errno, .. }
             | Self::MountSource { errno, .. }
@@ -387,6 +407,8 @@ impl From<shim_rootfs::Step> for Step {
 /// Between the two texts of an encoded error.
 const SEPARATOR: char = '\0';
 const HEADER: usize = 6;
+/// The variant that holds another: its number is the length of its text, and the other follows.
+const OF_MOUNT: u8 = 10;
 /// What an encoded error is cut to: the message of a socket.
 const MAX_TEXT: usize = 2048;
 
@@ -394,6 +416,7 @@ impl Error {
     /// For the socket: variant, detail, number, two texts.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let raw = |errno: &Errno| errno.raw_os_error();
+        let limit = |text: &str| -> String { text.chars().take(MAX_TEXT / 4).collect() };
         let (variant, detail, number, first, second): (u8, u8, i32, &str, &str) = match self {
             Self::CommandNotFound { command } => (0, 0, 0, command, ""),
             Self::CommandNotExecutable { command, errno } => (1, 0, raw(errno), command, ""),
@@ -415,10 +438,17 @@ impl Error {
                 (8, which, number, hook, output)
             }
             Self::Criu { verb, said } => (9, 0, 0, verb, said),
+            Self::Mount { place, error } => {
+                let place = limit(place);
+                let mut bytes = vec![OF_MOUNT, 0];
+                bytes.extend((place.len() as i32).to_le_bytes());
+                bytes.extend(place.bytes());
+                bytes.extend(error.encode());
+                return bytes;
+            }
         };
         let mut bytes = vec![variant, detail];
         bytes.extend(number.to_le_bytes());
-        let limit = |text: &str| -> String { text.chars().take(MAX_TEXT / 4).collect() };
         bytes.extend(limit(first).bytes());
         bytes.push(SEPARATOR as u8);
         bytes.extend(limit(second).bytes());
@@ -432,6 +462,14 @@ impl Error {
 
     fn try_decode(bytes: &[u8]) -> Option<Self> {
         let (header, text) = bytes.split_at_checked(HEADER)?;
+        if header[0] == OF_MOUNT {
+            let length = i32::from_le_bytes(header[2..].try_into().ok()?);
+            let (place, error) = text.split_at_checked(usize::try_from(length).ok()?)?;
+            let place = String::from_utf8_lossy(place).into_owned();
+            // A mount of a mount is none.
+            let error = Some(error).filter(|error| error.first() != Some(&OF_MOUNT))?;
+            return Some(Self::Mount { place, error: Box::new(Self::try_decode(error)?) });
+        }
         let text = String::from_utf8_lossy(text);
         let (first, second) = text.split_once(SEPARATOR)?;
         let (first, second) = (first.to_owned(), second.to_owned());
@@ -485,6 +523,10 @@ mod tests {
                 problem: HookProblem::TimedOut(u32::MAX),
                 output: "no\0 \n".to_owned(),
             },
+            Error::refused("/proc", Rule::Overmount).of_mount(
+                3,
+                &PlanMount { destination: "/proc".to_owned(), ..PlanMount::default() },
+            ),
             Error::Criu { verb: "restore", said: "Error (a.c:1): no".to_owned() },
             Error::refused("/proc", Rule::Symlink),
             Error::System { step: Step::Exec, object: "é".to_owned(), errno: Errno::NOEXEC },
@@ -498,7 +540,15 @@ mod tests {
     #[test]
     fn what_a_broken_child_says_is_no_error_of_its_own() {
         let whole = Error::refused("/proc", Rule::Symlink).encode();
-        for bytes in [&[][..], &whole[..5], &whole[..6], &[10, 0, 0, 0, 0, 0, 0], &[5; 9]] {
+        for bytes in [
+            &[][..],
+            &whole[..5],
+            &whole[..6],
+            &[10, 0, 0, 0, 0, 0, 0],
+            &[10; 99],
+            &[11; 9],
+            &[5; 9],
+        ] {
             assert!(matches!(Error::decode(bytes), Error::Ended), "{bytes:?}");
         }
     }
@@ -506,6 +556,11 @@ mod tests {
     #[test]
     fn an_endless_text_is_cut_to_a_message() {
         let command = "é".repeat(100_000);
-        assert!(Error::CommandNotFound { command }.encode().len() <= HEADER + 1 + MAX_TEXT);
+        let error = Error::CommandNotFound { command: command.clone() };
+        assert!(error.encode().len() <= HEADER + 1 + MAX_TEXT);
+        let mount = PlanMount { source: command.clone(), ..PlanMount::default() };
+        let error =
+            Error::Criu { verb: "restore", said: command.clone() }.of_mount(usize::MAX, &mount);
+        assert!(error.encode().len() < crate::channel::MAX_MESSAGE);
     }
 }

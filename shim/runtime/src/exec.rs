@@ -41,7 +41,11 @@ pub fn exec(options: &ExecOptions, target: &ExecTarget<'_>) -> Result<Waiting, E
     shim_failpoints::step!("shim.exec.before_clone", error);
     hide_from_others()?;
     let clone = |group: Option<&OwnedFd>| {
-        clone_into(0, group.map(AsFd::as_fd), Some(PidNamespace::Of(target.init)))
+        clone_into(
+            0,
+            group.map(AsFd::as_fd),
+            Some((PidNamespace::Of(target.init), "the container's processes")),
+        )
     };
     let bound = Bound::to(&process.cpus_at_clone)?;
     let mut cloned = clone(born_into.as_ref());

@@ -27,7 +27,7 @@ use shim_wire::plan::{CreateOptions, Process};
 use crate::channel::Message;
 use crate::child::{Birth, Found, assemble, own_hooks, read_plan, report, wait_for};
 use crate::error::At;
-use crate::namespaces::{NEW_CGROUP, NEW_TIME, NEW_USER, PidNamespace};
+use crate::namespaces::{NEW_CGROUP, NEW_PID, NEW_TIME, NEW_USER, PidNamespace};
 use crate::process::ProcessIo;
 use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
@@ -66,7 +66,9 @@ fn bear(
     rustix::process::umask(Mode::empty());
     let procfs = Procfs::private()?;
     let user = match user {
-        Some(descriptor) => UserNamespace::of(descriptor, &plan, &procfs)?,
+        Some(descriptor) => {
+            UserNamespace::of(descriptor, &birth.joined.place(NEW_USER), &plan, &procfs)?
+        }
         None => UserNamespace::make(&plan.uid_mappings, &plan.gid_mappings, &procfs)?,
     };
     shim_failpoints::step!("shim.create.before_mounts", error);
@@ -84,7 +86,8 @@ fn bear(
     parameters::set_sysctls(birth.own_namespaces(), &of_others, &procfs)?;
     sources.add_views(&plan, birth.own_namespaces(), birth.options.clone_flags)?;
     if let Some(namespace) = &birth.joined.pid {
-        PidNamespace::At(namespace.as_fd()).enter().at(Step::JoinNamespace, "the kind pid")?;
+        let place = birth.joined.place(NEW_PID);
+        PidNamespace::At(namespace.as_fd()).enter().at(Step::JoinNamespace, place)?;
     }
     user.enter()?;
     let flags = birth.options.clone_flags;

@@ -102,7 +102,8 @@ pub(crate) fn copy_early(mounts: &[PlanMount]) -> Result<Vec<Option<Detached>>, 
         let is_shared = mount.propagation & flag::SHARED != 0;
         is_copy(mount) && (is_shared || mount.idmap() != IdMap::None)
     };
-    mounts.iter().map(|mount| is_early(mount).then(|| copy(mount, None)).transpose()).collect()
+    let take = |mount: &PlanMount| is_early(mount).then(|| copy(mount, None)).transpose();
+    each(mounts, take)
 }
 
 /// Whether it changes a mount instead of making one.
@@ -145,7 +146,16 @@ pub(crate) fn copy_all(
         let is_mapped = mount.idmap() != IdMap::None;
         is_mapped.then(|| of_mapped_layers(mount, user)).transpose()
     };
-    mounts.iter().map(take).collect()
+    each(mounts, take)
+}
+
+/// What there is of each mount; an error names which.
+fn each<T>(
+    mounts: &[PlanMount],
+    take: impl Fn(&PlanMount) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let named = |(index, mount)| take(mount).map_err(|error| error.of_mount(index, mount));
+    mounts.iter().enumerate().map(named).collect()
 }
 
 /// An overlay that nothing is written to, of layers whose owners are shown as the container's.

@@ -47,6 +47,8 @@ pub(crate) struct Joined {
     pub(crate) pid: Option<OwnedFd>,
     /// To be entered last: who is in it has no power over the others.
     pub(crate) user: Option<OwnedFd>,
+    /// Where the specification has them, by kind.
+    places: Vec<(u64, String)>,
     /// The kinds whose names and parameters are the host's, though they were joined by path.
     pub(crate) hosts: u64,
 }
@@ -65,6 +67,7 @@ impl Joined {
                 (None, true) => return Err(Error::refused("the plan", Rule::NetworkNotGiven)),
                 (_, false) => open(join)?,
             };
+            joined.places.push((join.kind, place_of(join)));
             match join.kind {
                 NEW_MOUNT if is_the_hosts("mnt", &namespace)? => {
                     // Its root would become the container's, for all who are in it.
@@ -97,7 +100,7 @@ impl Joined {
     pub(crate) fn join_mounts(&self) -> Result<(), Error> {
         let Some(namespace) = &self.mount else { return Ok(()) };
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
-            .at(Step::JoinNamespace, "the kind mnt")
+            .at(Step::JoinNamespace, self.place(NEW_MOUNT))
     }
 
     /// What there is of them, but for the mount, the pid and the user namespace.
@@ -108,11 +111,17 @@ impl Joined {
     /// Joins all but the mount, the pid and the user namespace.
     pub(crate) fn join(&self) -> Result<(), Error> {
         self.plain.iter().try_for_each(|(kind, namespace)| {
-            let (_, name, typ) = known(*kind)
+            let (_, _, typ) = known(*kind)
                 .ok_or_else(|| Error::refused(format!("{kind:#x}"), Rule::NamespaceKind))?;
             move_into_link_name_space(namespace.as_fd(), Some(*typ))
-                .at(Step::JoinNamespace, format_args!("the kind {name}"))
+                .at(Step::JoinNamespace, self.place(*kind))
         })
+    }
+
+    /// Where the specification has that of a kind, as errors call it.
+    pub(crate) fn place(&self, kind: u64) -> String {
+        let place = self.places.iter().find(|(known, _)| *known == kind);
+        place.map(|(_, place)| place.clone()).unwrap_or_default()
     }
 }
 
@@ -122,10 +131,10 @@ impl Joined {
         let Some((_, namespace)) = self.plain.iter().find(|(kind, _)| *kind == wanted) else {
             return Ok(false);
         };
-        let (_, name, typ) = known(wanted)
+        let (_, _, typ) = known(wanted)
             .ok_or_else(|| Error::refused(format!("{wanted:#x}"), Rule::NamespaceKind))?;
         move_into_link_name_space(namespace.as_fd(), Some(*typ))
-            .at(Step::JoinNamespace, format_args!("the kind {name}"))?;
+            .at(Step::JoinNamespace, self.place(wanted))?;
         Ok(true)
     }
 
@@ -164,6 +173,9 @@ fn open(join: &Join) -> Result<OwnedFd, Error> {
 
 /// Where the specification has a join, and what it says.
 fn place_of(join: &Join) -> String {
+    if join.path.is_empty() {
+        return format!("linux.namespaces[{}]: the network that was handed over", join.index);
+    }
     format!("linux.namespaces[{}].path: {:?}", join.index, join.path)
 }
 

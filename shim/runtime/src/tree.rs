@@ -57,7 +57,7 @@ impl Sources {
     /// Makes the views of namespaces that are not new, by somebody of the host who has joined them: in
     /// another user namespace than their own nobody may. A procfs is of the host's processes only.
     pub(crate) fn add_views(&mut self, plan: &Plan, own: u64, new: u64) -> Result<(), Error> {
-        for (mount, taken) in plan.mounts.iter().zip(&mut self.mounts) {
+        for (index, (mount, taken)) in plan.mounts.iter().zip(&mut self.mounts).enumerate() {
             let is_foreign = match mount.kind.as_str() {
                 "proc" => own & NEW_PID == 0,
                 "sysfs" => new & NEW_NET == 0,
@@ -65,7 +65,8 @@ impl Sources {
                 _ => false,
             };
             if is_foreign && !mounts::is_remount(mount) {
-                *taken = Some(mounts::make(mount, &plan.mount_label)?);
+                let made = mounts::make(mount, &plan.mount_label);
+                *taken = Some(made.map_err(|error| error.of_mount(index, mount))?);
             }
         }
         Ok(())
@@ -80,13 +81,13 @@ pub(crate) struct Tree<'a> {
     pub(crate) procfs: Option<Procfs>,
     groups: Groups<'a>,
     /// What becomes read-only when nothing more is made in it.
-    filled: Vec<(&'a PlanMount, OwnedFd)>,
+    filled: Vec<(usize, &'a PlanMount, OwnedFd)>,
 }
 
 /// The mounts of control groups wait for the parent, which makes the groups meanwhile.
 #[derive(Debug)]
 enum Groups<'a> {
-    Awaited(Vec<&'a PlanMount>),
+    Awaited(Vec<(usize, &'a PlanMount)>),
     Entered,
 }
 
@@ -104,22 +105,23 @@ impl<'a> Tree<'a> {
             if mount.only_if_present && tree.root.open(&mount.destination, OFlags::PATH).is_err() {
                 continue;
             }
+            let named = |error: Error| error.of_mount(index, mount);
             if mounts::is_remount(mount) {
-                mounts::remount(&tree.root, mount)?;
+                mounts::remount(&tree.root, mount).map_err(named)?;
                 // What it says of the mount holds from here on.
                 let place = |mount: &'a PlanMount| mount.destination.trim_end_matches('/');
-                tree.filled.retain(|(filled, _)| place(filled) != place(mount));
+                tree.filled.retain(|(_, filled, _)| place(filled) != place(mount));
                 continue;
             }
             if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
                 tree.add_groups(birth, plan, index)?;
                 continue;
             }
-            let detached =
-                taken.take().map_or_else(|| mounts::make(mount, &plan.mount_label), Ok)?;
-            let attached = detached.attach_at(&tree.root, mount)?;
+            let made = taken.take().map_or_else(|| mounts::make(mount, &plan.mount_label), Ok);
+            let attached =
+                made.and_then(|made| made.attach_at(&tree.root, mount)).map_err(named)?;
             if mounts::is_read_only_at_the_end(mount) {
-                tree.filled.push((mount, attached));
+                tree.filled.push((index, mount, attached));
             } else if mount.kind == "proc" && tree.procfs.is_none() {
                 tree.procfs = Some(Procfs::of(attached));
             }
@@ -139,14 +141,24 @@ impl<'a> Tree<'a> {
     fn add_groups(&mut self, birth: &Birth<'_>, plan: &'a Plan, index: usize) -> Result<(), Error> {
         let mount = &plan.mounts[index];
         match &mut self.groups {
-            Groups::Awaited(mounts) if !is_built_upon(plan, index) => mounts.push(mount),
-            Groups::Awaited(_) => {
-                self.enter_groups(birth, plan)?;
-                cgroupfs::mount(&self.root, mount, birth.cgroup)?;
+            Groups::Awaited(mounts) if !is_built_upon(plan, index) => {
+                mounts.push((index, mount));
+                return Ok(());
             }
-            Groups::Entered => cgroupfs::mount(&self.root, mount, birth.cgroup)?,
+            Groups::Awaited(_) => self.enter_groups(birth, plan)?,
+            Groups::Entered => {}
         }
-        Ok(())
+        self.mount_groups(birth, index, mount)
+    }
+
+    fn mount_groups(
+        &self,
+        birth: &Birth<'_>,
+        index: usize,
+        mount: &PlanMount,
+    ) -> Result<(), Error> {
+        cgroupfs::mount(&self.root, mount, birth.cgroup)
+            .map_err(|error| error.of_mount(index, mount))
     }
 
     /// Waits for the groups, joins them, makes them the root of what the container sees, and mounts
@@ -156,7 +168,7 @@ impl<'a> Tree<'a> {
             return Ok(());
         };
         birth.enter_cgroup(plan.new_cgroup_namespace)?;
-        mounts.iter().try_for_each(|mount| cgroupfs::mount(&self.root, mount, birth.cgroup))
+        mounts.iter().try_for_each(|(index, mount)| self.mount_groups(birth, *index, mount))
     }
 
     /// Covers what is to be masked and read-only. All that lies on top of the mounts comes before
@@ -181,8 +193,9 @@ impl<'a> Tree<'a> {
 
     /// Turns read-only what had to be filled first.
     pub(crate) fn close_filled(&mut self) -> Result<(), Error> {
-        self.filled.drain(..).try_for_each(|(mount, filled)| {
+        self.filled.drain(..).try_for_each(|(index, mount, filled)| {
             mounts::make_read_only(filled.as_fd(), false, &mount.destination)
+                .map_err(|error| error.of_mount(index, mount))
         })
     }
 

@@ -51,10 +51,17 @@ impl UserNamespace {
         Ok(Self { descriptor, root })
     }
 
-    /// One that somebody else made. The plan may say what its maps are, and has to be right.
-    pub(crate) fn of(descriptor: OwnedFd, plan: &Plan, procfs: &Procfs) -> Result<Self, Error> {
+    /// One that somebody else made, which errors call `place`. The plan may say what its maps are, and
+    /// has to be right.
+    pub(crate) fn of(
+        descriptor: OwnedFd,
+        place: &str,
+        plan: &Plan,
+        procfs: &Procfs,
+    ) -> Result<Self, Error> {
         let (keeper, pid) = keep(0, || {
             move_into_link_name_space(descriptor.as_fd(), Some(LinkNameSpaceType::User))
+                .at(Step::JoinNamespace, place)
         })?;
         let read = |file: &str| {
             let path = format!("{pid}/{file}");
@@ -153,14 +160,13 @@ pub(crate) fn with_maps(
 /// A process that does nothing but keep a namespace, until it is dropped: it, and its number.
 fn keep(
     namespaces: u64,
-    enter: impl FnOnce() -> Result<(), Errno>,
+    enter: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(Unfinished, i32), Error> {
     let (ours, theirs) = Channel::pair().at(Step::Channel, "a socket")?;
     match clone3(namespaces, None).at(Step::Clone, "a user namespace")? {
         Cloned::Child => {
             drop(ours);
-            let said = enter().at(Step::JoinNamespace, "the kind user");
-            let said = said.map_or_else(Message::Failed, |()| Message::Ready);
+            let said = enter().map_or_else(Message::Failed, |()| Message::Ready);
             if theirs.send(&said).is_ok() {
                 let _ = theirs.receive();
             }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 
 const BIND: u64 = 0x1000;
 const REC: u64 = 0x4000;
+const REMOUNT: u64 = 0x20;
 
 fn bind(sandbox: &Sandbox, flags: u64) -> PlanMount {
     PlanMount {
@@ -139,7 +140,8 @@ fn a_tree_that_can_not_be_mapped_is_refused() {
     });
     let error = sandbox.error();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
-    assert!(error.to_string().starts_with("/proc/fs: "), "{error}");
+    let expected = "mounts[7] (\"/proc/fs\" at \"/data\"): /proc/fs: ";
+    assert!(error.to_string().starts_with(expected), "{error}");
 }
 
 fn tmpfs(destination: &str, flags: u64, data: &str) -> PlanMount {
@@ -233,14 +235,32 @@ fn any_file_system_and_its_own_options() {
     sandbox.plan.mounts.push(file_system("nosuchfs", "/x", 0, ""));
     let error = sandbox.error().to_string();
     assert!(
-        error.starts_with("type \"nosuchfs\" of the mount at \"/x\": this kernel has no"),
+        error.contains("\"/x\"): type \"nosuchfs\" of the mount at \"/x\": this kernel has no"),
         "{error}"
     );
     sandbox.plan.mounts.pop();
     sandbox.plan.mounts.push(file_system("tmpfs", "/x", 0, "nosuchoption=1"));
     let error = sandbox.error().to_string();
-    assert!(error.starts_with("set the option nosuchoption=1 of tmpfs: "), "{error}");
+    let place = format!("mounts[{}] (\"tmpfs\" at \"/x\"): ", sandbox.plan.mounts.len() - 1);
+    let expected = format!("{place}set the option nosuchoption=1 of tmpfs: ");
+    assert!(error.starts_with(&expected), "{error}");
     sandbox.plan.mounts.pop();
+    // What only the kernel finds, in each of the ways to mount: new calls, the old call, a bind, a
+    // remount.
+    let lower = sandbox.path("layer0").to_str().unwrap().to_owned();
+    for mount in [
+        file_system("tmpfs", "/x", 0, "mpol=nonsense"),
+        file_system("overlay", "/x", 0, &format!("lowerdir={lower}-nowhere")),
+        PlanMount { source: lower.clone(), ..bind(&sandbox, BIND | REC) },
+        PlanMount { source: String::new(), ..file_system("tmpfs", "/nowhere", REMOUNT | BIND, "") },
+    ] {
+        let index = sandbox.plan.mounts.len();
+        sandbox.plan.mounts.push(mount.clone());
+        let error = sandbox.error().to_string();
+        assert!(error.starts_with(&format!("mounts[{index}]")), "{error}");
+        assert!(error.contains(&mount.source) && error.contains(&mount.destination), "{error}");
+        sandbox.plan.mounts.pop();
+    }
     let (directory, file) = (sandbox.path("layer0"), sandbox.path("a-file"));
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(&file, "").unwrap();
@@ -250,7 +270,9 @@ fn any_file_system_and_its_own_options() {
     ] {
         let source = source.to_str().unwrap().to_owned();
         let destination = destination.to_owned();
-        let expected = format!("mount at {destination:?}: {expected}");
+        let index = sandbox.plan.mounts.len();
+        let place = format!("mounts[{index}] ({source:?} at {destination:?})");
+        let expected = format!("{place}: mount at {destination:?}: {expected}");
         let mount = PlanMount { source, destination, ..bind(&sandbox, BIND | REC) };
         sandbox.plan.mounts.push(mount);
         assert_eq!(sandbox.error().to_string(), expected);
