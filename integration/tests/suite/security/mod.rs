@@ -90,7 +90,7 @@
 //! (CVE-2026-53492, 50195, CVE-2024-8676), annotations that mean something to a runtime or to systemd
 //! (CVE-2023-6476, CVE-2024-3154). Frames of SPDY (CVE-2026-35469) have a target of `bosun-fuzz`.
 //! Security labels (CVE-2019-16884, CVE-2021-43816) need a kernel that has them: `make test-vm` has one
-//! with AppArmor.
+//! with AppArmor; with SELinux nothing was ever run.
 
 mod descriptors;
 mod exhaustion;
