@@ -32,7 +32,9 @@ use crate::network::PortOwner;
 use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
-use crate::spec::{self, Change, ContainerOptions, ExecRequest, NetworkMode, PidMode, Role};
+use crate::spec::{
+    self, Change, ContainerOptions, ExecRequest, NetworkMode, PidMode, Role, Seccomp,
+};
 use crate::store::Store;
 
 /// How long Stop waits when neither its caller nor the container says.
@@ -190,7 +192,8 @@ impl Supervisor {
         }
         let key = Key { namespace, id };
         let runtimes = &self.core.config.runtimes;
-        if let Some(stock) = runtimes.find(&options.runtime)? {
+        let stock = runtimes.find(&options.runtime)?;
+        if let Some(stock) = &stock {
             spec::check_foreign(&options, &options.runtime, stock.joins_pods)?;
         }
         options.no_host_devices = !runtimes.gives_host_devices(&options.runtime);
@@ -199,8 +202,14 @@ impl Supervisor {
         self.take_image_mounts(&key, &mut options).await?;
         let mut generated = run::generate(&self.core, &key, &options)?;
         generated.warnings.extend(warnings);
+        if stock.is_none() && matches!(options.security.seccomp, Seccomp::Profile(_)) {
+            generated.warnings.extend(generated.rules_without_effect()?);
+        }
         if options.rootfs.as_deref() == Some(Path::new("/")) {
             generated.warnings.push(HOST_TREE.to_owned());
+        }
+        for warning in &generated.warnings {
+            tracing::warn!(container = key.id.as_str(), "{warning}");
         }
         self.registry.reserve(&key.namespace, &options.name, key.id.as_str())?;
         let record = Record {

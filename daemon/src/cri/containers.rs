@@ -42,9 +42,6 @@ impl Cri {
             }
             Err(error) => return Err(error),
         };
-        for warning in self.supervisor.warnings(&self.namespace, &id) {
-            tracing::warn!(container = id, "{warning}");
-        }
         self.look_up(&id);
         Ok(wire::CreateContainerResponse { container_id: id })
     }

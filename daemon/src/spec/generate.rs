@@ -52,6 +52,19 @@ pub struct Generated {
     pub warnings: Vec<String>,
 }
 
+impl Generated {
+    /// The rules of its seccomp profile that have no effect, as bosun's own runtime compiles them: those
+    /// that name what neither kernel nor library knows.
+    ///
+    /// # Errors
+    /// It can't be compiled, so nothing could run under it.
+    pub fn rules_without_effect(&self) -> Result<Vec<String>, Error> {
+        let profile = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let Some(profile) = profile else { return Ok(Vec::new()) };
+        Ok(shim_plan::seccomp::compile(profile)?.warnings)
+    }
+}
+
 /// Checks a request and makes docker's container of it. Looks at the host: mount sources and the
 /// rootfs must exist, and a privileged container has the host's devices.
 ///

@@ -384,3 +384,28 @@ fn a_container_has_the_default_profile_where_the_machine_can_have_it() {
         }
     }
 }
+
+/// What the runtime passes over of a profile is said when the container is made, and what it could not
+/// run under is refused then.
+#[test]
+fn rules_of_a_profile_without_effect_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.json");
+    let with = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        generated(|options| options.security.seccomp = Seccomp::Profile(path.clone()))
+            .and_then(|made| made.rules_without_effect())
+    };
+    let allows = |names: &str| {
+        format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":[{names}],"action":"SCMP_ACT_ALLOW"}}]}}"#
+        )
+    };
+    assert_eq!(with(&allows(r#""read""#)).unwrap(), Vec::<String>::new());
+    let said = with(&allows(r#""read","no_such_call""#)).unwrap();
+    let [said] = &said[..] else { panic!("{said:?}") };
+    assert!(said.contains("linux.seccomp.syscalls[0].names[1]: \"no_such_call\""), "{said}");
+    let open = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["no_such_call"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    let said = with(open).unwrap_err().to_string();
+    assert!(said.contains("linux.seccomp.syscalls[0].names[0]"), "{said}");
+}

@@ -138,6 +138,23 @@ fn calls_are_filtered_by_the_profile_that_is_named() {
     let seen = of("localhost", localhost(file.to_str().unwrap()));
     assert!(seen.starts_with("2\n") && !seen.contains("changed"), "{seen}");
     let (kubelet, config, pod) = &node;
+    // A rule that has no effect is said to who reads the log, and one that would let through what it
+    // denies is refused at once.
+    let profile = |default: &str, action: &str| {
+        let name = daemon.scratch().join(format!("{default}.json"));
+        let rule = format!(r#"{{"names":["read","no_such_call"],"action":"{action}"}}"#);
+        let text = format!(r#"{{"defaultAction":"{default}","syscalls":[{rule}]}}"#);
+        std::fs::write(&name, text).unwrap();
+        let mut container = kubelet.container_config(&default.to_lowercase()[9..], "true");
+        let context = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.seccomp = localhost(name.to_str().unwrap());
+        kubelet.try_create(pod, &container, config)
+    };
+    profile("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW").unwrap();
+    let said = "linux.seccomp.syscalls[0].names[1]: \"no_such_call\"";
+    assert!(daemon.log().replace('\\', "").contains(said), "{}", daemon.log());
+    let refused = profile("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO").unwrap_err();
+    assert!(refused.message().contains("no_such_call"), "{refused}");
     for path in ["/nowhere.json", "relative.json", "/etc/passwd"] {
         let mut container = kubelet.container_config("bad", "true");
         let context = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
