@@ -100,7 +100,6 @@ fn limits(args: LimitArgs, birth: BirthLimitArgs) -> Limits {
     Limits {
         pids,
         memory_swappiness: birth.memory_swappiness,
-        oom_kill_disable: birth.oom_kill_disable,
         blkio_weight_devices: birth.blkio_weight_device,
         device_read_bps: birth.device_read_bps,
         device_write_bps: birth.device_write_bps,
@@ -127,6 +126,7 @@ pub(crate) fn updated_limits(args: LimitArgs) -> Limits {
         cpuset_mems: args.cpuset_mems.unwrap_or_default(),
         pids: args.pids_limit,
         blkio_weight: args.blkio_weight.filter(|weight| *weight > 0),
+        oom_kill_disable: args.oom_kill_disable,
         ..Limits::default()
     }
 }
@@ -207,7 +207,7 @@ mod tests {
             (limits.memory_reservation, limits.memory_swappiness),
             (Some(32 << 20), Some(7))
         );
-        assert!(limits.oom_kill_disable);
+        assert_eq!(limits.oom_kill_disable, Some(true));
         assert_eq!((limits.cpu_period, limits.cpuset_mems.as_str()), (Some(50_000), "0"));
         assert_eq!((limits.blkio_weight, limits.blkio_weight_devices[0].weight), (Some(300), 200));
         assert_eq!(limits.device_read_bps[0].rate, 1 << 20);

@@ -46,6 +46,10 @@ pub(crate) struct LimitArgs {
     /// Limit of processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// Let processes wait for memory instead of killing one; =false kills again (cgroup v1)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(crate) oom_kill_disable: Option<bool>,
     /// Share of disks among the busy, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     pub(crate) blkio_weight: Option<u32>,
@@ -57,9 +61,6 @@ pub(crate) struct BirthLimitArgs {
     /// How readily its memory is swapped out, 0 to 100 (cgroup v1)
     #[arg(long, value_name = "NUMBER")]
     pub(crate) memory_swappiness: Option<u64>,
-    /// Let processes wait for memory instead of killing one (cgroup v1)
-    #[arg(long)]
-    pub(crate) oom_kill_disable: bool,
     /// Share of one disk among the busy: DEVICE:WEIGHT
     #[arg(long, value_name = "DEVICE:WEIGHT", value_parser = parse_device_weight)]
     pub(crate) blkio_weight_device: Vec<DeviceWeight>,

@@ -107,7 +107,7 @@ fn host_config(options: &ContainerOptions) -> Value {
         ("MemorySwap", limits.memory_swap.unwrap_or(0).into()),
         ("MemoryReservation", limits.memory_reservation.unwrap_or(0).into()),
         ("MemorySwappiness", limits.memory_swappiness.into()),
-        ("OomKillDisable", limits.oom_kill_disable.into()),
+        ("OomKillDisable", limits.oom_kill_disable.unwrap_or(false).into()),
         ("NanoCpus", limits.nano_cpus.unwrap_or(0).into()),
         ("CpuShares", limits.cpu_shares.unwrap_or(0).into()),
         ("CpuQuota", limits.cpu_quota.unwrap_or(0).into()),

@@ -38,7 +38,7 @@ pub(super) struct Checked {
     memory_swap: Option<i64>,
     memory_reservation: Option<i64>,
     memory_swappiness: Option<u64>,
-    oom_kill_disable: bool,
+    oom_kill_disable: Option<bool>,
     cpu_quota: Option<i64>,
     cpu_period: Option<u64>,
     cpu_shares: Option<u64>,
@@ -284,8 +284,8 @@ fn memory(checked: &Checked) -> Result<Option<LinuxMemory>, OciSpecError> {
     if let Some(swappiness) = checked.memory_swappiness {
         memory = memory.swappiness(swappiness);
     }
-    if checked.oom_kill_disable {
-        memory = memory.disable_oom_killer(true);
+    if let Some(disable) = checked.oom_kill_disable {
+        memory = memory.disable_oom_killer(disable);
     }
     let memory = memory.build()?;
     Ok((memory != LinuxMemory::default()).then_some(memory))
@@ -546,6 +546,62 @@ mod tests {
         let spec: serde_json::Value = serde_json::from_str(&update.json).unwrap();
         let kept = &spec["linux"]["resources"]["devices"];
         assert_eq!(*kept, serde_json::json!([{"allow": true, "access": "rw"}]), "as they were");
+    }
+
+    /// What each update names holds until another one names it, and the kernel is told all of it.
+    #[test]
+    fn a_limit_outlives_the_updates_that_do_not_name_it() {
+        let machine = machine();
+        let mut options = ContainerOptions::default();
+        let mut json = r#"{"linux":{"resources":{}}}"#.to_owned();
+        let mut updated = |change: Change| {
+            let update = update(&options, &json, &change, &machine)?;
+            (options.limits, json) = (update.limits.clone(), update.json.clone());
+            let spec: serde_json::Value = serde_json::from_str(&json)?;
+            Ok::<_, Error>((update, spec))
+        };
+        let first = Limits {
+            memory: Some(64 << 20),
+            memory_swap: Some(96 << 20),
+            pids: Some(10),
+            cpuset_cpus: "0".to_owned(),
+            oom_kill_disable: Some(true),
+            unified: [("memory.high".to_owned(), "1".to_owned())].into(),
+            ..Limits::default()
+        };
+        updated(Change { limits: first, oom_score_adj: Some(7) }).unwrap();
+        let (second, spec) =
+            updated(Limits { memory: Some(80 << 20), ..Limits::default() }.into()).unwrap();
+        let told = &second.resources;
+        assert_eq!((told.memory, told.memory_swap), (Some(80 << 20), Some(96 << 20)));
+        assert_eq!((told.pids, &*told.cpuset_cpus), (Some(10), "0"));
+        assert_eq!(told.oom_kill_disable, Some(true));
+        assert_eq!(told.unified["memory.high"], "1");
+        assert_eq!(spec["process"]["oomScoreAdj"], 7);
+        assert_eq!(spec["linux"]["resources"]["memory"]["swap"], 96 << 20);
+        let (third, spec) = updated(
+            Limits {
+                pids: Some(-1),
+                memory_swap: Some(-1),
+                oom_kill_disable: Some(false),
+                ..Limits::default()
+            }
+            .into(),
+        )
+        .unwrap();
+        let told = &third.resources;
+        assert_eq!((told.memory, told.memory_swap), (Some(80 << 20), Some(-1)));
+        assert_eq!((told.pids, told.oom_kill_disable), (Some(-1), Some(false)));
+        assert_eq!(third.limits.oom_kill_disable, Some(false), "what is said last holds");
+        assert_eq!(spec["linux"]["resources"]["memory"]["disableOOMKiller"], false);
+        let (fourth, _) =
+            updated(Limits { cpu_shares: Some(5), ..Limits::default() }.into()).unwrap();
+        assert_eq!(fourth.resources.memory_swap, Some(-1));
+        assert_eq!(fourth.resources.oom_kill_disable, Some(false));
+        // More than memory and swap together, whose limit is still there.
+        updated(Limits { memory_swap: Some(96 << 20), ..Limits::default() }.into()).unwrap();
+        let refused = updated(Limits { memory: Some(128 << 20), ..Limits::default() }.into());
+        assert!(refused.unwrap_err().to_string().contains("less than memory alone"));
     }
 
     #[test]

@@ -384,7 +384,9 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// 0 to 100.
     pub memory_swappiness: Option<u64>,
-    pub oom_kill_disable: bool,
+    /// False takes back what was said before.
+    #[serde(skip_serializing_if = "is_default")]
+    pub oom_kill_disable: Option<bool>,
     /// Microseconds; not with `nano_cpus`. A quota of -1 is unlimited.
     pub cpu_period: Option<u64>,
     pub cpu_quota: Option<i64>,
@@ -438,7 +440,7 @@ impl Limits {
             cpuset_cpus: text(&new.cpuset_cpus, &self.cpuset_cpus),
             pids: new.pids.or(self.pids),
             memory_swappiness: new.memory_swappiness.or(self.memory_swappiness),
-            oom_kill_disable: new.oom_kill_disable || self.oom_kill_disable,
+            oom_kill_disable: new.oom_kill_disable.or(self.oom_kill_disable),
             cpu_period: new.cpu_period.or(self.cpu_period.filter(|_| !in_cpus)),
             cpu_quota: new.cpu_quota.or(self.cpu_quota.filter(|_| !in_cpus)),
             cpu_rt_period: new.cpu_rt_period.or(self.cpu_rt_period),
