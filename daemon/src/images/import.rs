@@ -183,10 +183,12 @@ impl Images {
         }
         let mut images = Vec::new();
         for entry in entries {
-            let config = self.docker_config(job, files, &entry.config).await?;
+            let (config, known) = self.docker_config(job, files, &entry.config).await?;
             let mut layers = Vec::with_capacity(entry.layers.len());
-            for layer in &entry.layers {
-                layers.push(self.docker_layer(job, files.blob(layer)?).await?);
+            for (index, path) in entry.layers.iter().enumerate() {
+                let layer = self.docker_layer(job, files.blob(path)?).await?;
+                refuse_the_layer_of_another(path, &layer, known.diff_ids.get(index))?;
+                layers.push(layer);
             }
             let manifest = Manifest {
                 media_type: media_type::OCI_MANIFEST.to_owned(),
@@ -210,7 +212,12 @@ impl Images {
     }
 
     /// The configuration of a docker archive's image: a document beside the others, or a blob.
-    async fn docker_config(&self, job: &Job, files: &Files, path: &str) -> Result<Descriptor> {
+    async fn docker_config(
+        &self,
+        job: &Job,
+        files: &Files,
+        path: &str,
+    ) -> Result<(Descriptor, Config)> {
         let path = clean(path.as_bytes());
         let bytes = match files.documents.get(&path) {
             Some(bytes) => bytes.clone(),
@@ -222,10 +229,10 @@ impl Images {
         };
         let descriptor = Descriptor::of(media_type::OCI_CONFIG, &bytes);
         refuse_the_id_of_another(&path, &descriptor.digest)?;
-        Config::parse(&bytes).map_err(bad(&descriptor.digest))?;
+        let config = Config::parse(&bytes).map_err(bad(&descriptor.digest))?;
         let expected = Expected { lease: job.lease.clone(), ..Expected::default() };
         self.content.put(&job.namespace, bytes, expected).await?;
-        Ok(descriptor)
+        Ok((descriptor, config))
     }
 
     async fn docker_layer(&self, job: &Job, (digest, size): (Digest, u64)) -> Result<Descriptor> {
@@ -320,6 +327,23 @@ fn refuse_the_id_of_another(path: &str, digest: &Digest) -> Result<()> {
         return Ok(());
     }
     let problem = format!("{path:?} is called by the id of another image: its content is {digest}");
+    Err(Error::BadArchive { problem })
+}
+
+/// A layer that is not compressed is what the configuration says by its digest. Of others that is found
+/// when they are unpacked, which layers that are there already are not again.
+fn refuse_the_layer_of_another(
+    path: &str,
+    layer: &Descriptor,
+    diff_id: Option<&Digest>,
+) -> Result<()> {
+    let Some(wanted) = diff_id.filter(|_| layer.media_type == media_type::OCI_LAYER) else {
+        return Ok(());
+    };
+    if *wanted == layer.digest {
+        return Ok(());
+    }
+    let problem = format!("{path:?} is {}, and its configuration wants {wanted}", layer.digest);
     Err(Error::BadArchive { problem })
 }
 
