@@ -27,6 +27,57 @@ fn new_limits_hold_at_once_and_after_a_restart() {
 }
 
 #[test]
+fn a_limit_outlives_the_updates_that_do_not_name_it() {
+    let daemon = Daemon::start();
+    daemon.ctl(&format!("run -d {SLEEP}")).ok();
+    daemon.ctl("update -m 64m --memory-swap 96m --pids-limit 20 one").ok();
+    daemon.ctl("update -m 80m one").ok();
+    daemon.ctl("update --cpu-shares 512 one").ok();
+    let bytes = |mib: u64| (mib << 20).to_string();
+    let holds = || {
+        assert_eq!(control(&daemon, "memory.limit_in_bytes", "memory.max"), bytes(80));
+        let swap = control(&daemon, "memory.memsw.limit_in_bytes", "memory.swap.max");
+        // With the memory on v1, without it on v2.
+        assert!([bytes(96), bytes(16)].contains(&swap), "{swap}");
+        assert_eq!(control(&daemon, "pids.max", "pids.max"), "20");
+    };
+    holds();
+    daemon.ctl("restart -t 0 one").ok();
+    holds();
+    daemon.ctl("update -m 100m one").fails(1, &["memory and swap together"]);
+    holds();
+}
+
+#[test]
+fn the_oom_killer_is_switched_on_again() {
+    let daemon = Daemon::start();
+    let said = "{{.HostConfig.OomKillDisable}}";
+    let made = daemon.ctl(&format!("run -d -m 64m --oom-kill-disable {SLEEP}"));
+    if made.code != Some(0) {
+        assert!(made.stderr.contains("memory.disableOOMKiller"), "only v1 has it: {}", made.stderr);
+        return;
+    }
+    let disabled = || {
+        let text = control(&daemon, "memory.oom_control", "");
+        text.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        (disabled().as_str(), &*daemon.inspect("one", said)),
+        ("oom_kill_disable 1", "true")
+    );
+    daemon.ctl("update -m 80m one").ok();
+    assert_eq!(disabled(), "oom_kill_disable 1", "not said again");
+    daemon.ctl("update --oom-kill-disable=false one").ok();
+    assert_eq!(
+        (disabled().as_str(), &*daemon.inspect("one", said)),
+        ("oom_kill_disable 0", "false")
+    );
+    daemon.ctl("update -m 90m one").ok();
+    daemon.ctl("restart -t 0 one").ok();
+    assert_eq!(disabled(), "oom_kill_disable 0");
+}
+
+#[test]
 fn a_limit_is_lifted_again() {
     let daemon = Daemon::start();
     daemon.ctl(&format!("run -d --pids-limit 50 {SLEEP}")).ok();
