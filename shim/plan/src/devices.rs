@@ -65,7 +65,8 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
 
 fn binds_dev(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| {
-        let bind = mount.typ().as_deref() == Some("bind")
+        // There is one devtmpfs, and it is the host's.
+        let bind = matches!(mount.typ().as_deref(), Some("bind" | "devtmpfs"))
             || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
         bind && mounts::clean(&mount.destination().to_string_lossy()).as_deref() == Some("/dev")
     })
@@ -85,7 +86,7 @@ pub(crate) fn warnings(spec: &Spec) -> Vec<String> {
         };
         let count = devices.iter().filter(is_there).count();
         let why =
-            "of them in /dev, which is bound: nothing is made in it, and they are passed over";
+            "of them in /dev, which is the host's: nothing is made in it, and they are passed over";
         return (count > 0).then(|| format!("linux.devices: {count} {why}")).into_iter().collect();
     }
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();

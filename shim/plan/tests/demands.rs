@@ -68,7 +68,7 @@ fn nothing_is_made_in_a_dev_of_the_host_s_however_it_is_written() {
         let paths: Vec<_> = plan.devices.iter().map(|device| device.path.as_str()).collect();
         assert_eq!(paths, ["/devices"], "{destination}");
         let warnings = said(&spec).unwrap();
-        let expected = "linux.devices: 2 of them in /dev, which is bound: ";
+        let expected = "linux.devices: 2 of them in /dev, which is the host's: ";
         assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{warnings:?}");
     }
 }

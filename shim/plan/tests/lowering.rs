@@ -490,6 +490,13 @@ fn a_host_s_dev_gets_no_nodes() {
     let (_, plan) = lower(with(minimal(), "/mounts", dev), &minimal_context()).unwrap();
     assert!(plan.devices.is_empty());
     assert_eq!(plan.mounts[0].flags, 0x1000, "a bind by its type alone");
+    // The machine has one devtmpfs: what is made in it is made for all.
+    let dev = json!([{"destination": "/dev", "type": "devtmpfs", "source": "devtmpfs"}]);
+    let spec = with(minimal(), "/mounts", dev);
+    let devices = json!([{"path": "/dev/x", "type": "p"}, {"path": "/x", "type": "p"}]);
+    let (_, plan) = lower(with(spec, "/linux/devices", devices), &minimal_context()).unwrap();
+    let paths: Vec<_> = plan.devices.iter().map(|device| device.path.as_str()).collect();
+    assert_eq!(paths, ["/x"]);
 }
 
 #[test]

@@ -27,11 +27,13 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Whether /dev is the container's own, to be filled: not a directory of the host's.
+/// Whether /dev is the container's own, to be filled: not a directory of the host's, nor a devtmpfs, of
+/// which the machine has one.
 pub(crate) fn is_own(mounts: &[PlanMount]) -> bool {
     !mounts
         .iter()
-        .any(|mount| mount.kind == "bind" && mount.destination.trim_end_matches('/') == "/dev")
+        .filter(|mount| matches!(&*mount.kind, "bind" | "devtmpfs"))
+        .any(|mount| mount.destination.trim_end_matches('/') == "/dev")
 }
 
 /// Makes the links that programs expect in /dev. What the rootfs has there is kept.
@@ -213,4 +215,19 @@ pub(crate) fn bind_console(root: &Root, slave: &OwnedFd) -> Result<(), Error> {
     let copy = mounts::copy_of(slave.as_fd(), false).at(Step::OpenTerminal, PATH)?;
     let place = root.make(PATH, Leaf::File)?;
     mounts::attach(&copy, place.as_fd(), PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dev_of_the_hosts_is_not_filled() {
+        let own = |kind: &str, destination: &str| {
+            let (kind, destination) = (kind.to_owned(), destination.to_owned());
+            is_own(&[PlanMount { kind, destination, ..PlanMount::default() }])
+        };
+        assert!(own("tmpfs", "/dev") && own("bind", "/dev/shm") && own("devtmpfs", "/host"));
+        assert!(!own("bind", "/dev/") && !own("devtmpfs", "/dev"), "the machine has one devtmpfs");
+    }
 }
