@@ -46,6 +46,11 @@ fn entry_of(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<(), Errno> {
                 flags | OFlags::RDONLY | OFlags::NONBLOCK,
                 Mode::empty(),
             )?;
+            // Something else may have come to its name meanwhile, that has no end.
+            let found = rustix::fs::fstat(&source)?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+                return Err(Errno::STALE);
+            }
             let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             let copy = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
             while match rustix::fs::sendfile(&copy, &source, None, 1 << 30) {
@@ -53,7 +58,7 @@ fn entry_of(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<(), Errno> {
                 Err(Errno::INTR) => true,
                 Err(errno) => return Err(errno),
             } {}
-            dress(&source, &copy, &rustix::fs::fstat(&source)?)
+            dress(&source, &copy, &found)
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
