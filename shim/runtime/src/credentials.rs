@@ -245,7 +245,10 @@ fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {
             // The first number that this kernel has no capability for.
             Err(Errno::INVAL) => break,
             Err(errno) => {
-                return Err(errno).at(Step::Capabilities, format_args!("bounding {number}"));
+                return Err(errno).at(
+                    Step::Capabilities,
+                    format_args!("process.capabilities.bounding: number {number}"),
+                );
             }
         }
     }
@@ -254,7 +257,8 @@ fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {
 
 fn become_user(identity: &Identity) -> Result<(), Error> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    set_thread_groups(&groups).at(Step::Groups, format_args!("{:?}", identity.groups))?;
+    set_thread_groups(&groups)
+        .at(Step::Groups, format_args!("process.user.additionalGids: {:?}", identity.groups))?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     set_thread_res_gid(gid, gid, gid).at(Step::Identity, format_args!("group {}", identity.gid))?;
     // So that the sets can still be narrowed to what was asked for afterwards; exec forgets it.
@@ -281,7 +285,10 @@ fn set_sets(process: &Process, capabilities: &Capabilities) -> Result<(), Error>
             // A number that this kernel has no capability for can't be granted, by any set.
             Ok(()) | Err(Errno::INVAL) => {}
             Err(errno) => {
-                return Err(errno).at(Step::Capabilities, format_args!("ambient {number}"));
+                return Err(errno).at(
+                    Step::Capabilities,
+                    format_args!("process.capabilities.ambient: number {number}"),
+                );
             }
         }
     }

@@ -20,8 +20,8 @@ pub enum Error {
     Cwd { cwd: String, errno: Errno },
     /// What shall be mounted is not there.
     MountSource { source: String, destination: String, errno: Errno },
-    /// Of one of the mounts: its place in the specification, where it comes from and where it goes.
-    Mount { place: String, error: Box<Self> },
+    /// Of a field of the specification: its place, and what it says.
+    Field { place: String, error: Box<Self> },
     /// A hook failed, by its place in the specification and its path.
     Hook {
         hook: String,
@@ -114,7 +114,7 @@ impl Error {
             Self::User { .. } => Kind::BadUser,
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
-            Self::Mount { error, .. } => error.kind(),
+            Self::Field { error, .. } => error.kind(),
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
             Self::Cgroup(shim_cgroup::Error::Frozen { .. }) => Kind::Refused,
             Self::Hook { .. } | Self::Criu { .. } => Kind::Hook,
@@ -136,7 +136,7 @@ impl Error {
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(*errno),
             Self::Cgroup(error) => error.errno(),
-            Self::Mount { error, .. } => error.errno(),
+            Self::Field { error, .. } => error.errno(),
             Self::Hook { problem: HookProblem::NotExecuted(errno), .. } => Some(*errno),
             Self::Hook { .. }
             | Self::Criu { .. }
@@ -152,13 +152,20 @@ impl Error {
     pub(crate) fn of_mount(self, index: usize, mount: &PlanMount) -> Self {
         let (source, destination) = (&mount.source, &mount.destination);
         let place = match &self {
-            Self::Mount { .. } => return self,
             // It says the rest itself.
             Self::MountSource { .. } => format!("mounts[{index}]"),
             _ if source.is_empty() => format!("mounts[{index}] (at {destination:?})"),
             _ => format!("mounts[{index}] ({source:?} at {destination:?})"),
         };
-        Self::Mount { place, error: Box::new(self) }
+        self.at(place)
+    }
+
+    /// The same, as an error of a field of the specification.
+    pub(crate) fn at(self, place: String) -> Self {
+        match self {
+            Self::Field { .. } => self,
+            _ => Self::Field { place, error: Box::new(self) },
+        }
     }
 
     pub(crate) fn refused(object: impl fmt::Display, rule: Rule) -> Self {
@@ -231,7 +238,7 @@ texts! {
         Pivot => "pivot into",
         Mounts => "read",
         MakeDirectory => "open the directory",
-        Hostname => "set the host name",
+        Hostname => "set the",
         Loopback => "switch on the interface",
         TimeOffset => "set",
         Sysctl => "set",
@@ -242,7 +249,7 @@ texts! {
         Keyring => "make a session keyring for",
         SecurityLabel => "set the security label",
         Capabilities => "set the capabilities of",
-        Groups => "set the groups",
+        Groups => "set",
         Identity => "become the user",
         NoNewPrivileges => "set no_new_privs for",
         DeathSignal => "set the death signal of",
@@ -319,7 +326,7 @@ impl fmt::Display for Error {
             Self::MountSource { source, destination, errno } => {
                 write!(f, "source {source:?} of the mount at {destination:?}: {errno}")
             }
-            Self::Mount { place, error } => write!(f, "{place}: {error}"),
+            Self::Field { place, error } => write!(f, "{place}: {error}"),
             Self::Hook { hook, problem, output } if output.is_empty() => {
                 write!(f, "{hook}: {problem}")
             }
@@ -338,7 +345,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Cgroup(error) => error.source(),
-            Self::Mount { error, .. } => error.source(),
+            Self::Field { error, .. } => error.source(),
             Self::CommandNotExecutable { errno, .. }
             | Self::Cwd { errno, .. }
             | Self::MountSource { errno, .. }
@@ -408,7 +415,7 @@ impl From<shim_rootfs::Step> for Step {
 const SEPARATOR: char = '\0';
 const HEADER: usize = 6;
 /// The variant that holds another: its number is the length of its text, and the other follows.
-const OF_MOUNT: u8 = 10;
+const OF_FIELD: u8 = 10;
 /// What an encoded error is cut to: the message of a socket.
 const MAX_TEXT: usize = 2048;
 
@@ -438,9 +445,9 @@ impl Error {
                 (8, which, number, hook, output)
             }
             Self::Criu { verb, said } => (9, 0, 0, verb, said),
-            Self::Mount { place, error } => {
+            Self::Field { place, error } => {
                 let place = limit(place);
-                let mut bytes = vec![OF_MOUNT, 0];
+                let mut bytes = vec![OF_FIELD, 0];
                 bytes.extend((place.len() as i32).to_le_bytes());
                 bytes.extend(place.bytes());
                 bytes.extend(error.encode());
@@ -462,13 +469,13 @@ impl Error {
 
     fn try_decode(bytes: &[u8]) -> Option<Self> {
         let (header, text) = bytes.split_at_checked(HEADER)?;
-        if header[0] == OF_MOUNT {
+        if header[0] == OF_FIELD {
             let length = i32::from_le_bytes(header[2..].try_into().ok()?);
             let (place, error) = text.split_at_checked(usize::try_from(length).ok()?)?;
             let place = String::from_utf8_lossy(place).into_owned();
-            // A mount of a mount is none.
-            let error = Some(error).filter(|error| error.first() != Some(&OF_MOUNT))?;
-            return Some(Self::Mount { place, error: Box::new(Self::try_decode(error)?) });
+            // A field of a field is none.
+            let error = Some(error).filter(|error| error.first() != Some(&OF_FIELD))?;
+            return Some(Self::Field { place, error: Box::new(Self::try_decode(error)?) });
         }
         let text = String::from_utf8_lossy(text);
         let (first, second) = text.split_once(SEPARATOR)?;

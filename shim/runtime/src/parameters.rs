@@ -22,17 +22,17 @@ const IPC: [&str; 9] = [
 
 /// Sets the host and domain names; `own` are the kinds of namespaces that are not the host's.
 pub(crate) fn set_names(own: u64, hostname: &str, domainname: &str) -> Result<(), Error> {
-    let set = |name: &str, set: fn(&[u8]) -> rustix::io::Result<()>| {
+    let set = |field: &str, name: &str, set: fn(&[u8]) -> rustix::io::Result<()>| {
         if name.is_empty() {
             return Ok(());
         }
         if own & NEW_UTS == 0 {
-            return Err(Error::refused(format!("host name {name:?}"), Rule::HostnameNamespace));
+            return Err(Error::refused(format!("{field} {name:?}"), Rule::HostnameNamespace));
         }
-        set(name.as_bytes()).at(Step::Hostname, format_args!("{name:?}"))
+        set(name.as_bytes()).at(Step::Hostname, format_args!("{field} {name:?}"))
     };
-    set(hostname, rustix::system::sethostname)?;
-    set(domainname, rustix::system::setdomainname)
+    set("hostname", hostname, rustix::system::sethostname)?;
+    set("domainname", domainname, rustix::system::setdomainname)
 }
 
 /// Sets kernel parameters, all checked before the first is set.

@@ -174,9 +174,17 @@ impl<'a> Tree<'a> {
     /// Covers what is to be masked and read-only. All that lies on top of the mounts comes before
     /// this, and nothing is written below them after it.
     pub(crate) fn hide(&self, plan: &Plan) -> Result<(), Error> {
-        plan.readonly_paths.iter().try_for_each(|path| protect(&self.root, path))?;
+        for (index, path) in plan.readonly_paths.iter().enumerate() {
+            protect(&self.root, path)
+                .map_err(|error| error.at(format!("linux.readonlyPaths[{index}]")))?;
+        }
         let mut masks = Masks::new(host_null()?);
-        plan.masked_paths.iter().try_for_each(|path| masks.mask(&self.root, path))
+        for (index, path) in plan.masked_paths.iter().enumerate() {
+            masks
+                .mask(&self.root, path)
+                .map_err(|error| error.at(format!("linux.maskedPaths[{index}]")))?;
+        }
+        Ok(())
     }
 
     /// Makes the working directory while the rootfs can still be written to.

@@ -149,7 +149,8 @@ pub(crate) fn with_maps(
     let (keeper, pid) = keep(NEW_USER, || Ok(()))?;
     for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("{pid}/{file}");
-        procfs.write(&path, &text(mappings)).at(Step::WriteMap, file)?;
+        let name = if file == "uid_map" { "uidMappings" } else { "gidMappings" };
+        procfs.write(&path, &text(mappings)).at(Step::WriteMap, format_args!("{file} ({name})"))?;
     }
     let path = format!("{pid}/ns/user");
     let descriptor = procfs.open_namespace(&path).at(Step::OpenNamespace, path)?;

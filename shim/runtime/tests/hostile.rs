@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         a_program_that_is_the_runtime_itself_can_not_be_written,
         standard_streams_of_the_image_are_not_opened,
         a_device_directory_of_the_hosts_is_left_alone,
+        a_path_that_can_not_be_hidden_is_named,
         the_hosts_namespaces_by_path_are_not_the_containers_own,
     ])
 }
@@ -340,6 +341,18 @@ fn standard_streams_of_the_image_are_not_opened() {
         assert_eq!(sandbox.run().stdout.trim_end(), "fine");
         assert!(sandbox.host_is_untouched());
     }
+}
+
+fn a_path_that_can_not_be_hidden_is_named() {
+    let mut sandbox = Sandbox::new();
+    symlink("/loop", sandbox.path("root/loop")).unwrap();
+    sandbox.plan.masked_paths = vec!["/nowhere".to_owned(), "/loop".to_owned()];
+    let error = sandbox.error().to_string();
+    assert!(error.starts_with("linux.maskedPaths[1]: mask /loop: "), "{error}");
+    sandbox.plan.masked_paths.clear();
+    sandbox.plan.readonly_paths = vec!["/loop".to_owned()];
+    let error = sandbox.error().to_string();
+    assert!(error.starts_with("linux.readonlyPaths[0]: make read-only /loop: "), "{error}");
 }
 
 fn a_device_directory_of_the_hosts_is_left_alone() {
