@@ -151,21 +151,23 @@ impl Error {
     /// The same, as an error of a mount of the plan, which has them in the specification's order.
     pub(crate) fn of_mount(self, index: usize, mount: &PlanMount) -> Self {
         let (source, destination) = (&mount.source, &mount.destination);
-        let place = match &self {
+        let place = if matches!(self, Self::MountSource { .. }) {
             // It says the rest itself.
-            Self::MountSource { .. } => format!("mounts[{index}]"),
-            _ if source.is_empty() => format!("mounts[{index}] (at {destination:?})"),
-            _ => format!("mounts[{index}] ({source:?} at {destination:?})"),
+            format!("mounts[{index}]")
+        } else if source.is_empty() {
+            format!("mounts[{index}] (at {destination:?})")
+        } else {
+            format!("mounts[{index}] ({source:?} at {destination:?})")
         };
         self.at(place)
     }
 
     /// The same, as an error of a field of the specification.
     pub(crate) fn at(self, place: String) -> Self {
-        match self {
-            Self::Field { .. } => self,
-            _ => Self::Field { place, error: Box::new(self) },
+        if matches!(self, Self::Field { .. }) {
+            return self;
         }
+        Self::Field { place, error: Box::new(self) }
     }
 
     pub(crate) fn refused(object: impl fmt::Display, rule: Rule) -> Self {
