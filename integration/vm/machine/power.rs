@@ -4,7 +4,8 @@
 //!
 //! dm-log-writes records a write once the flush after it is answered (Documentation/admin-guide/
 //! device-mapper/log-writes.rst), so what stands between two flushes is what a disk may have lost of its
-//! cache: of the entries after the last flush only every other one is taken.
+//! cache: of the entries after the last flush only every other one is taken, and those that were to be
+//! on the disk before they were answered (FUA).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,6 +29,7 @@ const SECTOR: u64 = 512;
 
 /// Flags of an entry (drivers/md/dm-log-writes.c).
 const FLUSH: u64 = 1;
+const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
 
@@ -98,7 +100,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let _ = Command::new("dmsetup").args(["remove", "--force", NAME]).status();
+        let _ = Command::new("dmsetup").args(["remove", "--force", NAME]).output();
         for device in &self.loops {
             let _ = Command::new("losetup").args(["-d", device]).status();
         }
@@ -131,11 +133,13 @@ fn read(log: &Path) -> Vec<Entry> {
     let mut entries = Vec::new();
     for _ in 0..count {
         let [sector, sectors, flags, length] = [0, 8, 16, 24].map(|field| number(at + field));
-        let mark = (flags & MARK != 0).then(|| {
+        let text = (flags & MARK != 0).then(|| {
             let mut text = vec![0; usize::try_from(length).unwrap()];
             file.read_exact_at(&mut text, at + 32).unwrap();
-            String::from_utf8_lossy(&text).trim_end_matches('\0').trim().parse().unwrap()
+            String::from_utf8_lossy(&text).into_owned()
         });
+        // The driver's own mark, at the end, is no number.
+        let mark = text.and_then(|text| text.parse().ok());
         let data = at + SECTOR;
         at = data;
         if flags & DISCARD == 0 {
@@ -146,8 +150,8 @@ fn read(log: &Path) -> Vec<Entry> {
     entries
 }
 
-/// Makes the disk as it was after some entries, but for every other one after the last flush; answers
-/// the last mark.
+/// Makes the disk as it was after some entries, but for every other one that may have been in its cache;
+/// answers the last mark.
 fn replay(log: &Path, entries: &[Entry], image: &Path) -> usize {
     let (log, disk) = (File::open(log).unwrap(), File::create(image).unwrap());
     disk.set_len(u64::from(SIZE.megabytes) << 20).unwrap();
@@ -155,7 +159,8 @@ fn replay(log: &Path, entries: &[Entry], image: &Path) -> usize {
     let mut told = 0;
     for (number, entry) in entries.iter().enumerate() {
         told = entry.mark.unwrap_or(told);
-        if entry.mark.is_some() || (number > flushed && number % 2 == 1) {
+        let is_in_cache = number > flushed && entry.flags & FUA == 0;
+        if entry.flags & MARK != 0 || (is_in_cache && number % 2 == 1) {
             continue;
         }
         let mut data = vec![0; usize::try_from(entry.sectors * SECTOR).unwrap()];
