@@ -109,19 +109,23 @@ fn a_start_whose_answer_never_came_is_no_start_that_failed() {
 #[test]
 fn a_record_that_a_stopped_shim_writes_late_is_not_contradicted() {
     let mut daemon = Settings::new().failpoint("no.such.point=off").start();
-    daemon.ctl("run -d --name one --net none --rootfs / /bin/sh -c 'sleep 1; exit 7'").ok();
-    let (shim, id) = (daemon.shim("one"), daemon.inspect("one", "{{.Id}}"));
-    let stop = |signal| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(shim.0).unwrap()).unwrap();
+    let words = "run -d --name one --net none --rootfs / /bin/sh -c 'trap \"exit 7\" TERM; echo ready; while :; do sleep 0.02; done'";
+    daemon.ctl(words).ok();
+    daemon.until_logged("one", "ready");
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    let id = daemon.inspect("one", "{{.Id}}");
+    let send = |process: Process, signal| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(process.0).unwrap()).unwrap();
         // It may have been killed.
         let _ = rustix::process::kill_process(pid, signal);
     };
-    stop(rustix::process::Signal::STOP);
+    send(shim, rustix::process::Signal::STOP);
+    send(process, rustix::process::Signal::TERM);
     daemon.kill();
     daemon.set_failpoint("daemon.recover.after_verdict=sleep(3000)");
     daemon.launch();
     wait::until_true("the verdict", || daemon.log().contains("verdict="));
-    stop(rustix::process::Signal::CONT);
+    send(shim, rustix::process::Signal::CONT);
     daemon.serving_or_ended();
     daemon.until_status("one", "exited");
     let exit = daemon.api().get("one").state.unwrap().exit.unwrap();
