@@ -26,6 +26,7 @@
 //! | [`process`] | what the host's /proc says about a process |
 //! | [`leak`] | what a daemon left on the machine |
 //! | [`kubelet`] | a kubelet's side: pods and containers over the CRI |
+//! | [`nri`] | a plugin of a node, as a test wants it to behave |
 //! | [`matrix`] | the fault matrix: rows, points, faults, and what must be true all the same |
 //! | [`wait`] | conditions with deadlines; nothing here sleeps blindly |
 //!
@@ -52,6 +53,7 @@ pub mod leak;
 pub mod matrix;
 pub mod messages;
 pub mod netns;
+pub mod nri;
 pub mod process;
 pub mod registry;
 pub mod swapper;

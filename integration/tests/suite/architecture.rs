@@ -25,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("bosun-cni", &[]),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
+    ("bosun-nri", &["shim-wire", "shim-sys"]),
     ("bosun-registry", &["bosun-image"]),
     ("bosun-streaming", &[]),
     (
@@ -35,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "bosun-cni",
             "bosun-image",
             "bosun-layer",
+            "bosun-nri",
             "bosun-registry",
             "bosun-streaming",
             "shim-wire",
@@ -47,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
         ],
     ),
     ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),
-    ("integration", &["bosun-proto", "shim-wire"]),
+    ("integration", &["bosun-proto", "bosun-nri", "shim-wire"]),
     (
         "bosun-fuzz",
         &["bosun-image", "bosun-layer", "bosun-streaming", "shim-plan", "shim-rootfs", "shim-wire"],
