@@ -76,6 +76,9 @@ pub struct Flags {
     /// Only in the file: `[cri]`.
     #[arg(skip)]
     pub cri: cri::Configured,
+    /// Only in the file: `[nri]`.
+    #[arg(skip)]
+    pub nri: cri::NriConfigured,
 }
 
 /// The whole configuration, checked.
@@ -95,6 +98,8 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     pub runtimes: Runtimes,
     pub cri: cri::Configured,
+    /// `None`: switched off.
+    pub nri: Option<bosun_nri::Settings>,
 }
 
 /// There while systemd is the machine's (sd_booted(3)).
@@ -195,6 +200,8 @@ impl Config {
             .into_iter()
             .map(|path| absolute("cdi-dirs", path))
             .collect::<Result<_, _>>()?;
+        // Of several daemons, one has the place that plugins look for.
+        let nri = file.nri.settings(own.is_some().then(|| state.join("nri.sock")));
         let runtimes = Runtimes::new(file.runtimes, beside_ourselves().parent())?;
         Ok(Self {
             root,
@@ -216,6 +223,7 @@ impl Config {
             cdi_dirs,
             runtimes,
             cri: file.cri,
+            nri,
         })
     }
 }

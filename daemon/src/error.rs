@@ -57,6 +57,8 @@ pub enum Error {
     #[error("network of the pod: {}", .0.chain())]
     Plugins(Arc<bosun_cni::Error>),
     #[error(transparent)]
+    Nri(Arc<bosun_nri::Error>),
+    #[error(transparent)]
     Store(#[from] store::Error),
     #[error("container {id}: {source}")]
     Shim { id: String, source: Arc<shim::Error> },
@@ -211,6 +213,12 @@ impl From<shim_plan::Error> for Error {
 impl From<apparmor::Error> for Error {
     fn from(source: apparmor::Error) -> Self {
         Self::AppArmor(Arc::new(source))
+    }
+}
+
+impl From<bosun_nri::Error> for Error {
+    fn from(source: bosun_nri::Error) -> Self {
+        Self::Nri(Arc::new(source))
     }
 }
 

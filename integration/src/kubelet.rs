@@ -44,7 +44,7 @@ pub fn node_with(settings: Settings) -> Daemon {
     node_of(settings, "")
 }
 
-/// As [`node_with`], with other keys of `[cri]` beside.
+/// As [`node_with`], with other keys of `[cri]`, and other sections, beside.
 ///
 /// # Panics
 /// When it doesn't start.

@@ -321,7 +321,7 @@ fn add_hooks(to: &mut Hooks, hooks: &Hooks) {
 
 /// What of resources is set.
 fn places(resources: &LinuxResources) -> Vec<Place> {
-    let memory = resources.memory.clone().unwrap_or_default();
+    let memory = resources.memory.unwrap_or_default();
     let cpu = resources.cpu.clone().unwrap_or_default();
     let simple = [
         (memory.limit.is_some(), Field::MemLimit),

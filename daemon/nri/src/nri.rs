@@ -506,7 +506,7 @@ impl Shared {
         let admitted = self.synchronize(&plugin).await;
         match admitted {
             Ok(()) => {
-                tracing::info!(plugin = %plugin.name, kind = plugin.kind(), "an NRI plugin is there")
+                tracing::info!(plugin = %plugin.name, kind = plugin.kind(), "an NRI plugin is there");
             }
             Err(problem) => {
                 tracing::error!(plugin = %plugin.name, error = %problem, "an NRI plugin is left out");

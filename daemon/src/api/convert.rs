@@ -111,6 +111,19 @@ impl From<Error> for Status {
     }
 }
 
+/// Whether a plugin does not want something, or there are none because of the machine.
+fn nri_code(error: &bosun_nri::Error) -> Code {
+    use bosun_nri::Error as Nri;
+    match error {
+        Nri::Refused { .. }
+        | Nri::Conflict { .. }
+        | Nri::UpdateOfNew { .. }
+        | Nri::Rejected { .. }
+        | Nri::NotValidated { .. } => Code::FailedPrecondition,
+        Nri::File { .. } | Nri::SocketInUse { .. } => Code::Internal,
+    }
+}
+
 /// Whether it is the configuration of networks, what was said of the pod, or a plugin.
 fn plugins_code(error: &bosun_cni::Error) -> Code {
     use bosun_cni::Error as Plugins;
@@ -159,6 +172,7 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::ResourceExhausted, None)
         }
         Error::Plugins(error) => (plugins_code(error), None),
+        Error::Nri(error) => (nri_code(error), None),
         Error::Store(error) => (store_code(error), None),
         Error::Shim { source, .. } => shim_code(source),
         Error::NotRunning { .. } => (Code::FailedPrecondition, Some("NOT_RUNNING")),

@@ -172,7 +172,7 @@ pub async fn serve(
     let images = images::Service::new(Arc::clone(&supervisor));
     let files = files::Service::new(Arc::clone(&supervisor));
     let events = events::Service::new(Arc::clone(&supervisor));
-    let (cri_runtime, cri_images) = cri::services(&supervisor);
+    let (cri_runtime, cri_images, guests) = cri::services(&supervisor).await;
     let system = system::Service::new(supervisor, about);
     let layers = ServiceBuilder::new()
         .layer(layers::Trace)
@@ -210,8 +210,10 @@ pub async fn serve(
         .add_service(RuntimeServiceServer::new(cri_runtime).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageServiceServer::new(cri_images).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(connections::incoming(listener), stop);
-    tokio::select! {
-        outcome = serving => Ok(outcome?),
+    let outcome = tokio::select! {
+        outcome = serving => outcome,
         () = drained => Ok(()),
-    }
+    };
+    guests.leave().await;
+    Ok(outcome?)
 }

@@ -54,7 +54,7 @@ pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
 pub use run::{Running, freeze, remove_empty_cgroups};
 pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
-pub use supervisor::{Created, Supervisor};
+pub use supervisor::{Adjuster, Created, Draft, Supervisor};
 pub use top::Processes;
 pub use usage::{DeviceUse, Interface, Measures, Pressure, Stall, Traffic, Usage, Waited};
 

@@ -95,7 +95,10 @@ impl Peer {
 pub(super) fn share(spec: &mut Spec, joined: &[(LinuxNamespaceType, PathBuf)]) {
     let Some(linux) = spec.linux_mut() else { return };
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
-        if let Some((_, path)) = joined.iter().find(|(kind, _)| *kind == namespace.typ()) {
+        // Unless it was told to join another one.
+        if namespace.path().is_none()
+            && let Some((_, path)) = joined.iter().find(|(kind, _)| *kind == namespace.typ())
+        {
             namespace.set_path(Some(path.clone()));
         }
     }

@@ -20,6 +20,7 @@ use shim_cgroup::Cgroup;
 use shim_plan::Writable;
 use shim_wire::attach::Hello;
 use shim_wire::files::{ContainerDir, RunDir, SocketDir};
+use shim_wire::hooks::{Hook, Hooks};
 use shim_wire::id::Id;
 use shim_wire::lifecycle::Told;
 use shim_wire::plan::{CreateOptions, Plan};
@@ -57,6 +58,9 @@ const RELEASE: Duration = Duration::from_secs(60);
 /// How long processes have to stand still, and how often it is looked.
 const STILL: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(2);
+
+/// How long a hook may take that says nothing of it.
+const HOOK_SECONDS: u32 = 60;
 
 /// How long what is left in a cgroup has to die.
 const KILL: Duration = Duration::from_secs(5);
@@ -148,9 +152,11 @@ pub(super) async fn run(
     let scope = scope::of(&record.options.cgroup_parent, key)?;
     let cgroup = chosen_cgroup(core, key, &record.options)?;
     let log = container_dir.json_log(&record.id);
-    let mut context = spec::plan_context(
+    let context = spec::plan_context(
         &record.options,
         PlanPlace {
+            id: &record.id,
+            bundle: container_dir.path(),
             attempt,
             layers: plan_layers(&layers, record.options.auto_remove || record.options.once),
             log: &log,
@@ -167,11 +173,6 @@ pub(super) async fn run(
     if !joined.mounts.is_empty() {
         parsed.mounts_mut().get_or_insert_default().extend(joined.mounts.iter().cloned());
     }
-    if parsed.hooks().is_some() {
-        // Only devices bring hooks, which are told of a bundle: the directory that has the spec.
-        context.id = record.id.clone();
-        context.bundle = Some(container_dir.path().to_owned());
-    }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
     create.protocol = shim::understood().newest;
     if let Role::Sandbox(sandbox) = &record.options.role {
@@ -182,12 +183,14 @@ pub(super) async fn run(
     }
     let address = prepared.lease.as_ref().map(|lease| lease.address);
     write_files(record, &container_dir, &run_dir, &spec, &plan, address)?;
-    if let Some(hooks) = shim_plan::hooks(&parsed, &context)? {
+    let hooks = shim_plan::hooks(&parsed, &context)?;
+    if let Some(hooks) = &hooks {
         write_file(&run_dir.hooks(), &hooks.encode_to_vec(), 0o600)?;
     }
     if let Some(root) = spec::hooks_see_root(&parsed, container_dir.path()) {
         make_directory(&root)?;
     }
+    let patience = hooks.as_ref().map(patience).unwrap_or_default();
     // A sandbox without a process has no group.
     let has_group = create.sandbox.is_none();
     if has_group && !record.options.cgroup_parent.is_empty() {
@@ -215,7 +218,7 @@ pub(super) async fn run(
     })
     .map_err(|source| shim_failed(record, source))?;
     shim_failpoints::step!("daemon.start.after_spawn");
-    let place = Place { sockets: &sockets, container_dir: &container_dir };
+    let place = Place { sockets: &sockets, container_dir: &container_dir, patience };
     let keeper = match scope.filter(|_| has_group) {
         None => None,
         Some(scope) => {
@@ -265,6 +268,8 @@ fn has_default_profile(spec: &oci_spec::runtime::Spec) -> bool {
 struct Place<'a> {
     sockets: &'a SocketDir,
     container_dir: &'a ContainerDir,
+    /// What hooks may take, beside the rest.
+    patience: Duration,
 }
 
 async fn publish_network(
@@ -300,7 +305,8 @@ async fn build(
 ) -> std::result::Result<(Client, u32, Option<Attached>), Failed> {
     let failed = |source| shim_failed(record, source);
     let client = Client::connect(key.id.as_str(), &place.sockets.shim()).await.map_err(failed)?;
-    let pid = client.create(place.container_dir.path(), create).await.map_err(failed)?;
+    let (bundle, patience) = (place.container_dir.path(), place.patience);
+    let pid = client.create(bundle, create, patience).await.map_err(failed)?;
     shim_failpoints::step!("daemon.start.after_create", error);
     let of_process = |told| move |error| Failed { error, told, pid: Some(pid) };
     let attached = match hello {
@@ -310,7 +316,7 @@ async fn build(
             Some(attached.map_err(failed).map_err(of_process(Told::No))?)
         }
     };
-    if let Err(source) = client.start("").await {
+    if let Err(source) = client.start("", patience).await {
         let told = match source {
             shim::Error::Refused { .. } => Told::No,
             shim::Error::Gone { .. }
@@ -436,6 +442,12 @@ fn write_files(
         }
     }
     Ok(())
+}
+
+/// How long all hooks together may take.
+fn patience(hooks: &Hooks) -> Duration {
+    let seconds = |hook: &Hook| if hook.timeout == 0 { HOOK_SECONDS } else { hook.timeout };
+    Duration::from_secs(hooks.hooks.iter().map(|hook| u64::from(seconds(hook))).sum())
 }
 
 /// Brings the files of a container's directory up to date with an update, where they are already; the

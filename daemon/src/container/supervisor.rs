@@ -49,6 +49,21 @@ pub struct Created {
     pub id: String,
 }
 
+/// A container that is not there yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    pub key: &'a Key,
+    pub options: &'a ContainerOptions,
+    pub image: Option<&'a FromImage>,
+    pub spec: &'a oci_spec::runtime::Spec,
+}
+
+/// Who has a say in a container before it is made. Its name is taken by then.
+pub trait Adjuster: Send + Sync {
+    /// The options that it shall be made of instead; its name is not changed by them.
+    fn adjust<'a>(&'a self, draft: Draft<'a>) -> BoxFuture<'a, Result<ContainerOptions>>;
+}
+
 /// All containers of this daemon.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -98,7 +113,24 @@ impl Supervisor {
         options: ContainerOptions,
     ) -> Result<Created> {
         self.detached(request, move |this, request| async move {
-            Ok(this.make(&request, options, false).await?.0.key.id.to_string())
+            Ok(this.make(&request, options, false, None).await?.0.key.id.to_string())
+        })
+        .await
+    }
+
+    /// As [`Supervisor::create`], after somebody else had a say in it.
+    ///
+    /// # Errors
+    /// As well what that answers.
+    pub async fn create_with(
+        self: &Arc<Self>,
+        request: Request,
+        options: ContainerOptions,
+        adjuster: Arc<dyn Adjuster>,
+    ) -> Result<Created> {
+        self.detached(request, move |this, request| async move {
+            let made = this.make(&request, options, false, Some(&*adjuster)).await?;
+            Ok(made.0.key.id.to_string())
         })
         .await
     }
@@ -115,7 +147,7 @@ impl Supervisor {
         let again = request.clone();
         let created = self
             .detached(request, move |this, request| async move {
-                let (handle, start) = this.make(&request, options, true).await?;
+                let (handle, start) = this.make(&request, options, true, None).await?;
                 let begun = this.begin(&handle, start, None).await;
                 if let Err(error) = begun {
                     this.unmake(&handle, &request).await;
@@ -172,6 +204,7 @@ impl Supervisor {
         request: &Request,
         mut options: ContainerOptions,
         start: bool,
+        adjuster: Option<&dyn Adjuster>,
     ) -> Result<(Handle, Option<Start>)> {
         let namespace = request.namespace.clone();
         let id: Id = random_id().parse().map_err(|source| Error::InvalidNamespace {
@@ -212,6 +245,38 @@ impl Supervisor {
             tracing::warn!(container = key.id.as_str(), "{warning}");
         }
         self.registry.reserve(&key.namespace, &options.name, key.id.as_str())?;
+        if let Some(adjuster) = adjuster {
+            let name = options.name.clone();
+            let draft = Draft {
+                key: &key,
+                options: &options,
+                image: image.as_ref(),
+                spec: &generated.spec,
+            };
+            let adjusted = async {
+                let mut changed = adjuster.adjust(draft).await?;
+                if changed.cdi_devices != options.cdi_devices {
+                    self.take_devices(&mut changed).await?;
+                }
+                let again = match changed == options {
+                    true => None,
+                    false => Some(run::generate(&self.core, &key, &changed)?),
+                };
+                Ok((changed, again))
+            };
+            match adjusted.await {
+                Ok((changed, again)) => {
+                    options = changed;
+                    if let Some(again) = again {
+                        (generated.json, generated.args) = (again.json, again.args);
+                    }
+                }
+                Err(error) => {
+                    self.registry.release(&key.namespace, &name, key.id.as_str());
+                    return Err(error);
+                }
+            }
+        }
         let record = Record {
             id: key.id.to_string(),
             name: options.name.clone(),
@@ -733,7 +798,7 @@ impl Supervisor {
             }
         };
         execs::event(&self.core, handle, "exec_create", vec![("execID", exec_id.clone())]);
-        if let Err(source) = running.shim.client.start(&exec_id).await {
+        if let Err(source) = running.shim.client.start(&exec_id, Duration::ZERO).await {
             // Its place is given back; a shim that is gone has none.
             let _ = running.shim.client.delete_exec(&exec_id).await;
             return Err(failed(source));

@@ -1,7 +1,8 @@
-//! `[cri]` of the configuration file.
+//! `[cri]` and `[nri]` of the configuration file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -64,4 +65,45 @@ pub enum CgroupDriver {
     Cgroupfs,
     /// Pods are slices, and their containers scopes.
     Systemd,
+}
+
+/// Plugins that see pods and containers come and go, and change them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NriConfigured {
+    /// No plugins at all.
+    pub disable: bool,
+    /// Only plugins that are installed: no socket.
+    pub disable_connections: bool,
+    /// [default: /var/run/nri/nri.sock, or STATE/nri.sock when the root is not the default]
+    pub socket: Option<PathBuf>,
+    /// Programs that are started with the daemon [default: /opt/nri/plugins]
+    pub plugin_dir: Option<PathBuf>,
+    /// Their configurations [default: /etc/nri/conf.d]
+    pub plugin_config_dir: Option<PathBuf>,
+    /// Milliseconds until a plugin that has connected must have said who it is [default: 5000]
+    pub registration_timeout: Option<u64>,
+    /// Milliseconds until a plugin must have answered [default: 2000]
+    pub request_timeout: Option<u64>,
+}
+
+impl NriConfigured {
+    /// `None` when it is switched off; `socket` is in place of the default.
+    pub(crate) fn settings(self, socket: Option<PathBuf>) -> Option<bosun_nri::Settings> {
+        if self.disable {
+            return None;
+        }
+        let defaults = bosun_nri::Settings::default();
+        let socket = self.socket.or(socket).or(defaults.socket);
+        let time = |asked: Option<u64>, or| asked.map_or(or, Duration::from_millis);
+        Some(bosun_nri::Settings {
+            socket: socket.filter(|_| !self.disable_connections),
+            plugin_directory: self.plugin_dir.unwrap_or(defaults.plugin_directory),
+            config_directory: self.plugin_config_dir.unwrap_or(defaults.config_directory),
+            registration_timeout: time(self.registration_timeout, defaults.registration_timeout),
+            request_timeout: time(self.request_timeout, defaults.request_timeout),
+            runtime_name: "bosun".to_owned(),
+            runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
 }

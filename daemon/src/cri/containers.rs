@@ -20,15 +20,15 @@ impl Cri {
         self: &Arc<Self>,
         request: wire::CreateContainerRequest,
     ) -> Result<wire::CreateContainerResponse> {
-        let (_, pod) = self.ready_pod(&request.pod_sandbox_id).await?;
-        let options = convert::container_options(&request, &pod, &self.core().machine)?;
+        let (pod, record) = self.ready_pod(&request.pod_sandbox_id).await?;
+        let options = convert::container_options(&request, &record, &self.core().machine)?;
         if let Some(config) = &request.config {
             self.check_mounts(&options.runtime, config).await?;
         }
         make_directories(&options)?;
         let (name, kept) = (options.name.clone(), options.extensions.clone());
-        let id = match self.supervisor.create(self.alone(), options).await {
-            Ok(created) => created.id,
+        let id = match self.make(&pod, options).await {
+            Ok(id) => id,
             Err(Error::NameInUse { name: in_use, holder }) => {
                 let found = self.supervisor.find(&self.namespace, &name).ok();
                 let again = found.filter(|handle| {
@@ -46,8 +46,24 @@ impl Cri {
         Ok(wire::CreateContainerResponse { container_id: id })
     }
 
+    /// Makes a container as its plugins want it, to its end, whoever waits for it.
+    async fn make(self: &Arc<Self>, pod: &Handle, options: ContainerOptions) -> Result<String> {
+        let Some(asking) = self.adjuster(pod) else {
+            return Ok(self.supervisor.create(self.alone(), options).await?.id);
+        };
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let adjuster = Arc::clone(&asking);
+            let made = this.supervisor.create_with(this.alone(), options, adjuster).await;
+            let handle = made.as_ref().ok().and_then(|made| this.container(&made.id).ok());
+            this.tell_creation(&asking, handle.as_ref()).await;
+            made
+        });
+        Ok(task.await.unwrap_or(Err(Error::Stopping))?.id)
+    }
+
     /// Starts one that was never started.
-    pub(super) async fn start_container(&self, id: &str) -> Result<()> {
+    pub(super) async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let container = self.container(id)?;
         let record = container.record()?;
         match record.run {
@@ -57,8 +73,19 @@ impl Cri {
                 return Err(Error::Started { id: container.label(), problem });
             }
         }
-        let id = container.key().id.as_str();
-        self.supervisor.start(&self.namespace, id, None).await.map(drop)
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let settling = this.ask_of_start(&container).await?;
+            let id = container.key().id.as_str();
+            let started = this.supervisor.start(&this.namespace, id, None).await.map(drop);
+            drop(settling);
+            match started {
+                Ok(()) => this.tell_start(&container).await,
+                Err(_) => this.tell_end(&container).await,
+            }
+            started
+        });
+        task.await.unwrap_or(Err(Error::Stopping))
     }
 
     /// `timeout` is in seconds; what is below 0 is 0.
@@ -67,16 +94,22 @@ impl Cri {
         let timeout = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
         let id = container.key().id.as_str();
         match self.supervisor.stop(&self.namespace, id, Some(timeout)).await {
-            Ok(_) | Err(Error::NoSuchContainer { .. } | Error::Removing { .. }) => Ok(()),
+            Ok(_) => {
+                self.tell_end(&container).await;
+                Ok(())
+            }
+            Err(Error::NoSuchContainer { .. } | Error::Removing { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
         let Some(container) = self.container_if_any(id)? else { return Ok(()) };
+        let last_words = self.last_words_of(&container).await;
         match self.supervisor.remove(&self.namespace, container.key().id.as_str(), true).await {
             Ok(_) | Err(Error::NoSuchContainer { .. }) => {
                 self.users.forget(container.key().id.as_str());
+                self.tell_removal(last_words).await;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -160,7 +193,10 @@ impl Cri {
         let container = self.container(&request.container_id)?;
         let Some(resources) = &request.linux else { return Ok(()) };
         let change = convert::change(resources, &self.core().machine)?;
-        self.supervisor.update(&self.namespace, container.key().id.as_str(), change).await
+        let change = self.ask_of_update(&container, resources, change).await?;
+        self.supervisor.update(&self.namespace, container.key().id.as_str(), change).await?;
+        self.tell_update(&container).await;
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::wire;
 use crate::container::Record;
+use crate::spec::ContainerOptions;
 
 /// The name of this face among a record's extensions.
 pub(super) const NAME: &str = "cri";
@@ -18,16 +19,21 @@ pub(super) fn text(message: &impl Message) -> String {
 
 /// What a pod was asked to be; empty for one that another face made.
 pub(super) fn pod(record: &Record) -> wire::RunPodSandboxRequest {
-    read(record)
+    read(&record.options)
 }
 
 /// What a container was asked to be; empty for one that another face made. Its pod's part is left out.
 pub(super) fn container(record: &Record) -> wire::CreateContainerRequest {
-    read(record)
+    container_of(&record.options)
 }
 
-fn read<M: Message + Default>(record: &Record) -> M {
-    let kept = record.options.extensions.get(NAME);
+/// As [`container`], of one that is not there yet.
+pub(super) fn container_of(options: &ContainerOptions) -> wire::CreateContainerRequest {
+    read(options)
+}
+
+fn read<M: Message + Default>(options: &ContainerOptions) -> M {
+    let kept = options.extensions.get(NAME);
     let bytes = kept.and_then(|text| STANDARD.decode(text).ok());
     bytes.and_then(|bytes| M::decode(bytes.as_slice()).ok()).unwrap_or_default()
 }

@@ -15,6 +15,7 @@
 //! | `exec` | a command whose output is waited for |
 //! | `handlers` | who runs containers, and what each can do |
 //! | `network` | networks of pods, by CNI's plugins |
+//! | `nri` | plugins of the node: what they are told, and what they want |
 //! | `pod_cidr` | the range of addresses for pods, into a network's configuration |
 //! | `streams` | what is behind the URLs of exec, attach and port-forward |
 //! | `stats` | what containers and pods use |
@@ -39,6 +40,7 @@ mod image;
 mod kept;
 mod metrics;
 mod network;
+mod nri;
 mod pod_cidr;
 mod pods;
 mod runtime;
@@ -47,13 +49,14 @@ mod status;
 mod streams;
 mod users;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bosun_proto::cri as wire;
 use shim_wire::id::Id;
 use tonic::Status;
 
-pub use config::{CgroupDriver, Configured, Network};
+pub use config::{CgroupDriver, Configured, Network, NriConfigured};
 
 use crate::container::Supervisor;
 use crate::core::Core;
@@ -73,6 +76,10 @@ struct Cri {
     handlers: handlers::Handlers,
     plugins: network::Plugins,
     streams: tokio::sync::OnceCell<bosun_streaming::Server>,
+    /// Once it is started, if it is at all.
+    nri: OnceLock<bosun_nri::Nri>,
+    /// Pods that are on their way, by their names.
+    on_their_way: Mutex<HashSet<String>>,
 }
 
 impl Cri {
@@ -85,8 +92,20 @@ impl Cri {
     }
 }
 
-/// The services, for the server that has all faces.
-pub(crate) fn services(supervisor: &Arc<Supervisor>) -> (runtime::Service, image::Service) {
+/// What is not a client of the face, and has to be let go.
+#[derive(Debug)]
+pub(crate) struct Guests(Arc<Cri>);
+
+impl Guests {
+    pub(crate) async fn leave(&self) {
+        self.0.stop_plugins().await;
+    }
+}
+
+/// The services, for the server that has all faces. The plugins of the node are there when this answers.
+pub(crate) async fn services(
+    supervisor: &Arc<Supervisor>,
+) -> (runtime::Service, image::Service, Guests) {
     let cri = Arc::new(Cri {
         supervisor: Arc::clone(supervisor),
         // A constant that is an id.
@@ -97,11 +116,15 @@ pub(crate) fn services(supervisor: &Arc<Supervisor>) -> (runtime::Service, image
         handlers: handlers::Handlers::default(),
         plugins: network::Plugins::new(&supervisor.core().config),
         streams: tokio::sync::OnceCell::new(),
+        nri: OnceLock::new(),
+        on_their_way: Mutex::default(),
     });
     if cri.settings().network == Network::Cni {
         tokio::spawn(Arc::clone(&cri).collect_networks());
     }
-    (runtime::Service::new(Arc::clone(&cri)), image::Service::new(cri))
+    cri.start_plugins().await;
+    let runtime = runtime::Service::new(Arc::clone(&cri));
+    (runtime, image::Service::new(Arc::clone(&cri)), Guests(cri))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

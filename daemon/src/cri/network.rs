@@ -31,8 +31,6 @@ pub(super) struct Plugins {
     cache: PathBuf,
     /// Addresses by the ids of pods; filled from the cache at the first use.
     attached: OnceCell<Mutex<HashMap<String, Vec<IpAddr>>>>,
-    /// Pods that are on their way.
-    attaching: Mutex<HashSet<String>>,
     /// Pods whose network was taken back, until they are removed.
     detached: Mutex<HashSet<String>>,
 }
@@ -57,7 +55,6 @@ impl Plugins {
             cni: Cni::new(settings),
             cache,
             attached: OnceCell::new(),
-            attaching: Mutex::default(),
             detached: Mutex::default(),
         }
     }
@@ -65,25 +62,6 @@ impl Plugins {
     /// Where configurations of networks lie.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
-    }
-}
-
-/// Marks a pod while it is on its way.
-struct Attaching<'a> {
-    plugins: &'a Plugins,
-    id: &'a str,
-}
-
-impl<'a> Attaching<'a> {
-    fn mark(plugins: &'a Plugins, id: &'a str) -> Self {
-        lock(&plugins.attaching).insert(id.to_owned());
-        Self { plugins, id }
-    }
-}
-
-impl Drop for Attaching<'_> {
-    fn drop(&mut self) {
-        lock(&self.plugins.attaching).remove(self.id);
     }
 }
 
@@ -120,15 +98,10 @@ impl Cri {
 
     /// Whether containers can be made in a pod.
     pub(super) async fn is_ready(&self, pod: &Handle, record: &Record) -> bool {
-        if pod.running().is_err() {
+        if pod.running().is_err() || self.is_on_its_way(record) {
             return false;
         }
         !Self::is_plugged(record) || lock(self.attached().await).contains_key(&record.id)
-    }
-
-    /// Whether a pod has its network yet to come: nobody is to judge it by then.
-    pub(super) fn is_on_its_way(&self, record: &Record) -> bool {
-        lock(&self.plugins.attaching).contains(&record.id)
     }
 
     /// The addresses of a pod, the first of which is *the* address.
@@ -151,7 +124,6 @@ impl Cri {
             return Ok(());
         }
         let known = self.attached().await;
-        let _mark = Attaching::mark(&self.plugins, &record.id);
         let attached = self.plugins.cni.attach(plugged(pod, &record)?).await.map_err(failed)?;
         lock(known).insert(record.id.clone(), addresses(&attached));
         Ok(())

@@ -1,17 +1,42 @@
 //! Pods: what the calls about them mean. Stop and Remove of what is done, or was never there, are
 //! done.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Cri, convert, invalid, kept, wire};
+use super::{Cri, convert, invalid, kept, lock, wire};
 use crate::container::{Handle, Record};
 use crate::error::{Error, Result};
 use crate::requests::Request;
 
 /// How long what still runs in a pod has when the pod is stopped: the kubelet has stopped the rest.
 const AT_ONCE: Duration = Duration::ZERO;
+
+/// Marks a pod while it is on its way, by its name: nobody knows its id then.
+struct OnItsWay<'a> {
+    all: &'a Mutex<HashSet<String>>,
+    /// Absent when it is another's, who asks for the same, or there is one already.
+    name: Option<&'a str>,
+}
+
+impl<'a> OnItsWay<'a> {
+    fn mark(cri: &'a Cri, name: &'a str) -> Self {
+        let mut all = lock(&cri.on_their_way);
+        // Whoever makes it takes the mark away only when it is there.
+        let is_there = cri.supervisor.sandbox(&cri.namespace, name).is_ok();
+        let is_new = !is_there && all.insert(name.to_owned());
+        Self { all: &cri.on_their_way, name: is_new.then_some(name) }
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.name {
+            lock(self.all).remove(name);
+        }
+    }
+}
 
 impl Cri {
     /// Makes a pod, to its end, whoever waits for it. One that is asked for again word for word,
@@ -34,6 +59,8 @@ impl Cri {
         // What plugins can't be told is known before anything is made.
         convert::plugin_arguments("", config.unwrap_or(&wire::PodSandboxConfig::default()))?;
         let name = options.name.clone();
+        // Nobody is to see it before it has its network, and the plugins' consent.
+        let mut mark = Some(OnItsWay::mark(self, &name));
         let id = match self.supervisor.run_sandbox(self.alone(), options).await {
             Ok(created) => created.id,
             Err(in_use @ Error::NameInUse { .. }) => {
@@ -42,11 +69,24 @@ impl Cri {
             Err(error) => return Err(error),
         };
         let pod = self.pod(&id)?;
-        if let Err(error) = self.attach(&pod).await {
+        let ready = match self.attach(&pod).await {
+            Ok(()) => {
+                let asked = self.ask_of_pod(&pod, || drop(mark.take())).await;
+                if asked.is_err()
+                    && let Err(error) = self.detach(&pod).await
+                {
+                    tracing::warn!(pod = id, %error, "not detached");
+                }
+                asked
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ready {
             let removed = self.supervisor.remove_sandbox(&self.namespace, &id, true).await;
             if let Err(error) = removed {
                 tracing::warn!(pod = id, %error, "not undone");
             }
+            self.forget_network(&id);
             return Err(error);
         }
         Ok(id)
@@ -69,6 +109,7 @@ impl Cri {
         let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
         let id = pod.key().id.as_str();
         self.supervisor.stop_members(&pod, Some(AT_ONCE)).await?;
+        self.tell_pod_stop(&pod).await;
         self.detach(&pod).await?;
         self.supervisor.stop_sandbox(&self.namespace, id, Some(AT_ONCE)).await
     }
@@ -79,9 +120,11 @@ impl Cri {
         for member in self.supervisor.members(&pod) {
             self.users.forget(member.key().id.as_str());
         }
+        let last_words = self.last_words_of_pod(&pod).await;
         match self.supervisor.remove_sandbox(&self.namespace, pod.key().id.as_str(), true).await {
             Ok(_) | Err(Error::NoSuchSandbox { .. } | Error::Removing { .. }) => {
                 self.forget_network(pod.key().id.as_str());
+                self.tell_removal(last_words).await;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -157,6 +200,7 @@ impl Cri {
         request: wire::UpdatePodSandboxResourcesRequest,
     ) -> Result<()> {
         let pod = self.pod(&request.pod_sandbox_id)?;
+        self.ask_of_pod_update(&pod, &request).await?;
         let mut asked = kept::pod(&*pod.record()?);
         let config = asked.config.get_or_insert_default();
         let linux = config.linux.get_or_insert_default();
@@ -169,7 +213,14 @@ impl Cri {
                 *old = Some(new);
             }
         }
-        self.supervisor.keep(&pod, kept::NAME, kept::text(&asked)).await
+        self.supervisor.keep(&pod, kept::NAME, kept::text(&asked)).await?;
+        self.tell_pod_update(&pod).await;
+        Ok(())
+    }
+
+    /// Whether a pod is not yet what was asked for: nobody is to judge it by then.
+    pub(super) fn is_on_its_way(&self, record: &Record) -> bool {
+        lock(&self.on_their_way).contains(&record.name)
     }
 
     /// A request that no other is the same as: kubelets have no ids for them.

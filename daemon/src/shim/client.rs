@@ -84,11 +84,17 @@ impl Client {
         })
     }
 
-    /// Builds the container; its process waits before its exec. Answers its pid.
+    /// Builds the container; its process waits before its exec. Answers its pid. `patience` is for
+    /// hooks, as in [`Client::start`].
     ///
     /// # Errors
     /// What the container's set-up met, or the transport's.
-    pub async fn create(&self, bundle: &Path, options: &CreateOptions) -> Result<u32, Error> {
+    pub async fn create(
+        &self,
+        bundle: &Path,
+        options: &CreateOptions,
+        patience: Duration,
+    ) -> Result<u32, Error> {
         let request = task::CreateTaskRequest {
             id: self.id.clone(),
             bundle: bundle.to_string_lossy().into_owned(),
@@ -97,7 +103,7 @@ impl Client {
             ..Default::default()
         };
         let answer: task::CreateTaskResponse =
-            self.call(TASK, "Create", &request, Some(LONG)).await?;
+            self.call(TASK, "Create", &request, Some(LONG + patience)).await?;
         Ok(answer.pid)
     }
 
@@ -121,9 +127,9 @@ impl Client {
     ///
     /// # Errors
     /// What the exec met (not found, not executable), or the transport's.
-    pub async fn start(&self, exec_id: &str) -> Result<u32, Error> {
+    pub async fn start(&self, exec_id: &str, patience: Duration) -> Result<u32, Error> {
         let answer: task::StartResponse =
-            self.call(TASK, "Start", &self.process(exec_id), Some(LONG)).await?;
+            self.call(TASK, "Start", &self.process(exec_id), Some(LONG + patience)).await?;
         Ok(answer.pid)
     }
 

@@ -61,7 +61,8 @@ pub fn bundle_config(spec: &str, identity: &Identity, joined: &Joined) -> Result
         let kind = serde_json::to_value(kind)?;
         let namespaces = spec["linux"]["namespaces"].as_array_mut();
         let found = namespaces.and_then(|all| all.iter_mut().find(|one| one["type"] == kind));
-        if let Some(namespace) = found {
+        // Unless it was told to join another one.
+        if let Some(namespace) = found.filter(|one| one["path"].is_null()) {
             namespace["path"] = json!(path.to_string_lossy());
         }
     }

@@ -15,8 +15,8 @@ use shim_plan::{COVERS_ANNOTATION, profile};
 use super::limits::{self, Checked};
 use super::machine::HostDevice;
 use super::{
-    ContainerOptions, Error, IdMapping, Machine, NetworkMode, PidMode, cdi, etc, identity, mounts,
-    privileges,
+    Adjustment, ContainerOptions, Error, IdMapping, Machine, NetworkMode, PidMode, cdi, etc,
+    identity, mounts, privileges,
 };
 
 /// The version of the OCI runtime specification that generated specs follow.
@@ -119,8 +119,14 @@ pub fn generate(
         cdi::apply(&mut spec, edits, options.has_host_devices())?;
     }
     shim_plan::check_users(&spec).map_err(Error::Users)?;
+    let mut args = checked.args;
+    if options.adjustment != Adjustment::default() {
+        options.adjustment.apply(&mut spec, options, surroundings.container_dir)?;
+        let process = spec.process().as_ref();
+        args = process.and_then(|process| process.args().clone()).unwrap_or_default();
+    }
     let json = serde_json::to_string_pretty(&spec)?;
-    Ok(Generated { json, spec, args: checked.args, warnings })
+    Ok(Generated { json, spec, args, warnings })
 }
 
 /// A request whose every part was looked at.

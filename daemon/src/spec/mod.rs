@@ -26,11 +26,13 @@
 //! | `foreign` | spec and process as runtimes of others take them |
 //! | `exec` | a further process, from the container's own |
 //! | `name` | names for containers that were given none |
+//! | `adjust` | what is changed of a spec after it was made |
 //! | `pod` | what only containers of pods are asked for |
 //! | `plan` | the part of a plan's context that the request decides |
 //!
 //! Deliberately absent: finding images; writing any file.
 
+mod adjust;
 mod cdi;
 mod error;
 mod etc;
@@ -52,6 +54,7 @@ mod signal;
 #[cfg(test)]
 mod tests;
 
+pub use adjust::{Adjustment, NamespaceChange};
 pub use cdi::hooks_see_root;
 pub use error::Error;
 pub use etc::{FALLBACK as FALLBACK_RESOLVERS, etc_files, hostname};

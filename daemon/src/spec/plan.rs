@@ -10,6 +10,9 @@ use super::{ContainerOptions, LogOptions, NetworkMode};
 /// One run of a container.
 #[derive(Clone, Debug)]
 pub struct PlanPlace<'a> {
+    pub id: &'a str,
+    /// Where its config.json lies, as hooks are told it.
+    pub bundle: &'a Path,
     /// Counted from 1.
     pub attempt: u64,
     pub layers: Layers,
@@ -41,8 +44,8 @@ pub fn plan_context(options: &ContainerOptions, place: PlanPlace<'_>) -> Context
         user: options.user.clone(),
         strict_groups: options.security.strict_groups,
         init: options.init,
-        // No bundle, and so no hooks: they are none of the daemon's.
-        ..Context::default()
+        id: place.id.to_owned(),
+        bundle: Some(place.bundle.to_owned()),
     }
 }
 

@@ -12,7 +12,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceRequest, Error, ImageMount, LogOptions, PidMode, Resolver, Security, Signal};
+use super::{
+    Adjustment, DeviceRequest, Error, ImageMount, LogOptions, PidMode, Resolver, Security, Signal,
+};
 
 /// A container as it was asked for. Absent is docker's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,6 +105,9 @@ pub struct ContainerOptions {
     /// It is never started a second time, so its files need not outlive a power cut.
     #[serde(skip_serializing_if = "is_default")]
     pub once: bool,
+    /// What of its spec is changed after it was made of all this.
+    #[serde(skip_serializing_if = "is_default")]
+    pub adjustment: Adjustment,
     /// What a face keeps with it, by the face's name.
     #[serde(skip_serializing_if = "is_default")]
     pub extensions: BTreeMap<String, String>,

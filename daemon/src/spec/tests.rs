@@ -75,6 +75,8 @@ fn lowered(generated: &Generated, options: &ContainerOptions) -> shim_wire::plan
         writable: Some(Writable { upper: "/u".into(), work: "/w".into(), volatile: false }),
     };
     let place = PlanPlace {
+        id: "c",
+        bundle: Path::new("/b"),
         attempt: 1,
         layers,
         log: Path::new("/var/lib/bosun/containers/default/web/web-json.log"),
@@ -337,7 +339,8 @@ fn bad_input_names_the_thing_and_the_way_out() {
 
 #[test]
 fn the_log_of_a_plan_is_the_request_s() {
-    let place = |layers| PlanPlace { attempt: 3, layers, log: Path::new("/l"), cgroup: "c" };
+    let (id, bundle, log) = ("c", Path::new("/b"), Path::new("/l"));
+    let place = |layers| PlanPlace { id, bundle, attempt: 3, layers, log, cgroup: "c" };
     let context = plan_context(&web(), place(Layers::Spec));
     let log = context.log.unwrap();
     assert_eq!((log.format(), log.path.as_str(), log.max_files), (json(), "/l", 1));

@@ -6,6 +6,7 @@ mod exec;
 mod handlers;
 mod images;
 mod networks;
+mod nri;
 mod pods;
 mod security;
 mod stats;
