@@ -1,6 +1,6 @@
 //! Device nodes, the links of /dev, and the pty.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, StatxFlags, Uid, statx};
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use shim_rootfs::{Leaf, Root};
 use shim_wire::plan::{Device, PlanMount};
 
 use crate::error::At;
+use crate::procfs::Procfs;
 use crate::{Error, Rule, Step, mounts};
 
 /// DEVPTS_SUPER_MAGIC of statfs(2).
@@ -85,14 +86,14 @@ fn name_of(device: &Device) -> String {
 /// One that is there already must be that device, and gets the mode and the owner that are asked for, as
 /// one that is made: if it is the container's. On a mount of somebody else's files it stays as it is,
 /// and another mode or owner that the specification asks for is refused.
-pub(crate) fn make_node(root: &Root, device: &Device, mounts: &[PlanMount]) -> Result<(), Error> {
+pub(crate) fn make_node(root: &Root, device: &Device) -> Result<(), Error> {
     let node = Node::of(device)?;
     let (parent, name) = root.make_parent(&device.path)?;
     let bits = Mode::from_raw_mode(device.mode.unwrap_or(DEFAULT_MODE) & 0o7777);
     let is_new = match rustix::fs::mknodat(&parent, name, node.kind, bits, node.number) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
-        Err(Errno::PERM) => return bind_node(root, device, mounts),
+        Err(Errno::PERM) => return bind_node(root, device),
         Err(errno) => return Err(errno).at(Step::MakeDevice, name_of(device)),
     };
     let at = |errno| Error::System { step: Step::MakeDevice, object: name_of(device), errno };
@@ -116,55 +117,47 @@ pub(crate) fn make_node(root: &Root, device: &Device, mounts: &[PlanMount]) -> R
     if (mode, uid, gid) == (None, None, None) {
         return Ok(());
     }
-    if !is_new && !is_of_the_container(root, made.as_fd(), mounts).map_err(at)? {
+    if !is_new && !is_of_the_container(root, made.as_fd()).map_err(at)? {
         return match device.index {
             Some(_) => Err(Error::refused(name_of(device), Rule::OthersDevice)),
             None => Ok(()),
         };
     }
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-    if uid.is_some() || gid.is_some() {
-        rustix::fs::chownat(&made, "", uid, gid, AtFlags::EMPTY_PATH).map_err(at)?;
+    let is_given_away = uid.is_some() || gid.is_some();
+    // A change of the owner takes the bits of setuid and setgid away (chown(2)).
+    let mode = mode.or_else(|| device.mode.filter(|_| is_given_away));
+    let change = || {
+        if is_given_away {
+            rustix::fs::chownat(&made, "", uid, gid, AtFlags::EMPTY_PATH).map_err(at)?;
+        }
+        mode.map_or(Ok(()), |mode| Procfs::private()?.set_mode(made.as_fd(), mode).map_err(at))
+    };
+    match change() {
+        // What nobody asked for by name may stay as it is where nothing can be changed.
+        Err(error) if device.index.is_none() && error.errno() == Some(Errno::ROFS) => Ok(()),
+        changed => changed,
     }
-    if let Some(mode) = mode {
-        // chmod(2) takes no descriptor without a name; this is the old root's procfs.
-        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
-        rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(at)?;
-    }
-    Ok(())
 }
 
-/// Whether a file lies on the rootfs itself, or on a file system that was made for the container.
-fn is_of_the_container(
-    root: &Root,
-    file: BorrowedFd<'_>,
-    mounts: &[PlanMount],
-) -> Result<bool, Errno> {
+/// Whether a file lies on the rootfs itself. What is mounted in it may be the host's, also where a path
+/// leads to a file system that was made for the container: something else may lie on top of that.
+fn is_of_the_container(root: &Root, file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mount_of = |file: BorrowedFd<'_>| {
         let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
         // Before Linux 5.8 nobody says.
         let is_known = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
         Ok::<_, Errno>(is_known.then_some(found.stx_mnt_id))
     };
-    let Some(wanted) = mount_of(file)? else { return Ok(false) };
-    if mount_of(root.as_fd())? == Some(wanted) {
-        return Ok(true);
-    }
-    for mount in mounts.iter().filter(|mount| mount.kind == "tmpfs") {
-        if let Ok(place) = root.open(&mount.destination, OFlags::PATH)
-            && mount_of(place.as_fd())? == Some(wanted)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let wanted = mount_of(file)?;
+    Ok(wanted.is_some() && mount_of(root.as_fd())? == wanted)
 }
 
 /// Binds the host's node of the same path; a FIFO is made, anybody can.
-pub(crate) fn bind_node(root: &Root, device: &Device, mounts: &[PlanMount]) -> Result<(), Error> {
+pub(crate) fn bind_node(root: &Root, device: &Device) -> Result<(), Error> {
     let node = Node::of(device)?;
     if node.kind == FileType::Fifo {
-        return make_node(root, device, mounts);
+        return make_node(root, device);
     }
     let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let at = |errno| Error::System { step: Step::MakeDevice, object: name_of(device), errno };

@@ -5,9 +5,9 @@
 //! (CVE-2025-52881's class). Writes here start at the root of a procfs mount of our own and refuse to
 //! cross mounts or follow links.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
@@ -64,6 +64,13 @@ impl Procfs {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         rustix::fs::openat2(&self.0, path, flags, Mode::empty(), how)
+    }
+
+    /// Sets the mode of a file by its descriptor, which may be of `O_PATH`: chmod(2) takes none.
+    pub(crate) fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+        let path = format!("{}/fd/{}", rustix::process::getpid().as_raw_pid(), file.as_raw_fd());
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        rustix::fs::chmodat(&self.0, path, mode, AtFlags::empty())
     }
 
     /// Writes a file of this process' own directory.

@@ -132,7 +132,7 @@ impl<'a> Tree<'a> {
         // In a user namespace nobody makes devices.
         let make =
             if birth.own_namespaces() & NEW_USER != 0 { dev::bind_node } else { dev::make_node };
-        plan.devices.iter().try_for_each(|device| make(&tree.root, device, &plan.mounts))?;
+        plan.devices.iter().try_for_each(|device| make(&tree.root, device))?;
         Ok(tree)
     }
 

@@ -232,6 +232,15 @@ pub(crate) fn leave_the_machines_mount_table() {
     mount_change("/", Propagation::SHARED | Propagation::REC).unwrap();
 }
 
+/// Compares the table of mounts with what it was. Of others some may have gone meanwhile, with the
+/// directory that they were on.
+#[track_caller]
+pub(crate) fn expect_no_new_mount(before: &str) {
+    let now = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let new: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
+    assert!(new.is_empty(), "{new:#?}");
+}
+
 /// A small rootfs.
 fn fill(root: &Path) {
     for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "usr/bin"] {
