@@ -103,6 +103,8 @@ pub(crate) enum Error {
     NotCheckpointed {
         why: &'static str,
     },
+    /// A sandbox that only holds namespaces: there is nothing to hold still, to measure or to limit.
+    NoProcesses,
     /// The process has not been started.
     NotStarted {
         process: String,
@@ -168,7 +170,8 @@ impl Error {
             | Self::WindowSize { .. }
             | Self::Lowering { .. }
             | Self::Stream { .. }
-            | Self::OtherAttempt { .. } => Code::InvalidArgument,
+            | Self::OtherAttempt { .. }
+            | Self::NoProcesses => Code::InvalidArgument,
             Self::OtherTask { .. }
             | Self::NotCreated
             | Self::NoSuchExec { .. }
@@ -237,6 +240,9 @@ impl fmt::Display for Error {
             Self::ExecNotStartable { id, why } => write!(f, "exec {id:?} can't be started: {why}"),
             Self::NotStopped { process } => write!(f, "{process} has not stopped"),
             Self::NotCheckpointed { why } => write!(f, "checkpoint: {why}"),
+            Self::NoProcesses => f.write_str(
+                "it is the sandbox of a pod, which has no processes: the containers in it have",
+            ),
             Self::NotStarted { process } => write!(f, "{process} has not been started"),
             // containerd's clients look for these very words.
             Self::Finished { process } => write!(f, "{process}: process already finished"),
@@ -281,6 +287,7 @@ impl std::error::Error for Error {
             | Self::ExecExists { .. }
             | Self::ExecNotStartable { .. }
             | Self::NotStopped { .. }
+            | Self::NoProcesses
             | Self::NotStarted { .. }
             | Self::NotCheckpointed { .. }
             | Self::Finished { .. }

@@ -383,7 +383,7 @@ impl Shim {
     }
 
     fn stats(&mut self, request: &TaskRequest) -> Outcome {
-        let (type_url, value) = match self.task(&request.id)?.cgroup.metrics()? {
+        let (type_url, value) = match self.with_processes(&request.id)?.cgroup.metrics()? {
             Metrics::V1(metrics) => (v1::METRICS, metrics.encode_to_vec()),
             Metrics::V2(metrics) => (v2::METRICS, metrics.encode_to_vec()),
         };
@@ -542,6 +542,7 @@ impl Shim {
             self.task(&request.id)?;
             return Err(Error::NotStarted { process: "the task".to_owned() });
         }
+        self.with_processes(&request.id)?;
         let container = self.task_mut(&request.id)?;
         container.freeze(pause)?;
         match pause {
@@ -552,7 +553,7 @@ impl Shim {
     }
 
     fn update(&mut self, request: &UpdateTaskRequest) -> Outcome {
-        self.task(&request.id)?;
+        self.with_processes(&request.id)?;
         if !matches!(self.state, ShimState::Created | ShimState::Running) {
             return Err(Error::Finished { process: "the task".to_owned() });
         }
@@ -589,6 +590,15 @@ impl Shim {
     pub(crate) fn task(&self, id: &str) -> Result<&Container, Error> {
         self.check_id(id)?;
         self.container.as_ref().ok_or(Error::NotCreated)
+    }
+
+    /// The same of one that has a cgroup, which goes with its processes.
+    fn with_processes(&self, id: &str) -> Result<&Container, Error> {
+        let container = self.task(id)?;
+        match container.init {
+            Init::Held => Err(Error::NoProcesses),
+            Init::Waiting(_) | Init::Executed(_) | Init::Failed => Ok(container),
+        }
     }
 
     fn task_mut(&mut self, id: &str) -> Result<&mut Container, Error> {

@@ -43,6 +43,19 @@ fn containers_share_namespaces_and_no_process_holds_them() {
     assert_eq!(inside(&daemon, "cat /dev/shm/note"), "note");
 }
 
+/// Fails when its group, which is not there, is looked for: that was an internal error.
+#[test]
+fn a_sandbox_can_not_be_held_still_measured_or_limited() {
+    let daemon = Daemon::start();
+    let id = pod(&daemon, "");
+    for words in ["pause", "stats --no-stream", "update --memory 64m"] {
+        let output = daemon.ctl(&format!("{words} {id}"));
+        output.fails(1, &["it is the sandbox of a pod, which has no processes"]);
+    }
+    daemon.ctl(&format!("pod rm -f {id}")).ok();
+    daemon.expect_nothing_left();
+}
+
 #[test]
 fn processes_are_shared_only_on_request() {
     let daemon = Daemon::start();
