@@ -39,7 +39,7 @@ use shim_wire::hooks::HookKind;
 
 use crate::bundle::{self, Bundle};
 use crate::cli::Global;
-use crate::ending::has_ended;
+use crate::ending::{self, has_ended};
 use crate::error::Error;
 use crate::files;
 use crate::gate;
@@ -106,6 +106,14 @@ pub(crate) struct Container {
 pub(crate) struct Init {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
+}
+
+impl Init {
+    /// Waits until the process of a container that could not be started has ended: who is told so may
+    /// delete the container at once.
+    pub(crate) fn settle(&self) {
+        let _ = ending::wait_until(&self.pidfd, Instant::now() + END);
+    }
 }
 
 /// Held while a command changes a container.
@@ -345,7 +353,10 @@ impl Container {
         let run = hooks::run(&self.run_dir(), &[HookKind::Poststart], status, pid);
         run.map_err(|error| {
             // The error is the one to tell.
-            let _ = init.map(|init| send_signal(init.pidfd.as_fd(), signal::KILL));
+            if let Some(init) = init {
+                let _ = send_signal(init.pidfd.as_fd(), signal::KILL);
+                init.settle();
+            }
             error.into()
         })
     }

@@ -22,7 +22,13 @@ pub(crate) fn run(global: &Global, arguments: &StartArgs) -> Result<(), Error> {
         return Err(Error::Status { verb: "start", id: arguments.id.clone(), status });
     }
     let gate = container.gate();
-    shim_runtime::start_at(gate.connect()?)?;
+    let init = container.init();
+    shim_runtime::start_at(gate.connect()?).inspect_err(|_| {
+        // Its process ends by itself.
+        if let Some(init) = &init {
+            init.settle();
+        }
+    })?;
     // One that is left behind leads to nobody.
     let _ = gate.remove();
     container.run_poststart()

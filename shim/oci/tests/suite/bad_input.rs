@@ -235,7 +235,7 @@ fn a_container_that_could_not_be_started_is_stopped() {
     sandbox.create().ok();
     let error = sandbox.on("start", &[]).err();
     assert!(error.contains("exec: \"odd\""), "{error}");
-    sandbox.wait_for("stopped");
+    assert_eq!(sandbox.status(), "stopped", "as soon as it is told");
     assert!(sandbox.on("start", &[]).err().contains("it is stopped"));
     sandbox.on("delete", &[]).ok();
     assert!(sandbox.is_gone());
