@@ -64,9 +64,22 @@ pub(crate) struct Incoming {
 
 type Waiting = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>>;
 
+/// Bytes to be written whole, and whom to tell when they are.
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    written: Option<oneshot::Sender<()>>,
+}
+
+impl From<Vec<u8>> for Piece {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: None }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: mpsc::Sender<Piece>,
     next_stream: AtomicU32,
     /// `None` once the connection has ended.
     waiting: Waiting,
@@ -133,7 +146,7 @@ impl Connection {
         let _forget = Forget { waiting: &self.waiting, stream };
         let exchange = async {
             let piece = encoded(mux::PLUGIN, Kind::Request, stream, &message);
-            self.queue.send(piece).await.map_err(|_| CallError::Closed)?;
+            self.queue.send(piece.into()).await.map_err(|_| CallError::Closed)?;
             answered.await.map_err(|_| CallError::Closed)
         };
         let exchanged = tokio::time::timeout(deadline, exchange).await;
@@ -148,11 +161,14 @@ impl Connection {
             .map_err(|error| CallError::Malformed(error.to_string()))
     }
 
-    /// Answers a call of the plugin's.
+    /// Answers a call of the plugin's, and waits until that is written: the connection may be closed then.
     pub(crate) async fn answer(&self, call: &Incoming, response: &Response) {
-        let piece = encoded(mux::RUNTIME, Kind::Response, call.stream, response);
+        let bytes = encoded(mux::RUNTIME, Kind::Response, call.stream, response);
+        let (written, done) = oneshot::channel();
         // One that has gone needs no answer.
-        let _ = self.queue.send(piece).await;
+        if self.queue.send(Piece { bytes, written: Some(written) }).await.is_ok() {
+            let _ = done.await;
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -204,12 +220,14 @@ fn encoded(connection: u32, kind: Kind, stream: u32, message: &impl Message) -> 
     pieces
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Piece>) {
     while let Some(piece) = queue.recv().await {
-        if let Err(error) = writer.write_all(&piece).await {
+        if let Err(error) = writer.write_all(&piece.bytes).await {
             tracing::debug!(%error, "a plugin can't be written to");
             return;
         }
+        // Who waited may have given up.
+        let _ = piece.written.map(|written| written.send(()));
     }
 }
 
@@ -217,7 +235,7 @@ async fn read(
     mut reader: OwnedReadHalf,
     waiting: Waiting,
     calls: mpsc::Sender<Incoming>,
-    answers: mpsc::Sender<Vec<u8>>,
+    answers: mpsc::Sender<Piece>,
 ) {
     let (mut of_plugin, mut of_runtime) = (Vec::new(), Vec::new());
     loop {
@@ -251,7 +269,7 @@ async fn read(
             mux::RUNTIME => match hand_out_calls(&mut of_runtime, &calls) {
                 Ok(refused) => {
                     for answer in refused {
-                        if answers.send(answer).await.is_err() {
+                        if answers.send(answer.into()).await.is_err() {
                             return;
                         }
                     }
