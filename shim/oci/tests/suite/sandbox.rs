@@ -127,8 +127,16 @@ impl Sandbox {
         self.oci(&[&["exec"], flags, &[&self.id], command].concat())
     }
 
+    /// Runs a command to its end. Its output goes to new files: a container keeps those of the
+    /// command that started it, and may write to them while a later command writes to its own.
     pub(crate) fn finish(&self, mut command: Command) -> Said {
-        let open = |name: &str| std::fs::File::create(self.path(name)).unwrap();
+        let open = |name: &str| {
+            let path = self.path(name);
+            if path.exists() {
+                std::fs::remove_file(&path).unwrap();
+            }
+            std::fs::File::create_new(path).unwrap()
+        };
         command.stdout(open("stdout")).stderr(open("stderr"));
         let status = command.status().unwrap();
         let read = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
