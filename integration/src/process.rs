@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::wait;
+
 /// A process by its number, for as long as the test knows that it is the one it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process(pub u32);
@@ -88,6 +90,21 @@ impl Process {
                 Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
             })
             .collect()
+    }
+
+    /// Waits until a shim is out of the control groups of the service that started it: those that a
+    /// service is ended by. Some it leaves only when its container runs.
+    ///
+    /// # Panics
+    /// When it stays.
+    #[track_caller]
+    pub fn until_out_of_service(self) {
+        wait::until_true("groups of the shim's own", || {
+            let groups = self.cgroups();
+            let ends = |name: &str| matches!(name, "" | "name=systemd" | "memory");
+            let mut left = groups.iter().filter(|(name, _)| ends(name));
+            left.all(|(_, path)| path.contains("-shims/"))
+        });
     }
 
     /// The identity of a namespace: `net`, `mnt`, `pid`, …

@@ -491,7 +491,7 @@ impl Shim {
         if expired(&mut self.timers.service, now)
             && let Some(cgroup) = &self.arguments.cgroup
         {
-            setup::leave_service_unified(cgroup);
+            setup::leave_service(cgroup);
             self.timers.quiet = Some(now + QUIET_AFTER);
         }
         if expired(&mut self.timers.quiet, now) {

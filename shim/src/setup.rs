@@ -175,18 +175,16 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 /// moves itself through `tasks` waits for nobody.
 fn leave_service_named(cgroup: &str) {
     let Ok(layout) = Layout::detect() else { return };
-    let named = layout.v1_mounts().find(|(_, option, _)| *option == "name=systemd");
-    if let Some((_, _, mount)) = named {
-        let group = mount.join(cgroup);
-        note(move_into(&group, "tasks"), &group);
-    }
+    leave_v1(&layout, "name=systemd", cgroup);
 }
 
-/// The same in the unified hierarchy, where a move takes a lock over all forks of the machine and
-/// 5 to 15 ms for it: done later, beside the way of a start. A shim that was born in its cgroup is there
-/// already.
-pub(crate) fn leave_service_unified(cgroup: &str) {
+/// The same where it takes its time: done later, beside the way of a start. A move in the unified
+/// hierarchy takes a lock over all forks of the machine, and 5 to 15 ms for it; a group in that of the
+/// memory, where the kernel ends whom it finds when a service has no more, takes one or two to make. A
+/// shim that was born in its cgroup is there already.
+pub(crate) fn leave_service(cgroup: &str) {
     let Ok(layout) = Layout::detect() else { return };
+    leave_v1(&layout, "memory", cgroup);
     let Some(mount) = layout.unified() else { return };
     let Ok(own) = fs::read_to_string("/proc/self/cgroup") else { return };
     if own.lines().any(|line| line.strip_prefix("0::/") == Some(cgroup)) {
@@ -194,6 +192,14 @@ pub(crate) fn leave_service_unified(cgroup: &str) {
     }
     let group = mount.join(cgroup);
     note(move_into(&group, "cgroup.procs"), &group);
+}
+
+fn leave_v1(layout: &Layout, subsystem: &str, cgroup: &str) {
+    let is_meant = |options: &str| options.split(',').any(|one| one == subsystem);
+    if let Some((_, _, mount)) = layout.v1_mounts().find(|(_, options, _)| is_meant(options)) {
+        let group = mount.join(cgroup);
+        note(move_into(&group, "tasks"), &group);
+    }
 }
 
 fn move_into(group: &Path, file: &str) -> io::Result<()> {

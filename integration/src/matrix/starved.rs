@@ -89,6 +89,7 @@ fn out_of_memory(round: &Round) {
         run(&daemon, name, code(round.number + at));
     }
     let processes = names.map(|name| daemon.process(name));
+    names.iter().for_each(|name| daemon.shim(name).until_out_of_service());
     let socket = daemon.socket();
     let over = AtomicBool::new(false);
     let ended = std::thread::scope(|scope| {

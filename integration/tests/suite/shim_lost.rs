@@ -28,6 +28,15 @@ fn the_container_of_a_killed_shim_is_dead_within_a_second() {
     );
 }
 
+/// Neither what ends a service nor what its memory is limited to is for the shims that it started.
+#[test]
+fn a_shim_leaves_the_groups_of_the_daemon() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let shim = daemon.shim("one");
+    shim.until_out_of_service();
+}
+
 #[test]
 fn it_can_be_started_again() {
     let daemon = Daemon::start();
