@@ -157,6 +157,9 @@ impl Images {
             }
             Err(error) => return Err(error),
         };
+        let counted = image.config.check_layers(&image.manifest);
+        counted
+            .map_err(|source| Error::BadArchive { problem: format!("image {name}: {source}") })?;
         for layer in &image.manifest.layers {
             let known = self.content.stat(namespace, &layer.digest).await;
             let known = known.map_err(|_| missing(layer))?;

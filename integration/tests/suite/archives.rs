@@ -273,6 +273,13 @@ fn what_is_no_archive_is_refused_and_nothing_stays() {
     }
     let mut no_manifest = docker_files(&[(&["test/x:1"], &plain("x"))]);
     no_manifest.retain(|(path, _)| path != "manifest.json");
+    // Of two layers the configuration knows one.
+    let mut unknown_layer = docker_files(&[(&["test/more:1"], &plain("more"))]);
+    let manifest = unknown_layer.pop().unwrap().1;
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layers = manifest[0]["Layers"].as_array_mut().unwrap();
+    layers.push(layers[0].clone());
+    unknown_layer.push(("manifest.json".to_owned(), manifest.to_string().into_bytes()));
     let file = |path: &str, data: &[u8]| (path.to_owned(), data.to_vec());
     let out = json!([{"Config": "../../../../etc/passwd", "RepoTags": ["test/x:1"], "Layers": []}]);
     for (what, bytes, said) in [
@@ -282,6 +289,7 @@ fn what_is_no_archive_is_refused_and_nothing_stays() {
         ("without a layer", tar::tar(&entries(no_layer)), layer.as_str()),
         ("with a spoiled layer", tar::tar(&entries(spoiled)), image("spoiled").layers()[1].hex()),
         ("without its manifest", tar::tar(&entries(no_manifest)), ""),
+        ("with a layer more", tar::tar(&entries(unknown_layer)), "diff ids"),
         (
             "with a path out of it",
             tar::tar(&entries(vec![file("manifest.json", out.to_string().as_bytes())])),
