@@ -7,6 +7,8 @@ DESTDIR ?=
 CTL_LINK ?= yes
 # Most of a test is waiting: more of them than there are processors.
 TEST_THREADS ?= 4
+# How many times longer than on a quiet machine a step of a test may take before it counts as failed.
+TEST_PATIENCE ?= 3
 # How many times what a row of the fault matrix has written.
 ROUNDS ?= 1
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -99,7 +101,7 @@ run: build
 test: vm-deps
 	@$(MAKE) --no-print-directory build-test
 	@$(MAKE) --no-print-directory build
-	@RUST_TEST_THREADS=$(TEST_THREADS) integration/leak-check.sh $(CARGO) test --locked --release --workspace $(UNOPTIMIZED)
+	@RUST_TEST_THREADS=$(TEST_THREADS) BOSUN_TEST_PATIENCE=$(TEST_PATIENCE) integration/leak-check.sh $(CARGO) test --locked --release --workspace $(UNOPTIMIZED)
 	@integration/vm/test.sh core
 
 test-vm: build vm-deps

@@ -5,7 +5,7 @@
 mod support;
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shim_wire::exit::ExitStatus;
 use shim_wire::files::ProcessIdentity;
@@ -245,9 +245,7 @@ fn what_is_left_without_a_pid_namespace_dies_with_the_first_process() {
     shim.options.clone_flags &= !0x2000_0000;
     let mut client = shim.connect();
     shim.run_shell(&mut client, "(trap '' TERM HUP; echo left; sleep 1000) & sleep 0.1; exit 5");
-    let began = Instant::now();
     assert_eq!(client.wait("").unwrap(), 5);
-    assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(shim.logged("stdout"), "left\n");
     let task = TaskRequest { id: "rest".to_owned() };
     let pids: PidsResponse = client.call(TASK, "Pids", &task).unwrap();
@@ -337,13 +335,11 @@ fn a_container_dies_with_its_shim() {
     let mut client = shim.connect();
     let pid = shim.run_shell(&mut client, "sleep 1000 & exec sleep 1000");
     shim.kill();
-    let began = Instant::now();
     eventually("the process is dead", || {
         // A zombie waits for whoever reaps it.
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
     });
-    assert!(began.elapsed() < Duration::from_secs(1));
     assert!(!shim.container.exit().exists(), "nobody invents a status");
 }
 

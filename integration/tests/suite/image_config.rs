@@ -1,11 +1,12 @@
 //! What an image says about itself is how a container of it runs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use integration::archive::load;
 use integration::daemon::Daemon;
 use integration::image::{Image, Recipe};
 use integration::tar::{Entry, Kind};
+use integration::wait;
 use serde_json::{Value, json};
 
 const NAME: &str = "test/configured:1";
@@ -134,7 +135,7 @@ fn a_passwd_file_that_is_none_is_an_error_at_once() {
         let (begin, memory) = (Instant::now(), daemon.peak_memory());
         let output = daemon.ctl(&format!("run --rm --net none {NAME} id -u"));
         assert_eq!(output.code, Some(125), "{what}: {} {}", output.stdout, output.stderr);
-        assert!(begin.elapsed() < Duration::from_secs(3), "{what}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < wait::LIMIT, "{what}: {:?}", begin.elapsed());
         assert!(daemon.peak_memory() < memory + 32 * 1024, "{what}: {} kB", daemon.peak_memory());
     }
 }

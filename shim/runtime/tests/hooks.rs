@@ -3,7 +3,7 @@
 #![expect(dead_code, reason = "of the tests' support only a part is used here")]
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shim_runtime::hooks;
 use shim_runtime::state::Status;
@@ -222,16 +222,14 @@ fn one_that_fails_before_the_program_ends_the_container() {
 fn one_that_hangs_is_killed_with_what_it_started() {
     let sandbox = Sandbox::new();
     let log = sandbox.log();
-    let script = format!("(sleep 1.5; echo late >> {log}) & echo waiting; sleep 1000");
+    let script = format!("(sleep 2; echo late >> {log}) & echo waiting; sleep 1000");
     let mut hook = shell(HookKind::CreateRuntime, &script);
     hook.timeout = 1;
     let sandbox = sandbox.with_hooks(vec![hook]);
-    let begun = Instant::now();
     let said = create_error(&sandbox);
     assert_eq!(said, "hooks.createRuntime[0] \"/bin/sh\": did not end within 1 s: waiting");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(sandbox.is_undone());
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_millis(1500));
     assert!(sandbox.logged().is_empty(), "its child lives");
 }
 
@@ -284,11 +282,12 @@ fn one_that_says_much_and_reads_nothing_is_not_stuck() {
 }
 
 fn what_one_leaves_running_holds_nothing_up() {
-    let script = "sleep 2 & echo left";
-    let sandbox = Sandbox::new().with_hooks(vec![shell(HookKind::CreateRuntime, script)]);
-    let begun = Instant::now();
+    let sandbox = Sandbox::new();
+    let go = sandbox.path("go");
+    let script = format!("until [ -e {} ]; do sleep 0.1; done & echo left", go.display());
+    let sandbox = sandbox.with_hooks(vec![shell(HookKind::CreateRuntime, &script)]);
     drop(sandbox.create().unwrap());
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    std::fs::write(go, "").unwrap();
 }
 
 fn the_limit_of_processes_is_the_programs() {

@@ -123,7 +123,8 @@ async fn one_byte_at_a_time_is_a_stall() {
     let error = read(&mut blob).await.unwrap_err();
     assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
     assert!(error.to_string().contains("bytes a second"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // All of it would be 2,500 seconds.
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

@@ -11,13 +11,17 @@ struct Holder(Child);
 
 impl Holder {
     fn start() -> Self {
+        Self::after("true")
+    }
+
+    /// One in which that was done before.
+    fn after(script: &str) -> Self {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "sleep", "1000"]).stdin(Stdio::null());
-        let holder = Self(unshare.spawn().unwrap());
-        let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
-        until("mount namespace", || {
-            std::fs::read_link(holder.namespace()).is_ok_and(|link| link != own)
-        });
+        let script = format!("{script}; echo; exec sleep 1000 >&-");
+        unshare.args(["--mount", "sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut holder = Self(unshare.spawn().unwrap());
+        let mut said = holder.0.stdout.take().unwrap();
+        assert_eq!(std::io::Read::read(&mut said, &mut [0]).unwrap(), 1, "it ended");
         holder
     }
 
@@ -45,7 +49,6 @@ fn join(sandbox: &mut Sandbox, path: &str) {
 
 #[test]
 fn a_mount_namespace_is_joined_and_set_up_as_a_new_one() {
-    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let holder = Holder::start();
     let script = "readlink /proc/self/ns/mnt; ls /; cat /proc/self/cgroup >/dev/null; cat /proc/kcore; \
                   ls -d /sys/fs/cgroup; touch /written; exec sleep 1000";
@@ -72,8 +75,30 @@ fn a_mount_namespace_is_joined_and_set_up_as_a_new_one() {
     assert_eq!(further.trim(), expected.to_str().unwrap());
     sandbox.on("delete", &["--force"]).ok();
     assert!(sandbox.is_gone());
-    let after = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert_eq!(before.lines().count(), after.lines().count(), "nothing of it is mounted here");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&sandbox.text("")), "something of it is mounted here: {mounts}");
+}
+
+/// What lies at its /proc is anybody's.
+#[test]
+fn what_a_joined_mount_namespace_has_at_proc_is_not_used() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let holder = Holder::after("mount -t tmpfs nothing /proc");
+    let mut sandbox = Sandbox::new("stat -c %a /dev/zero");
+    let path = sandbox.path("bundle/rootfs/dev");
+    std::fs::create_dir_all(&path).unwrap();
+    let mode = Mode::from_raw_mode(0o600);
+    mknodat(CWD, path.join("zero"), FileType::CharacterDevice, mode, makedev(1, 5)).unwrap();
+    let mut mounts = sandbox.config["mounts"].clone();
+    mounts.as_array_mut().unwrap().retain(|mount| {
+        let destination = mount["destination"].as_str().unwrap_or_default();
+        !destination.starts_with("/dev")
+    });
+    sandbox.set("/mounts", mounts);
+    let zero = json!({"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640});
+    sandbox.set("/linux/devices", json!([zero]));
+    join(&mut sandbox, &holder.namespace());
+    assert_eq!(sandbox.run().ok(), "640\n");
 }
 
 /// Its root would become the container's: for everybody.
