@@ -6,6 +6,10 @@ use shim_wire::plan::Resources;
 use crate::settings::memory_and_swap;
 use crate::{Cgroup, Controller, Error, Reason, apply, check, controllers, read};
 
+/// What v1 has for no limit is the greatest number of bytes in whole pages, whose size differs: so much
+/// is one in any case.
+const UNLIMITED: u64 = 1 << 62;
+
 impl Cgroup {
     /// Changes the limits that `resources` names and leaves the others as they are. When one of them
     /// is refused, those that were changed before it are restored.
@@ -34,6 +38,9 @@ impl Cgroup {
     /// What can only be known of a group in use. v1 refuses a limit below what is in use itself; v2
     /// kills for it.
     fn check_memory_in_use(&self, resources: &Resources) -> Result<(), Error> {
+        if resources.memory.is_none() {
+            return self.check_swap_in_use(resources);
+        }
         let Some(memory) = resources.memory.and_then(|memory| u64::try_from(memory).ok()) else {
             return Ok(());
         };
@@ -59,6 +66,19 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Memory and swap together, beside a limit of the memory that stays.
+    fn check_swap_in_use(&self, resources: &Resources) -> Result<(), Error> {
+        let both = resources.memory_swap.and_then(|both| u64::try_from(both).ok());
+        let memory = self.memory_file("memory.limit_in_bytes", "memory.max")?;
+        let (Some(both), Some(memory)) = (both, memory) else { return Ok(()) };
+        let reason = match memory {
+            _ if both >= memory => return Ok(()),
+            UNLIMITED.. => Reason::WithoutMemory,
+            _ => Reason::BelowMemory,
+        };
+        Err(Error::LimitRefused { limit: "memory.swap".into(), value: both.to_string(), reason })
     }
 
     /// A number of the memory controller's; `None` when there is no such file.
@@ -146,6 +166,9 @@ mod tests {
         let said = update(Resources { memory: Some(155 * MIB), ..none.clone() }).unwrap_err();
         let expected = "more than the limit of memory and swap together";
         assert!(said.to_string().contains(expected), "{said}");
+        assert_eq!(seen(), [&*text(54), &*text(100), "9", "100"]);
+        let said = update(Resources { memory_swap: Some(53 * MIB), ..none.clone() }).unwrap_err();
+        assert!(said.to_string().contains("less than linux.resources.memory.limit"), "{said}");
         assert_eq!(seen(), [&*text(54), &*text(100), "9", "100"]);
         update(Resources { memory: Some(-1), ..none.clone() }).unwrap();
         assert_eq!(seen(), ["max", "max", "9", "100"]);

@@ -40,6 +40,7 @@ pub(crate) fn lower(spec: &Spec) -> Result<Vec<Device>, Error> {
             ));
         }
     }
+    refuse_in_devtmpfs(spec, &own)?;
     if binds_dev(spec) {
         own.retain(|device| !is_in_dev(&device.path));
         return Ok(own);
@@ -70,6 +71,26 @@ fn binds_dev(spec: &Spec) -> bool {
             || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
         bind && mounts::clean(&mount.destination().to_string_lossy()).as_deref() == Some("/dev")
     })
+}
+
+/// A devtmpfs that is mounted elsewhere than at /dev is the host's /dev as well.
+fn refuse_in_devtmpfs(spec: &Spec, devices: &[Device]) -> Result<(), Error> {
+    let mounts = spec.mounts().iter().flatten();
+    for mount in mounts.filter(|mount| mount.typ().as_deref() == Some("devtmpfs")) {
+        let place = mounts::clean(&mount.destination().to_string_lossy()).unwrap_or_default();
+        let is_in = |device: &&Device| {
+            let below = device.path.strip_prefix(&place);
+            place != "/dev" && below.is_some_and(|below| below.starts_with('/'))
+        };
+        if let Some(device) = devices.iter().find(is_in) {
+            let index = device.index.unwrap_or_default();
+            return Err(Error::contradiction(
+                format!("linux.devices[{index}].path"),
+                "it lies in a devtmpfs, which is the host's /dev: nothing is made in it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_in_dev(path: &str) -> bool {

@@ -250,6 +250,10 @@ fn one(
     let typ = mount.typ().as_deref().unwrap_or_default();
     let kind = kind(typ, &mut lowered, at)?;
     check_values(kind, &lowered, users, at)?;
+    if is_of_groups(kind) {
+        refuse_data(&lowered, at)?;
+        refuse_of_file_systems(&lowered, at)?;
+    }
     let is_remount = lowered.flags & flag::REMOUNT != 0;
     let source = match (kind, mount.source()) {
         // It changes what is there already.
@@ -290,6 +294,22 @@ fn one(
         gid_mappings: gids,
         copy_up: lowered.copy_up,
     })
+}
+
+/// Whether a mount shows control groups: binds of the container's own directories in the host's
+/// hierarchies, whose options are the host's.
+fn is_of_groups(kind: &str) -> bool {
+    matches!(kind, "cgroup" | "cgroup2")
+}
+
+fn refuse_data(options: &Options, at: &str) -> Result<(), Error> {
+    match options.words.iter().position(|option| matches!(word(option), Word::Data)) {
+        Some(index) => Err(Error::contradiction(
+            format!("{at}.options[{index}]"),
+            "it would be one of the host's hierarchies: the mounts of control groups are binds in those",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The values of a tmpfs (`Documentation/filesystems/tmpfs.rst`) and of a devpts: of one that is wrong
@@ -402,14 +422,7 @@ fn kind<'a>(typ: &'a str, options: &mut Options, at: &str) -> Result<&'a str, Er
         if let Some(index) = options.words.iter().position(|option| is_unknown_to_binds(option)) {
             return Err(Error::value(format!("{at}.options[{index}]"), &options.words[index]));
         }
-        if options.flags & OF_FILE_SYSTEMS != 0 {
-            let of_file_systems =
-                |word: &Word| matches!(word, Word::Set(flags) if flags & OF_FILE_SYSTEMS != 0);
-            return Err(Error::contradiction(
-                options.place(at, of_file_systems),
-                "sync, dirsync, mand, iversion and lazytime are of file systems, a bind is as its source",
-            ));
-        }
+        refuse_of_file_systems(options, at)?;
         options.flags |= flag::BIND;
         options.data.clear();
         return Ok("bind");
@@ -421,6 +434,18 @@ fn kind<'a>(typ: &'a str, options: &mut Options, at: &str) -> Result<&'a str, Er
         }
         typ => Ok(typ),
     }
+}
+
+fn refuse_of_file_systems(options: &Options, at: &str) -> Result<(), Error> {
+    if options.flags & OF_FILE_SYSTEMS == 0 {
+        return Ok(());
+    }
+    let of_file_systems =
+        |word: &Word| matches!(word, Word::Set(flags) if flags & OF_FILE_SYSTEMS != 0);
+    Err(Error::contradiction(
+        options.place(at, of_file_systems),
+        "sync, dirsync, mand, iversion and lazytime are of file systems, a bind is as its source",
+    ))
 }
 
 /// A path inside the rootfs: absolute, without `..`; older specs leave the slash away.

@@ -497,6 +497,14 @@ fn a_host_s_dev_gets_no_nodes() {
     let (_, plan) = lower(with(spec, "/linux/devices", devices), &minimal_context()).unwrap();
     let paths: Vec<_> = plan.devices.iter().map(|device| device.path.as_str()).collect();
     assert_eq!(paths, ["/x"]);
+    let elsewhere = json!([{"destination": "/mnt//d", "type": "devtmpfs", "source": "devtmpfs"}]);
+    let spec = with(minimal(), "/mounts", elsewhere);
+    let devices = json!([{"path": "/mnt/dd", "type": "p"}, {"path": "/mnt/d/x", "type": "p"}]);
+    let said = lower(with(spec, "/linux/devices", devices), &minimal_context()).unwrap_err();
+    assert_eq!(
+        said,
+        "linux.devices[1].path: it lies in a devtmpfs, which is the host's /dev: nothing is made in it"
+    );
 }
 
 #[test]

@@ -332,6 +332,16 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             json!([{"destination": "/a", "type": "bind", "source": "/a", "options": ["sync"]}]),
             "mounts[0].options[0]: sync, dirsync, mand",
         ),
+        (
+            "/mounts",
+            json!([{"destination": "/c", "type": "cgroup", "options": ["ro", "nsdelegate"]}]),
+            "mounts[0].options[1]: it would be one of the host's hierarchies",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/c", "type": "cgroup2", "options": ["lazytime"]}]),
+            "mounts[0].options[0]: sync, dirsync, mand",
+        ),
         ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
         (
             "/annotations",

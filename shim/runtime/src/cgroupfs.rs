@@ -27,7 +27,8 @@ pub(crate) fn mount(root: &Root, mount: &PlanMount, cgroup: &Cgroup) -> Result<(
     }
     if let (true, Some(unified)) = (unified_alone, layout.unified()) {
         let group = bind(unified, cgroup, mount.flags)?;
-        return mounts::attach(&group, place.as_fd(), &mount.destination);
+        mounts::attach(&group, place.as_fd(), &mount.destination)?;
+        return mounts::set_tree(&group, mount);
     }
     let context = mounts::new_file_system("tmpfs", "tmpfs", "mode=755,size=64k")?;
     // Read-only only at the end: the directories in it are still to be made.
@@ -44,10 +45,10 @@ pub(crate) fn mount(root: &Root, mount: &PlanMount, cgroup: &Cgroup) -> Result<(
     if let Some(unified) = layout.unified() {
         attach(&tmpfs, "unified", &bind(unified, cgroup, mount.flags)?)?;
     }
-    match mount.flags & mounts::READ_ONLY_FLAG {
-        0 => Ok(()),
-        _ => mounts::make_read_only(tmpfs.as_fd(), false, &mount.destination),
+    if mount.flags & mounts::READ_ONLY_FLAG != 0 {
+        mounts::make_read_only(tmpfs.as_fd(), false, &mount.destination)?;
     }
+    mounts::set_tree(&tmpfs, mount)
 }
 
 /// A copy of the container's directory in the hierarchy that is mounted at `at`.

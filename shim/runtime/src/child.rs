@@ -401,7 +401,10 @@ fn execute(
 fn environment(process: &Process, identity: &Identity) -> Result<Vec<CString>, Error> {
     let mut environment =
         process.env.iter().map(|entry| c_string(entry)).collect::<Result<Vec<_>, _>>()?;
-    if !process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+    // As runc has it, an empty one is none.
+    let is_home = |entry: &&String| entry.starts_with("HOME=");
+    if process.env.iter().rfind(is_home).is_none_or(|entry| entry == "HOME=") {
+        environment.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
         environment.push(c_string(&format!("HOME={}", identity.home))?);
     }
     Ok(environment)

@@ -29,9 +29,11 @@ use crate::channel::Channel;
 use crate::error::At;
 use crate::procfs::Procfs;
 use crate::user::Identity;
-use crate::{Error, Step, lsm, notify};
+use crate::{Error, Rule, Step, lsm, notify};
 
-/// linux/sched.h: a policy, and the flag that keeps children from having it.
+/// linux/sched.h: policies, and the flag that keeps children from having one.
+const SCHED_FIFO: u32 = 1;
+const SCHED_RR: u32 = 2;
 const SCHED_DEADLINE: u32 = 6;
 const RESET_ON_FORK: u64 = 1;
 
@@ -219,7 +221,18 @@ fn set_io_priority(priority: u32) -> Result<(), Error> {
 }
 
 fn set_scheduler(scheduler: &Scheduler) -> Result<(), Error> {
-    shim_sys::sched::set_scheduler(scheduler).at(Step::Scheduler, "process.scheduler")
+    const PLACE: &str = "process.scheduler";
+    let is_real_time = matches!(scheduler.policy, SCHED_FIFO | SCHED_RR);
+    match shim_sys::sched::set_scheduler(scheduler) {
+        Err(Errno::PERM) if is_real_time => Err(Error::refused(PLACE, Rule::NoRealTime)),
+        Err(Errno::INVAL) if scheduler.policy == SCHED_DEADLINE => {
+            Err(Error::refused(PLACE, Rule::DeadlinePeriod))
+        }
+        Err(Errno::BUSY) if scheduler.policy == SCHED_DEADLINE => {
+            Err(Error::refused(PLACE, Rule::DeadlineBandwidth))
+        }
+        result => result.at(Step::Scheduler, PLACE),
+    }
 }
 
 fn of(scheduler: &plan::Scheduler) -> Scheduler {
@@ -258,7 +271,7 @@ fn drop_bounding_set(capabilities: &Capabilities) -> Result<(), Error> {
 fn become_user(identity: &Identity) -> Result<(), Error> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     set_thread_groups(&groups)
-        .at(Step::Groups, format_args!("process.user.additionalGids: {:?}", identity.groups))?;
+        .at(Step::Groups, format_args!("the groups of process.user, {:?}", identity.groups))?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     set_thread_res_gid(gid, gid, gid).at(Step::Identity, format_args!("group {}", identity.gid))?;
     // So that the sets can still be narrowed to what was asked for afterwards; exec forgets it.

@@ -119,7 +119,15 @@ pub(crate) fn make_node(root: &Root, device: &Device) -> Result<(), Error> {
     }
     if !is_new && !is_of_the_container(root, made.as_fd()).map_err(at)? {
         return match device.index {
-            Some(_) => Err(Error::refused(name_of(device), Rule::OthersDevice)),
+            Some(_) => {
+                let has = (found.st_mode & 0o7777, found.st_uid, found.st_gid);
+                let text =
+                    |(mode, uid, gid): (u32, u32, u32)| format!("mode {mode:o} owner {uid}:{gid}");
+                let asked = (mode.unwrap_or(has.0), uid.unwrap_or(has.1), gid.unwrap_or(has.2));
+                let object =
+                    format!("{}, {} instead of {}", name_of(device), text(has), text(asked));
+                Err(Error::refused(object, Rule::OthersDevice))
+            }
             None => Ok(()),
         };
     }

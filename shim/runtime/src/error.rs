@@ -297,7 +297,7 @@ texts! {
         OptionTooLong => "the option does not fit a page",
         DeviceKind => "not a kind of device",
         OtherDevice => "another device is there already",
-        OthersDevice => "it is there, on a mount of somebody else's files, with another mode or owner: it stays as it is",
+        OthersDevice => "it is there, on a mount of somebody else's files, and stays as it is",
         SysctlName => "not the name of a kernel parameter",
         SysctlValue => "a value of one line without control characters is needed",
         SysctlNamespace => "it would change the host: the container shares that namespace",
@@ -309,6 +309,9 @@ texts! {
         NoSelinux => "SELinux is not enabled on this kernel",
         NotRestored => "criu can't restore a process into what others are in already",
         UserNotRestored => "a container in a user namespace can't be checkpointed or restored",
+        NoRealTime => "the kernel gives no real-time priority here: it takes CAP_SYS_NICE, and of a v1 control group, or those above it, cpu.rt_runtime_us (linux.resources.cpu.realtimeRuntime)",
+        DeadlinePeriod => "the period is not within kernel.sched_deadline_period_min_us and _max_us (sched(7))",
+        DeadlineBandwidth => "the CPUs that the process may run on have not so much time left for deadlines (sched(7))",
         OldKernel => "the kernel can't assemble these layers without a place",
         SandboxNamespace => "not a kind of namespace that lives without a process",
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -219,7 +220,16 @@ fn make_file_system(mount: &PlanMount, label: &str) -> Result<OwnedFd, Error> {
         && mount.flags & flag::OF_FILE_SYSTEM == 0
         && mount.data.len() < MAX_VALUE;
     if !is_plain {
-        return by_mount(mount, label).at(Step::Mount, at());
+        return by_mount(mount, label).map_err(|errno| {
+            // Which of them the kernel did not take is in its log alone.
+            let object = match errno {
+                Errno::INVAL if !mount.data.is_empty() => {
+                    format!("{} with the options {:?}", at(), mount.data)
+                }
+                _ => at(),
+            };
+            Error::System { step: Step::Mount, object, errno }
+        });
     }
     let context = new_file_system(&mount.kind, &mount.source, &mount.data)?;
     if !label.is_empty() {
@@ -265,10 +275,15 @@ pub(crate) fn remount(root: &Root, mount: &PlanMount) -> Result<(), Error> {
         rustix::mount::mount_remount(name, flags, data.as_c_str())
             .at(Step::MountAttributes, path)?;
     }
-    set_recursively(&place, mount)?;
+    set_tree(&place, mount)
+}
+
+/// What a plan says of a mount that is attached, and of all below it.
+pub(crate) fn set_tree(place: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
+    set_recursively(place, mount)?;
     match mount.propagation {
         0 => Ok(()),
-        _ => set_propagation(&place, mount),
+        _ => set_propagation(place, mount),
     }
 }
 
@@ -434,16 +449,17 @@ impl Detached {
 
 impl Detached {
     /// A tmpfs has the mode of the directory that it covers, unless the plan says otherwise, and, when
-    /// it says so, all that is in it.
+    /// it says so, all that is in it, and the owner.
     fn take_after(&self, covered: &OwnedFd, mount: &PlanMount) -> Result<(), Error> {
-        let is_mode = |option: &str| option.starts_with("mode=");
-        let has_mode = mount.data.split(',').any(is_mode);
-        if !mount.copy_up && has_mode {
-            return Ok(());
-        }
+        let [has_mode, has_uid, has_gid] = ["mode=", "uid=", "gid="]
+            .map(|name| mount.data.split(',').any(|option| option.starts_with(name)));
         let path = &mount.destination;
         if mount.copy_up {
-            copyup::copy(covered.as_fd(), self.mount.as_fd()).at(Step::CopyUp, path)?;
+            let kept = copyup::Kept { mode: has_mode, uid: has_uid, gid: has_gid };
+            return copyup::copy(covered.as_fd(), self.mount.as_fd(), kept).map_err(|failed| {
+                let object = failed.at(Path::new(path)).display().to_string();
+                Error::System { step: Step::CopyUp, object, errno: failed.errno }
+            });
         }
         if !has_mode {
             let mode = rustix::fs::fstat(covered).at(Step::Resolve, path)?.st_mode & 0o7777;

@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         a_bind_is_mapped_as_the_container,
         a_tree_that_can_not_be_mapped_is_refused,
         a_tmpfs_starts_with_what_it_covers,
+        what_can_not_be_copied_into_a_tmpfs_is_named,
+        options_that_the_kernel_does_not_take_are_told,
         a_tmpfs_has_the_mode_of_what_it_covers,
         any_file_system_and_its_own_options,
         what_is_there_is_changed_by_a_remount,
@@ -186,6 +188,34 @@ fn a_tmpfs_starts_with_what_it_covers() {
         "{outcome:?}"
     );
     assert!(etc.join("passwd").exists() && !sandbox.path("upper/etc/new").exists());
+    // What the mount's own options say holds for it.
+    let mut sandbox = Sandbox::script("stat -c '%a %u %g' /etc; ls /etc");
+    sandbox.plan.mounts.push(PlanMount { copy_up: true, ..tmpfs("/etc", 0, "mode=711,uid=7") });
+    assert_eq!(sandbox.run().stdout, "711 7 0\ngroup\npasswd\n");
+}
+
+fn what_can_not_be_copied_into_a_tmpfs_is_named() {
+    let mut sandbox = Sandbox::script("exit 0");
+    let directory = sandbox.path("root/etc/d");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("large"), vec![1; 1 << 20]).unwrap();
+    sandbox.plan.mounts.push(PlanMount { copy_up: true, ..tmpfs("/etc", 0, "size=64k") });
+    let error = sandbox.error().to_string();
+    assert!(error.contains("/etc/d/large: No space left"), "{error}");
+}
+
+fn options_that_the_kernel_does_not_take_are_told() {
+    let mut sandbox = Sandbox::script("exit 0");
+    let lower = sandbox.path("root").display().to_string();
+    sandbox.plan.mounts.push(PlanMount {
+        kind: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        destination: "/data".to_owned(),
+        data: format!("lowerdir={lower}:{lower}/etc,nope=1"),
+        ..PlanMount::default()
+    });
+    let error = sandbox.error().to_string();
+    assert!(error.contains("/data") && error.contains("nope=1"), "{error}");
 }
 
 fn a_tmpfs_has_the_mode_of_what_it_covers() {

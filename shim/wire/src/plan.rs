@@ -555,7 +555,7 @@ pub struct Sysctl {
 pub struct Process {
     #[prost(string, repeated, tag = "1")]
     pub args: Vec<String>,
-    /// `NAME=value`. HOME is added from the rootfs' /etc/passwd when it is absent.
+    /// `NAME=value`. HOME is added from the rootfs' /etc/passwd when it is absent or empty.
     #[prost(string, repeated, tag = "2")]
     pub env: Vec<String>,
     #[prost(string, tag = "3")]

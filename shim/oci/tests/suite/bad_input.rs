@@ -70,6 +70,26 @@ fn flags_of_a_scheduler_have_the_names_of_the_specification() {
 }
 
 #[test]
+fn a_scheduler_that_the_kernel_does_not_take_is_told_with_the_way_out() {
+    let mut sandbox = Sandbox::new("exec true");
+    let deadline = json!({
+        "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 2_000_000,
+        "period": 600_000_000_000u64,
+    });
+    sandbox.set("/process/scheduler", deadline);
+    let error = sandbox.create().err();
+    assert!(error.contains("process.scheduler: the period is not within kernel."), "{error}");
+    sandbox.set("/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 1}));
+    let said = sandbox.run();
+    // Only where control groups share the real-time out.
+    if said.code != 0 {
+        let error = said.err();
+        assert!(error.contains("process.scheduler: the kernel gives no real-time"), "{error}");
+        assert!(error.contains("linux.resources.cpu.realtimeRuntime"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_version_of_the_specification_is_refused() {
     let mut sandbox = Sandbox::new("true");
     sandbox.set("/ociVersion", json!("2.0.0"));
