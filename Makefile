@@ -101,7 +101,7 @@ run: build
 test: vm-deps
 	@$(MAKE) --no-print-directory build-test
 	@$(MAKE) --no-print-directory build
-	@RUST_TEST_THREADS=$(TEST_THREADS) BOSUN_TEST_PATIENCE=$(TEST_PATIENCE) integration/leak-check.sh $(CARGO) test --locked --release --workspace $(UNOPTIMIZED)
+	@RUST_TEST_THREADS=$(TEST_THREADS) BOSUN_TEST_PATIENCE=$(TEST_PATIENCE) integration/leak-check.sh integration/run-tests.py $(CARGO) test --locked --release --workspace $(UNOPTIMIZED)
 	@integration/vm/test.sh core
 
 test-vm: build vm-deps
