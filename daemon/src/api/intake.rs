@@ -6,6 +6,9 @@
 //! messages, until the next one begins. A call counts until its answer has been taken, or nobody is there
 //! to take it. Whoever brings more than there is room for is told so; the first bytes of a message need no
 //! room, and one process has not all places, so that a client that takes everything keeps nobody else out.
+//!
+//! How much room there is, and how many places, goes by the memory that the daemon may have when it
+//! starts: the kernel would end it for what others bring.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,11 +27,16 @@ use tower::{Layer, Service};
 use super::layers::Answer;
 use super::places::{Place, Places};
 
-/// Of all messages together: four of the longest.
+/// The most that all messages together may have, in bytes: four of the longest.
 const ROOM: usize = 4 * super::MAX_MESSAGE;
+/// The least, however little memory there is: what clients ask for has some KiB.
+const LEAST_ROOM: usize = 1 << 20;
+/// One of so many parts of the daemon's memory is room. A message is there twice while it is parsed, calls
+/// themselves take as much again (see [`CALLS`]), and the daemon has its own work.
+const SHARE: u64 = 8;
 
-/// Calls, of which each may have an answer that nobody takes. A client that waits for each of a thousand
-/// containers, and follows each, is far below.
+/// Calls where there is [`ROOM`], of which each may have an answer that nobody takes; fewer in less room. A
+/// client that waits for each of a thousand containers, and follows each, is far below.
 const CALLS: usize = 8192;
 
 /// Bytes of a message that need no room.
@@ -45,15 +53,38 @@ const PREFIX: usize = 5;
 /// Counts what requests hold.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
+    /// Bytes that all messages together may have.
+    room: usize,
     taken: Arc<AtomicUsize>,
     calls: Arc<Places>,
     crowd: Arc<Crowd>,
 }
 
-impl Default for Intake {
-    fn default() -> Self {
-        Self { taken: Arc::default(), calls: Places::new(CALLS), crowd: Arc::default() }
+impl Intake {
+    /// For a daemon that may have so many bytes of memory; `None` where nothing limits it.
+    pub(super) fn new(memory: Option<u64>) -> Self {
+        let room = room(memory);
+        let calls = Places::new(CALLS * room / ROOM);
+        Self { room, taken: Arc::default(), calls, crowd: Arc::default() }
     }
+
+    /// What is said to whoever brings more, of one call alone or of several.
+    fn full(&self, own: usize) -> Status {
+        let room = self.room >> 20;
+        Status::resource_exhausted(match counted(own) > self.room {
+            true => format!(
+                "this request alone is longer than the {room} MiB that all may have together: bosund needs more memory for it"
+            ),
+            false => format!(
+                "the requests under way hold {room} MiB, and there is no room for more: try again later"
+            ),
+        })
+    }
+}
+
+fn room(memory: Option<u64>) -> usize {
+    let share = memory.and_then(|memory| usize::try_from(memory / SHARE).ok());
+    share.unwrap_or(ROOM).clamp(LEAST_ROOM, ROOM)
 }
 
 /// [`Intake`] around a service.
@@ -89,7 +120,8 @@ where
         let peer = peer.and_then(|info| info.peer_cred).and_then(|credentials| credentials.pid());
         let Some(place) = self.intake.calls.take(peer) else {
             let problem = format!(
-                "{CALLS} calls are under way, or as many of yours as may be: try again later"
+                "{} calls are under way, or as many of yours as may be: try again later",
+                self.intake.calls.all()
             );
             return Box::pin(async { Ok(Status::resource_exhausted(problem).into_http()) });
         };
@@ -185,12 +217,18 @@ struct Held {
 }
 
 impl Held {
-    /// Takes room for some bytes, if there is.
-    fn take(&self, bytes: usize) -> bool {
+    /// Takes room for some bytes.
+    ///
+    /// # Errors
+    /// There is none.
+    fn take(&self, bytes: usize) -> Result<(), Status> {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let more = counted(before + bytes) - counted(before);
         let taken = self.intake.taken.fetch_add(more, Ordering::Relaxed);
-        more == 0 || taken + more <= ROOM
+        match more == 0 || taken + more <= self.intake.room {
+            true => Ok(()),
+            false => Err(self.intake.full(before + bytes)),
+        }
     }
 
     fn give_back(&self) {
@@ -232,12 +270,8 @@ impl http_body::Body for Metered {
             if self.framing.passes_a_beginning(bytes) {
                 self.held.give_back();
             }
-            if !self.held.take(bytes.len()) {
-                let problem = format!(
-                    "the requests under way hold {} MiB, and there is no room for more: try again later",
-                    ROOM >> 20
-                );
-                return Poll::Ready(Some(Err(Status::resource_exhausted(problem))));
+            if let Err(status) = self.held.take(bytes.len()) {
+                return Poll::Ready(Some(Err(status)));
             }
         }
         Poll::Ready(frame)
@@ -306,18 +340,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_held_is_free_when_it_is_over() {
-        let intake = Intake::default();
-        let held = |bytes| {
-            let held = Held { intake: intake.clone(), bytes: AtomicUsize::new(0) };
-            let fits = held.take(bytes);
-            (held, fits)
+    fn room_goes_by_the_memory_that_the_daemon_may_have() {
+        let of = |megabytes: u64| {
+            let intake = Intake::new(Some(megabytes << 20));
+            (intake.room, intake.calls.all())
         };
-        let (first, fits) = held(FREE + ROOM - 1);
-        assert!(fits && held(FREE).1 && held(FREE + 1).1 && !held(FREE + 2).1);
-        first.give_back();
-        assert!(held(FREE + ROOM).1);
-        drop(first);
-        assert_eq!(intake.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(of(64), (8 << 20, 1024));
+        assert_eq!(of(256), (32 << 20, 4096));
+        assert_eq!(of(1), (1 << 20, 128), "a daemon without memory still hears what it is asked");
+        let all = (ROOM, CALLS);
+        assert_eq!([of(512), of(4096), of(1 << 40)], [all; 3]);
+        let unlimited = Intake::new(None);
+        assert_eq!((unlimited.room, unlimited.calls.all()), all);
+    }
+
+    #[test]
+    fn what_a_call_held_is_free_when_it_is_over() {
+        for memory in [None, Some(64 << 20)] {
+            let intake = Intake::new(memory);
+            let room = intake.room;
+            let held = |bytes| {
+                let held = Held { intake: intake.clone(), bytes: AtomicUsize::new(0) };
+                let took = held.take(bytes);
+                (held, took.map_err(|status| status.message().to_owned()))
+            };
+            let (first, took) = held(FREE + room - 1);
+            assert_eq!((took, held(FREE).1, held(FREE + 1).1), (Ok(()), Ok(()), Ok(())));
+            let refused = held(FREE + 2).1.unwrap_err();
+            assert!(refused.contains("try again later"), "{refused}");
+            first.give_back();
+            assert_eq!(held(FREE + room).1, Ok(()));
+            let never = held(FREE + room + 1).1.unwrap_err();
+            assert!(never.contains("this request alone"), "{never}");
+            drop(first);
+            assert_eq!(intake.taken.load(Ordering::Relaxed), 0);
+        }
     }
 }

@@ -148,6 +148,10 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let timeout = supervisor.core().config.call_timeout;
+    let memory = supervisor.core().cgroups.own_memory_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "how much memory the daemon may have is not known");
+        None
+    });
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ContainersServer<containers::Service>>().await;
     health.set_serving::<SandboxesServer<sandboxes::Service>>().await;
@@ -177,7 +181,7 @@ pub async fn serve(
     let layers = ServiceBuilder::new()
         .layer(layers::Trace)
         .layer(layers::Deadline::new(timeout))
-        .layer(intake::Intake::default())
+        .layer(intake::Intake::new(memory))
         .into_inner();
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = async move {

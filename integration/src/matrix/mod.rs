@@ -302,7 +302,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "starved",
-        fault: "the daemon is stopped for a while, or has no descriptors or no memory left",
+        fault: "the daemon is stopped for a while, has no descriptors left, or less memory than its clients bring",
         promise: "whoever asked gets an answer; containers notice nothing; afterwards everything works",
         bounded: 1,
         full: 20,

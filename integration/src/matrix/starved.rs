@@ -1,19 +1,25 @@
-//! A daemon that is stopped, or has no descriptors left.
+//! A daemon that is stopped, or has no descriptors left, or less memory than its clients bring.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bosun_proto::v1;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Case, Round, code, life};
+use crate::api::Api;
 use crate::daemon::{Daemon, Settings};
 use crate::process::Process;
 use crate::wait;
 
-/// Megabytes of memory, and how long there is too much to do with them.
+/// Megabytes of memory, how long there is too much to do with them, and how many clients bring it in each way.
 const MEMORY: u32 = 64;
 const LOAD: Duration = Duration::from_secs(3);
+const CLIENTS: usize = 3;
+/// Bytes of a long message that is whole.
+const LONG: usize = 3 << 20;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -80,8 +86,7 @@ fn out_of_descriptors() {
     life::expect_log(&daemon, "one", "out of descriptors");
 }
 
-/// Clients bring more than there is room for: the daemon goes on, or dies and comes back. Either way its
-/// containers notice nothing.
+/// Clients bring more than there is memory for: the daemon refuses it, and goes on.
 fn out_of_memory(round: &Round) {
     let mut daemon = Settings::new().memory(MEMORY).start();
     let names = ["one", "two", "three"];
@@ -90,21 +95,25 @@ fn out_of_memory(round: &Round) {
     }
     let processes = names.map(|name| daemon.process(name));
     names.iter().for_each(|name| daemon.shim(name).until_out_of_service());
+    let process = Process(daemon.pid().expect("the daemon runs"));
+    let before = process.memory("Rss").unwrap_or_default();
+    process.forget_peak_memory();
     let socket = daemon.socket();
     let over = AtomicBool::new(false);
     let ended = std::thread::scope(|scope| {
-        scope.spawn(|| super::abuse::unfinished_messages(&socket, &over));
+        for _ in 0..CLIENTS {
+            scope.spawn(|| super::abuse::unfinished_messages(&socket, &over));
+            scope.spawn(|| long_messages(&socket, &over));
+        }
         let ended = daemon.ended_by_itself(LOAD);
         over.store(true, Ordering::Relaxed);
         ended
     });
-    match ended {
-        Some(status) => {
-            round.measured(format!("with {MEMORY} MiB of memory the daemon ended: {status}"));
-            daemon.start_again();
-        }
-        None => round.measured(format!("with {MEMORY} MiB of memory the daemon went on")),
-    }
+    assert!(ended.is_none(), "with {MEMORY} MiB of memory the daemon ended: {ended:?}");
+    let grown = process.peak_memory().unwrap_or_default().saturating_sub(before);
+    round.measured(format!(
+        "with {MEMORY} MiB of memory the daemon went on, and grew by {grown} kB"
+    ));
     for (at, name) in names.iter().enumerate() {
         assert_eq!(daemon.process(name), processes[at], "{name}");
         assert_eq!(daemon.ctl(&format!("exec {name} /bin/echo on")).text(), "on");
@@ -114,6 +123,20 @@ fn out_of_memory(round: &Round) {
             code(round.number + at).to_string()
         );
         life::expect_log(&daemon, name, "out of memory");
+    }
+}
+
+/// Calls that are read whole before it is seen that they can't be done, one after the other.
+fn long_messages(socket: &Path, over: &AtomicBool) {
+    let Ok(api) = Api::connect(socket) else { return };
+    let name = "no name".to_owned();
+    let options = v1::ContainerOptions { name, env: vec!["x".repeat(LONG)], ..Default::default() };
+    while !over.load(Ordering::Relaxed) {
+        let options = Some(options.clone());
+        let request = v1::CreateRequest { options, ..Default::default() };
+        // For want of room, or for what they ask.
+        let refused = api.wait(async { api.containers().create(request).await });
+        assert!(refused.is_err(), "a container was made");
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `devices` | device rules, a program on v2 |
 //! | `stats` | what a group uses, in containerd's messages |
 //! | `oom` | being told when the kernel kills for want of memory |
+//! | `own` | what the groups of the calling process itself allow it |
 //! | `kill` | ending everything in a group, and removing it |
 //! | `freeze` | stopping everything in a group, and letting it go on |
 //!
@@ -32,6 +33,7 @@ mod freeze;
 mod kill;
 mod layout;
 mod oom;
+mod own;
 mod settings;
 mod stats;
 mod update;
