@@ -36,7 +36,7 @@ use serde_json::json;
 use shim_wire::files::ContainerDir;
 
 use crate::blocking::off_the_loop;
-use crate::container::{Handle, Phase, Record, freeze};
+use crate::container::{Handle, Held, Key, Record, let_go_on};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -99,16 +99,13 @@ pub async fn checkpoint(
     }
     let archive = Archive::begin(&request.location)?;
     let (upper, lower) = files::layers(core, handle).await?;
-    // As a commit: nothing else stops and lets go on meanwhile.
-    let _turn = core.trees.wait(key.clone()).await;
+    // As a commit, and in its order, in which an exec has them too: nothing else stops and lets go on meanwhile.
     let _alone = core.processes.wait(key.clone()).await;
+    let _turn = core.trees.wait(key.clone()).await;
     let running = handle.running()?;
     let images = Images::make(&core.layout.container_dir(&key.namespace, &key.id))?;
-    let holds = matches!(handle.view().phase, Phase::Running(_));
+    let held = Held::hold(core, handle).await?;
     let written = async {
-        if holds {
-            freeze(core, key, true).await?;
-        }
         let options = shim_wire::containerd::CheckpointOptions {
             open_tcp: request.tcp_established,
             file_locks: request.file_locks,
@@ -128,19 +125,15 @@ pub async fn checkpoint(
         off_the_loop(move || archive.write(&content, &decision)).await
     }
     .await;
-    if written.is_ok() && !request.leave_running {
+    let ends = written.is_ok() && !request.leave_running;
+    if ends {
         // It hears of it before it can do anything else.
         let _ = running.shim.client.kill("", Signal::KILL.number(), false).await;
     }
-    // Who has paused it meanwhile lets it go on.
-    let holds = holds && matches!(handle.view().phase, Phase::Running(_));
-    if (holds || (written.is_ok() && !request.leave_running))
-        && let Err(error) = freeze(core, key, false).await
-        && handle.running().is_ok()
-    {
-        tracing::error!(container = %key, %error, "its processes are still held");
-    }
-    if written.is_ok() && !request.leave_running {
+    drop(held);
+    if ends {
+        // One that was paused has to hear of it as well. It may have ended already.
+        let _ = let_go_on(core, key);
         let _ = tokio::time::timeout(TIME_OUT, handle.ended()).await;
     }
     written
@@ -163,13 +156,30 @@ fn config(record: &Record) -> serde_json::Value {
     })
 }
 
+/// Removes what a daemon left that was killed in the middle. criu may still be at work: it gives up, and lets the
+/// processes go on.
+///
+/// # Errors
+/// It can't be removed.
+pub async fn forget(core: &Core, key: &Key) -> Result<()> {
+    let path = images_of(&core.layout.container_dir(&key.namespace, &key.id));
+    if !path.exists() {
+        return Ok(());
+    }
+    off_the_loop(move || std::fs::remove_dir_all(&path).map_err(Error::file("remove", &path))).await
+}
+
+fn images_of(container_dir: &ContainerDir) -> PathBuf {
+    container_dir.path().join("checkpoint")
+}
+
 /// Where criu's images lie until they are in the archive. They go with this.
 struct Images(PathBuf);
 
 impl Images {
     fn make(container_dir: &ContainerDir) -> Result<Self> {
-        let path = container_dir.path().join("checkpoint");
-        // Of a daemon that was killed.
+        let path = images_of(container_dir);
+        // What could not be removed when it should have been.
         let _ = std::fs::remove_dir_all(&path);
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(Error::file("make directory", &path))?;

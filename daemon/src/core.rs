@@ -40,7 +40,8 @@ pub struct Core {
     pub apparmor: DefaultProfile,
     /// Who works on the files of a container that does not run, or starts it.
     pub trees: Turns<Key>,
-    /// Who adds a process to a container, shared; who writes it down has it alone.
+    /// Who adds a process to a container, shared; who holds it still to write it down, or to commit it, has it
+    /// alone. Whoever wants both turns waits for this one first.
     pub processes: Turns<Key>,
 }
 

@@ -20,6 +20,7 @@
 //! | `registry` | names, ids and prefixes; who is where |
 //! | `supervisor` | the use cases: create, stop, remove …, and nothing else combines store, registry and actors |
 //! | `actor` | the one owner of a container's state, fed by a closed enum of commands |
+//! | `held` | holding its processes still for a while |
 //! | `usage`, `top` | what a running one uses, and its processes |
 //! | `image_mounts` | images as volumes |
 //! | `oom_score` | the OOM score of processes that run |
@@ -35,6 +36,7 @@ mod adopted;
 mod execs;
 mod foreign;
 mod handle;
+mod held;
 mod image_mounts;
 mod oom_score;
 mod peer;
@@ -50,8 +52,9 @@ mod usage;
 
 pub(crate) use foreign::identity;
 pub use handle::{Handle, Phase, View};
+pub use held::Held;
 pub use record::{Exit, FromImage, Lease, Reason, Record, Run, Status};
-pub use run::{Running, freeze, remove_empty_cgroups};
+pub use run::{Running, let_go_on, remove_empty_cgroups};
 pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Adjuster, Created, Draft, Supervisor};

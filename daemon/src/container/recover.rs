@@ -22,6 +22,7 @@ use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Shim};
 use super::{Key, execs};
+use crate::checkpoint;
 use crate::core::Core;
 use crate::error::Result;
 use crate::network::Endpoint;
@@ -78,6 +79,9 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
         return Vec::new();
     };
     let key = Key { namespace, id };
+    if let Err(error) = checkpoint::forget(core, &key).await {
+        tracing::warn!(container = %key, %error, "what is left of a checkpoint");
+    }
     let record = match record {
         Ok(record) => record,
         Err(problem) => {
@@ -148,9 +152,9 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
                     tx.event(start).map(|_| ())
                 });
             }
-            // A daemon that ended in the middle of a commit had them held still, and no shim knows of it.
+            // A daemon that was killed in the middle of a commit had them held still, and no shim knows of it.
             if !status.paused
-                && let Err(error) = run::freeze(core, &key, false).await
+                && let Err(error) = run::let_go_on(core, &key)
             {
                 tracing::debug!(container = %key, %error, "not thawed");
             }

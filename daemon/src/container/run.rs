@@ -655,26 +655,38 @@ pub async fn remove_empty_cgroups(core: &Core) {
     }
 }
 
-/// Stops the processes of a container, or lets them go on.
-pub async fn freeze(core: &Core, key: &Key, frozen: bool) -> Result<()> {
+/// Stops the processes of a container, and waits until they stand.
+pub(super) async fn freeze(core: &Core, key: &Key) -> Result<()> {
     let (layout, path) = (core.cgroups.clone(), container_cgroup(core, key));
     let label = key.id.to_string();
     tokio::task::spawn_blocking(move || {
         let freeze = |cgroup: Cgroup| {
-            cgroup.freeze(frozen)?;
+            cgroup.freeze(true)?;
             let deadline = Instant::now() + STILL;
             // Who does not stand still by then sleeps where nothing wakes it: it writes nothing either.
-            while frozen && !cgroup.is_frozen() && Instant::now() < deadline {
+            while !cgroup.is_frozen() && Instant::now() < deadline {
                 std::thread::sleep(STEP);
             }
             Ok(())
         };
-        Cgroup::new(&layout, &path)
-            .and_then(freeze)
-            .map_err(|source| Error::Freeze { id: label, source: Arc::new(source) })
+        Cgroup::new(&layout, &path).and_then(freeze).map_err(not_frozen(label))
     })
     .await
     .unwrap_or(Err(Error::Stopping))
+}
+
+/// Lets the processes of a container go on: one write, which is waited for.
+///
+/// # Errors
+/// Its group is gone.
+pub fn let_go_on(core: &Core, key: &Key) -> Result<()> {
+    Cgroup::new(&core.cgroups, &container_cgroup(core, key))
+        .and_then(|cgroup| cgroup.freeze(false))
+        .map_err(not_frozen(key.id.to_string()))
+}
+
+fn not_frozen(id: String) -> impl FnOnce(shim_cgroup::Error) -> Error {
+    |source| Error::Freeze { id, source: Arc::new(source) }
 }
 
 /// Kills everything in a container's cgroup.

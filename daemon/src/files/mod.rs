@@ -28,7 +28,7 @@ use shim_rootfs::Root;
 use shim_rootfs::user::Identity;
 
 use crate::blocking::off_the_loop;
-use crate::container::{self, Handle, Phase, freeze};
+use crate::container::{self, Handle, Held, Phase};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::images::Commit;
@@ -247,11 +247,15 @@ pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Res
     let image = record.image.clone();
     let image = image.ok_or_else(|| Error::NoImageBelow { id: handle.label() })?;
     let (upper, lower) = layers(core, handle).await?;
-    // One that stands still already is not let go on by this.
-    let pause = request.pause && matches!(handle.view().phase, Phase::Running(_));
-    // One that does not run must not be started in the middle, and two commits of one that runs would
-    // let its processes go for each other.
-    let _turn = core.trees.wait(handle.key().clone()).await;
+    let key = handle.key();
+    // Nothing else stops and lets go on meanwhile, and an exec waits: a process that came into a group that
+    // stands still would keep its shim from all else.
+    let _alone = match request.pause {
+        true => Some(core.processes.wait(key.clone()).await),
+        false => None,
+    };
+    // One that does not run must not be started in the middle.
+    let _turn = core.trees.wait(key.clone()).await;
     let commit = Commit {
         id: record.id.clone(),
         container: handle.label(),
@@ -264,20 +268,11 @@ pub async fn commit(core: &Core, handle: &Handle, request: CommitRequest) -> Res
         message: request.message,
         changes: request.changes,
     };
-    let key = handle.key();
-    if pause {
-        freeze(core, key, true).await?;
-    }
-    let committed = core.images.commit(key.namespace.as_str(), commit).await;
-    if pause {
-        // It has ended, at worst.
-        if let Err(error) = freeze(core, key, false).await
-            && handle.running().is_ok()
-        {
-            tracing::error!(container = %key, %error, "its processes are still held");
-        }
-    }
-    committed
+    let _held = match request.pause {
+        true => Held::hold(core, handle).await?,
+        false => None,
+    };
+    core.images.commit(key.namespace.as_str(), commit).await
 }
 
 /// The container's own tree, and those below it, nearest first.

@@ -54,13 +54,16 @@ link.send(b"\x08\x01\x10\x01")
 "#;
 
 fn with_stand_in(settings: Settings) -> (tempfile::TempDir, Settings) {
-    with_one_that_takes("0.3", settings)
+    with_one_that_waits(WAIT, settings)
 }
 
-fn with_one_that_takes(seconds: &str, settings: Settings) -> (tempfile::TempDir, Settings) {
+/// How the one in its place waits before it answers.
+const WAIT: &str = "time.sleep(0.3)";
+
+fn with_one_that_waits(how: &str, settings: Settings) -> (tempfile::TempDir, Settings) {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("criu");
-    std::fs::write(&program, STAND_IN.replace("0.3", seconds)).unwrap();
+    std::fs::write(&program, STAND_IN.replace(WAIT, how)).unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let settings = settings.in_place_of(CRIU, &program);
     (directory, settings)
@@ -212,7 +215,7 @@ fn a_kubelet_s_checkpoint_leaves_the_container_running() {
 
 #[test]
 fn who_does_not_wait_for_criu_is_told_and_the_container_goes_on() {
-    let (_criu, settings) = with_one_that_takes("4", Settings::new());
+    let (_criu, settings) = with_one_that_waits("time.sleep(4)", Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let config = kubelet.pod_config("web");
@@ -237,6 +240,29 @@ fn who_does_not_wait_for_criu_is_told_and_the_container_goes_on() {
     let names = std::fs::read_dir(daemon.scratch()).unwrap().flatten();
     let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("one.tar")), "{names:?}");
+}
+
+#[test]
+fn what_a_killed_daemon_was_writing_down_goes_on_with_the_next_and_nothing_is_left() {
+    let held = tempfile::NamedTempFile::new().unwrap();
+    let path = held.path().display();
+    let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
+    let (_criu, settings) = with_one_that_waits(&wait, Settings::new());
+    let mut daemon = settings.start();
+    counting(&daemon);
+    let directory = daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
+    let archive = daemon.scratch().join("count.tar");
+    let words = format!("checkpoint -e {} -R count", archive.display());
+    let asked = daemon.client().start(&words, Stdio::null());
+    wait::until_true("criu's image", || directory.join("count.img").exists());
+    daemon.kill();
+    drop(asked);
+    daemon.start_again();
+    assert!(!directory.exists() && !archive.exists());
+    goes_on(&daemon);
+    assert_eq!(daemon.inspect("count", "{{.State.Status}}"), "running");
+    // criu is never interrupted, not even by a removal.
+    drop(held);
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! What a container changed: shown, exported, and made an image.
 
+use std::process::Stdio;
+
 use integration::archive::load;
-use integration::daemon::Daemon;
+use integration::daemon::{Daemon, Settings};
 use integration::image::Recipe;
 use integration::process::Process;
 use integration::tar::{self, Entry, Kind};
+use integration::wait;
 use serde_json::json;
+
+use crate::pause::Freezer;
 
 const IMAGE: &str = "test/base:1";
 
@@ -108,9 +113,7 @@ fn a_running_container_is_frozen_meanwhile_and_goes_on() {
     let daemon = prepared();
     let script = "i=0; while :; do for f in a b; do echo $i > /tmp/$f; mv /tmp/$f /$f; done; i=$((i+1)); done";
     daemon.ctl(&format!("run -d --name one --net none {IMAGE} sh -c '{script}'")).ok();
-    integration::wait::until_true("both files", || {
-        daemon.ctl("exec one test -e /b").code == Some(0)
-    });
+    wait::until_true("both files", || daemon.ctl("exec one test -e /b").code == Some(0));
     for round in 0..5 {
         daemon.ctl(&format!("commit one test/live:{round}")).ok();
         let both = daemon.ctl(&format!(
@@ -120,11 +123,82 @@ fn a_running_container_is_frozen_meanwhile_and_goes_on() {
         assert!((0..=1).contains(&apart), "the files are {apart} apart");
     }
     let before = daemon.ctl("exec one cat /b").text();
-    integration::wait::until_true("it to go on", || daemon.ctl("exec one cat /b").text() != before);
+    wait::until_true("it to go on", || daemon.ctl("exec one cat /b").text() != before);
     daemon.ctl("commit --pause=false one test/live:unpaused").ok();
     assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
     let process: Process = daemon.process("one");
     assert_ne!(process.status("State").unwrap().chars().next(), Some('D'));
+}
+
+/// A daemon whose first commit takes so many milliseconds, with a container that does what a shell is told.
+fn slow(milliseconds: u32, script: &str) -> Daemon {
+    let mut daemon = Settings::new().failpoint("no.such.point=off").start();
+    load(&daemon, &[(IMAGE, &Recipe::busybox().image())]);
+    daemon.ctl(&format!("run -d --name one --net none {IMAGE} sh -c '{script}'")).ok();
+    daemon.until_logged("one", "begun");
+    daemon.kill();
+    daemon.set_failpoint(&format!("daemon.content.before_sync=1*sleep({milliseconds})"));
+    daemon.start_again();
+    daemon.clear_environment();
+    daemon
+}
+
+const TICK: &str = "echo begun; while :; do echo tick; sleep 0.02; done";
+
+/// Waits until its log grows, whether there is a daemon or not.
+fn goes_on(daemon: &Daemon, id: &str) {
+    let log = daemon.container_dir(id).json_log(id);
+    let length = || log.metadata().unwrap().len();
+    let before = length();
+    wait::until_true("another line", || length() > before);
+}
+
+#[test]
+fn an_exec_waits_until_a_commit_lets_the_container_go_on() {
+    let daemon = slow(3000, "echo begun; exec sleep 600");
+    let freezer = Freezer::of(&daemon);
+    let before = freezer.processes();
+    let commit = daemon.client().start("commit one test/live:1", Stdio::null());
+    wait::until_true("a container that is held", || freezer.holds());
+    let exec = daemon.client().start("exec one echo on", Stdio::null());
+    while freezer.holds() {
+        let now = freezer.processes();
+        assert!(!freezer.holds() || now == before, "{now} came into what is held with {before}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(exec.finish().text(), "on");
+    commit.finish().ok();
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_lets_go_what_a_commit_holds() {
+    let mut daemon = slow(8000, TICK);
+    let (freezer, id) = (Freezer::of(&daemon), daemon.inspect("one", "{{.Id}}"));
+    let commit = daemon.client().start("commit one test/live:1", Stdio::null());
+    wait::until_true("a container that is held", || freezer.holds());
+    daemon.terminate();
+    drop(commit);
+    goes_on(&daemon, &id);
+    daemon.start_again();
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
+    daemon.ctl("commit one test/live:1").ok();
+}
+
+#[test]
+fn what_a_killed_daemon_held_for_a_commit_goes_on_with_the_next() {
+    let mut daemon = slow(60_000, TICK);
+    let (freezer, id) = (Freezer::of(&daemon), daemon.inspect("one", "{{.Id}}"));
+    let commit = daemon.client().start("commit one test/live:1", Stdio::null());
+    wait::until_true("a container that is held", || freezer.holds());
+    daemon.kill();
+    drop(commit);
+    assert!(freezer.holds(), "nobody else knows that it is");
+    daemon.start_again();
+    goes_on(&daemon, &id);
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
+    daemon.ctl("commit one test/live:1").ok();
+    daemon.ctl("stop -t 0 one").ok();
 }
 
 #[test]
@@ -148,9 +222,7 @@ fn volumes_and_mounts_are_no_part_of_it() {
 fn an_export_is_the_whole_tree() {
     let daemon = prepared();
     daemon.ctl(&format!("run -d --name one --net none {IMAGE} sh -c '{CHANGES}; sleep 600'")).ok();
-    integration::wait::until_true("the changes", || {
-        daemon.ctl("exec one test -e /dir/again").code == Some(0)
-    });
+    wait::until_true("the changes", || daemon.ctl("exec one test -e /dir/again").code == Some(0));
     let output = daemon.client().command("export one").output().unwrap();
     assert!(output.status.success());
     let entries = tar::read(&output.stdout);

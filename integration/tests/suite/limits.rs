@@ -7,19 +7,18 @@ use integration::leak;
 
 /// The value of a control file of a container: v1's name, v2's name.
 pub(crate) fn control(daemon: &Daemon, v1: &str, v2: &str) -> String {
+    std::fs::read_to_string(control_file(daemon, v1, v2)).unwrap().trim().to_owned()
+}
+
+pub(crate) fn control_file(daemon: &Daemon, v1: &str, v2: &str) -> PathBuf {
     let cgroups = daemon.process("one").cgroups();
     let candidates = leak::hierarchies().into_iter().flat_map(|top| {
         cgroups.values().map(move |path| top.join(path.trim_start_matches('/'))).collect::<Vec<_>>()
     });
-    let files: Vec<PathBuf> =
-        candidates.flat_map(|cgroup| [cgroup.join(v1), cgroup.join(v2)]).collect();
-    let file = files
-        .iter()
-        .find(|file| file.is_file() && file.to_string_lossy().contains(&daemon.place().prefix));
-    std::fs::read_to_string(file.unwrap_or_else(|| panic!("neither {v1} nor {v2}: {cgroups:?}")))
-        .unwrap()
-        .trim()
-        .to_owned()
+    let mut files = candidates.flat_map(|cgroup| [cgroup.join(v1), cgroup.join(v2)]);
+    files
+        .find(|file| file.is_file() && file.to_string_lossy().contains(&daemon.place().prefix))
+        .unwrap_or_else(|| panic!("neither {v1} nor {v2}: {cgroups:?}"))
 }
 
 #[test]

@@ -1,6 +1,30 @@
 //! Holding containers still.
 
+use std::path::PathBuf;
+
 use integration::daemon::Daemon;
+
+use crate::limits::control_file;
+
+/// What holds the container `one` still, also while no daemon is there.
+pub(crate) struct Freezer(PathBuf);
+
+impl Freezer {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        Self(control_file(daemon, "freezer.state", "cgroup.freeze"))
+    }
+
+    /// Whether it is held, or is about to be.
+    pub(crate) fn holds(&self) -> bool {
+        let state = std::fs::read_to_string(&self.0).unwrap();
+        !["THAWED", "0"].contains(&state.trim())
+    }
+
+    /// The processes in its group.
+    pub(crate) fn processes(&self) -> String {
+        std::fs::read_to_string(self.0.with_file_name("cgroup.procs")).unwrap()
+    }
+}
 
 /// A container that writes a line every few milliseconds.
 fn ticking(daemon: &Daemon) {

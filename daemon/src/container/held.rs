@@ -1,0 +1,47 @@
+//! Holding the processes of a container still while something that they change is read.
+//!
+//! The shim does not know of it, and a container that is held is not paused: it runs, for everybody who
+//! asks. So a daemon that takes up a container lets it go on unless its shim says that it is paused: the
+//! one before may have been killed in the middle (`recover`).
+
+use super::handle::{Handle, Phase};
+use super::run;
+use crate::core::Core;
+use crate::error::Result;
+
+/// Held still until this goes, whichever way: also when the daemon ends in the middle.
+#[derive(Debug)]
+pub struct Held<'a> {
+    core: &'a Core,
+    handle: &'a Handle,
+}
+
+impl<'a> Held<'a> {
+    /// Stops the processes of a container that runs, and waits until they stand; `None` for one that does not
+    /// run, or is paused. Nobody else may do so meanwhile, nor add one: who calls this has both turns,
+    /// [`Core::processes`] and [`Core::trees`].
+    ///
+    /// # Errors
+    /// They can't be stopped.
+    pub async fn hold(core: &'a Core, handle: &'a Handle) -> Result<Option<Self>> {
+        if !matches!(handle.view().phase, Phase::Running(_)) {
+            return Ok(None);
+        }
+        let held = Self { core, handle };
+        run::freeze(core, handle.key()).await?;
+        Ok(Some(held))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Who has paused it meanwhile lets it go on.
+        if matches!(self.handle.view().phase, Phase::Running(_))
+            && let Err(error) = run::let_go_on(self.core, self.handle.key())
+            && self.handle.running().is_ok()
+        {
+            let container = self.handle.key();
+            tracing::error!(%container, %error, "its processes are still held");
+        }
+    }
+}
