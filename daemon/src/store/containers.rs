@@ -46,12 +46,19 @@ pub(super) struct Lost {
     /// Its snapshot, when it has been removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<i64>,
+    /// Trees that were set aside when it was lost, for nothing said whose they are: its own is among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trees: Vec<String>,
 }
 
 /// A record, or why there is none.
 pub(super) fn parse(text: &str) -> Result<Record, String> {
     match serde_json::from_str::<Lost>(text) {
-        Ok(lost) => Err(lost.quarantined),
+        Ok(Lost { quarantined, trees, .. }) if trees.is_empty() => Err(quarantined),
+        Ok(Lost { quarantined, trees, .. }) => Err(format!(
+            "{quarantined}; its files are among what was set aside: {}",
+            trees.join(", ")
+        )),
         Err(_) => serde_json::from_str(text).map_err(|error| error.to_string()),
     }
 }
@@ -164,7 +171,7 @@ impl Transaction<'_> {
             .prepare_cached("DELETE FROM containers WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, id])?;
         self.touched.insert(container(namespace, id));
-        let record = Lost { quarantined: "removed".to_owned(), snapshot };
+        let record = Lost { quarantined: "removed".to_owned(), snapshot, trees: Vec::new() };
         self.sql
             .prepare_cached(
                 "INSERT INTO removed (namespace, id, name, record) VALUES (?1, ?2, ?3, ?4)",

@@ -513,6 +513,7 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) -> Committed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::ContainerOptions;
 
     fn note(action: &'static str) -> NewEvent {
         NewEvent {
@@ -644,6 +645,45 @@ mod tests {
             assert_eq!(blob, std::slice::from_ref(&row), "{change}");
             let layer = layer.unwrap();
             assert_eq!((layer.key.as_str(), layer.kind), ("layer", Kind::Committed), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_container_whose_row_and_copy_are_damaged_is_found_by_its_directory() {
+        let id = "a".repeat(64);
+        let other = "b".repeat(64);
+        for (stored, expected) in [
+            // What its row says whose it is: nothing, the truth, or another one.
+            ("CAST(x'ff' AS TEXT)".to_owned(), vec![(id.as_str(), "web")]),
+            (format!("'{id}'"), vec![(id.as_str(), "web")]),
+            (format!("'{other}'"), vec![(id.as_str(), "web"), (other.as_str(), other.as_str())]),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("meta.db");
+            drop(Store::open(&path).unwrap());
+            let place = directory.path().join("containers/default").join(&id);
+            std::fs::create_dir_all(&place).unwrap();
+            let options = ContainerOptions { name: "web".to_owned(), ..Default::default() };
+            std::fs::write(place.join("options.json"), serde_json::to_string(&options).unwrap())
+                .unwrap();
+            std::fs::create_dir_all(place.with_file_name("stranger")).unwrap();
+            let sql = Connection::open(&path).unwrap();
+            sql.execute("INSERT INTO namespaces (name) VALUES ('default')", []).unwrap();
+            let row = format!(
+                "INSERT INTO containers (namespace, id, name, record, spec, image, spec_sum, sum)
+                 VALUES ('default', {stored}, 'web', '{{}}', '', '', '', 'wrong')"
+            );
+            sql.execute(&row, []).unwrap();
+            drop(sql);
+            let store = Store::open(&path).unwrap();
+            assert!(!store.mended().is_rebuilt, "{stored}");
+            let mut found = runtime().block_on(store.read(|tx| tx.load_containers())).unwrap();
+            found.sort_by(|one, other| one.id.cmp(&other.id));
+            let names: Vec<(&str, &str)> =
+                found.iter().map(|one| (one.id.as_str(), one.name.as_str())).collect();
+            assert_eq!(names, expected, "{stored}");
+            let problem = found[0].record.as_ref().unwrap_err();
+            assert!(problem.contains(place.to_str().unwrap()), "{stored}: {problem}");
         }
     }
 

@@ -7,8 +7,9 @@
 //! containers, leases. What only a lease kept is held by [`LEASE`] for a day, so that there is time to
 //! look at it.
 //!
-//! A container whose record is lost is quarantined: it is listed, its name stays its own, and it can be
-//! removed. A layer whose row is lost counts as torn, and is unpacked again from its blob.
+//! A container whose record is lost is quarantined: it is listed with what is known of it and where that
+//! lies, its name stays its own, and it can be removed. Whatever lies in the directory of a container that no
+//! row names is what was one. A layer whose row is lost counts as torn, and is unpacked again from its blob.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -217,29 +218,23 @@ fn mend_rows(
     if !bad.is_empty() {
         restore(&transaction, copies, &tables, false, findings)?;
     }
+    let mut quarantined = BTreeSet::new();
+    if bad.iter().any(|row| row.row.table == Table::Containers) {
+        quarantined = lost_rows(&transaction, copies, &bad, findings)?;
+    }
     for row in &bad {
-        let is_there = match row.row.key() {
-            None => false,
-            Some(Key::Container { namespace, id }) => {
-                let known = is_container(&transaction, &namespace, &id)?;
-                if !known {
-                    let name = row.row.cell("name").text();
-                    let problem = "its record in the database is damaged, and there is no copy";
-                    quarantine(&transaction, copies, (&namespace, &id), name, problem, findings)?;
-                    continue;
-                }
-                known
+        let remedy = match row.row.key() {
+            Some(key) if quarantined.contains(&key) => continue,
+            Some(key) if copies::find(&transaction, &key)?.is_some() => "its copy took its place",
+            Some(_) => "there is no copy of it: it is forgotten",
+            None => {
+                "whose it was can't be read: it is forgotten, unless a copy or a directory of its own is left"
             }
-            Some(key) => copies::find(&transaction, &key)?.is_some(),
         };
         findings.push(Finding {
             object: row.object(),
             problem: "its row in the database was damaged".to_owned(),
-            remedy: match is_there {
-                true => "its copy took its place",
-                false => "there is no copy of it: it is forgotten",
-            }
-            .to_owned(),
+            remedy: remedy.to_owned(),
         });
     }
     copies::reseal(&transaction)?;
@@ -341,7 +336,7 @@ fn restore(
     }
     if tables.contains(&Table::Containers) {
         if is_lost {
-            containers_without_copy(sql, copies, findings)?;
+            containers_without_row(sql, copies, findings)?;
         }
         snapshots_of_containers(sql, findings)?;
     }
@@ -385,25 +380,70 @@ fn bad_copy(
     Ok(())
 }
 
-fn containers_without_copy(
+/// Quarantines the containers whose rows are damaged and have no copy; answers which.
+fn lost_rows(
+    sql: &Connection,
+    copies: &Copies,
+    bad: &[examine::BadRow],
+    findings: &mut Vec<Finding>,
+) -> Result<BTreeSet<Key>, Error> {
+    let mut quarantined = BTreeSet::new();
+    // An id may be what is damaged of a row: so one without a directory comes last, and takes no name from
+    // the one that it may be.
+    for has_directory in [true, false] {
+        for row in bad {
+            let Some(key) = row.row.key() else { continue };
+            let Key::Container { namespace, id } = &key else { continue };
+            let directory = copies.path(&key).with_file_name("");
+            let can_be = namespace.parse::<Id>().is_ok() && id.parse::<Id>().is_ok();
+            if can_be && directory.is_dir() == has_directory && !is_container(sql, namespace, id)? {
+                let name = row.row.cell("name").text();
+                let problem = format!(
+                    "its record in the database is damaged, and there is no copy in {}",
+                    directory.display()
+                );
+                quarantine(sql, copies, (namespace, id), name, &problem, findings)?;
+                quarantined.insert(key);
+            }
+        }
+        if has_directory {
+            quarantined.extend(containers_without_row(sql, copies, findings)?);
+        }
+    }
+    Ok(quarantined)
+}
+
+/// Whatever is in the directory of a container that no row names: it has lost its row, and its copy. Answers
+/// which were quarantined.
+fn containers_without_row(
     sql: &Connection,
     copies: &Copies,
     findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
+) -> Result<Vec<Key>, Error> {
+    let mut quarantined = Vec::new();
     for directory in copies.containers() {
         let Some((namespace, id)) = ids(&directory) else { continue };
-        let has = |name: &str| directory.join(name).exists();
-        if has(copies::TOMBSTONE) && !has("record.json") {
-            removed(sql, copies, &directory, findings)?;
+        let has_anything = directory.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        let is_known = is_container(sql, &namespace, &id)? || is_removed(sql, &namespace, &id)?;
+        if !has_anything || is_known {
             continue;
         }
-        if has("record.json") || !(has("options.json") || has("config.json")) {
-            continue;
-        }
-        let problem = format!("{}: its record is missing", directory.display());
+        let problem = match std::fs::read(directory.join("record.json")) {
+            Ok(bytes) => match Row::unseal(Table::Containers, &bytes) {
+                // Its name is another one's by now, which was told of.
+                Ok(_) => continue,
+                Err(problem) => format!("{}: {problem}", directory.join("record.json").display()),
+            },
+            Err(_) if directory.join(copies::TOMBSTONE).exists() => {
+                removed(sql, copies, &directory, findings)?;
+                continue;
+            }
+            Err(_) => format!("{}: its record is missing", directory.display()),
+        };
         quarantine(sql, copies, (&namespace, &id), None, &problem, findings)?;
+        quarantined.push(Key::Container { namespace, id });
     }
-    Ok(())
+    Ok(quarantined)
 }
 
 /// A container whose removal was committed and not done: it is done by who reads the store next.
@@ -450,7 +490,8 @@ fn quarantine(
     };
     let name = name.map(str::to_owned).or_else(known).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| id.chars().take(12).collect());
-    let record = serde_json::to_string(&Lost { quarantined: problem.to_owned(), snapshot: None })?;
+    let lost = Lost { quarantined: problem.to_owned(), snapshot: None, trees: Vec::new() };
+    let record = serde_json::to_string(&lost)?;
     for name in [name.as_str(), id] {
         let text = |text: &str| Cell::Text(text.to_owned());
         let cells = [namespace, id, name, &record, "", ""].map(text);
@@ -559,8 +600,9 @@ fn seed(sql: &Connection, root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Directories of snapshots that no row knows any more: one may be what a container runs on.
+/// Directories of snapshots that no row knows any more: one may be what a container runs on, or ran on.
 fn strangers(sql: &Connection, root: &Path, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    let mut trees = Vec::new();
     let entries =
         std::fs::read_dir(root.join("snapshots/overlayfs")).into_iter().flatten().flatten();
     for entry in entries {
@@ -568,10 +610,43 @@ fn strangers(sql: &Connection, root: &Path, findings: &mut Vec<Finding>) -> Resu
             continue;
         };
         if copies::find(sql, &Key::Snapshot(number))?.is_none() {
-            findings.push(stranger(root, number)?);
+            let is_layer = entry.path().join("snapshot.json").exists();
+            let aside = set_aside(root, &entry.path())?.display().to_string();
+            findings.push(Finding {
+                object: format!("snapshot {number}"),
+                problem: "nothing says whose it is".to_owned(),
+                remedy: format!("set aside as {aside}: remove it when nothing is missing"),
+            });
+            trees.extend((!is_layer).then_some(aside));
         }
     }
-    Ok(())
+    tell_where(sql, &trees)
+}
+
+/// Has quarantined containers say where the trees are of which one is their own.
+fn tell_where(sql: &Connection, trees: &[String]) -> Result<(), Error> {
+    if trees.is_empty() {
+        return Ok(());
+    }
+    let mut statement = sql.prepare(
+        "SELECT namespace, id, record FROM containers WHERE NOT EXISTS (
+             SELECT 1 FROM snapshots
+             WHERE snapshots.namespace = containers.namespace AND key = id)",
+    )?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<Vec<(String, String, String)>, _>>()?;
+    for (namespace, id, record) in rows {
+        let Ok(mut lost) = serde_json::from_str::<Lost>(&record) else { continue };
+        if lost.trees.is_empty() {
+            lost.trees = trees.to_vec();
+            sql.execute(
+                "UPDATE containers SET record = ?3 WHERE namespace = ?1 AND id = ?2",
+                params![namespace, id, serde_json::to_string(&lost)?],
+            )?;
+        }
+    }
+    copies::reseal(sql)
 }
 
 /// As [`strangers`], of the snapshots whose rows were found damaged and are gone.
@@ -586,16 +661,6 @@ fn strangers_of(
         true => strangers(sql, root, findings),
         false => Ok(()),
     }
-}
-
-fn stranger(root: &Path, number: i64) -> Result<Finding, Error> {
-    let directory = root.join("snapshots/overlayfs").join(number.to_string());
-    let aside = set_aside(root, &directory)?;
-    Ok(Finding {
-        object: format!("snapshot {number}"),
-        problem: "nothing says whose it is".to_owned(),
-        remedy: format!("set aside as {}: remove it when nothing is missing", aside.display()),
-    })
 }
 
 /// Where something is set aside on a file system of its own: no name of a namespace, a container, a
@@ -666,6 +731,13 @@ fn namespace_of(sql: &Connection, row: &Row) -> Result<(), Error> {
 fn is_container(sql: &Connection, namespace: &str, id: &str) -> Result<bool, Error> {
     let mut statement =
         sql.prepare_cached("SELECT 1 FROM containers WHERE namespace = ?1 AND id = ?2")?;
+    Ok(statement.exists([namespace, id])?)
+}
+
+/// Whether it is one whose removal is committed, and not done yet.
+fn is_removed(sql: &Connection, namespace: &str, id: &str) -> Result<bool, Error> {
+    let mut statement = sql
+        .prepare_cached("SELECT 1 FROM removed WHERE namespace = ?1 AND id = ?2 AND cleaned = 0")?;
     Ok(statement.exists([namespace, id])?)
 }
 

@@ -315,6 +315,11 @@ fn a_container_whose_record_is_lost_is_listed_keeps_its_name_and_can_be_removed(
     assert_eq!(listed, id);
     daemon.ctl("create --name broken --net none test/one:1").fails(125, &["broken"]);
     daemon.ctl("start broken").fails(1, &["record.json"]);
+    let said = daemon.inspect("broken", "{{.State.Status}} {{.State.Error}}");
+    let aside = daemon.place().root.join("quarantine");
+    for part in ["dead its record can't be read", "record.json: it is", aside.to_str().unwrap()] {
+        assert!(said.contains(part), "{said}");
+    }
     let log = daemon.log();
     assert!(log.contains("quarantined") && log.contains(&id), "{log}");
     assert!(broken.lives(), "nothing is killed that nobody asked to be");
@@ -325,6 +330,38 @@ fn a_container_whose_record_is_lost_is_listed_keeps_its_name_and_can_be_removed(
     expect_its_end(&daemon, running);
     daemon.ctl("rm runs ended broken").ok();
     daemon.ctl("rmi test/one:1").ok();
+}
+
+#[test]
+fn a_container_of_which_only_its_log_is_left_is_listed_until_it_is_removed() {
+    let mut daemon = Daemon::start();
+    let words =
+        "run --name one --net none --rootfs / /bin/sh -c 'echo said; echo mark > /opt/mark'";
+    daemon.ctl(words).ok();
+    let id = daemon.inspect("one", "{{.Id}}");
+    let directory = daemon.container_dir(&id);
+    daemon.kill();
+    std::fs::remove_file(daemon.place().root.join("meta.db")).unwrap();
+    for name in ["record.json", "options.json", "config.json"] {
+        std::fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    for _ in 0..2 {
+        daemon.start_again();
+        assert_eq!(daemon.ctl("ps -a -q --no-trunc").text(), id);
+        let said = daemon.inspect(&id, "{{.State.Status}} {{.State.Error}}");
+        let place = directory.path().display();
+        assert!(said.starts_with(&format!("dead its record can't be read ({place}: ")), "{said}");
+        let trees = said.split_once("what was set aside: ").unwrap().1;
+        let tree = Path::new(trees.split_once(')').unwrap().0);
+        assert_eq!(std::fs::read_to_string(tree.join("fs/opt/mark")).unwrap(), "mark\n");
+        daemon.kill();
+    }
+    let found = text(&fsck(&daemon, ""));
+    assert!(found.contains(&id) && found.contains("quarantined"), "{found}");
+    daemon.start_again();
+    daemon.ctl(&format!("rm -f {id}")).ok();
+    assert_eq!(daemon.ctl("ps -a -q").text(), "");
+    wait::until_true("the end of the removal", || !directory.path().exists());
 }
 
 #[test]
