@@ -8,6 +8,7 @@ use bosun_proto::cri::UInt64Value;
 use super::{Cri, convert, kept, lock, wire};
 use crate::container::{Handle, Record, Usage};
 use crate::error::{Error, Result};
+use crate::store::Kind;
 use crate::trees;
 
 /// What a container had used when it was last asked: its CPU time, and when that was, both in
@@ -199,21 +200,24 @@ impl Cri {
             images.size += blob.size;
             images.inodes += 1;
         }
-        let mut still = Vec::new();
+        let (mut still, mut asked) = (Vec::new(), Vec::new());
         for snapshot in core.snapshots.list(namespace).await? {
+            let is_still = snapshot.row.kind == Kind::Committed;
             let number = snapshot.row.number;
-            if snapshot.row.kind != crate::store::Kind::Committed {
-                add(&mut containers, core.snapshots.usage_of(number).await?);
-                continue;
+            match self.measured.of(number).filter(|_| is_still) {
+                Some(usage) => still.push((number, usage)),
+                None => asked.push((number, is_still)),
             }
-            let known = self.measured.of(number);
-            let usage = match known {
-                Some(usage) => usage,
-                None => core.snapshots.usage_of(number).await?,
-            };
-            still.push((number, usage));
-            add(&mut images, usage);
         }
+        let numbers = asked.iter().map(|(number, _)| *number).collect();
+        let found = core.snapshots.usage_of_all(numbers).await?;
+        for ((number, is_still), usage) in asked.into_iter().zip(found) {
+            match is_still {
+                true => still.push((number, usage)),
+                false => add(&mut containers, usage),
+            }
+        }
+        still.iter().for_each(|(_, usage)| add(&mut images, *usage));
         self.measured.keep(still);
         let now = convert::now();
         Ok(wire::ImageFsInfoResponse {
