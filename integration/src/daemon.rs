@@ -53,6 +53,12 @@ pub(crate) fn own_number() -> u32 {
     given.unwrap_or_else(std::process::id)
 }
 
+/// What is in the names of all that a daemon of this program has on the machine. None begins another: what
+/// begins with it is looked for, and swept away.
+fn token(number: u32) -> String {
+    format!("{:x}-{number}d", own_number())
+}
+
 /// How a daemon is to be started. [`Daemon::start`] takes the defaults.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -216,7 +222,7 @@ impl Settings {
             "the tests run real containers: they need root"
         );
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let token = format!("{:x}-{number}", own_number());
+        let token = token(number);
         let directory = tempfile::Builder::new()
             .prefix("bosun-t-")
             .tempdir_in("/tmp")
@@ -770,4 +776,19 @@ impl Drop for Daemon {
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_one_daemons_is_not_taken_for_another_ones() {
+        let tokens: Vec<String> = (0..200).map(token).collect();
+        for one in &tokens {
+            let begun: Vec<&String> =
+                tokens.iter().filter(|other| other.starts_with(one)).collect();
+            assert_eq!(begun, [one]);
+        }
+    }
 }
