@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::owners::Place;
 use crate::wire::{
@@ -32,29 +33,35 @@ pub struct Update {
     pub evictions: Vec<ContainerEviction>,
 }
 
+/// What comes of asking one plugin after the other, each of what those before made of it.
+pub(crate) trait Gathering {
+    type Call: Call;
+
+    /// As the next plugin sees it.
+    fn request(&self) -> &Self::Call;
+
+    /// # Errors
+    /// What a plugin before this one has set as well.
+    fn apply(&mut self, answer: <Self::Call as Call>::Answer, plugin: &str) -> Result<()>;
+}
+
 /// The creation of a container, plugin by plugin.
 #[derive(Debug)]
 pub(crate) struct Creating {
-    /// As the next plugin sees it.
-    pub(crate) request: CreateContainerRequest,
+    request: CreateContainerRequest,
     made: Creation,
     others: Updates,
     owners: OwningPlugins,
 }
 
-impl Creating {
-    pub(crate) fn new(request: CreateContainerRequest) -> Self {
-        Self {
-            request,
-            made: Creation::default(),
-            others: Updates::default(),
-            owners: OwningPlugins::default(),
-        }
+impl Gathering for Creating {
+    type Call = CreateContainerRequest;
+
+    fn request(&self) -> &CreateContainerRequest {
+        &self.request
     }
 
-    /// # Errors
-    /// What a plugin before this one has set as well.
-    pub(crate) fn apply(&mut self, answer: CreateContainerResponse, plugin: &str) -> Result<()> {
+    fn apply(&mut self, answer: CreateContainerResponse, plugin: &str) -> Result<()> {
         if let Some(adjust) = answer.adjust {
             self.adjust(adjust, plugin)?;
         }
@@ -67,6 +74,17 @@ impl Creating {
         }
         self.made.evictions.extend(answer.evict);
         Ok(())
+    }
+}
+
+impl Creating {
+    pub(crate) fn new(request: CreateContainerRequest) -> Self {
+        Self {
+            request,
+            made: Creation::default(),
+            others: Updates::default(),
+            owners: OwningPlugins::default(),
+        }
     }
 
     pub(crate) fn end(self) -> (Creation, OwningPlugins) {
@@ -436,26 +454,20 @@ impl Updates {
 /// The update of a container, plugin by plugin.
 #[derive(Debug)]
 pub(crate) struct Updating {
-    /// As the next plugin sees it.
-    pub(crate) request: UpdateContainerRequest,
+    request: UpdateContainerRequest,
     others: Updates,
     owners: OwningPlugins,
     evictions: Vec<ContainerEviction>,
 }
 
-impl Updating {
-    pub(crate) fn new(request: UpdateContainerRequest) -> Self {
-        Self {
-            request,
-            others: Updates::default(),
-            owners: OwningPlugins::default(),
-            evictions: Vec::new(),
-        }
+impl Gathering for Updating {
+    type Call = UpdateContainerRequest;
+
+    fn request(&self) -> &UpdateContainerRequest {
+        &self.request
     }
 
-    /// # Errors
-    /// What a plugin before this one has set as well.
-    pub(crate) fn apply(&mut self, answer: UpdateContainerResponse, plugin: &str) -> Result<()> {
+    fn apply(&mut self, answer: UpdateContainerResponse, plugin: &str) -> Result<()> {
         let id = self.request.container.get_or_insert_default().id.clone();
         for update in answer.update {
             if update.container_id != id {
@@ -474,6 +486,17 @@ impl Updating {
         }
         self.evictions.extend(answer.evict);
         Ok(())
+    }
+}
+
+impl Updating {
+    pub(crate) fn new(request: UpdateContainerRequest) -> Self {
+        Self {
+            request,
+            others: Updates::default(),
+            owners: OwningPlugins::default(),
+            evictions: Vec::new(),
+        }
     }
 
     pub(crate) fn end(self) -> Update {

@@ -28,7 +28,7 @@ use crate::call::{Call, RUNTIME};
 use crate::connection::{Connection, Incoming};
 use crate::error::{Error, Result};
 use crate::launch;
-use crate::merge::{Creating, Creation, Stopping, Update, Updating};
+use crate::merge::{Creating, Creation, Gathering, Stopping, Update, Updating};
 use crate::plugin::{Plugin, Problem};
 use crate::runtime::{Inventory, Runtime, Settings};
 use crate::wire::{
@@ -222,25 +222,12 @@ impl Nri {
             pod: Some(pod.clone()),
             container: Some(container),
         });
-        let plugins = present.plugins.clone();
-        let mut asked = Vec::new();
-        let mut outcome = Ok(());
-        for plugin in &plugins {
-            asked.push(PluginInstance {
-                name: plugin.name.base.clone(),
-                index: plugin.name.index.clone(),
-            });
-            let answer = plugin.ask(&creating.request, self.limit()).await;
-            outcome = answer.and_then(|answer| match answer {
-                Some(answer) => creating.apply(answer, &plugin.name.to_string()),
-                None => Ok(()),
-            });
-            if outcome.is_err() {
-                break;
-            }
-        }
-        self.shared.forget_closed(&mut present);
-        outcome?;
+        let asked = present.plugins.iter().map(|plugin| PluginInstance {
+            name: plugin.name.base.clone(),
+            index: plugin.name.index.clone(),
+        });
+        let asked = asked.collect();
+        self.gather(&mut present, &mut creating).await?;
         let (creation, owners) = creating.end();
         self.validate(&mut present, pod, pristine, &creation, owners, asked).await?;
         Ok(creation)
@@ -329,19 +316,8 @@ impl Nri {
             container: Some(container),
             linux_resources: Some(resources),
         });
-        let mut outcome = Ok(());
-        for plugin in present.plugins.clone() {
-            let answer = plugin.ask(&updating.request, self.limit()).await;
-            outcome = answer.and_then(|answer| match answer {
-                Some(answer) => updating.apply(answer, &plugin.name.to_string()),
-                None => Ok(()),
-            });
-            if outcome.is_err() {
-                break;
-            }
-        }
-        self.shared.forget_closed(&mut present);
-        outcome.map(|()| updating.end())
+        self.gather(&mut present, &mut updating).await?;
+        Ok(updating.end())
     }
 
     /// The limits of a container have changed.
@@ -430,6 +406,23 @@ impl Nri {
 
     fn limit(&self) -> Duration {
         self.shared.settings.request_timeout
+    }
+
+    /// Asks all, each of what those before made of it, up to the first that says no.
+    async fn gather<G: Gathering>(&self, present: &mut Present, gathering: &mut G) -> Result<()> {
+        let mut gathered = Ok(());
+        for plugin in present.plugins.clone() {
+            let answer = plugin.ask(gathering.request(), self.limit()).await;
+            gathered = answer.and_then(|answer| match answer {
+                Some(answer) => gathering.apply(answer, &plugin.name.to_string()),
+                None => Ok(()),
+            });
+            if gathered.is_err() {
+                break;
+            }
+        }
+        self.shared.forget_closed(present);
+        gathered
     }
 
     /// Asks all, up to the first that says no.
