@@ -436,6 +436,11 @@ fn a_create_that_fails_does_not_touch_who_has_its_cgroup() {
     let words = containerd.run_words(&format!("--rm {cgroup}"), "second no-such-program");
     assert_eq!(containerd.ctr(&words).code, Some(1));
     assert!(process.lives());
+    // What ends one would end the other.
+    containerd
+        .ctr(&containerd.run_words(&format!("--rm {cgroup}"), "second true"))
+        .fails(1, &["linux.cgroupsPath", "has processes in it already"]);
+    assert!(process.lives());
     containerd.remove("first");
     containerd.expect_nothing_left();
 }

@@ -263,6 +263,20 @@ impl Cgroup {
         self.paths().iter().any(|path| path.exists())
     }
 
+    /// The groups above this one that are not there, in all hierarchies, the deepest first.
+    #[must_use]
+    pub fn missing_above(&self) -> Vec<PathBuf> {
+        let mut missing = Vec::new();
+        for mount in self.layout.mounts() {
+            let group = mount.join(&self.path);
+            let above = group.ancestors().skip(1);
+            missing.extend(
+                above.take_while(|path| *path != mount && !path.exists()).map(Path::to_path_buf),
+            );
+        }
+        missing
+    }
+
     /// The group's directory in each hierarchy, the unified one first.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {

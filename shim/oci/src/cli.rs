@@ -48,6 +48,9 @@ pub(crate) struct Global {
     /// Refused unless `false` or `auto`: containers are root's
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     rootless: String,
+    /// Of runc before 1.2; passed over, for criu is found by PATH
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) criu: Option<PathBuf>,
     /// Print the versions of this, of the specification and of libseccomp
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,

@@ -237,7 +237,10 @@ fn make(
 }
 
 /// Another container's group is not to be shared: what ends one would end the other.
-fn refuse_populated(cgroup: &Cgroup) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::CgroupInUse`], and those of looking.
+pub(crate) fn refuse_populated(cgroup: &Cgroup) -> Result<(), Error> {
     let pids = cgroup.procs_anywhere()?;
     if pids.is_empty() {
         return Ok(());

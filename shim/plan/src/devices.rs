@@ -156,6 +156,11 @@ fn node(device: &LinuxDevice, index: usize) -> Result<Device, Error> {
         let expected = "permission bits, 4095 (octal 7777) at most";
         return Err(Error::malformed(format!("{at}.fileMode"), mode.to_string(), expected));
     }
+    for (id, name) in [(device.uid(), "uid"), (device.gid(), "gid")] {
+        if id == Some(u32::MAX) {
+            return Err(Error::malformed(format!("{at}.{name}"), u32::MAX.to_string(), "an id"));
+        }
+    }
     Ok(Device {
         path,
         kind: kind.to_owned(),
@@ -217,18 +222,22 @@ fn rule(rule: &LinuxDeviceCgroup, at: &str) -> Result<DeviceRule, Error> {
             return Err(Error::malformed(format!("{at}.type"), "p", "one of a, b, c"));
         }
     };
+    // OCI: absent is every one; -1 is how docker and runc write the same.
+    let every = |number: Option<i64>| number.filter(|number| *number != -1);
     let access = rule.access().as_deref().unwrap_or_default();
     if access.is_empty() || access.chars().any(|char| !"rwm".contains(char)) {
         return Err(Error::malformed(format!("{at}.access"), access, "of the letters r, w and m"));
     }
-    // OCI: absent is every one; -1 is how docker and runc write the same.
-    let every = |number: Option<i64>| number.filter(|number| *number != -1);
     for (value, max, name) in
         [(rule.major(), MAJOR_MAX, "major"), (rule.minor(), MINOR_MAX, "minor")]
     {
         if let Some(value) = every(value) {
             number(value, max, &format!("{at}.{name}"))?;
         }
+    }
+    if kind == "a" && every(rule.major()).or(every(rule.minor())).is_some() {
+        let why = "is all devices, whatever their numbers: leave them away, or say b or c";
+        return Err(Error::contradiction(format!("{at}.type"), why));
     }
     Ok(DeviceRule {
         allow: rule.allow(),

@@ -165,7 +165,7 @@ pub fn plan(spec: &Spec, context: &Context) -> Result<(CreateOptions, Plan), Err
         clone_flags: namespaces.clone_flags,
         join: namespaces.join,
         cgroup: resources::cgroup(linux.cgroups_path().as_deref(), context)?,
-        resources: resources::of_new(linux.resources().as_ref())?,
+        resources: resources::of_new(linux.resources().as_ref(), spec.version())?,
         terminal: process.terminal().unwrap_or(false),
         stdin: context.stdin,
         stdin_once: context.stdin_once,

@@ -73,6 +73,11 @@ pub(crate) fn lower(spec: &Spec, context: &Context) -> Result<Namespaces, Error>
     lowered.domainname = uts_name(spec.domainname().as_deref(), "domainname", uts)?;
     if let Some(settings) = linux.sysctl() {
         lowered.sysctls = sysctls(settings, own)?;
+        let is_name = |sysctl: &Sysctl| sysctl.path == "kernel/domainname";
+        if !lowered.domainname.is_empty() && lowered.sysctls.iter().any(is_name) {
+            let at = "linux.sysctl.kernel.domainname";
+            return Err(Error::contradiction(at, "is set by the spec's domainname"));
+        }
     }
     if let Some(offsets) = linux.time_offsets() {
         lowered.time_offsets = time_offsets(offsets, is_new(&lowered, LinuxNamespaceType::Time))?;
@@ -198,6 +203,16 @@ fn sysctls(
         };
         if !own(needs) {
             return Err(Error::contradiction(at, why));
+        }
+        if value.is_empty() {
+            return Err(Error::malformed(
+                at,
+                value,
+                "a value: the kernel would take nothing for it",
+            ));
+        }
+        if lowered.iter().any(|earlier: &Sysctl| earlier.path == path) {
+            return Err(Error::contradiction(at, "is there twice, with dots and with slashes"));
         }
         lowered.push(Sysctl { path, value: value.clone() });
     }

@@ -184,6 +184,10 @@ fn scheduler(scheduler: &oci::Scheduler) -> Result<Scheduler, Error> {
         let at = format!("{AT}.nice");
         return Err(Error::malformed(at, nice.to_string(), "between -20 and 19"));
     }
+    if nice != 0 && !matches!(policy, Policy::SchedOther | Policy::SchedBatch) {
+        let why = "belongs to SCHED_OTHER and SCHED_BATCH alone";
+        return Err(Error::contradiction(format!("{AT}.nice"), why));
+    }
     let priority = scheduler.priority().unwrap_or(0);
     let realtime = matches!(policy, Policy::SchedFifo | Policy::SchedRr);
     let at = format!("{AT}.priority");

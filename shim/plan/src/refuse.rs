@@ -31,7 +31,9 @@ pub(crate) fn unsupported(spec: &Spec) -> Result<(), Error> {
 /// # Errors
 /// Names the first field that is not supported.
 pub(crate) fn process(process: &Process) -> Result<(), Error> {
-    refuse("process.", &[(process.command_line().is_some(), "commandLine")])
+    let has_name = process.user().username().as_ref().is_some_and(|name| !name.is_empty());
+    let asked = [(process.command_line().is_some(), "commandLine"), (has_name, "user.username")];
+    refuse("process.", &asked)
 }
 
 fn linux(linux: &Linux) -> Result<(), Error> {

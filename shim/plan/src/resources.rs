@@ -63,10 +63,18 @@ fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::malformed(AT, path.to_string_lossy(), "text"))
 }
 
-/// Of a new container, whose OOM killer is there until it is switched off.
-pub(crate) fn of_new(spec: Option<&LinuxResources>) -> Result<Option<Resources>, Error> {
+/// Of a new container, whose OOM killer is there until it is switched off. `version` is that of the
+/// specification: before 1.3 a limit of 0 processes was no limit, as podman 4 still writes it.
+pub(crate) fn of_new(
+    spec: Option<&LinuxResources>,
+    version: &str,
+) -> Result<Option<Resources>, Error> {
     let mut lowered = lower(spec)?;
     if let Some(resources) = &mut lowered {
+        let zero = spec.and_then(|spec| spec.pids().as_ref()).is_some_and(|pids| pids.limit() == 0);
+        if zero && ["1.0.", "1.1.", "1.2."].iter().any(|before| version.starts_with(before)) {
+            resources.pids = None;
+        }
         resources.oom_kill_disable = resources.oom_kill_disable.filter(|disable| *disable);
     }
     Ok(lowered.filter(|resources| *resources != Resources::default()))

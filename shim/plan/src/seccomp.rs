@@ -110,10 +110,10 @@ pub fn compile_uncached(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     let (mut context, architectures) =
         context(default, profile.architectures().as_deref().unwrap_or_default())?;
     let mut extras = prologue::Prologue::new(&architectures, default);
-    let mut warnings = Vec::new();
+    let (mut warnings, mut earlier) = (Vec::new(), HashMap::new());
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
         let at = format!("{AT}.syscalls[{index}]");
-        warnings.extend(add(&mut context, &mut extras, rule, default, &at)?);
+        warnings.extend(add(&mut context, &mut extras, &mut earlier, rule, default, &at)?);
     }
     let mut program = extras.assemble();
     program.extend(export(&context)?);
@@ -162,10 +162,12 @@ fn context(
     Ok((context, architectures))
 }
 
-/// Says what of the rule is passed over.
+/// Says what of the rule is passed over. `earlier` are the actions of rules before it that have no
+/// conditions.
 fn add(
     context: &mut ScmpFilterContext,
     extras: &mut prologue::Prologue,
+    earlier: &mut HashMap<String, ScmpAction>,
     rule: &LinuxSyscall,
     default: ScmpAction,
     at: &str,
@@ -197,6 +199,16 @@ fn add(
         // libseccomp refuses rules that say what the default says.
         if action == default {
             continue;
+        }
+        // Of two rules for a call with as much to say libseccomp takes the first, as runc has it.
+        if args.is_empty() && earlier.get(name).is_some_and(|earlier| *earlier != action) {
+            let at = format!("{at}.names[{position}]");
+            warnings.push(format!(
+                "{at}: an earlier rule gives {name:?} another action: this one is passed over"
+            ));
+        }
+        if args.is_empty() {
+            earlier.entry(name.clone()).or_insert(action);
         }
         let step = || failed(format!("{at}: {name}"));
         if !conditions_meet_one_argument_twice(args) {

@@ -45,6 +45,15 @@ fn no_process_but_the_first_is_a_limit_and_no_limit_at_all_is_none() {
     assert_eq!(pids(json!({"limit": -1})), Some(-1));
     assert_eq!(pids(json!({"limit": 7})), Some(7));
     assert_eq!((pids(json!({})), pids(json!({"limit": null}))), (None, None));
+    // As podman 4 writes no limit.
+    for (version, expected) in [("1.0.2-dev", None), ("1.2.1", None), ("1.3.0", Some(1))] {
+        let spec = with(minimal(), "/linux/resources", json!({"pids": {"limit": 0}}));
+        let spec = with(spec, "/ociVersion", json!(version)).to_string();
+        let spec = parse::config(spec.as_bytes()).unwrap().value;
+        let (create, _) = shim_plan::plan(&spec, &minimal_context()).unwrap();
+        let limit = create.resources.and_then(|resources| resources.pids);
+        assert_eq!(limit, expected, "{version}");
+    }
     let spec = with(minimal(), "/linux/resources", json!({"pids": {}}));
     let spec = parse::config(spec.to_string().as_bytes()).unwrap().value;
     let (create, _) = shim_plan::plan(&spec, &minimal_context()).unwrap();

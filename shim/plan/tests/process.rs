@@ -18,7 +18,8 @@ fn how_a_process_is_scheduled() {
         shim_plan::plan(&spec, &minimal_context()).unwrap().1.process.unwrap().scheduler.unwrap()
     };
     let plain = Scheduler::default();
-    for (policy, number) in [("SCHED_OTHER", 0), ("SCHED_BATCH", 3), ("SCHED_IDLE", 5)] {
+    assert_eq!(scheduler(json!({"policy": "SCHED_IDLE"})), Scheduler { policy: 5, ..plain });
+    for (policy, number) in [("SCHED_OTHER", 0), ("SCHED_BATCH", 3)] {
         assert_eq!(
             scheduler(json!({"policy": policy, "nice": -20})),
             Scheduler { policy: number, nice: -20, ..plain }
@@ -81,6 +82,7 @@ fn what_no_scheduler_takes_is_named_by_its_field() {
         (json!({"policy": "SCHED_RR"}), "process.scheduler.priority: "),
         (json!({"policy": "SCHED_BATCH", "priority": 1}), "process.scheduler.priority: "),
         (json!({"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice: "),
+        (json!({"policy": "SCHED_IDLE", "nice": 5}), "process.scheduler.nice: belongs to"),
         (with_flag("SCHED_OTHER", "SCHED_FLAG_RECLAIM"), "process.scheduler.flags[0]: "),
         (with_flag("SCHED_IDLE", "SCHED_FLAG_DL_OVERRUN"), "process.scheduler.flags[0]: "),
         (with_flag("SCHED_OTHER", "SCHED_FLAG_UTIL_CLAMP_MIN"), "process.scheduler.flags[0]: "),

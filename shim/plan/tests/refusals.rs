@@ -342,6 +342,34 @@ fn what_is_malformed_or_contradicts_itself_is_named_by_its_path() {
             json!([{"destination": "/c", "type": "cgroup2", "options": ["lazytime"]}]),
             "mounts[0].options[0]: sync, dirsync, mand",
         ),
+        (
+            "/linux/devices",
+            json!([{"path": "/x", "type": "p", "gid": 4_294_967_295u32}]),
+            "linux.devices[0].gid: \"4294967295\"",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": false, "type": "a", "major": 1, "access": "rwm"}]}),
+            "linux.resources.devices[0].type: is all devices",
+        ),
+        (
+            "/linux/resources",
+            json!({"blockIO": {"throttleReadBpsDevice": [
+                {"major": 254, "minor": 0, "rate": 1}, {"major": 254, "minor": 0, "rate": 2}]}}),
+            "linux.resources.blockIO.throttleReadBpsDevice[1]: a second limit",
+        ),
+        (
+            "/linux",
+            json!({"namespaces": [{"type": "mount"}, {"type": "network"}],
+                   "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/ip_forward": "0"}}),
+            "linux.sysctl.net",
+        ),
+        (
+            "/linux",
+            json!({"namespaces": [{"type": "mount"}, {"type": "network"}],
+                   "sysctl": {"net.ipv4.ip_forward": ""}}),
+            "linux.sysctl.net.ipv4.ip_forward: \"\"",
+        ),
         ("/annotations", json!({"io.bosun.covers": "x"}), "annotations.io.bosun.covers: \"x\""),
         (
             "/annotations",

@@ -419,3 +419,24 @@ fn equal_profiles_are_compiled_once_and_calls_are_found_quickly() {
     println!("at most {} steps ({})", longest.0, longest.1);
     assert!(longest.0 < 80, "{longest:?}");
 }
+
+#[test]
+fn a_second_rule_for_a_call_is_told() {
+    let rule = |action: &str| json!({"names": ["mkdir"], "action": action});
+    let profile = |rules: [Value; 2]| {
+        let profile = json!({"defaultAction": "SCMP_ACT_LOG", "syscalls": rules});
+        let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
+        seccomp::compile(&profile).unwrap().warnings
+    };
+    let said = profile([rule("SCMP_ACT_ALLOW"), rule("SCMP_ACT_ERRNO")]);
+    assert_eq!(
+        said,
+        [
+            "linux.seccomp.syscalls[1].names[0]: an earlier rule gives \"mkdir\" another action: this one is passed over"
+        ]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(profile([rule("SCMP_ACT_ALLOW"), rule("SCMP_ACT_ALLOW")]), none);
+    // What says the same as the default is none.
+    assert_eq!(profile([rule("SCMP_ACT_LOG"), rule("SCMP_ACT_ERRNO")]), none);
+}

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -66,7 +67,7 @@ pub fn create_kept<K>(
     cgroup.refuse_frozen()?;
     let hooks = CreateHooks::new(options, run_dir);
     let poststop = OnFailure(Some(&hooks));
-    let undo = Undo(Some(&cgroup));
+    let undo = Undo::new(&cgroup);
     // Dropped before what was declared before it: a group can't be removed with a process in it.
     let keeper = keeper;
     let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)?;
@@ -301,19 +302,28 @@ impl Drop for OnFailure<'_> {
 }
 
 /// Removes a group, unless it is told to forget it.
-struct Undo<'a>(Option<&'a Cgroup>);
+struct Undo<'a> {
+    cgroup: Option<&'a Cgroup>,
+    /// Groups above it that were not there before, deepest first.
+    above: Vec<PathBuf>,
+}
 
-impl Undo<'_> {
+impl<'a> Undo<'a> {
+    fn new(cgroup: &'a Cgroup) -> Self {
+        Self { cgroup: Some(cgroup), above: cgroup.missing_above() }
+    }
+
     fn forget(mut self) {
-        self.0 = None;
+        self.cgroup = None;
     }
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(cgroup) = self.0 {
-            // The first error is the one to report.
+        if let Some(cgroup) = self.cgroup {
+            // The first error is the one to report; what somebody else uses by now stays.
             let _ = cgroup.remove(Instant::now() + UNDO);
+            self.above.iter().for_each(|group| drop(std::fs::remove_dir(group)));
         }
     }
 }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use oci_spec::runtime::{Process, Root};
 use prost::Message;
+use shim_cgroup::{Cgroup, Layout};
 use shim_plan::parse::Parsed;
 use shim_plan::{Context, ExecContext};
 use shim_wire::containerd::{self, CREATE_OPTIONS, RUNC_OPTIONS, RuncOptions};
@@ -32,6 +33,7 @@ use shim_wire::task::{Any, CreateTaskRequest, ExecProcessRequest, UpdateTaskRequ
 use self::mounts::Found;
 use crate::bundle::{self, Bundle};
 use crate::error::Error;
+use crate::launch;
 
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
@@ -127,6 +129,7 @@ fn create(arguments: &LowerArgs, request: &[u8]) -> Result<CreateOptions, Error>
     }
     let (mut create, mut plan) = shim_plan::plan(&spec, &context).map_err(refused)?;
     create.restore = restore(&request, arguments)?;
+    launch::refuse_populated(&Cgroup::new(&Layout::detect()?, &create.cgroup)?)?;
     if let Some(rootfs) = &mut plan.rootfs {
         rootfs.overlay_options.extend(overlay_options);
         // Whoever made the mounts gave the files to the container's users.

@@ -89,6 +89,20 @@ fn a_scheduler_that_the_kernel_does_not_take_is_told_with_the_way_out() {
     }
 }
 
+/// What only the process itself can find out, in groups that are there by then.
+#[test]
+fn a_create_that_fails_leaves_no_groups_above_its_own() {
+    let mut sandbox = Sandbox::new("true");
+    let above = format!("bosun-oci-above-{}", sandbox.id);
+    sandbox.set("/linux/cgroupsPath", json!(format!("/{above}/inner/own")));
+    sandbox.set("/mounts", json!([{"destination": "/a", "type": "nope", "source": "nope"}]));
+    let error = sandbox.create().err();
+    assert!(error.contains("mounts[0]"), "{error}");
+    let layout = shim_cgroup::Layout::detect().unwrap();
+    let left = shim_cgroup::Cgroup::new(&layout, &above).unwrap();
+    assert!(!left.exists(), "{:?}", left.paths());
+}
+
 #[test]
 fn what_is_no_version_of_the_specification_is_refused() {
     let mut sandbox = Sandbox::new("true");
@@ -338,10 +352,8 @@ fn a_group_that_is_frozen_or_in_use_is_refused_and_left_alone() {
     let group = shim_cgroup::Cgroup::new(&layout, &path[1..]).unwrap();
     group.create(&shim_wire::plan::Resources::default()).unwrap();
     group.freeze(true).unwrap();
-    let begun = std::time::Instant::now();
     let error = sandbox.create().err();
     assert!(error.contains("is frozen"), "{error}");
-    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     assert!(!sandbox.path("state").join(&sandbox.id).exists());
     group.freeze(false).unwrap();
     // In one hierarchy alone, as somebody's own tool may do it.

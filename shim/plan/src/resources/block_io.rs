@@ -1,5 +1,7 @@
 //! Shares and limits of block devices.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice, LinuxWeightDevice};
 use shim_wire::plan::{BlockIo, ThrottleDevice, WeightDevice};
 
@@ -42,7 +44,20 @@ fn weight_devices(spec: &[LinuxWeightDevice]) -> Result<Vec<WeightDevice>, Error
         }
         Ok(WeightDevice { major, minor, weight: own, leaf_weight })
     };
-    spec.iter().enumerate().map(lower).collect()
+    let devices: Vec<_> = spec.iter().enumerate().map(lower).collect::<Result<_, _>>()?;
+    refuse_twice(devices.iter().map(|device| (device.major, device.minor)), "weightDevice")?;
+    Ok(devices)
+}
+
+fn refuse_twice(devices: impl Iterator<Item = (u32, u32)>, name: &str) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    for (index, device) in devices.enumerate() {
+        if !seen.insert(device) {
+            let at = format!("{AT}.{name}[{index}]");
+            return Err(Error::contradiction(at, "a second limit of the same device"));
+        }
+    }
+    Ok(())
 }
 
 fn throttles(
@@ -54,5 +69,8 @@ fn throttles(
         let (major, minor) = devices::numbers(spec.major(), spec.minor(), &at)?;
         Ok(ThrottleDevice { major, minor, rate: spec.rate() })
     };
-    spec.iter().flatten().enumerate().map(lower).collect()
+    let devices: Vec<ThrottleDevice> =
+        spec.iter().flatten().enumerate().map(lower).collect::<Result<_, _>>()?;
+    refuse_twice(devices.iter().map(|device| (device.major, device.minor)), name)?;
+    Ok(devices)
 }
