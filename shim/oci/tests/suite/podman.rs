@@ -114,6 +114,9 @@ fn output_and_exit_codes_come_through() {
     let said = podman.run(&limited, &["grep", "CapBnd", "/proc/self/status"]).ok();
     assert_eq!(said, "CapBnd:\t0000000000000000\n");
     podman.run(&["--rm", "--privileged"], &["true"]).ok();
+    // podman writes a limit of 0 for none.
+    let fork = podman.run(&["--rm", "--pids-limit", "-1"], &["sh", "-c", "(echo forked)"]);
+    assert_eq!(fork.ok(), "forked\n");
 }
 
 #[test]
