@@ -63,6 +63,7 @@ impl Shim {
             external_unix_sockets: options.external_unix_sockets,
             shell_job: options.terminal,
             file_locks: options.file_locks,
+            streams: container.stdio.names(),
             freezer: container.cgroup.freezer(),
             ..shim_runtime::Checkpoint::default()
         };

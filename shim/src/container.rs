@@ -31,7 +31,7 @@ pub(crate) struct Container {
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) paused: bool,
     /// It goes on from a checkpoint.
-    pub(crate) restored: bool,
+    pub(crate) restored: Option<KeptInput>,
     pub(crate) cgroup: Cgroup,
     /// What the group counted before this run, if it is not new.
     pub(crate) earlier_oom_kills: u64,
@@ -54,6 +54,15 @@ pub(crate) struct Container {
     pub(crate) mount_namespace: Option<OwnedFd>,
     /// The kinds of hooks that there are; of poststop, as long as they have not run.
     pub(crate) hooks: u32,
+}
+
+/// What becomes of the standard input of a terminal that comes with the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeptInput {
+    /// For clients; otherwise it is /dev/null.
+    pub(crate) open: bool,
+    /// It ends with the client that sends it.
+    pub(crate) once: bool,
 }
 
 /// The first process, as far as the shim is its parent.

@@ -15,7 +15,7 @@ use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CREATE_OPTIONS, CreateOptions, ExecOptions, Foreign};
 use shim_wire::task::CreateTaskRequest;
 
-use crate::container::{Container, Init, SIGKILL};
+use crate::container::{Container, Init, KeptInput, SIGKILL};
 use crate::containerd::lower;
 use crate::ends::Ends;
 use crate::error::Error;
@@ -93,7 +93,10 @@ impl Shim {
             paused: false,
             earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),
             cgroup,
-            restored: options.restore.is_some(),
+            restored: options
+                .restore
+                .as_ref()
+                .map(|_| KeptInput { open: options.stdin, once: options.stdin_once }),
             own_pid_namespace: options.clone_flags & CLONE_NEWPID != 0,
             log,
             reserved,
@@ -219,8 +222,8 @@ impl Shim {
                 shim_failpoints::step!("shim.start.before_exec", error);
                 waiting.start()?;
                 shim_failpoints::step!("shim.start.after_exec");
-                if container.restored {
-                    self.take_over_restored(&mut waiting)?;
+                if let Some(input) = container.restored {
+                    self.take_over_restored(&mut waiting, input)?;
                 }
                 let container = self.container.as_mut().ok_or(Error::NotCreated)?;
                 container.init = Init::Executed(Child::new(container.pid, waiting.pidfd));
@@ -241,13 +244,15 @@ impl Shim {
 
     /// A restored container is there with its start: its first process, its mounts, and its terminal
     /// if it has one.
-    fn take_over_restored(&mut self, restored: &mut Waiting) -> Result<(), Error> {
+    fn take_over_restored(
+        &mut self,
+        restored: &mut Waiting,
+        input: KeptInput,
+    ) -> Result<(), Error> {
         let pid = restored.pid.unsigned_abs();
         let taken = self.note_identity(pid).and_then(|()| {
-            let io = self.container.as_ref().and_then(|container| container.io.as_ref());
-            let stdin = io.is_some_and(|io| !io.stdin.is_empty());
             let stdio = match &restored.io {
-                ProcessIo::Terminal { .. } => Some(streams(&restored.io, stdin, false)),
+                ProcessIo::Terminal { .. } => Some(streams(&restored.io, input.open, input.once)),
                 ProcessIo::Pipes { .. } | ProcessIo::Inherited => None,
             };
             let stdio = stdio

@@ -53,7 +53,7 @@ impl Shim {
             late_stdin: String::new(),
             started_at: None,
             paused: false,
-            restored: false,
+            restored: None,
             earlier_oom_kills: 0,
             cgroup,
             // There is nobody whose end has to be seen to.

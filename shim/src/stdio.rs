@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -114,6 +115,25 @@ impl Stdio {
             taking: None,
             ends: Ends::default(),
         })
+    }
+
+    /// The pipes of descriptors 0 to 2, as the kernel names both ends of one; those of a terminal, and what
+    /// has ended, have no name here.
+    pub(crate) fn names(&self) -> [Option<String>; 3] {
+        if self.terminal.is_some() {
+            return [const { None }; 3];
+        }
+        let name = |descriptor: &OwnedFd| {
+            let stat = rustix::fs::fstat(descriptor).ok()?;
+            let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+            is_pipe.then(|| format!("pipe:[{}]", stat.st_ino))
+        };
+        let output = |wanted| {
+            let output = self.outputs.iter().find(|output| output.stream == wanted);
+            output.and_then(|output| name(&output.descriptor))
+        };
+        let input = self.input.as_ref().and_then(|input| name(&input.descriptor));
+        [input, output(Stream::Stdout), output(Stream::Stderr)]
     }
 
     /// The streams of a process on pipes.

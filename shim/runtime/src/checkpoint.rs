@@ -49,6 +49,10 @@ pub struct Checkpoint {
     pub file_locks: bool,
     /// Memory that is written again is taken out of the parent's images.
     pub auto_dedup: bool,
+    /// The container's own descriptors 0 to 2, as far as the caller holds the other ends, by the kernel's
+    /// names (`pipe:[INODE]`): at any moment a shell may have others in their place. Absent is what the
+    /// process has there now.
+    pub streams: [Option<String>; 3],
     /// The group by which all of the container is held still meanwhile; one that is paused stays so.
     pub freezer: Option<PathBuf>,
 }
@@ -84,7 +88,12 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
     options.track_memory = Some(how.pre_dump);
     options.parent_images.clone_from(&how.parent);
     options.freeze_cgroup = how.freezer.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let streams = streams(pid)?;
+    let mut streams = streams(pid)?;
+    for (stream, known) in streams.iter_mut().zip(&how.streams) {
+        if let Some(known) = known {
+            stream.clone_from(known);
+        }
+    }
     options.external = external_mounts(pid)?;
     options.external.extend(external_network(pid)?);
     let files = streams.iter().filter(|stream| stream.starts_with("file["));

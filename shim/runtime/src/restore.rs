@@ -182,11 +182,12 @@ fn become_criu(
     }
     let mut kept: Vec<OwnedFd> = inherited.into_iter().map(|(_, descriptor)| descriptor).collect();
     for (kind, namespace) in birth.joined.others_than(NEW_NET) {
-        let file = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        // The copy is what is there after criu's execution.
+        let copy =
+            rustix::io::fcntl_dupfd_cloexec(namespace, 3).at(Step::Descriptors, "a namespace")?;
+        let file = format!("/proc/self/fd/{}", copy.as_raw_fd());
         options.join_namespaces.push(Join { kind: kind.to_owned(), file });
-        kept.push(
-            rustix::io::fcntl_dupfd_cloexec(namespace, 3).at(Step::Descriptors, "a namespace")?,
-        );
+        kept.push(copy);
     }
     let request = Request { kind: kind::RESTORE, options: Some(options), notify_success: None };
     prepared.criu.ask(&request)?;

@@ -110,6 +110,7 @@ pub(crate) fn run(global: &Global, arguments: &CheckpointArgs) -> Result<(), Err
         shell_job: arguments.what.shell_job,
         file_locks: arguments.what.file_locks,
         auto_dedup: arguments.what.auto_dedup,
+        streams: [const { None }; 3],
         freezer: None,
     };
     let container = Container::find(&global.root, &arguments.id)?;
