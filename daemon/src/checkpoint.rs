@@ -12,13 +12,16 @@
 //! | `checkpoint/` | criu's images |
 //! | `config.dump` | which container, of which image, when: JSON |
 //! | `spec.dump` | its OCI spec |
+//! | `options.dump` | what it was asked to be, for bosun alone: JSON |
 //! | `rootfs-diff.tar` | what it changed of its files: a layer, with whiteouts |
 //! | `dump.log` | criu's log |
 //!
 //! Processes stand still from before criu looks at them until the files are read, so both are of one
 //! moment. criu is never interrupted: it would leave behind processes that it has changed. So where it takes
 //! longer than the caller waits, that is what the caller is told; the processes go on once criu is done, and what
-//! it wrote is thrown away. Not here: the way back, which is `bosun-oci restore`'s and containerd's alone yet.
+//! it wrote is thrown away. The way back is [`restore`]'s.
+
+pub mod restore;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -36,13 +39,14 @@ use serde_json::json;
 use shim_wire::files::ContainerDir;
 
 use crate::blocking::off_the_loop;
-use crate::container::{Handle, Held, Key, Record, let_go_on};
+use crate::container::{Handle, Held, Key, Record, Running, let_go_on};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::snapshots;
 use crate::spec::Signal;
 use crate::time::Time;
+use crate::turns::Turn;
 
 /// How long the shim's answer is waited for: a little longer than the shim waits for criu.
 const TIME_OUT: Duration = Duration::from_secs(630);
@@ -57,13 +61,19 @@ pub struct CheckpointRequest {
     pub location: PathBuf,
     /// The container goes on; otherwise it is killed.
     pub leave_running: bool,
-    /// Open TCP connections are written down as well; without, a container that has some is refused.
-    pub tcp_established: bool,
-    pub file_locks: bool,
-    /// What the container changed of its files is left out.
-    pub without_files: bool,
+    pub what: What,
     /// How long the caller waits; absent is to the end.
     pub timeout: Option<Duration>,
+}
+
+/// What of a container is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct What {
+    /// Open TCP connections as well; without, a container that has some is refused.
+    pub tcp_established: bool,
+    pub file_locks: bool,
+    /// All but what the container changed of its files.
+    pub without_files: bool,
 }
 
 /// Whether an archive gets its name, or its caller is told that it took too long: who comes first decides.
@@ -89,54 +99,113 @@ pub async fn checkpoint(
     decision: Decision,
 ) -> Result<()> {
     handle.running()?;
-    let record = handle.record()?;
-    let key = handle.key();
-    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
-    if run_dir.bundle().config().exists() {
-        let problem =
-            format!("{} runs under another runtime: only bosun's own has it", handle.label());
-        return Err(Error::InvalidArgument { what: "checkpoint", problem });
-    }
+    check_runtime(core, handle)?;
     let archive = Archive::begin(&request.location)?;
-    let (upper, lower) = files::layers(core, handle).await?;
-    // As a commit, and in its order, in which an exec has them too: nothing else stops and lets go on meanwhile.
-    let _alone = core.processes.wait(key.clone()).await;
-    let _turn = core.trees.wait(key.clone()).await;
-    let running = handle.running()?;
-    let images = Images::make(&core.layout.container_dir(&key.namespace, &key.id))?;
-    let held = Held::hold(core, handle).await?;
+    let still = Still::hold(core, handle).await?;
     let written = async {
-        let options = shim_wire::containerd::CheckpointOptions {
-            open_tcp: request.tcp_established,
-            file_locks: request.file_locks,
-            image_path: images.0.to_string_lossy().into_owned(),
-            ..Default::default()
-        };
-        let dumped = running.shim.client.checkpoint(&options, TIME_OUT).await;
-        dumped.map_err(|source| Error::Shim { id: handle.label(), source: source.into() })?;
-        let content = Content {
-            images: images.0.clone(),
-            log: run_dir.path().join("criu").join(LOG),
-            spec: core.layout.container_dir(&key.namespace, &key.id).config(),
-            config: config(&record).to_string(),
-            changed: (!request.without_files).then_some((upper, lower)),
-            label: handle.label(),
-        };
-        off_the_loop(move || archive.write(&content, &decision)).await
+        let content = still.dump(&request.what).await?;
+        off_the_loop(move || {
+            archive.fill(&content)?;
+            match decision.take() {
+                true => archive.name(),
+                // Its caller was told so already.
+                false => Err(Error::Stopping),
+            }
+        })
+        .await
     }
     .await;
-    let ends = written.is_ok() && !request.leave_running;
-    if ends {
-        // It hears of it before it can do anything else.
-        let _ = running.shim.client.kill("", Signal::KILL.number(), false).await;
-    }
-    drop(held);
-    if ends {
-        // One that was paused has to hear of it as well. It may have ended already.
-        let _ = let_go_on(core, key);
-        let _ = tokio::time::timeout(TIME_OUT, handle.ended()).await;
-    }
+    let after = match written.is_ok() && !request.leave_running {
+        true => After::Killed,
+        false => After::GoesOn,
+    };
+    still.let_go(after).await;
     written
+}
+
+fn check_runtime(core: &Core, handle: &Handle) -> Result<()> {
+    let key = handle.key();
+    if !core.layout.run_dir(&key.namespace, &key.id).bundle().config().exists() {
+        return Ok(());
+    }
+    let problem = format!("{} runs under another runtime: only bosun's own has it", handle.label());
+    Err(Error::InvalidArgument { what: "checkpoint", problem })
+}
+
+/// What becomes of a container that stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    GoesOn,
+    Killed,
+}
+
+/// A running container that stands still, and that nobody else stops and lets go on meanwhile.
+struct Still<'a> {
+    /// Absent for one that was paused before.
+    held: Option<Held<'a>>,
+    core: &'a Core,
+    handle: &'a Handle,
+    record: Arc<Record>,
+    running: Arc<Running>,
+    images: Images,
+    /// The container's own tree, and those below.
+    layers: (PathBuf, Vec<PathBuf>),
+    _turn: Turn,
+    _alone: Turn,
+}
+
+impl<'a> Still<'a> {
+    async fn hold(core: &'a Core, handle: &'a Handle) -> Result<Self> {
+        let record = handle.record()?;
+        let key = handle.key();
+        let layers = files::layers(core, handle).await?;
+        // As a commit, and in its order, in which an exec has them too: nothing else stops and lets go on meanwhile.
+        let alone = core.processes.wait(key.clone()).await;
+        let turn = core.trees.wait(key.clone()).await;
+        let running = handle.running()?;
+        let images = Images::make(&core.layout.container_dir(&key.namespace, &key.id))?;
+        let held = Held::hold(core, handle).await?;
+        Ok(Self { held, core, handle, record, running, images, layers, _turn: turn, _alone: alone })
+    }
+
+    /// Has criu write its processes down. Answers what an archive is made of.
+    async fn dump(&self, what: &What) -> Result<Content> {
+        let options = shim_wire::containerd::CheckpointOptions {
+            open_tcp: what.tcp_established,
+            file_locks: what.file_locks,
+            image_path: self.images.0.to_string_lossy().into_owned(),
+            ..Default::default()
+        };
+        let dumped = self.running.shim.client.checkpoint(&options, TIME_OUT).await;
+        let label = self.handle.label();
+        dumped.map_err(|source| Error::Shim { id: label.clone(), source: source.into() })?;
+        let (key, layout) = (self.handle.key(), &self.core.layout);
+        let options = serde_json::to_string(&self.record.options);
+        Ok(Content {
+            images: self.images.0.clone(),
+            log: layout.run_dir(&key.namespace, &key.id).path().join("criu").join(LOG),
+            spec: layout.container_dir(&key.namespace, &key.id).config(),
+            config: config(&self.record).to_string(),
+            options: options.map_err(crate::store::Error::from)?,
+            changed: (!what.without_files).then(|| self.layers.clone()),
+            label,
+        })
+    }
+
+    async fn let_go(self, after: After) {
+        let ends = after == After::Killed;
+        if ends {
+            // It hears of it before it can do anything else.
+            let client = &self.running.shim.client;
+            let _ = client.kill("", Signal::KILL.number(), false).await;
+        }
+        drop(self.held);
+        if ends {
+            // One that was paused has to hear of it as well. It may have ended already.
+            let _ = let_go_on(self.core, self.handle.key());
+            let _ = tokio::time::timeout(TIME_OUT, self.handle.ended()).await;
+        }
+    }
 }
 
 /// `config.dump`, with the names that its readers know.
@@ -201,6 +270,7 @@ struct Content {
     log: PathBuf,
     spec: PathBuf,
     config: String,
+    options: String,
     /// The container's own tree, and those below.
     changed: Option<(PathBuf, Vec<PathBuf>)>,
     label: String,
@@ -244,11 +314,12 @@ impl Archive {
         }
     }
 
-    fn write(self, content: &Content, decision: &Decision) -> Result<()> {
+    fn fill(&self, content: &Content) -> Result<()> {
         let failed = |source| Error::Archive { source: Arc::new(source) };
         let mut tar = Writer::new(io::BufWriter::new(&self.file));
         text(&mut tar, b"config.dump", content.config.as_bytes()).map_err(failed)?;
         add(&mut tar, "spec.dump", &content.spec)?;
+        text(&mut tar, b"options.dump", content.options.as_bytes()).map_err(failed)?;
         if content.log.exists() {
             add(&mut tar, LOG, &content.log)?;
         }
@@ -264,12 +335,7 @@ impl Archive {
         }
         let flushed = tar.finish().map_err(failed)?.into_inner().map_err(io::Error::from);
         let synced = flushed.and_then(|file| file.sync_all());
-        synced.map_err(Error::file("write", &self.place))?;
-        match decision.take() {
-            true => self.name(),
-            // Its caller was told so already.
-            false => Err(Error::Stopping),
-        }
+        synced.map_err(Error::file("write", &self.place))
     }
 
     /// Whoever has put something there meanwhile keeps it.

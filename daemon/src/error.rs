@@ -173,6 +173,8 @@ pub enum Error {
     Archive { source: Arc<bosun_layer::Error> },
     #[error("archive: {problem}")]
     BadArchive { problem: String },
+    #[error("checkpoint {archive}: {problem}")]
+    BadCheckpoint { archive: String, problem: String },
     #[error(transparent)]
     ImageName(Arc<bosun_image::Error>),
     #[error(transparent)]

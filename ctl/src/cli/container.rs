@@ -18,6 +18,7 @@ pub(crate) enum ContainerVerb {
     Pause(PauseArgs),
     Unpause(UnpauseArgs),
     Checkpoint(CheckpointArgs),
+    Restore(RestoreArgs),
     Update(Box<UpdateArgs>),
     Stats(StatsArgs),
     Top(TopArgs),
@@ -118,6 +119,26 @@ pub(crate) struct CheckpointArgs {
     /// Its id, the unique beginning of one, or its name
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: String,
+}
+
+/// Let a container go on where checkpoint wrote it down, through criu
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctl restore /var/tmp/web.tar\n  \
+        ctl restore --name web2 --tcp-established /var/tmp/web.tar\n\n\
+        An archive says what its container may do: restore none that you would not run with --privileged.")]
+pub(crate) struct RestoreArgs {
+    /// Its name [default: the one that it had]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+    /// With the TCP connections that were open; it has to have the address that it had
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// With file locks
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// What checkpoint wrote
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: String,
 }
 
 /// Let paused containers go on

@@ -171,6 +171,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "pause",
             "unpause",
             "checkpoint",
+            "restore",
             "update",
             "rm",
             "wait",

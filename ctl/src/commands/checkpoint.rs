@@ -11,7 +11,7 @@ use crate::flags::absolute;
 use crate::output;
 
 /// How long criu has.
-const TIME_OUT: Duration = Duration::from_secs(600);
+pub(super) const TIME_OUT: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(client: &Client, args: CheckpointArgs) -> Result<u8, Error> {
     let request = CheckpointRequest {

@@ -23,6 +23,7 @@ mod pause;
 mod pod;
 pub(crate) mod ps;
 mod restart;
+mod restore;
 mod rm;
 mod run;
 mod snapshot;
@@ -89,6 +90,7 @@ async fn container(client: &Arc<Client>, verb: ContainerVerb) -> Result<u8, Erro
         ContainerVerb::Pause(args) => pause::run(client, args).await,
         ContainerVerb::Unpause(args) => unpause::run(client, args).await,
         ContainerVerb::Checkpoint(args) => checkpoint::run(client, args).await,
+        ContainerVerb::Restore(args) => restore::run(client, args).await,
         ContainerVerb::Update(args) => update::run(client, *args).await,
         ContainerVerb::Stats(args) => stats::run(client, args).await,
         ContainerVerb::Top(args) => top::run(client, args).await,
@@ -119,6 +121,7 @@ pub(crate) fn exit_codes(verb: &Verb) -> ExitCodes {
             | ContainerVerb::Pause(_)
             | ContainerVerb::Unpause(_)
             | ContainerVerb::Checkpoint(_)
+            | ContainerVerb::Restore(_)
             | ContainerVerb::Update(_)
             | ContainerVerb::Stats(_)
             | ContainerVerb::Top(_)

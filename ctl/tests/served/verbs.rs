@@ -69,10 +69,19 @@ fn containers_are_held_changed_and_watched() {
     for (words, call) in [
         ("pause web", "pause web"),
         ("unpause web", "unpause web"),
+        ("checkpoint -e /tmp/web.tar web", "checkpoint web /tmp/web.tar"),
         ("update -m 64m --pids-limit 0 web", "update web Some(67108864) Some(0)"),
     ] {
         let done = ran(command(&daemon.socket, words));
         assert_eq!((done.code, done.out.as_str()), (0, "web\n"), "{words}: {}", done.err);
+        assert_eq!(fake.book().calls.last().unwrap(), call);
+    }
+    for (words, call) in [
+        ("restore /tmp/./web.tar", "restore /tmp/web.tar \"\""),
+        ("restore --name other /tmp/web.tar", "restore /tmp/web.tar \"other\""),
+    ] {
+        let done = ran(command(&daemon.socket, words));
+        assert_eq!((done.code, done.out), (0, format!("{ID}\n")), "{words}: {}", done.err);
         assert_eq!(fake.book().calls.last().unwrap(), call);
     }
     let nothing = ran(command(&daemon.socket, "update web"));

@@ -10,10 +10,10 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::filter::ContainerFilter;
-use crate::checkpoint::CheckpointRequest;
+use crate::checkpoint::{CheckpointRequest, What};
 use crate::container::{Created, Supervisor};
 use crate::error::Error;
-use crate::spec::Signal;
+use crate::spec::{Restore, Signal};
 
 /// The service over the core.
 #[derive(Debug)]
@@ -144,9 +144,11 @@ impl Containers for Service {
         let asked = CheckpointRequest {
             location: message.location.clone().into(),
             leave_running: message.leave_running,
-            tcp_established: message.tcp_established,
-            file_locks: message.file_locks,
-            without_files: message.without_files,
+            what: What {
+                tcp_established: message.tcp_established,
+                file_locks: message.file_locks,
+                without_files: message.without_files,
+            },
             timeout: None,
         };
         let checkpoint = async {
@@ -155,6 +157,23 @@ impl Containers for Service {
         };
         self.supervisor.once(&request, checkpoint).await?;
         Ok(Response::new(v1::CheckpointResponse {}))
+    }
+
+    async fn restore(
+        &self,
+        call: Request<v1::RestoreRequest>,
+    ) -> Result<Response<v1::CreateResponse>, Status> {
+        let message = call.get_ref();
+        let request = convert::request(call.metadata(), "Restore", &message.request_id, message)?;
+        let namespace = request.namespace.clone();
+        let how = Restore {
+            archive: message.location.clone().into(),
+            tcp_established: message.tcp_established,
+            file_locks: message.file_locks,
+        };
+        let created = self.supervisor.restore(request, message.name.clone(), how).await?;
+        let warnings = self.supervisor.warnings(&namespace, &created.id);
+        Ok(Response::new(v1::CreateResponse { id: created.id, warnings }))
     }
 
     async fn unpause(

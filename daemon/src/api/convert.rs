@@ -203,7 +203,9 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
         Error::ImageInUse { .. } | Error::SeveralNames { .. } => {
             (Code::FailedPrecondition, Some("IMAGE_IN_USE"))
         }
-        Error::ImageName(_) | Error::BadArchive { .. } => (Code::InvalidArgument, None),
+        Error::ImageName(_) | Error::BadArchive { .. } | Error::BadCheckpoint { .. } => {
+            (Code::InvalidArgument, None)
+        }
         Error::NestedTooDeep { .. }
         | Error::TooManyDocuments { .. }
         | Error::BadImage { .. }

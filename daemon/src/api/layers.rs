@@ -15,7 +15,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tower::{Layer, Service};
 
 /// Paths of calls that end when something happens, not when work is done.
-const WAITING: [&str; 31] = [
+const WAITING: [&str; 34] = [
     "/bosun.v1.Containers/Wait",
     "/bosun.v1.Containers/Stop",
     "/bosun.v1.Containers/Restart",
@@ -23,6 +23,7 @@ const WAITING: [&str; 31] = [
     "/bosun.v1.Io/Exec",
     "/bosun.v1.Io/Logs",
     "/bosun.v1.Containers/Checkpoint",
+    "/bosun.v1.Containers/Restore",
     "/bosun.v1.Content/Write",
     "/bosun.v1.Content/Read",
     "/bosun.v1.Images/Pull",
@@ -43,6 +44,8 @@ const WAITING: [&str; 31] = [
     "/runtime.v1.RuntimeService/StreamPodSandboxStats",
     "/runtime.v1.RuntimeService/StreamPodSandboxes",
     "/runtime.v1.RuntimeService/CheckpointContainer",
+    "/runtime.v1.RuntimeService/CheckpointPod",
+    "/runtime.v1.RuntimeService/RestorePod",
     "/runtime.v1.ImageService/PullImage",
     "/runtime.v1.ImageService/StreamImages",
     "/grpc.health.v1.Health/Watch",

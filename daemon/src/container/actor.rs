@@ -23,6 +23,7 @@ use super::recover;
 use super::registry::Registry;
 use super::run::{self, Prepared, Running, Start};
 use super::{Key, label};
+use crate::checkpoint;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;
@@ -239,6 +240,7 @@ impl Actor {
             letting_go: None,
             uncommitted: None,
         };
+        actor.images_are_spent();
         tokio::spawn(actor.serve(inbox));
         handle
     }
@@ -420,6 +422,7 @@ impl Actor {
     }
 
     fn started(&mut self, running: Running, attached: Option<Attached>) -> Started {
+        self.images_are_spent();
         let running = Arc::new(running);
         let mut record = self.record.as_deref().cloned();
         if let Some(record) = &mut record {
@@ -437,6 +440,14 @@ impl Actor {
         let pid = running.pid;
         tokio::spawn(watch_run(running, self.commands.clone()));
         Started { pid, attached }
+    }
+
+    /// It has run from the images of a checkpoint, if it was made from one.
+    fn images_are_spent(&self) {
+        let directory = self.core.layout.container_dir(&self.key.namespace, &self.key.id);
+        if let Some(record) = &self.record {
+            checkpoint::restore::spent(&self.core, record, &directory);
+        }
     }
 
     async fn start_failed(&mut self, attempt: u64, error: &Error) -> Result<()> {
@@ -589,6 +600,7 @@ impl Actor {
             self.core.collector.nudge();
         }
         self.record = Some(Arc::new(record));
+        self.images_are_spent();
         Ok(())
     }
 

@@ -277,6 +277,8 @@ async fn commit(
         Actor::spawn_ended(core, registry, key, before, (attempt, exit));
         return;
     }
+    let directory = core.layout.container_dir(&key.namespace, &key.id);
+    checkpoint::restore::spent(core, &record, &directory);
     run::let_go(core, &key, lease.as_ref(), shim.as_ref(), attempt).await;
     let handle = (!auto_remove).then(|| {
         let name = record.name.clone();

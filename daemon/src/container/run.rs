@@ -32,6 +32,7 @@ use super::usage::{self, Pressure};
 use super::{Key, adopted, foreign, image_mounts, label, random_id, sandbox, scope};
 
 use crate::atomic;
+use crate::checkpoint;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
@@ -61,6 +62,9 @@ const STEP: Duration = Duration::from_millis(2);
 
 /// How long a hook may take that says nothing of it.
 const HOOK_SECONDS: u32 = 60;
+
+/// How long criu may take to restore a container: a little longer than the shim waits for it.
+const RESTORE: Duration = Duration::from_secs(630);
 
 /// How long what is left in a cgroup has to die.
 const KILL: Duration = Duration::from_secs(5);
@@ -175,6 +179,7 @@ pub(super) async fn run(
     }
     let (mut create, mut plan) = shim_plan::plan(&parsed, &context)?;
     create.protocol = shim::understood().newest;
+    create.restore = checkpoint::restore::pending(&container_dir, &record.options)?;
     if let Role::Sandbox(sandbox) = &record.options.role {
         sandbox::lower(sandbox, &mut create, &mut plan);
     }
@@ -191,6 +196,7 @@ pub(super) async fn run(
         make_directory(&root)?;
     }
     let patience = hooks.as_ref().map(patience).unwrap_or_default();
+    let patience = if create.restore.is_some() { patience + RESTORE } else { patience };
     // A sandbox without a process has no group.
     let has_group = create.sandbox.is_none();
     if has_group && !record.options.cgroup_parent.is_empty() {
@@ -268,7 +274,7 @@ fn has_default_profile(spec: &oci_spec::runtime::Spec) -> bool {
 struct Place<'a> {
     sockets: &'a SocketDir,
     container_dir: &'a ContainerDir,
-    /// What hooks may take, beside the rest.
+    /// What hooks and criu may take, beside the rest.
     patience: Duration,
 }
 
@@ -316,17 +322,22 @@ async fn build(
             Some(attached.map_err(failed).map_err(of_process(Told::No))?)
         }
     };
-    if let Err(source) = client.start("", patience).await {
-        let told = match source {
-            shim::Error::Refused { .. } => Told::No,
-            shim::Error::Gone { .. }
-            | shim::Error::Io { .. }
-            | shim::Error::TimedOut { .. }
-            | shim::Error::Malformed { .. }
-            | shim::Error::AttachRefused { .. } => Told::Unanswered,
-        };
-        return Err(of_process(told)(failed(source)));
-    }
+    // Of one that is restored the first process is there with its start.
+    let pid = match client.start("", patience).await {
+        Ok(pid) => pid,
+        Err(source) => {
+            let told = match source {
+                shim::Error::Refused { .. } => Told::No,
+                shim::Error::Gone { .. }
+                | shim::Error::Io { .. }
+                | shim::Error::TimedOut { .. }
+                | shim::Error::Malformed { .. }
+                | shim::Error::AttachRefused { .. } => Told::Unanswered,
+            };
+            return Err(of_process(told)(failed(source)));
+        }
+    };
+    let of_process = |told| move |error| Failed { error, told, pid: Some(pid) };
     shim_failpoints::step!("daemon.start.after_start");
     if let Some(error) = peer.and_then(|peer| peer.check().err()) {
         // What was found at its path may have been somebody else's.
@@ -363,7 +374,7 @@ pub(super) fn generate(
     )?)
 }
 
-async fn layers(core: &Core, record: &Record) -> Result<Layers> {
+pub(super) async fn layers(core: &Core, record: &Record) -> Result<Layers> {
     let mut layers = match &record.options.rootfs {
         Some(directory) => core.snapshots.materialize(record.snapshot, directory)?,
         None => core.snapshots.layers_of_number(record.snapshot).await?,

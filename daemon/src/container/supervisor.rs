@@ -23,6 +23,7 @@ use super::top::{self, Processes};
 use super::usage::{Measures, Usage};
 use super::{Key, execs, foreign, image_mounts, recover, sandbox, short};
 use crate::blocking::off_the_loop;
+use crate::checkpoint::restore::{Drafted, Taken};
 use crate::checkpoint::{self, CheckpointRequest};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ use crate::requests::{Request, Requests};
 use crate::shim::{self, Attached, boot_id};
 use crate::snapshots::{Base, Snapshots};
 use crate::spec::{
-    self, Change, ContainerOptions, ExecRequest, NetworkMode, PidMode, Role, Seccomp,
+    self, Change, ContainerOptions, ExecRequest, NetworkMode, PidMode, Restore, Role, Seccomp,
 };
 use crate::store::Store;
 
@@ -62,6 +63,21 @@ pub struct Draft<'a> {
 pub trait Adjuster: Send + Sync {
     /// The options that it shall be made of instead; its name is not changed by them.
     fn adjust<'a>(&'a self, draft: Draft<'a>) -> BoxFuture<'a, Result<ContainerOptions>>;
+}
+
+/// A container that is asked for.
+struct Wish {
+    options: ContainerOptions,
+    /// The commit that makes it is the intent to run it as well.
+    start: bool,
+    /// From where it is to go on.
+    taken: Option<Taken>,
+}
+
+impl Wish {
+    fn of(options: ContainerOptions) -> Self {
+        Self { options, start: false, taken: None }
+    }
 }
 
 /// All containers of this daemon.
@@ -113,7 +129,7 @@ impl Supervisor {
         options: ContainerOptions,
     ) -> Result<Created> {
         self.detached(request, move |this, request| async move {
-            Ok(this.make(&request, options, false, None).await?.0.key.id.to_string())
+            Ok(this.make(&request, Wish::of(options), None).await?.0.key.id.to_string())
         })
         .await
     }
@@ -129,10 +145,55 @@ impl Supervisor {
         adjuster: Arc<dyn Adjuster>,
     ) -> Result<Created> {
         self.detached(request, move |this, request| async move {
-            let made = this.make(&request, options, false, Some(&*adjuster)).await?;
+            let made = this.make(&request, Wish::of(options), Some(&*adjuster)).await?;
             Ok(made.0.key.id.to_string())
         })
         .await
+    }
+
+    /// As [`Supervisor::create`], and as [`Supervisor::create_with`] where somebody has a say in it, of a
+    /// container that goes on from a checkpoint at its first start.
+    ///
+    /// # Errors
+    /// As well what does not fit the container that was written down; nothing is left then.
+    pub async fn create_restored(
+        self: &Arc<Self>,
+        request: Request,
+        options: ContainerOptions,
+        taken: Taken,
+        adjuster: Option<Arc<dyn Adjuster>>,
+    ) -> Result<Created> {
+        self.detached(request, move |this, request| async move {
+            let wish = Wish { taken: Some(taken), ..Wish::of(options) };
+            let made = this.make(&request, wish, adjuster.as_deref()).await?;
+            Ok(made.0.key.id.to_string())
+        })
+        .await
+    }
+
+    /// Makes a container of the archive of a checkpoint as it was, and lets it go on from there. When
+    /// that fails nothing is left.
+    ///
+    /// # Errors
+    /// The archive is none, or of a container of a pod; as [`Supervisor::run`]; criu can't, in its own
+    /// words.
+    pub async fn restore(
+        self: &Arc<Self>,
+        request: Request,
+        name: String,
+        how: Restore,
+    ) -> Result<Created> {
+        let again = request.clone();
+        let created = self
+            .detached(request, move |this, request| async move {
+                let taken = Taken::read(&this.core, &how.archive).await?;
+                let options = taken.options(name, how)?;
+                let wish = Wish { options, start: true, taken: Some(taken) };
+                this.make_and_start(&request, wish).await
+            })
+            .await?;
+        self.finish_interrupted(&again, &created.id).await?;
+        Ok(created)
     }
 
     /// Makes a container and starts it. When the start fails nothing is left.
@@ -147,17 +208,21 @@ impl Supervisor {
         let again = request.clone();
         let created = self
             .detached(request, move |this, request| async move {
-                let (handle, start) = this.make(&request, options, true, None).await?;
-                let begun = this.begin(&handle, start, None).await;
-                if let Err(error) = begun {
-                    this.unmake(&handle, &request).await;
-                    return Err(error);
-                }
-                Ok(handle.key.id.to_string())
+                let wish = Wish { start: true, ..Wish::of(options) };
+                this.make_and_start(&request, wish).await
             })
             .await?;
         self.finish_interrupted(&again, &created.id).await?;
         Ok(created)
+    }
+
+    async fn make_and_start(&self, request: &Request, wish: Wish) -> Result<String> {
+        let (handle, start) = self.make(request, wish, None).await?;
+        if let Err(error) = self.begin(&handle, start, None).await {
+            self.unmake(&handle, request).await;
+            return Err(error);
+        }
+        Ok(handle.key.id.to_string())
     }
 
     /// A run that was asked for before, answered, and then undone because the daemon ended in the
@@ -202,10 +267,10 @@ impl Supervisor {
     async fn make(
         &self,
         request: &Request,
-        mut options: ContainerOptions,
-        start: bool,
+        wish: Wish,
         adjuster: Option<&dyn Adjuster>,
     ) -> Result<(Handle, Option<Start>)> {
+        let Wish { mut options, start, taken } = wish;
         let namespace = request.namespace.clone();
         let id: Id = random_id().parse().map_err(|source| Error::InvalidNamespace {
             namespace: namespace.to_string(),
@@ -215,8 +280,12 @@ impl Supervisor {
             options.name = spec::generated_name(id.as_str());
         }
         check_name(&options.name)?;
+        let mut shares_processes = matches!(options.pid, PidMode::Container(_));
         if let Role::Member(sandbox) = &options.role {
             let sandbox = self.sandbox(&namespace, sandbox)?;
+            if let Role::Sandbox(shared) = &sandbox.record()?.options.role {
+                shares_processes |= shared.share_pid && options.pid == PidMode::Shared;
+            }
             sandbox::enter(&self.core, &sandbox, &mut options)?;
         }
         if let NetworkMode::Container(other) = &options.network {
@@ -227,6 +296,10 @@ impl Supervisor {
         let runtimes = &self.core.config.runtimes;
         let stock = runtimes.find(&options.runtime)?;
         if let Some(stock) = &stock {
+            if taken.is_some() {
+                let problem = format!("{} has it not: only bosun's own runtime", options.runtime);
+                return Err(Error::InvalidArgument { what: "restore", problem });
+            }
             spec::check_foreign(&options, &options.runtime, stock.joins_pods)?;
         }
         options.no_host_devices = !runtimes.gives_host_devices(&options.runtime);
@@ -235,6 +308,14 @@ impl Supervisor {
         self.take_image_mounts(&key, &mut options).await?;
         let mut generated = run::generate(&self.core, &key, &options)?;
         generated.warnings.extend(warnings);
+        if let Some(taken) = &taken {
+            taken.check(Drafted {
+                options: &options,
+                image: image.as_ref(),
+                spec: &generated.spec,
+                shares_processes,
+            })?;
+        }
         if stock.is_none() && matches!(options.security.seccomp, Seccomp::Profile(_)) {
             generated.warnings.extend(generated.rules_without_effect()?);
         }
@@ -298,9 +379,26 @@ impl Supervisor {
             Ok((record, start)) => {
                 let name = record.name.clone();
                 let handle = Actor::spawn(&self.core, &self.registry, key, name, Ok(record));
+                if let Some(taken) = taken
+                    && let Err(error) = self.install(&handle, taken).await
+                {
+                    if let Some(start) = start {
+                        start.prepared.abandon(&self.core);
+                    }
+                    self.unmake(&handle, request).await;
+                    return Err(error);
+                }
                 Ok((handle, start))
             }
         }
+    }
+
+    /// Gives a new container what was written down of the one that it is to go on from.
+    async fn install(&self, handle: &Handle, taken: Taken) -> Result<()> {
+        let key = &handle.key;
+        let _turn = self.core.trees.wait(key.clone()).await;
+        let layers = run::layers(&self.core, &*handle.record()?).await?;
+        taken.install(layers, &self.core.layout.container_dir(&key.namespace, &key.id)).await
     }
 
     /// What the image brings into a container, when it stands on one. Its layers are unpacked when
@@ -597,10 +695,7 @@ impl Supervisor {
         let (theirs, label) = (decision.clone(), handle.label());
         let mut task = tokio::spawn(async move {
             checkpoint::checkpoint(&this.core, &handle, &request, theirs).await?;
-            if let Ok(record) = handle.record() {
-                let event = container_event(&handle.key, &record, "checkpoint", Vec::new());
-                this.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
-            }
+            this.note_checkpoint(&handle);
             Ok(())
         });
         let ended = match timeout {
@@ -616,6 +711,14 @@ impl Supervisor {
             },
         };
         ended.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Notes that a container was written down.
+    pub fn note_checkpoint(&self, handle: &Handle) {
+        if let Ok(record) = handle.record() {
+            let event = container_event(&handle.key, &record, "checkpoint", Vec::new());
+            self.core.store.write_soon(move |tx| tx.event(event).map(|_| ()));
+        }
     }
 
     /// Changes what `change` names.

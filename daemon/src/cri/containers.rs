@@ -4,14 +4,19 @@
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cri, convert, invalid, kept, wire};
-use crate::checkpoint::CheckpointRequest;
+use crate::checkpoint::restore::Taken;
+use crate::checkpoint::{CheckpointRequest, What};
 use crate::container::{Handle, Record, Run};
 use crate::error::{Error, Result};
-use crate::spec::{ContainerOptions, LogOptions};
+use crate::spec::{ContainerOptions, LogOptions, Restore};
+
+/// What a kubelet's checkpoint is of: it has no flags.
+const ALL: What = What { tcp_established: true, file_locks: true, without_files: false };
 
 impl Cri {
     /// Makes a container. One that is asked for again word for word, because the answer was lost, is
@@ -20,14 +25,44 @@ impl Cri {
         self: &Arc<Self>,
         request: wire::CreateContainerRequest,
     ) -> Result<wire::CreateContainerResponse> {
+        let image = request.config.as_ref().and_then(|config| config.image.as_ref());
+        let archive = image.map(|image| image.image.as_str()).filter(|image| is_archive(image));
+        let Some(archive) = archive.map(PathBuf::from) else {
+            return self.make_container(request, None).await;
+        };
+        self.ready_pod(&request.pod_sandbox_id).await?;
+        let taken = Taken::read(self.core(), &archive).await?;
+        self.make_container(request, Some((taken, ALL))).await
+    }
+
+    /// As [`create_container`](Self::create_container); with a checkpoint, of one that goes on from there.
+    pub(super) async fn make_container(
+        self: &Arc<Self>,
+        request: wire::CreateContainerRequest,
+        from: Option<(Taken, What)>,
+    ) -> Result<wire::CreateContainerResponse> {
         let (pod, record) = self.ready_pod(&request.pod_sandbox_id).await?;
-        let options = convert::container_options(&request, &record, &self.core().machine)?;
+        let mut options = convert::container_options(&request, &record, &self.core().machine)?;
+        let taken = match from {
+            None => None,
+            Some((taken, what)) => {
+                if options.image.as_deref().is_some_and(is_archive) {
+                    options.image = Some(taken.image()?);
+                }
+                options.restore = Some(Restore {
+                    archive: taken.archive().to_owned(),
+                    tcp_established: what.tcp_established,
+                    file_locks: what.file_locks,
+                });
+                Some(taken)
+            }
+        };
         if let Some(config) = &request.config {
             self.check_mounts(&options.runtime, config).await?;
         }
         make_directories(&options)?;
         let (name, kept) = (options.name.clone(), options.extensions.clone());
-        let id = match self.make(&pod, options).await {
+        let id = match self.make(&pod, options, taken).await {
             Ok(id) => id,
             Err(Error::NameInUse { name: in_use, holder }) => {
                 let found = self.supervisor.find(&self.namespace, &name).ok();
@@ -47,14 +82,31 @@ impl Cri {
     }
 
     /// Makes a container as its plugins want it, to its end, whoever waits for it.
-    async fn make(self: &Arc<Self>, pod: &Handle, options: ContainerOptions) -> Result<String> {
+    async fn make(
+        self: &Arc<Self>,
+        pod: &Handle,
+        options: ContainerOptions,
+        taken: Option<Taken>,
+    ) -> Result<String> {
         let Some(asking) = self.adjuster(pod) else {
-            return Ok(self.supervisor.create(self.alone(), options).await?.id);
+            let made = match taken {
+                None => self.supervisor.create(self.alone(), options).await?,
+                Some(taken) => {
+                    self.supervisor.create_restored(self.alone(), options, taken, None).await?
+                }
+            };
+            return Ok(made.id);
         };
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
             let adjuster = Arc::clone(&asking);
-            let made = this.supervisor.create_with(this.alone(), options, adjuster).await;
+            let made = match taken {
+                None => this.supervisor.create_with(this.alone(), options, adjuster).await,
+                Some(taken) => {
+                    let (request, adjuster) = (this.alone(), Some(adjuster as _));
+                    this.supervisor.create_restored(request, options, taken, adjuster).await
+                }
+            };
             let handle = made.as_ref().ok().and_then(|made| this.container(&made.id).ok());
             this.tell_creation(&asking, handle.as_ref()).await;
             made
@@ -172,10 +224,8 @@ impl Cri {
         let asked = CheckpointRequest {
             location: request.location.clone().into(),
             leave_running: true,
-            file_locks: true,
-            tcp_established: true,
+            what: ALL,
             timeout: seconds.map(Duration::from_secs),
-            ..CheckpointRequest::default()
         };
         let id = container.key().id.as_str();
         self.supervisor.checkpoint(&self.namespace, id, asked).await
@@ -198,6 +248,11 @@ impl Cri {
         self.tell_update(&container).await;
         Ok(())
     }
+}
+
+/// Whether the archive of a checkpoint is named, in the place of an image: no image's name begins as a path.
+fn is_archive(image: &str) -> bool {
+    image.starts_with('/')
 }
 
 /// What a container needs of the host, as the kubelet expects it to be made: the directory of its log,

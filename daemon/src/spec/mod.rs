@@ -71,6 +71,6 @@ pub use pod::{AppArmor, DeviceRequest, ImageMount, PidMode, Resolver, Seccomp, S
 pub use privileges::{apparmor_profile, warm_up};
 pub use request::{
     BindMount, ContainerOptions, DeviceLimit, IdMapping, Limits, NetworkMode, Port, Propagation,
-    Protocol, RestartPolicy, Role, Sandbox, Users, Volume, WindowSize,
+    Protocol, RestartPolicy, Restore, Role, Sandbox, Users, Volume, WindowSize,
 };
 pub use signal::Signal;

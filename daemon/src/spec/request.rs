@@ -108,9 +108,23 @@ pub struct ContainerOptions {
     /// What of its spec is changed after it was made of all this.
     #[serde(skip_serializing_if = "is_default")]
     pub adjustment: Adjustment,
+    /// At its first start it goes on where it was written down, in the place of its program.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restore: Option<Restore>,
     /// What a face keeps with it, by the face's name.
     #[serde(skip_serializing_if = "is_default")]
     pub extensions: BTreeMap<String, String>,
+}
+
+/// How a container goes on that was written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Restore {
+    /// The archive that it was made from; it is not needed any more.
+    pub archive: PathBuf,
+    /// With the TCP connections that were open.
+    pub tcp_established: bool,
+    pub file_locks: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -1,13 +1,16 @@
-//! Running containers, written down to archives. Where criu can't work with the kernel, a program in its
-//! place, which the daemon alone sees, answers as it does and writes one image.
+//! Running containers, written down to archives, and containers that go on from there. Where criu can't work
+//! with the kernel, a program in its place, which the daemon alone sees, answers as it does and writes one
+//! image.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bosun_proto::cri;
+use integration::canary::Canary;
 use integration::daemon::{Daemon, Settings};
 use integration::kubelet::{Kubelet, node_with};
+use integration::tar::{Entry, Header, Kind, Tar};
 use integration::wait;
 use tonic::Code;
 
@@ -16,9 +19,11 @@ const CRIU: &str = "/usr/sbin/criu";
 /// Counts, so that one that stands still is told from one that goes on.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; done";
 
-/// Its image is what the container had counted to when it was asked.
+/// Its image is what the container had counted to when it was asked; of that it makes a container that goes
+/// on from there, as criu does: a sibling of its own, in namespaces of its own, in the mounts and the group
+/// that were made for it, with the streams that it was given.
 const STAND_IN: &str = r#"#!/usr/bin/python3
-import os, socket, time
+import ctypes, json, os, platform, socket, time
 link = socket.socket(fileno=0)
 def fields(data):
     at, found = 0, {}
@@ -35,22 +40,65 @@ def fields(data):
     while at < len(data):
         key = number()
         if key & 7 == 0:
-            found[key >> 3] = number()
+            value = number()
         else:
             size = number()
-            found[key >> 3] = data[at:at + size]
+            value = data[at:at + size]
             at += size
+        found.setdefault(key >> 3, []).append(value)
     return found
-options = fields(fields(link.recv(65536))[2])
-place = lambda number: f"/proc/{os.getppid()}/fd/{number}"
-with open(f"/proc/{options[2]}/root/count") as count:
-    counted = count.read()
-with open(place(options[1]) + "/count.img", "w") as image:
-    image.write(counted)
-with open(place(options[17]) + "/dump.log", "w") as log:
-    log.write("all is well\n")
-time.sleep(0.3)
-link.send(b"\x08\x01\x10\x01")
+def varint(value):
+    out = b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+place = lambda number: f"/proc/{os.getppid()}/fd/{options[number][0]}"
+request = fields(link.recv(65536))
+kind, options = request[1][0], fields(request[2][0])
+def dump():
+    with open(f"/proc/{options[2][0]}/root/count") as count:
+        counted = count.read()
+    with open(place(1) + "/count.img", "w") as image:
+        image.write(counted)
+    with open(place(17) + "/dump.log", "w") as log:
+        log.write("all is well\n")
+    time.sleep(0.3)
+    link.send(b"\x08\x01\x10\x01")
+def restore():
+    with open(place(1) + "/count.img") as image:
+        counted = int(image.read())
+    if counted == 0:
+        with open(place(17) + "/restore.log", "w") as log:
+            log.write("Error (stand-in.c:1): it had not begun to count\n")
+        link.send(b"\x08\x02\x10\x00")
+        return
+    with open(place(1) + "/descriptors.json") as names:
+        names = json.load(names)
+    given = {}
+    for one in options.get(27, []):
+        one = fields(one)
+        given[one[1][0].decode()] = one[2][0]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for one in options.get(39, []):
+        with open(fields(one)[2][0]) as namespace:
+            if libc.setns(namespace.fileno(), 0):
+                os._exit(98)
+    clone, pivot = {"x86_64": (56, 155), "aarch64": (220, 41)}[platform.machine()]
+    NEW_MOUNT, NEW_PID, PARENT, CHILD = 0x20000, 0x20000000, 0x8000, 17
+    pid = libc.syscall(clone, NEW_MOUNT | NEW_PID | PARENT | CHILD, 0, 0, 0, 0)
+    if pid == 0:
+        for number, name in enumerate(names):
+            if name in given:
+                os.dup2(given[name], number)
+        os.chdir("/proc/fs/tree")
+        libc.mount(None, b"/", None, 0x4000 | 0x40000, None)
+        if libc.syscall(pivot, b".", b".") or libc.umount2(b".", 2):
+            os._exit(99)
+        script = f"echo from $((i={counted})); COUNT".replace("COUNT", LOOP)
+        os.execv("/bin/sh", ["/bin/sh", "-c", script])
+    link.send(b"\x08\x02\x10\x01\x22" + bytes([1 + len(varint(pid))]) + b"\x08" + varint(pid))
+LOOP = "while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; done"
+dump() if kind == 1 else restore()
 "#;
 
 fn with_stand_in(settings: Settings) -> (tempfile::TempDir, Settings) {
@@ -115,8 +163,9 @@ fn processes_and_files_are_of_one_moment() {
     goes_on(&daemon);
     assert!(!left(&daemon));
     let names = entries(&archive);
-    let known = ["config.dump", "spec.dump", "dump.log", "rootfs-diff.tar", "checkpoint/"];
-    assert_eq!(names[..5], known, "{names:?}");
+    let known =
+        ["config.dump", "spec.dump", "options.dump", "dump.log", "rootfs-diff.tar", "checkpoint/"];
+    assert_eq!(names[..6], known, "{names:?}");
     for name in ["checkpoint/count.img", "checkpoint/descriptors.json"] {
         assert!(names.iter().any(|entry| entry == name), "{names:?}");
     }
@@ -137,6 +186,22 @@ fn processes_and_files_are_of_one_moment() {
     assert!(!entries(&archive).iter().any(|entry| entry == "rootfs-diff.tar"));
     daemon.ctl(&format!("checkpoint -e {}.2 count", archive.display())).fails(1, &["not running"]);
     daemon.ctl("rm count").ok();
+}
+
+#[test]
+fn its_streams_are_those_that_it_was_given_whatever_a_shell_has_in_their_place() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = settings.start();
+    let script = format!("exec 3>&1 4>&2 >/other 2>&1; {COUNT}");
+    daemon.ctl(&format!("run -d --name count --net none --rootfs / /bin/sh -c '{script}'")).ok();
+    wait::until_true("a count", || counted(&daemon) > 0);
+    let archive = daemon.scratch().join("count.tar");
+    daemon.ctl(&format!("checkpoint --export {} -R count", archive.display())).ok();
+    let names = content(&archive, "checkpoint/descriptors.json");
+    let names: [String; 3] = serde_json::from_slice(&names).unwrap();
+    assert_eq!(names[0], "/dev/null");
+    assert!(names[1..].iter().all(|name| name.starts_with("pipe:[")), "{names:?}");
+    assert_ne!(names[1], names[2]);
 }
 
 #[test]
@@ -287,4 +352,420 @@ fn containers_of_other_runtimes_are_refused() {
         .ctl(&format!("checkpoint -e {} other", archive.display()))
         .fails(1, &["under another runtime"]);
     assert!(!archive.exists());
+}
+
+/// The archive of a container that has counted, written a file, and ended with it.
+fn archive_of_count(daemon: &Daemon) -> PathBuf {
+    counting(daemon);
+    daemon.ctl("exec count /bin/sh -c 'echo mine >/kept'").ok();
+    let archive = daemon.scratch().join("count.tar");
+    daemon.ctl(&format!("checkpoint --export {} count", archive.display())).ok();
+    archive
+}
+
+fn written_down(archive: &Path) -> u64 {
+    let text = String::from_utf8(content(archive, "checkpoint/count.img")).unwrap();
+    text.trim().parse().unwrap()
+}
+
+/// What a daemon's root has of restores that are not done, or were undone.
+fn left_of_restores(daemon: &Daemon) -> Vec<String> {
+    let names = std::fs::read_dir(daemon.root().join("trash")).unwrap().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // Others are of what was removed.
+    names.filter(|name| name.starts_with("restore-") || name.starts_with("images-")).collect()
+}
+
+#[test]
+fn a_container_goes_on_where_it_was_written_down() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = settings.start();
+    let archive = archive_of_count(&daemon);
+    let before = written_down(&archive);
+    let restore = format!("restore {}", archive.display());
+    daemon.ctl(&restore).fails(1, &["name \"count\" is in use"]);
+    let id = daemon.ctl(&format!("{restore} --name again")).text();
+    assert_eq!(daemon.api().get("again").id, id);
+    daemon.ctl("rm count").ok();
+    std::fs::remove_file(&archive).unwrap();
+    assert_eq!(daemon.inspect("again", "{{.State.Status}}"), "running");
+    assert_eq!(daemon.ctl("exec again /bin/cat /kept").text(), "mine");
+    let counted = || daemon.ctl("exec again /bin/cat /count").stdout.trim().parse().unwrap_or(0);
+    wait::until_true("a higher count", || counted() > before);
+    wait::until_true("its output", || {
+        daemon.ctl("logs again").stdout.trim() == format!("from {before}")
+    });
+    // It is one like all others: it ends with its code, and runs its program when it is started again.
+    daemon.ctl("kill -s KILL again").ok();
+    daemon.ctl("wait again").fails(137, &[]);
+    let images = daemon.container_dir(&id).path().join("restore/images");
+    assert!(!images.exists(), "its images are of no more use");
+    daemon.ctl("start again").ok();
+    daemon.ctl("rm -f again").ok();
+    wait::until_true("an empty trash", || left_of_restores(&daemon).is_empty());
+}
+
+#[test]
+fn a_restore_that_fails_says_why_and_leaves_nothing() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = settings.start();
+    let archive = archive_of_count(&daemon);
+    daemon.ctl("rm count").ok();
+    let directory = daemon.scratch().join("unpacked");
+    std::fs::create_dir(&directory).unwrap();
+    let place = directory.to_str().unwrap();
+    tar(&["-xf", archive.to_str().unwrap(), "-C", place]);
+    std::fs::write(directory.join("checkpoint/count.img"), "0").unwrap();
+    let other = daemon.scratch().join("other.tar");
+    tar(&["-cf", other.to_str().unwrap(), "-C", place, "."]);
+    daemon
+        .ctl(&format!("restore {}", other.display()))
+        .fails(1, &["restore through criu: Error (stand-in.c:1): it had not begun to count"]);
+    assert_eq!(daemon.ctl("ps -aq").text(), "");
+    assert_eq!(left_of_restores(&daemon), Vec::<String>::new());
+    // Nothing of it is in the way of the next.
+    daemon.ctl(&format!("restore {}", archive.display())).ok();
+    goes_on(&daemon);
+}
+
+#[test]
+fn a_restored_container_survives_its_daemon() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let mut daemon = settings.start();
+    let archive = archive_of_count(&daemon);
+    daemon.ctl("rm count").ok();
+    let id = daemon.ctl(&format!("restore {}", archive.display())).text();
+    daemon.kill();
+    // As of one that ended before it had let go of them.
+    let images = daemon.container_dir(&id).path().join("restore/images");
+    std::fs::create_dir(&images).unwrap();
+    daemon.start_again();
+    goes_on(&daemon);
+    assert!(!images.exists(), "they are not used a second time");
+}
+
+/// What an archive of a container over the host's tree has at least, with this in its image.
+fn minimal(count: &str) -> Tar {
+    let options =
+        r#"{"name":"hostile","rootfs":"/","network":{"mode":"none"},"command":["/bin/sleep","9"]}"#;
+    let mut tar = Tar::new();
+    for (name, content) in [
+        ("config.dump", "{}"),
+        ("spec.dump", "{}"),
+        ("options.dump", options),
+        ("checkpoint/count.img", count),
+        ("checkpoint/descriptors.json", r#"["","",""]"#),
+    ] {
+        tar.push(&Entry::file(name, content));
+    }
+    tar
+}
+
+#[test]
+fn archives_that_mean_harm_are_refused_by_name_and_reach_nothing() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = settings.start();
+    let canary = Canary::new();
+    let memory = daemon.peak_memory();
+    let archive = daemon.scratch().join("hostile.tar");
+    let restore = || daemon.ctl(&format!("restore {}", archive.display()));
+    let with = |entry: &dyn Fn(&mut Tar)| {
+        let mut tar = minimal("7");
+        entry(&mut tar);
+        tar.finish()
+    };
+    let entry = |entry: Entry| with(&|tar| tar.push(&entry));
+    let raw = |header: &Header| with(&|tar| tar.raw(header, b""));
+    let sparse =
+        [("major", "1"), ("minor", "0"), ("name", "checkpoint/x"), ("realsize", "2000000000000")];
+    let sparse =
+        sparse.map(|(key, value)| (format!("GNU.sparse.{key}"), value.as_bytes().to_vec()));
+    let map = format!("{:\0<512}", "1\n2000000000000\n0\n");
+    let file = canary.file();
+    let cases: [(&str, Vec<u8>, &str); 12] = [
+        (
+            "a link among images",
+            entry(Entry::symlink("checkpoint/x", &file)),
+            "\"checkpoint/x\" is refused",
+        ),
+        (
+            "a link in the place of them",
+            entry(Entry::symlink("checkpoint", &canary.dir())),
+            "is refused",
+        ),
+        ("a hard link", entry(Entry::hard_link("checkpoint/x", &file)), "is refused"),
+        ("a path up", entry(Entry::file("checkpoint/../../../x", "x")), "leads out"),
+        ("an absolute path", entry(Entry::file(&file, "x")), "leads out"),
+        ("a device", entry(Entry::new("checkpoint/x", Kind::Block(8, 0))), "a device"),
+        ("a pipe", entry(Entry::new("rootfs-diff.tar", Kind::Fifo)), "a pipe"),
+        (
+            "eight exabytes",
+            raw(&Header::new("checkpoint/x", b'0', u64::MAX >> 1)),
+            "bytes together",
+        ),
+        (
+            "two terabytes of nothing",
+            with(&|tar| {
+                tar.pax(&sparse);
+                tar.raw(&Header::new("GNUSparseFile.0/x", b'0', 512), map.as_bytes());
+            }),
+            "bytes together",
+        ),
+        (
+            "a document without end",
+            raw(&Header::new("status/../config.dump", b'0', 9)),
+            "leads out",
+        ),
+        ("a document twice", entry(Entry::file("config.dump", "{}")), "config.dump is in it twice"),
+        (
+            "an archive that ends early",
+            minimal("7").unfinished()[..2000].to_vec(),
+            "no images of criu's",
+        ),
+    ];
+    for (what, bytes, said) in cases {
+        std::fs::write(&archive, bytes).unwrap();
+        let output = restore();
+        assert_eq!(output.code, Some(1), "{what}: {} {}", output.stdout, output.stderr);
+        assert!(output.stderr.contains(said), "{what}: {}", output.stderr);
+        canary.expect_untouched(what);
+        assert_eq!(left_of_restores(&daemon), Vec::<String>::new(), "{what}");
+    }
+    // The changed files are a layer: what leads out of it is found inside, or refused.
+    let mut layer = Tar::new();
+    layer.push(&Entry::symlink("bridge", &canary.dir()));
+    layer.push(&Entry::file("bridge/planted", "x"));
+    let bytes = entry(Entry::file("rootfs-diff.tar", layer.finish()));
+    std::fs::write(&archive, bytes).unwrap();
+    restore().ok();
+    daemon.ctl("exec hostile /bin/cat /bridge/planted").ok();
+    canary.expect_untouched("a link in a layer");
+    daemon.ctl("rm -f hostile").ok();
+    let mut layer = Tar::new();
+    layer.push(&Entry::file("../../planted", "x"));
+    std::fs::write(&archive, entry(Entry::file("rootfs-diff.tar", layer.finish()))).unwrap();
+    restore().fails(1, &["rootfs-diff.tar: entry \"../../planted\" is refused"]);
+    canary.expect_untouched("a path up in a layer");
+    assert_eq!(daemon.ctl("ps -aq").text(), "");
+    assert!(daemon.peak_memory() < memory + 64 * 1024, "memory is bounded");
+    for (place, why) in
+        [("/dev/zero", "no file"), ("/proc", "no file"), ("/nowhere.tar", "No such file")]
+    {
+        daemon.ctl(&format!("restore {place}")).fails(1, &[place, why]);
+    }
+    std::fs::write(&archive, b"\x1f\x8b\x08\x00").unwrap();
+    restore().fails(1, &["it is compressed"]);
+}
+
+/// A pod of a kubelet's with a container that counts, until it has begun to.
+struct Counted<'a> {
+    kubelet: &'a Kubelet,
+    pod: String,
+    one: String,
+}
+
+impl<'a> Counted<'a> {
+    fn run(kubelet: &'a Kubelet) -> Self {
+        let config = kubelet.pod_config("web");
+        let pod = kubelet.run_pod(&config);
+        let one = kubelet.run(&pod, &kubelet.container_config("one", COUNT), &config);
+        let counted = Self { kubelet, pod, one };
+        wait::until_true("a count", || counted.count(&counted.one) > 0);
+        counted
+    }
+
+    fn count(&self, id: &str) -> u64 {
+        count_of(self.kubelet, id)
+    }
+}
+
+/// What a container has counted to; 0 where that can't be read.
+fn count_of(kubelet: &Kubelet, id: &str) -> u64 {
+    let output = kubelet.exec(id, "cat /count", 0).map(|it| it.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().parse().unwrap_or(0)
+}
+
+fn checkpoint(kubelet: &Kubelet, id: &str, location: &Path) {
+    let request = cri::CheckpointContainerRequest {
+        container_id: id.to_owned(),
+        location: location.to_str().unwrap().to_owned(),
+        timeout: 0,
+    };
+    kubelet.call(|mut client| async move { client.checkpoint_container(request).await }).unwrap();
+}
+
+#[test]
+fn a_kubelet_makes_a_container_of_an_archive_that_goes_on_with_its_start() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let one = Counted::run(&kubelet);
+    kubelet.exec(&one.one, "echo mine >/kept; rm /bin/vi", 0).unwrap();
+    let archive = daemon.scratch().join("one.tar");
+    checkpoint(&kubelet, &one.one, &archive);
+    let before = written_down(&archive);
+    kubelet.remove_pod(&one.pod).unwrap();
+
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    let mut wanted = kubelet.container_config("one", COUNT);
+    wanted.image.as_mut().unwrap().image = archive.to_str().unwrap().to_owned();
+    let again = kubelet.try_create(&pod, &wanted, &config).unwrap();
+    assert_eq!(kubelet.status(&again).state(), cri::ContainerState::ContainerCreated);
+    assert_eq!(kubelet.try_create(&pod, &wanted, &config).unwrap(), again, "asked for once more");
+    std::fs::remove_file(&archive).unwrap();
+    kubelet.start(&again).unwrap();
+    let status = kubelet.status(&again);
+    assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
+    assert_eq!(status.image.unwrap().image, integration::kubelet::IMAGE);
+    wait::until_true("a higher count", || count_of(&kubelet, &again) > before);
+    let files = kubelet.exec(&again, "cat /kept; ls /bin/vi || true", 0).unwrap();
+    assert_eq!(String::from_utf8(files.stdout).unwrap(), "mine\n");
+    let log = PathBuf::from(status.log_path);
+    wait::until_true("its output", || {
+        std::fs::read_to_string(&log).unwrap().contains(&format!(" F from {before}\n"))
+    });
+    let refused = kubelet.start(&again).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    kubelet.stop(&again, 0).unwrap();
+    assert_eq!(kubelet.status(&again).exit_code, 137);
+}
+
+#[test]
+fn what_does_not_fit_the_one_that_was_written_down_is_refused_by_name() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    let mut wanted = kubelet.container_config("one", COUNT);
+    wanted.mounts.push(cri::Mount {
+        container_path: "/data".to_owned(),
+        host_path: daemon.scratch().to_str().unwrap().to_owned(),
+        ..cri::Mount::default()
+    });
+    let one = kubelet.run(&pod, &wanted, &config);
+    wait::until_true("a count", || count_of(&kubelet, &one) > 0);
+    let archive = daemon.scratch().join("one.tar");
+    checkpoint(&kubelet, &one, &archive);
+    kubelet.remove(&one).unwrap();
+    wanted.image.as_mut().unwrap().image = archive.to_str().unwrap().to_owned();
+    let refused = |change: &dyn Fn(&mut cri::ContainerConfig), said: &str| {
+        let mut wanted = wanted.clone();
+        change(&mut wanted);
+        let refused = kubelet.try_create(&pod, &wanted, &config).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(said), "{said}: {refused}");
+    };
+    refused(&|config| config.mounts.clear(), "mounts at /data");
+    refused(&|config| config.tty = true, "terminal");
+    let context = |config: &mut cri::ContainerConfig| {
+        config.linux.as_mut().unwrap().security_context.clone().unwrap()
+    };
+    refused(
+        &|config| {
+            let mut context = context(config);
+            context.privileged = true;
+            config.linux.as_mut().unwrap().security_context = Some(context);
+        },
+        "the privilege that they had",
+    );
+    refused(
+        &|config| {
+            let mut context = context(config);
+            context.run_as_user = Some(cri::Int64Value { value: 7 });
+            config.linux.as_mut().unwrap().security_context = Some(context);
+        },
+        "the user that they had",
+    );
+    refused(
+        &|config| config.image.as_mut().unwrap().image = "/tmp/../one.tar".to_owned(),
+        "absolute path",
+    );
+    assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty());
+    assert_eq!(left_of_restores(&daemon), Vec::<String>::new());
+    // Of a pod that shares its processes as well, and where the image is not there any more.
+    let mut shared = kubelet.pod_config("shared");
+    let context = shared.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().pid = cri::NamespaceMode::Pod.into();
+    let pod = kubelet.run_pod(&shared);
+    let mut sharing = wanted.clone();
+    let context = sharing.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().pid = cri::NamespaceMode::Pod.into();
+    let said = kubelet.try_create(&pod, &sharing, &shared).unwrap_err();
+    assert!(said.message().contains("shares its processes"), "{said}");
+    let image =
+        cri::ImageSpec { image: integration::kubelet::IMAGE.to_owned(), ..Default::default() };
+    let request = cri::RemoveImageRequest { image: Some(image) };
+    kubelet.image_call(|mut client| async move { client.remove_image(request).await }).unwrap();
+    let refused = kubelet.try_create(&pod, &wanted, &config).unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+}
+
+/// Whether criu and this kernel fit each other.
+fn criu_works() -> bool {
+    let mut check = Command::new("criu");
+    check.arg("check").stderr(Stdio::null()).stdout(Stdio::null());
+    let works = check.status().is_ok_and(|status| status.success());
+    if !works {
+        eprintln!("skipped: criu can't work with this kernel (`criu check`)");
+    }
+    works
+}
+
+/// Counts in a variable, so that one that begins again would begin with 1.
+const SLOWLY: &str = "i=0; while :; do i=$((i+1)); echo $i >/count; echo $i; sleep 0.1; done";
+
+#[test]
+fn criu_itself_lets_a_container_go_on() {
+    if !criu_works() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for (name, flags) in [("plain", "--net none"), ("bridge", ""), ("terminal", "-t")] {
+        daemon.ctl(&format!("run -d --name {name} {flags} --rootfs / /bin/sh -c '{SLOWLY}'")).ok();
+        let counted = |name: &str| -> u64 {
+            let text = daemon.ctl(&format!("exec {name} /bin/cat /count")).stdout;
+            text.trim().parse().unwrap_or(0)
+        };
+        wait::until_true("a count of 20", || counted(name) >= 20);
+        let archive = daemon.scratch().join(format!("{name}.tar"));
+        daemon.ctl(&format!("checkpoint -e {} {name}", archive.display())).ok();
+        assert_eq!(daemon.inspect(name, "{{.State.ExitCode}}"), "137");
+        daemon.ctl(&format!("rm {name}")).ok();
+        daemon.ctl(&format!("restore --name {name}-2 {}", archive.display())).ok();
+        let again = format!("{name}-2");
+        wait::until_true("a higher count", || counted(&again) > 20);
+        wait::until_true("its output", || {
+            let logs = daemon.ctl(&format!("logs {again}")).stdout;
+            let first = logs.lines().next().and_then(|line| line.trim().parse::<u64>().ok());
+            first.is_some_and(|first| first > 10)
+        });
+        daemon.ctl(&format!("stop -t 0 {again}")).ok();
+        assert_eq!(daemon.inspect(&again, "{{.State.ExitCode}}"), "137");
+        daemon.ctl(&format!("rm {again}")).ok();
+    }
+}
+
+#[test]
+fn criu_itself_lets_a_terminal_go_on() {
+    if !criu_works() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ctl("run -dit --name shell --net none --rootfs / /bin/sh").ok();
+    let mut terminal = daemon.terminal("attach shell");
+    terminal.send("i=40; echo ready-$((1+1))\n");
+    terminal.expect("ready-2");
+    terminal.send("\u{10}\u{11}");
+    terminal.finish();
+    let archive = daemon.scratch().join("shell.tar");
+    daemon.ctl(&format!("checkpoint -e {} shell", archive.display())).ok();
+    daemon.ctl("rm shell").ok();
+    daemon.ctl(&format!("restore {}", archive.display())).ok();
+    let mut terminal = daemon.terminal("attach shell");
+    terminal.send("echo $((i+2))\n");
+    terminal.expect("42");
+    terminal.send("exit 3\n");
+    assert_eq!(terminal.finish().0, Some(3));
 }

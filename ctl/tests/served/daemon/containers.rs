@@ -101,6 +101,16 @@ impl Containers for Fake {
         Ok(Response::new(CheckpointResponse {}))
     }
 
+    async fn restore(
+        &self,
+        request: Request<RestoreRequest>,
+    ) -> Result<Response<CreateResponse>, Status> {
+        let request = request.into_inner();
+        let what = format!("restore {} {:?}", request.location, request.name);
+        self.note(what, &request.request_id);
+        Ok(Response::new(CreateResponse { id: ID.to_owned(), warnings: Vec::new() }))
+    }
+
     async fn unpause(
         &self,
         request: Request<UnpauseRequest>,

@@ -77,6 +77,8 @@
 //! | 2014-9357, 2019-14271, 2022-1227, 2026-41567 | `hostile_layers::no_program_of_an_image_runs_on_the_host` | the container's `ps` run |
 //! | 2014-6408, 2021-21334, 2026-53488 | `image_config::unknown_keys…`, `two_containers…`, `labels_come_along…` | privileges by the image; the first container's variables; labels as they are |
 //! | 2023-25153, 2026-53489 | `archives::hostile_archives_are_refused` | documents of any size; links followed |
+//! | 2024-8676, 2026-53492 | `checkpoint::what_does_not_fit…`, unit `checkpoint::restore` | mounts of the archive not compared; its hooks taken |
+//! | 2026-53489 | `checkpoint::archives_that_mean_harm…` | links taken as images |
 //! | 2021-41190, GHSA-5j5w | `bad_registry::a_document_that_is_index_and_manifest…` | taken as an index |
 //! | 2020-15157 | `bad_registry::a_foreign_layer…`, `credentials::a_redirect_takes_no_credentials_along` | urls of a manifest asked; credentials sent along |
 //!
@@ -86,8 +88,8 @@
 //!
 //! Deliberately absent, for there is nothing to attack: builds (CVE-2024-1753, 9407, 9675, 9341,
 //! 11218), plugins of authorization (CVE-2024-41110, CVE-2026-34040), rootless daemons
-//! (CVE-2023-25809's own way), a daemon that maps users (CVE-2021-21284), checkpoints by the daemon
-//! (CVE-2026-53492, 50195, CVE-2024-8676), annotations that mean something to a runtime or to systemd
+//! (CVE-2023-25809's own way), a daemon that maps users (CVE-2021-21284), checkpoints in images, and
+//! images that are pulled for one (CVE-2026-50195), annotations that mean something to a runtime or to systemd
 //! (CVE-2023-6476, CVE-2024-3154). Frames of SPDY (CVE-2026-35469) have a target of `bosun-fuzz`.
 //! Security labels (CVE-2019-16884, CVE-2021-43816) need a kernel that has them: `make test-vm` has one
 //! with AppArmor; with SELinux nothing was ever run.
