@@ -21,6 +21,7 @@
 //! longer than the caller waits, that is what the caller is told; the processes go on once criu is done, and what
 //! it wrote is thrown away. The way back is [`restore`]'s.
 
+pub mod pod;
 pub mod restore;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -84,6 +85,10 @@ impl Decision {
     /// Whether this is the first to ask.
     pub fn take(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

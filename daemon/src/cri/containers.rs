@@ -15,9 +15,6 @@ use crate::container::{Handle, Record, Run};
 use crate::error::{Error, Result};
 use crate::spec::{ContainerOptions, LogOptions, Restore};
 
-/// What a kubelet's checkpoint is of: it has no flags.
-const ALL: What = What { tcp_established: true, file_locks: true, without_files: false };
-
 impl Cri {
     /// Makes a container. One that is asked for again word for word, because the answer was lost, is
     /// the same.
@@ -32,7 +29,7 @@ impl Cri {
         };
         self.ready_pod(&request.pod_sandbox_id).await?;
         let taken = Taken::read(self.core(), &archive).await?;
-        self.make_container(request, Some((taken, ALL))).await
+        self.make_container(request, Some((taken, super::checkpoint::ALL))).await
     }
 
     /// As [`create_container`](Self::create_container); with a checkpoint, of one that goes on from there.
@@ -224,7 +221,7 @@ impl Cri {
         let asked = CheckpointRequest {
             location: request.location.clone().into(),
             leave_running: true,
-            what: ALL,
+            what: super::checkpoint::ALL,
             timeout: seconds.map(Duration::from_secs),
         };
         let id = container.key().id.as_str();

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `runtime`, `image` | the two services: each call decoded, made, answered |
 //! | `pods`, `containers` | what calls about them mean |
+//! | `checkpoint` | pods that are written down, and made again |
 //! | `events` | what happens, for kubelets that listen |
 //! | `exec` | a command whose output is waited for |
 //! | `handlers` | who runs containers, and what each can do |
@@ -27,9 +28,9 @@
 //! | `config` | `[cri]` of the configuration |
 //!
 //! What a kubelet asked for is kept word for word with the record ([`kept`]), and answered from there:
-//! the core does not know of attempts, annotations and uids of pods. A call that does not work yet
-//! answers UNIMPLEMENTED and says so.
+//! the core does not know of attempts, annotations and uids of pods.
 
+mod checkpoint;
 mod config;
 mod containers;
 mod convert;
@@ -54,7 +55,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bosun_proto::cri as wire;
 use shim_wire::id::Id;
-use tonic::Status;
 
 pub use config::{CgroupDriver, Configured, Network, NriConfigured};
 
@@ -139,9 +139,4 @@ fn invalid(what: &'static str, problem: impl Into<String>) -> Error {
 /// A part that every message of its kind has.
 fn required<T>(part: Option<T>, what: &'static str) -> Result<T> {
     part.ok_or_else(|| invalid(what, "it is missing"))
-}
-
-/// A call that does not work yet.
-fn not_yet<T>(what: &str) -> std::result::Result<T, Status> {
-    Err(Status::unimplemented(format!("bosun does not have {what} yet: see docs/kubernetes.md")))
 }

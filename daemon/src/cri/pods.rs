@@ -38,6 +38,15 @@ impl Drop for OnItsWay<'_> {
     }
 }
 
+/// What becomes of a pod that is asked for word for word as one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Same {
+    /// It is that one.
+    Answers,
+    /// Its name is in use.
+    IsRefused,
+}
+
 impl Cri {
     /// Makes a pod, to its end, whoever waits for it. One that is asked for again word for word,
     /// because the answer was lost, is the same.
@@ -46,12 +55,17 @@ impl Cri {
         request: wire::RunPodSandboxRequest,
     ) -> Result<wire::RunPodSandboxResponse> {
         let this = Arc::clone(self);
-        let task = tokio::spawn(async move { this.make_pod(request).await });
+        let task = tokio::spawn(async move { this.make_pod(request, Same::Answers).await });
         let id = task.await.unwrap_or(Err(Error::Stopping))?;
         Ok(wire::RunPodSandboxResponse { pod_sandbox_id: id })
     }
 
-    async fn make_pod(&self, request: wire::RunPodSandboxRequest) -> Result<String> {
+    /// Makes a pod, with its network and its plugins' consent; what fails leaves nothing.
+    pub(super) async fn make_pod(
+        &self,
+        request: wire::RunPodSandboxRequest,
+        same: Same,
+    ) -> Result<String> {
         self.check_handler(&request)?;
         let hostname = &self.core().machine.hostname;
         let options = convert::pod_options(&request, self.settings(), hostname)?;
@@ -63,7 +77,7 @@ impl Cri {
         let mut mark = Some(OnItsWay::mark(self, &name));
         let id = match self.supervisor.run_sandbox(self.alone(), options).await {
             Ok(created) => created.id,
-            Err(in_use @ Error::NameInUse { .. }) => {
+            Err(in_use @ Error::NameInUse { .. }) if same == Same::Answers => {
                 return self.made_before(&name, &request).await.ok_or(in_use);
             }
             Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use bosun_proto::cri::runtime_service_server::RuntimeService;
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Cri, not_yet, wire};
+use super::{Cri, wire};
 
 /// The service over the core.
 #[derive(Debug)]
@@ -280,16 +280,17 @@ impl RuntimeService for Service {
 
     async fn checkpoint_pod(
         &self,
-        _: Request<wire::CheckpointPodRequest>,
+        call: Request<wire::CheckpointPodRequest>,
     ) -> Result<Response<wire::CheckpointPodResponse>, Status> {
-        not_yet("CheckpointPod")
+        self.cri.checkpoint_pod(call.into_inner()).await?;
+        Ok(Response::new(wire::CheckpointPodResponse {}))
     }
 
     async fn restore_pod(
         &self,
-        _: Request<wire::RestorePodRequest>,
+        call: Request<wire::RestorePodRequest>,
     ) -> Result<Response<wire::RestorePodResponse>, Status> {
-        not_yet("RestorePod")
+        Ok(Response::new(self.cri.restore_pod(call.into_inner()).await?))
     }
 
     async fn get_container_events(

@@ -33,7 +33,7 @@ const READ: usize = 5;
 const NAMESPACES: [&str; 3] = ["default", "other", "k8s.io"];
 
 /// Calls that end when something happens, or take as long as their work, beside those of streams.
-const WAITING: [&str; 7] = [
+const WAITING: [&str; 9] = [
     "Containers/Wait",
     "Containers/Stop",
     "Containers/Restart",
@@ -41,6 +41,8 @@ const WAITING: [&str; 7] = [
     "RuntimeService/ExecSync",
     "RuntimeService/StopContainer",
     "RuntimeService/CheckpointContainer",
+    "RuntimeService/CheckpointPod",
+    "RuntimeService/RestorePod",
 ];
 
 /// Calls that make containers and pods.

@@ -2,9 +2,11 @@
 //! with the kernel, a program in its place, which the daemon alone sees, answers as it does and writes one
 //! image.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bosun_proto::cri;
 use integration::canary::Canary;
@@ -12,7 +14,7 @@ use integration::daemon::{Daemon, Settings};
 use integration::kubelet::{Kubelet, node_with};
 use integration::tar::{Entry, Header, Kind, Tar};
 use integration::wait;
-use tonic::Code;
+use tonic::{Code, Status};
 
 const CRIU: &str = "/usr/sbin/criu";
 
@@ -56,6 +58,11 @@ place = lambda number: f"/proc/{os.getppid()}/fd/{options[number][0]}"
 request = fields(link.recv(65536))
 kind, options = request[1][0], fields(request[2][0])
 def dump():
+    if os.path.exists(f"/proc/{options[2][0]}/root/refuse"):
+        with open(place(17) + "/dump.log", "w") as log:
+            log.write("Error (stand-in.c:2): it does not want to\n")
+        link.send(b"\x08\x01\x10\x00")
+        return
     with open(f"/proc/{options[2][0]}/root/count") as count:
         counted = count.read()
     with open(place(1) + "/count.img", "w") as image:
@@ -702,6 +709,300 @@ fn what_does_not_fit_the_one_that_was_written_down_is_refused_by_name() {
     assert_eq!(refused.code(), Code::NotFound, "{refused}");
 }
 
+/// Counts, and says how far after it has noted that for itself.
+const TELLS: &str = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; \
+                     cp /count /shared/new; mv /shared/new /shared/count; done";
+/// Notes how far the other one was.
+const HEARS: &str =
+    "while :; do cp /shared/count /count.new 2>/dev/null && mv /count.new /count; done";
+
+/// A pod of two: what one notes is never more than what the other has noted before.
+struct Pair<'a> {
+    kubelet: &'a Kubelet,
+    configs: [cri::ContainerConfig; 2],
+    pod: String,
+    ids: [String; 2],
+}
+
+impl<'a> Pair<'a> {
+    fn run(kubelet: &'a Kubelet, daemon: &Daemon) -> Self {
+        let shared = daemon.scratch().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        let config = kubelet.pod_config("pair");
+        let pod = kubelet.run_pod(&config);
+        let configs = [("tells", TELLS), ("hears", HEARS)].map(|(name, script)| {
+            let mut config = kubelet.container_config(name, script);
+            config.mounts.push(cri::Mount {
+                container_path: "/shared".to_owned(),
+                host_path: shared.to_str().unwrap().to_owned(),
+                ..cri::Mount::default()
+            });
+            config
+        });
+        let ids = [0, 1].map(|number| kubelet.run(&pod, &configs[number], &config));
+        let pair = Self { kubelet, configs, pod, ids };
+        wait::until_true("both have counted", || {
+            pair.ids.iter().all(|id| count_of(kubelet, id) > 0)
+        });
+        pair
+    }
+
+    fn request(&self, directory: &Path) -> cri::CheckpointPodRequest {
+        cri::CheckpointPodRequest {
+            pod_sandbox_id: self.pod.clone(),
+            output_path: directory.to_str().unwrap().to_owned(),
+            container_ids: self.ids.to_vec(),
+            options: HashMap::new(),
+        }
+    }
+
+    fn go_on(&self) {
+        for id in &self.ids {
+            let before = count_of(self.kubelet, id);
+            wait::until_true("a higher count", || count_of(self.kubelet, id) > before);
+        }
+    }
+
+    /// What makes a pod of a checkpoint of this one.
+    fn restore(&self, directory: &Path) -> cri::RestorePodRequest {
+        cri::RestorePodRequest {
+            checkpoint_path: directory.to_str().unwrap().to_owned(),
+            config: Some(self.kubelet.pod_config("pair")),
+            container_configs: self.configs.to_vec(),
+            ..cri::RestorePodRequest::default()
+        }
+    }
+}
+
+fn checkpoint_pod(kubelet: &Kubelet, request: cri::CheckpointPodRequest) -> Result<(), Status> {
+    kubelet.call(|mut client| async move { client.checkpoint_pod(request).await }).map(drop)
+}
+
+fn restore_pod(
+    kubelet: &Kubelet,
+    request: cri::RestorePodRequest,
+) -> Result<cri::RestorePodResponse, Status> {
+    kubelet.call(|mut client| async move { client.restore_pod(request).await })
+}
+
+fn empty_directory(daemon: &Daemon, name: &str) -> PathBuf {
+    let directory = daemon.scratch().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    directory
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(directory).unwrap().flatten();
+    let mut names: Vec<String> =
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn containers_of_a_pod_are_written_down_at_one_moment() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    let directory = empty_directory(&daemon, "pair");
+    checkpoint_pod(&kubelet, pair.request(&directory)).unwrap();
+    pair.go_on();
+    assert_eq!(names_in(&directory), ["container-0.tar", "container-1.tar", "pod.json"]);
+    let [told, heard] =
+        ["container-0.tar", "container-1.tar"].map(|name| written_down(&directory.join(name)));
+    assert!(heard > 0 && heard <= told, "{heard} was heard, {told} was told");
+    let text = std::fs::read(directory.join("pod.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(manifest["id"], pair.pod);
+    let names = manifest["containers"].as_array().unwrap();
+    let names: Vec<&str> = names.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tells", "hears"]);
+}
+
+#[test]
+fn a_pod_of_which_one_can_not_be_written_down_goes_on_and_nothing_is_written() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    kubelet.exec(&pair.ids[1], "touch /refuse", 0).unwrap();
+    let directory = empty_directory(&daemon, "pair");
+    let refused = checkpoint_pod(&kubelet, pair.request(&directory)).unwrap_err();
+    assert!(refused.message().contains("Error (stand-in.c:2): it does not want to"), "{refused}");
+    assert_eq!(names_in(&directory), Vec::<String>::new());
+    pair.go_on();
+    for id in &pair.ids {
+        assert!(!daemon.root().join("containers/k8s.io").join(id).join("checkpoint").exists());
+    }
+}
+
+#[test]
+fn who_does_not_wait_for_a_pod_gets_nothing_and_the_pod_goes_on() {
+    let (_criu, settings) = with_one_that_waits("time.sleep(2)", Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    let directory = empty_directory(&daemon, "pair");
+    let mut request = tonic::Request::new(pair.request(&directory));
+    request.set_timeout(Duration::from_secs(1));
+    let asked = kubelet.call(|mut client| async move { client.checkpoint_pod(request).await });
+    let refused = asked.unwrap_err();
+    assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused}");
+    pair.go_on();
+    assert_eq!(names_in(&directory), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_pod_s_checkpoint_can_not_honour_is_refused_by_name() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    let other = Counted::run(&kubelet);
+    let directory = empty_directory(&daemon, "pair");
+    let full = empty_directory(&daemon, "full");
+    std::fs::write(full.join("file"), "").unwrap();
+    let refused = |change: &dyn Fn(&mut cri::CheckpointPodRequest), code: Code, said: &str| {
+        let mut request = pair.request(&directory);
+        change(&mut request);
+        let refused = checkpoint_pod(&kubelet, request).unwrap_err();
+        assert_eq!(refused.code(), code, "{said}: {refused}");
+        assert!(refused.message().contains(said), "{said}: {refused}");
+        assert_eq!(names_in(&directory), Vec::<String>::new());
+    };
+    let option = |key: &str, value: &str| {
+        let options = HashMap::from([(key.to_owned(), value.to_owned())]);
+        move |request: &mut cri::CheckpointPodRequest| request.options = options.clone()
+    };
+    let path = |path: &Path| {
+        let path = path.to_str().unwrap().to_owned();
+        move |request: &mut cri::CheckpointPodRequest| request.output_path = path.clone()
+    };
+    let is = Code::InvalidArgument;
+    refused(&option("compression", "zstd"), is, "\"compression\" is not known");
+    refused(&option("file-locks", "maybe"), is, "file-locks: \"maybe\"");
+    refused(&path(Path::new("pair")), is, "absolute path");
+    refused(&path(&directory.join("../pair")), is, "absolute path");
+    refused(&path(&full), is, "not empty");
+    refused(&path(&full.join("file")), is, "no directory");
+    refused(&path(&directory.join("no")), is, "no directory");
+    refused(&|request| request.container_ids.clear(), is, "container_ids: it is empty");
+    refused(&|request| request.container_ids[1] = pair.ids[0].clone(), is, "named twice");
+    refused(&|request| request.container_ids[1] = other.one.clone(), is, "no container of pod");
+    refused(&|request| request.container_ids[1] = "abcdef".to_owned(), Code::NotFound, "abcdef");
+    refused(&|request| request.pod_sandbox_id = "abcdef".to_owned(), Code::NotFound, "abcdef");
+    kubelet.stop(&pair.ids[1], 0).unwrap();
+    refused(&|_| (), Code::FailedPrecondition, "not running");
+    kubelet.stop_pod(&pair.pod).unwrap();
+    refused(&|_| (), Code::FailedPrecondition, "not running");
+}
+
+#[test]
+fn a_pod_is_made_of_its_checkpoint_and_goes_on_with_the_starts() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    let directory = empty_directory(&daemon, "pair");
+    checkpoint_pod(&kubelet, pair.request(&directory)).unwrap();
+    let before =
+        [0, 1].map(|number| written_down(&directory.join(format!("container-{number}.tar"))));
+    kubelet.remove_pod(&pair.pod).unwrap();
+
+    let request = pair.restore(&directory);
+    let made = restore_pod(&kubelet, request.clone()).unwrap();
+    assert_ne!(made.pod_sandbox_id, pair.pod);
+    assert_eq!(names_in(&directory).len(), 3, "the checkpoint is left as it is");
+    let names: Vec<&str> = made.restored_containers.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["tells", "hears"]);
+    for (one, before) in made.restored_containers.iter().zip(before) {
+        let id = one.container_id.as_str();
+        assert_eq!(kubelet.status(id).state(), cri::ContainerState::ContainerCreated);
+        kubelet.start(id).unwrap();
+        wait::until_true("a higher count", || count_of(&kubelet, id) > before);
+        let log = kubelet.status(id).log_path;
+        assert!(log.contains(&request.config.as_ref().unwrap().log_directory), "{log}");
+    }
+    // The same once more is another pod of that name, which there can't be.
+    let refused = restore_pod(&kubelet, request).unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert_eq!(kubelet.containers(cri::ContainerFilter::default()).len(), 2);
+    // And another pod of the same checkpoint is one.
+    let other = restore_pod(&kubelet, pair.restore(&directory)).unwrap();
+    assert_ne!(other.pod_sandbox_id, made.pod_sandbox_id);
+}
+
+#[test]
+fn a_pod_that_can_not_be_made_of_its_checkpoint_leaves_nothing() {
+    let (_criu, settings) = with_stand_in(Settings::new());
+    let daemon = node_with(settings);
+    let kubelet = Kubelet::of(&daemon);
+    let pair = Pair::run(&kubelet, &daemon);
+    let directory = empty_directory(&daemon, "pair");
+    checkpoint_pod(&kubelet, pair.request(&directory)).unwrap();
+    kubelet.remove_pod(&pair.pod).unwrap();
+    let refused = |change: &dyn Fn(&mut cri::RestorePodRequest), said: &str| {
+        let mut request = pair.restore(&directory);
+        change(&mut request);
+        let refused = restore_pod(&kubelet, request).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{said}: {refused}");
+        assert!(refused.message().contains(said), "{said}: {refused}");
+        assert!(kubelet.pods(cri::PodSandboxFilter::default()).is_empty(), "{said}");
+        assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty(), "{said}");
+        assert_eq!(left_of_restores(&daemon), Vec::<String>::new(), "{said}");
+        // What was made of them is removed beside other work.
+        wait::until_true("no directory of a container", || {
+            names_in(&daemon.root().join("containers/k8s.io")).is_empty()
+        });
+    };
+    refused(
+        &|request| request.options = HashMap::from([("lazy".to_owned(), "true".to_owned())]),
+        "\"lazy\" is not known",
+    );
+    refused(&|request| request.runtime_handler = "runc".to_owned(), "\"runc\" restores nothing");
+    refused(&|request| request.runtime_handler = "nobody".to_owned(), "nobody");
+    refused(&|request| request.config = None, "config: it is missing");
+    refused(&|request| request.checkpoint_path = "pair".to_owned(), "absolute path");
+    refused(&|request| request.checkpoint_path = "/nowhere".to_owned(), "no directory");
+    refused(
+        &|request| request.checkpoint_path = daemon.scratch().to_str().unwrap().to_owned(),
+        "no checkpoint of a pod",
+    );
+    refused(&|request| drop(request.container_configs.pop()), "is of hears, tells, not of tells");
+    refused(
+        &|request| request.container_configs[1] = request.container_configs[0].clone(),
+        "named twice",
+    );
+    // Found out when the other one is there already, and the pod with its network.
+    refused(&|request| request.container_configs[1].args.push("x".to_owned()), "the command that");
+    refused(&|request| request.container_configs[1].working_dir = "/tmp".to_owned(), "the working");
+    refused(
+        &|request| {
+            let variable = cri::KeyValue { key: "A".to_owned(), value: b"b".to_vec() };
+            request.container_configs[1].envs.push(variable);
+        },
+        "the environment that",
+    );
+    refused(&|request| request.container_configs[1].mounts.clear(), "mounts at /shared");
+    // A checkpoint that was tampered with.
+    let manifest = directory.join("pod.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    for (from, to, said) in [
+        ("container-1.tar", "../container-1.tar", "no file beside it"),
+        ("container-1.tar", "/dev/zero", "no file beside it"),
+        ("\"version\": 1", "\"version\": 2", "version 2"),
+        ("container-1.tar", "pod.json", "not a tar archive"),
+        ("container-1.tar", "container-9.tar", "No such file"),
+    ] {
+        std::fs::write(&manifest, text.replace(from, to)).unwrap();
+        refused(&|_| (), said);
+    }
+    std::fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &manifest).unwrap();
+    refused(&|_| (), "no checkpoint of a pod");
+}
+
 /// Whether criu and this kernel fit each other.
 fn criu_works() -> bool {
     let mut check = Command::new("criu");
@@ -768,4 +1069,51 @@ fn criu_itself_lets_a_terminal_go_on() {
     terminal.expect("42");
     terminal.send("exit 3\n");
     assert_eq!(terminal.finish().0, Some(3));
+}
+
+#[test]
+fn criu_itself_lets_a_pod_go_on() {
+    if !criu_works() {
+        return;
+    }
+    let daemon = node_with(Settings::new());
+    let kubelet = Kubelet::of(&daemon);
+    let config = kubelet.pod_config("pair");
+    let pod = kubelet.run_pod(&config);
+    let configs = ["one", "two"].map(|name| kubelet.container_config(name, SLOWLY));
+    let ids = configs.each_ref().map(|wanted| kubelet.run(&pod, wanted, &config));
+    wait::until_true("counts of 20", || ids.iter().all(|id| count_of(&kubelet, id) >= 20));
+    let directory = empty_directory(&daemon, "pair");
+    let request = cri::CheckpointPodRequest {
+        pod_sandbox_id: pod.clone(),
+        output_path: directory.to_str().unwrap().to_owned(),
+        container_ids: ids.to_vec(),
+        options: HashMap::new(),
+    };
+    checkpoint_pod(&kubelet, request).unwrap();
+    for id in &ids {
+        let before = count_of(&kubelet, id);
+        wait::until_true("a higher count", || count_of(&kubelet, id) > before);
+    }
+    kubelet.remove_pod(&pod).unwrap();
+    let request = cri::RestorePodRequest {
+        checkpoint_path: directory.to_str().unwrap().to_owned(),
+        config: Some(kubelet.pod_config("pair")),
+        container_configs: configs.to_vec(),
+        ..cri::RestorePodRequest::default()
+    };
+    let made = restore_pod(&kubelet, request).unwrap();
+    for one in &made.restored_containers {
+        kubelet.start(&one.container_id).unwrap();
+        wait::until_true("a higher count", || count_of(&kubelet, &one.container_id) > 20);
+    }
+    // One by itself, in the place of an image.
+    let mut wanted = kubelet.container_config("alone", SLOWLY);
+    let archive = directory.join("container-0.tar");
+    wanted.image.as_mut().unwrap().image = archive.to_str().unwrap().to_owned();
+    let config = kubelet.pod_config("alone");
+    let pod = kubelet.run_pod(&config);
+    let alone = kubelet.run(&pod, &wanted, &config);
+    wait::until_true("a higher count", || count_of(&kubelet, &alone) > 20);
+    kubelet.stop(&alone, 0).unwrap();
 }

@@ -111,14 +111,3 @@ fn a_bad_container_is_refused() {
     let refused = kubelet.try_create(&pod, &config, &sandbox).unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
 }
-
-#[test]
-fn what_is_not_there_yet_says_so() {
-    let daemon = node();
-    let kubelet = Kubelet::of(&daemon);
-    let request = cri::CheckpointPodRequest::default();
-    let answer = kubelet.call(|mut client| async move { client.checkpoint_pod(request).await });
-    let answer = answer.unwrap_err();
-    assert_eq!(answer.code(), Code::Unimplemented);
-    assert!(answer.message().contains("CheckpointPod"), "{answer}");
-}
