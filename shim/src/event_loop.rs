@@ -536,7 +536,7 @@ impl Shim {
             containerd.publisher.shrink();
         }
         shim_sys::memory::trim();
-        shim_sys::memory::release_code();
+        shim_sys::memory::release();
     }
 }
 
