@@ -673,6 +673,7 @@ fn started(input: &[u8], environment: &[(&str, &str)]) -> Vec<u8> {
     answer
 }
 
+/// Whatever umask the caller has, nobody else comes to what is made for it. CVE-2021-41103.
 #[test]
 fn a_start_is_answered_in_the_form_of_the_callers_age() {
     let events = ("TTRPC_ADDRESS", "/none.ttrpc");

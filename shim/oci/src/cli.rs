@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 
 use crate::commands::Verb;
 use crate::error::Error;
+use crate::report;
 
 /// An OCI runtime with runc's command line
 #[derive(Debug, Parser)]
@@ -74,10 +75,10 @@ impl Global {
     /// # Errors
     /// [`Error::Refused`] for what no verb can honour.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match self.rootless.as_str() {
-            "false" | "auto" => Ok(()),
-            _ => Err(Error::Refused { flag: "--rootless", why: crate::error::ROOTLESS }),
+        if !matches!(self.rootless.as_str(), "false" | "auto") {
+            return Err(Error::Refused { flag: "--rootless", why: crate::error::ROOTLESS });
         }
+        self.log.as_deref().map_or(Ok(()), report::check_log)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where an error is told: on standard error, and in the file of `--log`, which callers parse.
 
 use std::fmt::Display;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -10,6 +10,7 @@ use jiff::{Timestamp, Unit};
 use serde_json::json;
 
 use crate::cli::{Global, LogFormat};
+use crate::error::Error;
 
 /// Tells why nothing came of a command.
 pub(crate) fn error(global: &Global, error: &dyn Display) {
@@ -56,7 +57,16 @@ fn line(format: LogFormat, level: &str, text: &str) -> String {
     }
 }
 
+/// # Errors
+/// Nothing can be written there: who reads it would take that for silence.
+pub(crate) fn check_log(path: &Path) -> Result<(), Error> {
+    open(path).map(drop).map_err(Error::file("open the log", path))
+}
+
 fn append(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.write_all(line.as_bytes())
+    open(path)?.write_all(line.as_bytes())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }

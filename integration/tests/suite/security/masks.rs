@@ -168,6 +168,7 @@ fn system_calls_are_filtered() {
     assert_eq!(inside(&daemon, "chroot / /bin/echo allowed").text(), "allowed");
 }
 
+/// What is there is the kernel's, and the host's. CVE-2023-25809. Fails when it is mounted writable.
 #[test]
 fn sys_and_cgroups_are_read_only() {
     let (daemon, _process) = sleeper("");

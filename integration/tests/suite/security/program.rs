@@ -100,8 +100,8 @@ fn the_runtimes_own_program_can_not_be_written() {
     assert!(programs() == before);
 }
 
-/// The init that a container is given is the runtime's program, and stays in its sight. Fails when
-/// the shim runs from where it can be written.
+/// The init that a container is given is the runtime's program, and stays in its sight. CVE-2019-5736. Fails
+/// when the shim runs from where it can be written.
 #[test]
 fn an_inits_program_can_not_be_written() {
     let daemon = Daemon::start();
@@ -113,7 +113,7 @@ fn an_inits_program_can_not_be_written() {
 }
 
 /// The same from the first step: the program to run is the runtime, and it loads no library of the
-/// container's. Fails when its program is not static.
+/// container's. CVE-2019-5736. Fails when its program is not static.
 #[test]
 fn a_container_that_is_the_runtime_ends_at_once() {
     let before = programs();

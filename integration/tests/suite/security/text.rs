@@ -17,7 +17,8 @@ fn a_host_name_is_no_line_of_a_file() {
     }
 }
 
-/// The same by the environment: nothing of it becomes an entry of a file of users.
+/// The same by the environment: nothing of it becomes an entry of a file of users. CVE-2022-4318,
+/// CVE-2026-15809.
 #[test]
 fn a_variable_is_no_line_of_a_file() {
     let daemon = Daemon::start();

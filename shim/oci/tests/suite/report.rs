@@ -42,3 +42,12 @@ fn versions_and_features() {
     let error = sandbox.oci(&["spec", "--bundle", &sandbox.bundle()]).err();
     assert!(error.contains("config.json: exists already"), "{error}");
 }
+
+#[test]
+fn a_log_that_can_not_be_written_is_an_error() {
+    let sandbox = Sandbox::new("true");
+    let error = sandbox.oci(&["--log", "/no/such/log", "list"]).err();
+    assert!(error.contains("open the log /no/such/log: No such file"), "{error}");
+    // As runc had it before 1.2.
+    sandbox.oci(&["--criu", "/no/such/criu", "list"]).ok();
+}
