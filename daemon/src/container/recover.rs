@@ -54,7 +54,7 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
         .await;
     let report = core.network.bridge.reconcile(endpoints.into_iter().flatten().collect()).await?;
     tracing::debug!(?report, "network reconciled");
-    finish_removals(core).await?;
+    finish_removals(core, registry).await?;
     sweep(core, registry).await;
     let orphans = core.snapshots.remove_orphans().await?;
     if orphans > 0 {
@@ -335,7 +335,7 @@ async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) -> bool
 }
 
 /// Containers whose removal was committed and not done.
-async fn finish_removals(core: &Arc<Core>) -> Result<()> {
+async fn finish_removals(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<()> {
     let removed = core.store.read(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
     for container in removed {
         let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.id.parse()) else {
@@ -350,6 +350,24 @@ async fn finish_removals(core: &Arc<Core>) -> Result<()> {
             false => true,
         };
         remove_rest(core, &key, container.snapshot, gone).await;
+    }
+    // After a power cut the note that all is gone may be on the disk, and the directory still as well.
+    let mut directories = run::with_directory(core);
+    directories.retain(|key| registry.find(&key.namespace, key.id.as_str()).is_err());
+    if directories.is_empty() {
+        return Ok(());
+    }
+    let of_removed = core.store.read(move |tx| {
+        let mut removed = Vec::new();
+        for key in directories {
+            if tx.was_removed(key.namespace.as_str(), key.id.as_str())? {
+                removed.push(key);
+            }
+        }
+        Ok::<_, crate::store::Error>(removed)
+    });
+    for key in of_removed.await.map_err(crate::Error::from)? {
+        remove_rest(core, &key, None, true).await;
     }
     Ok(())
 }

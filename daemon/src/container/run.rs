@@ -800,6 +800,15 @@ pub(super) async fn again_and_again<F: Future<Output = bool>>(mut attempt: impl 
 
 /// The ids of containers that left something in the state directory.
 pub(super) fn left_in_state(core: &Core) -> Vec<Key> {
+    named_below(&core.layout.state().join("containers"))
+}
+
+/// The containers that have a directory below the root.
+pub(super) fn with_directory(core: &Core) -> Vec<Key> {
+    named_below(&core.layout.root().join("containers"))
+}
+
+fn named_below(containers: &Path) -> Vec<Key> {
     let mut keys = Vec::new();
     let names = |path: &Path| -> Vec<Id> {
         std::fs::read_dir(path)
@@ -809,8 +818,7 @@ pub(super) fn left_in_state(core: &Core) -> Vec<Key> {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .collect()
     };
-    let containers = core.layout.state().join("containers");
-    for namespace in names(&containers) {
+    for namespace in names(containers) {
         for id in names(&containers.join(namespace.as_str())) {
             keys.push(Key { namespace: namespace.clone(), id });
         }

@@ -266,6 +266,18 @@ impl Transaction<'_> {
         Ok(rows.filter_map(Result::ok).collect())
     }
 
+    /// Whether a container of that id was removed, and all that was left of it.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn was_removed(&mut self, namespace: &str, id: &str) -> Result<bool, Error> {
+        let mut statement = self.sql.prepare_cached(
+            "SELECT 1 FROM removed WHERE namespace = ?1 AND id = ?2 AND cleaned = 1 AND NOT EXISTS (
+                 SELECT 1 FROM containers WHERE namespace = ?1 AND id = ?2)",
+        )?;
+        Ok(statement.exists([namespace, id])?)
+    }
+
     /// The last removed container that `reference` names, by id, prefix of an id, or name.
     ///
     /// # Errors

@@ -206,3 +206,23 @@ fn a_kill_in_the_middle_of_a_burst_leaves_one_truth() {
         }
     }
 }
+
+/// The note of a removal may be on a disk that has the directory still, when the power fails.
+#[test]
+fn a_directory_of_a_container_that_was_removed_goes_at_the_next_start() {
+    let mut daemon = Daemon::start();
+    daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
+    let id = daemon.api().get("one").id;
+    let directory = daemon.container_dir(&id).path().to_owned();
+    daemon.ctl("rm -f one").ok();
+    wait::until_true("the directory's end", || !directory.exists());
+    daemon.terminate();
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("options.json"), "{}").unwrap();
+    let other = directory.with_file_name("f".repeat(64));
+    std::fs::create_dir(&other).unwrap();
+    daemon.start_again();
+    assert!(!directory.exists());
+    assert!(other.exists(), "nobody knows what that is");
+    std::fs::remove_dir(other).unwrap();
+}
