@@ -38,9 +38,10 @@ impl Images {
     ) -> Result<T> {
         let id = format!("work-{}", &random_id()[..16]);
         let labels = BTreeMap::from([(WORK_LABEL.to_owned(), what.to_owned())]);
+        // Before there is a lease: a prune takes one of work that is not going on.
+        let going_on = GoingOn::new(&self.going_on, &id);
         // Without a time: the clock may be set while the work goes on. The next daemon ends it.
         let lease = self.leases.create(namespace, &id, labels, None).await?;
-        let going_on = GoingOn::new(&self.going_on, &lease);
         let outcome = work(Job::new(namespace, Some(lease.clone()), board)).await;
         drop(going_on);
         match &outcome {
