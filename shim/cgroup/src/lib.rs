@@ -53,6 +53,10 @@ pub use settings::cpu_weight;
 use settings::{Setting, Settings};
 pub use stats::Metrics;
 
+/// What v1 shows for no limit of memory is the greatest number of bytes in whole pages (memory.txt, 8), whose
+/// size differs: so much is none in any case.
+const UNLIMITED: u64 = 1 << 62;
+
 /// A container's group, in all hierarchies at once.
 #[derive(Clone, Debug)]
 pub struct Cgroup {

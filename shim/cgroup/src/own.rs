@@ -2,10 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Controller, Error, Layout, read};
-
-/// A limit of v1 that is none: the kernel shows the highest number of whole pages (memory.txt, 8).
-const UNLIMITED: u64 = 1 << 62;
+use crate::{Controller, Error, Layout, UNLIMITED, read};
 
 impl Layout {
     /// How many bytes of memory the calling process may have, together with who shares its groups: the

@@ -4,11 +4,7 @@ use rustix::io::Errno;
 use shim_wire::plan::Resources;
 
 use crate::settings::memory_and_swap;
-use crate::{Cgroup, Controller, Error, Reason, apply, check, controllers, read};
-
-/// What v1 has for no limit is the greatest number of bytes in whole pages, whose size differs: so much
-/// is one in any case.
-const UNLIMITED: u64 = 1 << 62;
+use crate::{Cgroup, Controller, Error, Reason, UNLIMITED, apply, check, controllers, read};
 
 impl Cgroup {
     /// Changes the limits that `resources` names and leaves the others as they are. When one of them
