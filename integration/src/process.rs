@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal};
+
 use crate::wait;
 
 /// A process by its number, for as long as the test knows that it is the one it means.
@@ -164,9 +166,13 @@ impl Process {
 
     /// Ends it, and leaves it to its parent to reap.
     pub fn kill(self) {
-        if let Some(pid) = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may be gone already.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends it a signal, if it is still there.
+    pub fn signal(self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 

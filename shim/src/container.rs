@@ -33,8 +33,7 @@ pub(crate) struct Container {
     /// It goes on from a checkpoint.
     pub(crate) restored: Option<KeptInput>,
     pub(crate) cgroup: Cgroup,
-    /// What the group counted before this run, if it is not new.
-    pub(crate) earlier_oom_kills: u64,
+    pub(crate) earlier_oom_kills: OomKills,
     /// The runtime told that memory ran out.
     pub(crate) oom_noted: bool,
     /// Its end is the end of everything in it.
@@ -79,7 +78,30 @@ pub(crate) enum Init {
     Failed,
 }
 
+/// What the kernel had counted of its kills for want of memory before a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OomKills {
+    /// In the container's group, if that is not new.
+    own: u64,
+    /// In the group above, of one that systemd removes as soon as it is empty.
+    above: Option<u64>,
+}
+
+impl OomKills {
+    /// What is counted at present.
+    pub(crate) fn of(cgroup: &Cgroup) -> Self {
+        let is_scope = cgroup.path().ends_with(".scope");
+        Self {
+            own: cgroup.oom_kills().unwrap_or(0),
+            above: if is_scope { cgroup.oom_kills_above() } else { None },
+        }
+    }
+}
+
 pub(crate) const SIGKILL: u32 = 9;
+
+/// The number of a process that SIGKILL ended, or of a shell that tells it of the last that it ran.
+const KILLED: u8 = 128 + 9;
 
 /// How long one try to empty the cgroup may hold the loop up.
 const KILL_STEP: Duration = Duration::from_millis(20);
@@ -100,14 +122,14 @@ impl Container {
 
     /// The process ended: notes how, and ends what would keep its output from ending.
     pub(crate) fn ended(&mut self, status: ExitStatus, boot_id: &str) {
-        let oom_kills = match self.init {
-            Init::Held => 0,
-            Init::Waiting(_) | Init::Executed(_) | Init::Failed => self.oom_kills(),
+        let oom_killed = match self.init {
+            Init::Held => false,
+            Init::Waiting(_) | Init::Executed(_) | Init::Failed => self.oom_killed(status),
         };
         self.record = Some(ExitRecord {
             attempt: self.attempt,
             status,
-            oom_killed: oom_kills > self.earlier_oom_kills || self.oom_noted,
+            oom_killed: oom_killed || self.oom_noted,
             exited_at: clock::now(),
             boot_id: boot_id.to_owned(),
             boottime_ns: clock::boottime_ns(),
@@ -115,11 +137,21 @@ impl Container {
         self.stdio.process_ended();
     }
 
-    fn oom_kills(&self) -> u64 {
-        self.cgroup.oom_kills().unwrap_or_else(|error| {
-            report("count the kernel's kills for want of memory", &error);
-            0
-        })
+    /// Whether the kernel killed for want of memory in this run, which ended so.
+    fn oom_killed(&self, status: ExitStatus) -> bool {
+        let earlier = self.earlier_oom_kills;
+        match self.cgroup.oom_kills() {
+            Ok(kills) => kills > earlier.own,
+            // systemd was faster. Who was killed, and in whose slice the kernel has killed, was killed by
+            // it, unless another of its pod was just then, and this one by somebody else.
+            Err(_) if earlier.above.is_some() => {
+                status.number() == KILLED && self.cgroup.oom_kills_above() > earlier.above
+            }
+            Err(error) => {
+                report("count the kernel's kills for want of memory", &error);
+                false
+            }
+        }
     }
 
     /// Kills what the process left in its cgroup. Whether nothing is left.

@@ -458,7 +458,7 @@ impl Shim {
         }
     }
 
-    /// The daemon, or whoever it was, has gone: that changes nothing but who is answered.
+    /// The daemon, or whoever it was, has gone: that changes nothing but who is answered, and whom it held.
     fn connection_ended(&mut self, serial: u64) {
         self.connections.retain(|connection| connection.serial != serial);
         let waiters = self.execs.iter_mut().map(|exec| &mut exec.waiters);
@@ -467,6 +467,19 @@ impl Shim {
         }
         if self.failed_create == Some(serial) && self.state == ShimState::Empty {
             self.advance(ShimEvent::Abandoned);
+        }
+        self.let_go_on_without_daemon();
+    }
+
+    /// A daemon holds the processes still itself while it reads what they change, and may be killed meanwhile.
+    /// criu does not like to be disturbed: they wait until it is done.
+    pub(crate) fn let_go_on_without_daemon(&self) {
+        if self.is_containerds() || !self.connections.is_empty() || self.hooks.is_some() {
+            return;
+        }
+        if let Some(container) = self.container.as_ref().filter(|container| !container.paused) {
+            // A group that is gone holds nobody.
+            let _ = container.cgroup.freeze(false);
         }
     }
 }

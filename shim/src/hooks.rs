@@ -135,6 +135,7 @@ impl Shim {
             }
             (Then::Leave, result) => note(result),
         }
+        self.let_go_on_without_daemon();
         if self.state == ShimState::Released {
             // They were released while others ran.
             self.run_poststop_and_leave();

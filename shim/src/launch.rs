@@ -15,7 +15,7 @@ use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CREATE_OPTIONS, CreateOptions, ExecOptions, Foreign};
 use shim_wire::task::CreateTaskRequest;
 
-use crate::container::{Container, Init, KeptInput, SIGKILL};
+use crate::container::{Container, Init, KeptInput, OomKills, SIGKILL};
 use crate::containerd::lower;
 use crate::ends::Ends;
 use crate::error::Error;
@@ -91,7 +91,7 @@ impl Shim {
             late_stdin,
             started_at: None,
             paused: false,
-            earlier_oom_kills: cgroup.oom_kills().unwrap_or(0),
+            earlier_oom_kills: OomKills::of(&cgroup),
             cgroup,
             restored: options
                 .restore

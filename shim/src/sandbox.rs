@@ -14,7 +14,7 @@ use shim_wire::lifecycle::ShimEvent;
 use shim_wire::plan::{CreateOptions, Sandbox};
 use shim_wire::shim::HeldNamespace;
 
-use crate::container::{Container, Init};
+use crate::container::{Container, Init, OomKills};
 use crate::error::Error;
 use crate::event_loop::Shim;
 use crate::exit_record::Reserved;
@@ -54,7 +54,7 @@ impl Shim {
             started_at: None,
             paused: false,
             restored: None,
-            earlier_oom_kills: 0,
+            earlier_oom_kills: OomKills::default(),
             cgroup,
             // There is nobody whose end has to be seen to.
             own_pid_namespace: true,

@@ -1,8 +1,8 @@
 //! Holding the processes of a container still while something that they change is read.
 //!
-//! The shim does not know of it, and a container that is held is not paused: it runs, for everybody who
-//! asks. So a daemon that takes up a container lets it go on unless its shim says that it is paused: the
-//! one before may have been killed in the middle (`recover`).
+//! A container that is held is not paused: it runs, for everybody who asks. A daemon may be killed in the
+//! middle: its shim sees that it has gone and lets go on what is not paused, and so does a daemon that takes
+//! a container up, for the shim may have been an older one (`recover`).
 
 use super::handle::{Handle, Phase};
 use super::run;

@@ -152,7 +152,8 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
                     tx.event(start).map(|_| ())
                 });
             }
-            // A daemon that was killed in the middle of a commit had them held still, and no shim knows of it.
+            // A daemon that was killed in the middle of a commit had them held still. A shim lets go of them when
+            // nobody is connected any more; an older one does not, and this daemon may have been too quick.
             if !status.paused
                 && let Err(error) = run::let_go_on(core, &key)
             {

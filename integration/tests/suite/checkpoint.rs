@@ -16,6 +16,8 @@ use integration::tar::{Entry, Header, Kind, Tar};
 use integration::wait;
 use tonic::{Code, Status};
 
+use crate::pause::Freezer;
+
 const CRIU: &str = "/usr/sbin/criu";
 
 /// Counts, so that one that stands still is told from one that goes on.
@@ -335,6 +337,31 @@ fn what_a_killed_daemon_was_writing_down_goes_on_with_the_next_and_nothing_is_le
     assert_eq!(daemon.inspect("count", "{{.State.Status}}"), "running");
     // criu is never interrupted, not even by a removal.
     drop(held);
+}
+
+#[test]
+fn what_criu_is_at_goes_on_without_a_daemon_when_it_is_done() {
+    let held = tempfile::NamedTempFile::new().unwrap();
+    let path = held.path().display();
+    let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
+    let (_criu, settings) = with_one_that_waits(&wait, Settings::new());
+    let mut daemon = settings.start();
+    counting(&daemon);
+    let freezer = Freezer::of(&daemon, "count");
+    let directory = daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
+    let archive = daemon.scratch().join("count.tar");
+    let words = format!("checkpoint -e {} -R count", archive.display());
+    let asked = daemon.client().start(&words, Stdio::null());
+    wait::until_true("criu's image", || directory.join("count.img").exists());
+    daemon.kill();
+    drop(asked);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(freezer.holds(), "criu is at work");
+    drop(held);
+    wait::until_true("a container that goes on", || !freezer.holds());
+    daemon.start_again();
+    goes_on(&daemon);
+    assert!(!directory.exists() && !archive.exists());
 }
 
 #[test]

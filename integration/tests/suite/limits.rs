@@ -7,11 +7,11 @@ use integration::leak;
 
 /// The value of a control file of a container: v1's name, v2's name.
 pub(crate) fn control(daemon: &Daemon, v1: &str, v2: &str) -> String {
-    std::fs::read_to_string(control_file(daemon, v1, v2)).unwrap().trim().to_owned()
+    std::fs::read_to_string(control_file(daemon, "one", v1, v2)).unwrap().trim().to_owned()
 }
 
-pub(crate) fn control_file(daemon: &Daemon, v1: &str, v2: &str) -> PathBuf {
-    let cgroups = daemon.process("one").cgroups();
+pub(crate) fn control_file(daemon: &Daemon, container: &str, v1: &str, v2: &str) -> PathBuf {
+    let cgroups = daemon.process(container).cgroups();
     let candidates = leak::hierarchies().into_iter().flat_map(|top| {
         cgroups.values().map(move |path| top.join(path.trim_start_matches('/'))).collect::<Vec<_>>()
     });

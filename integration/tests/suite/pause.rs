@@ -6,12 +6,12 @@ use integration::daemon::Daemon;
 
 use crate::limits::control_file;
 
-/// What holds the container `one` still, also while no daemon is there.
+/// What holds a container still, also while no daemon is there.
 pub(crate) struct Freezer(PathBuf);
 
 impl Freezer {
-    pub(crate) fn of(daemon: &Daemon) -> Self {
-        Self(control_file(daemon, "freezer.state", "cgroup.freeze"))
+    pub(crate) fn of(daemon: &Daemon, container: &str) -> Self {
+        Self(control_file(daemon, container, "freezer.state", "cgroup.freeze"))
     }
 
     /// Whether it is held, or is about to be.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use integration::daemon::{Daemon, Settings};
 use integration::process::Process;
 use integration::wait;
+use rustix::process::Signal;
 
 #[test]
 fn the_container_of_a_killed_shim_is_dead_within_a_second() {
@@ -87,12 +88,11 @@ fn a_stopped_shim_does_not_stop_a_kill() {
     let daemon = Daemon::start();
     daemon.ctl("run -d --name one --net none --rootfs / /bin/sleep 600").ok();
     let (process, shim) = (daemon.process("one"), daemon.shim("one"));
-    let pid = rustix::process::Pid::from_raw(shim.0.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    shim.signal(Signal::STOP);
     let killing = daemon.ctl_start("kill one");
     wait::until_true("the end of its process", || !process.lives());
     // A shim that hangs may have been killed as well by now.
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
+    shim.signal(Signal::CONT);
     let _ = killing.finish();
     daemon.until_status("one", "exited");
     // Unknown when the shim took the code and was killed before it could say so.
@@ -123,18 +123,13 @@ fn a_record_that_a_stopped_shim_writes_late_is_not_contradicted() {
     daemon.until_logged("one", "ready");
     let (process, shim) = (daemon.process("one"), daemon.shim("one"));
     let id = daemon.inspect("one", "{{.Id}}");
-    let send = |process: Process, signal| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(process.0).unwrap()).unwrap();
-        // It may have been killed.
-        let _ = rustix::process::kill_process(pid, signal);
-    };
-    send(shim, rustix::process::Signal::STOP);
-    send(process, rustix::process::Signal::TERM);
+    shim.signal(Signal::STOP);
+    process.signal(Signal::TERM);
     daemon.kill();
     daemon.set_failpoint("daemon.recover.after_verdict=sleep(3000)");
     daemon.launch();
     wait::until_true("the verdict", || daemon.log().contains("verdict="));
-    send(shim, rustix::process::Signal::CONT);
+    shim.signal(Signal::CONT);
     daemon.serving_or_ended();
     daemon.until_status("one", "exited");
     let exit = daemon.api().get("one").state.unwrap().exit.unwrap();

@@ -8,6 +8,7 @@ use integration::daemon::{Daemon, Settings};
 use integration::kubelet::{Kubelet, node_of};
 use integration::process::Process;
 use integration::wait;
+use rustix::process::Signal;
 
 use crate::support::{property_of, systemctl};
 
@@ -116,6 +117,42 @@ fn a_container_of_a_pod_is_a_scope_in_the_pod_s_slice() {
     kubelet.stop(&id, 0).unwrap();
     assert_forgotten(&id);
     assert!(!group.exists());
+    kubelet.remove_pod(&pod).unwrap();
+    systemctl("stop bosunkube.slice");
+}
+
+/// systemd removes a scope as soon as it is empty, with what the kernel has counted in it: here always
+/// before the shim looks.
+#[test]
+#[ignore = "runs in the virtual machine of `make test-vm`"]
+fn want_of_memory_is_told_of_a_scope_that_has_gone() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    let slice = slice(&mut config, "three");
+    let pod = kubelet.run_pod(&config);
+    let ends_unseen = |name: &str, script: &str, end: &dyn Fn(Process)| {
+        let mut container = kubelet.container_config(name, script);
+        container.linux.as_mut().unwrap().resources = Some(resources(16 << 20));
+        let id = kubelet.run(&pod, &container, &config);
+        let process = process(&kubelet, &id);
+        let shim = process.parent().unwrap();
+        shim.signal(Signal::STOP);
+        end(process);
+        let group = slice.join(unit(&id));
+        wait::until_true("the end of the group", || !group.exists());
+        shim.signal(Signal::CONT);
+        let status = kubelet.ended(&id);
+        assert_forgotten(&id);
+        (status.exit_code, status.reason)
+    };
+    let killed = ends_unseen("killed", "sleep 600", &|process| process.kill());
+    assert_eq!(killed, (137, "Error".to_owned()));
+    let large = "sleep 1; exec tail -c 100m /dev/zero";
+    assert_eq!(ends_unseen("large", large, &|_| {}), (137, "OOMKilled".to_owned()));
+    // Of what was counted for another one nothing is said of the next.
+    let killed = ends_unseen("next", "sleep 600", &|process| process.kill());
+    assert_eq!(killed, (137, "Error".to_owned()));
     kubelet.remove_pod(&pod).unwrap();
     systemctl("stop bosunkube.slice");
 }

@@ -318,6 +318,17 @@ impl Cgroup {
         Ok(total)
     }
 
+    /// The same of the group above and all that are or were in it. `None` where nobody counts what was in
+    /// groups that are gone, as on v1.
+    ///
+    /// What somebody else may remove as soon as it is empty can be asked for no other way: systemd does so
+    /// with a scope, and may come before whoever waits for the end of a process.
+    #[must_use]
+    pub fn oom_kills_above(&self) -> Option<u64> {
+        let mount = self.layout.unified().filter(|_| self.layout.is_v2())?;
+        oom_kills_in(&mount.join(&self.path).parent()?.join("memory.events")).ok()
+    }
+
     /// Makes the group's directory in one hierarchy, and those above it when they are missing.
     fn make(&self, mount: &Path) -> Result<PathBuf, Error> {
         let directory = mount.join(&self.path);
