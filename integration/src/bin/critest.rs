@@ -1,10 +1,11 @@
 //! `make critest-table`: what a run of critest, the validation suite of kubernetes-sigs/cri-tools, has
-//! found, as the table in `docs/kubernetes.md`.
+//! found, as a table in `docs/kubernetes.md`.
 //!
 //! The suite is run beside this project (`critest -ginkgo.junit-report FILE …`), and this reads the JUnit report that
 //! it leaves. Arguments: `--report FILE`, and, where streams were tested over WebSocket in a run of their
-//! own, `--websocket FILE`. Ends with 1 when the document or a report can't be read or written; specs that
-//! failed are named on standard error, and are no error here: the table says so.
+//! own, `--websocket FILE`; `--where machine` (if nothing is said) or `--where vm` says which of the two
+//! tables it is: of a machine as it is, or of the virtual machine of `integration/vm`. Ends with 1 when the
+//! document or a report can't be read or written; specs that failed are no error here: the table names them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -13,8 +14,34 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const BEGIN: &str = "<!-- the table: written by `make critest-table` -->";
 const END: &str = "<!-- the table's end -->";
+
+/// Where a run was made: each has a table of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Machine,
+    VirtualMachine,
+}
+
+impl Place {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "machine" => Some(Self::Machine),
+            "vm" => Some(Self::VirtualMachine),
+            _ => None,
+        }
+    }
+
+    /// The line above its table.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Machine => "<!-- the table: written by `make critest-table` -->",
+            Self::VirtualMachine => {
+                "<!-- the virtual machine's table: written by `make critest-table WHERE=vm` -->"
+            }
+        }
+    }
+}
 
 /// The groups of the suite whose names are not seen from the name of a spec; of two that fit, the longer.
 const GROUPS: [&str; 18] = [
@@ -83,31 +110,42 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let (mut report, mut websocket) = (None, None);
+    let (mut report, mut websocket, mut place) = (None, None, Place::Machine);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().map(PathBuf::from).ok_or(format!("{word} needs a value"));
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
-            "--report" => report = Some(value()?),
-            "--websocket" => websocket = Some(value()?),
-            other => return Err(format!("unknown argument {other:?}: --report, --websocket")),
+            "--report" => report = Some(PathBuf::from(value()?)),
+            "--websocket" => websocket = Some(PathBuf::from(value()?)),
+            "--where" => {
+                let word = value()?;
+                place = Place::parse(&word).ok_or(format!("--where {word:?}: machine, or vm"))?;
+            }
+            other => {
+                return Err(format!("unknown argument {other:?}: --report, --websocket, --where"));
+            }
         }
     }
     let report = report.ok_or("which report? --report FILE")?;
     let specs = read(&report)?;
     let websocket = websocket.map(|path| read(&path)).transpose()?;
-    for spec in specs.iter().chain(websocket.iter().flatten()) {
-        if spec.verdict == Verdict::Failed {
-            eprintln!("critest: failed: {}", spec.name);
-        }
-    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("kubernetes.md");
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let text = fs::read_to_string(&path).map_err(failed)?;
-    let parts = text.split_once(BEGIN).zip(text.split_once(END));
-    let ((before, _), (_, after)) = parts.ok_or("the marks of the table are gone")?;
-    let table = table(&specs, websocket.as_deref());
-    fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}")).map_err(failed)
+    let text = with_table(&text, place, &table(&specs, websocket.as_deref())).ok_or(format!(
+        "{}: the marks {:?} and {END:?} are gone",
+        path.display(),
+        place.mark()
+    ))?;
+    fs::write(&path, text).map_err(failed)
+}
+
+/// The document with `table` in the place of what it has between the marks of `place`.
+fn with_table(text: &str, place: Place, table: &str) -> Option<String> {
+    let mark = place.mark();
+    let (before, rest) = text.split_once(mark)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{mark}\n{table}{END}{after}"))
 }
 
 fn read(path: &Path) -> Result<Vec<Spec>, String> {
@@ -137,6 +175,17 @@ fn table(specs: &[Spec], websocket: Option<&[Spec]>) -> String {
         let streams = specs.iter().filter(|spec| group(&spec.name) == "Streaming");
         streams.for_each(|spec| count.add(spec.verdict));
         table += &count.row("Streaming, over WebSocket");
+    }
+    let failed = |spec: &&Spec| spec.verdict == Verdict::Failed;
+    let mut names: Vec<String> =
+        specs.iter().filter(failed).map(|spec| spec.name.clone()).collect();
+    let streams = websocket.into_iter().flatten().filter(|spec| group(&spec.name) == "Streaming");
+    names.extend(streams.filter(failed).map(|spec| format!("{}, over WebSocket", spec.name)));
+    if !names.is_empty() {
+        table += "\nFailed:\n\n";
+        for name in names {
+            let _ = writeln!(table, "- {name}");
+        }
     }
     table
 }
@@ -220,7 +269,21 @@ mod tests {
              | Newer | 1 | 0 | 0 |\n\
              | Streaming | 0 | 1 | 0 |\n\
              | all | 2 | 2 | 1 |\n\
-             | Streaming, over WebSocket | 0 | 1 | 0 |\n"
+             | Streaming, over WebSocket | 0 | 1 | 0 |\n\
+             \nFailed:\n\n\
+             - Container runtime should 'start'\n\
+             - Streaming runtime should exec\n\
+             - Streaming runtime should exec, over WebSocket\n"
         );
+    }
+
+    #[test]
+    fn each_place_has_a_table_of_its_own() {
+        let (machine, vm) = (Place::Machine, Place::VirtualMachine);
+        let text = format!("a\n{}\n1\n{END}\nb\n{}\n2\n{END}\nc\n", machine.mark(), vm.mark());
+        let changed = |place| with_table(&text, place, "3\n").unwrap();
+        assert_eq!(changed(machine), text.replace("1\n", "3\n"));
+        assert_eq!(changed(vm), text.replace("2\n", "3\n"));
+        assert_eq!(with_table("no mark", vm, "3\n"), None);
     }
 }
