@@ -53,8 +53,8 @@ help:
 	@echo 'make matrix   faults again and again, ROUNDS=1 times as often as written, and the table in'
 	@echo '              docs/RELIABILITY.md; MATRIX="--only WORD" runs a part, --full with the counts of a release,'
 	@echo '              OLDER=DIRECTORY also up- and downgrades from programs of before (root)'
-	@echo 'make critest-table REPORT=FILE WEBSOCKET=FILE'
-	@echo '              the table in docs/kubernetes.md, from the JUnit reports of critest'
+	@echo 'make critest-table REPORT=FILE WEBSOCKET=FILE WHERE=machine|vm'
+	@echo '              the tables in docs/kubernetes.md, from the JUnit reports of critest'
 	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
 	@echo 'make unit     the tests that need neither root nor a build in bin/'
 	@echo 'make deps     installs what Debian has to provide (root), or says what it is'
@@ -123,7 +123,7 @@ matrix:
 
 # critest is no part of this: its reports are made by who runs it (docs/kubernetes.md says how).
 critest-table: toolchain
-	$(CARGO) run --locked --release -p integration --bin critest -- --report $(REPORT) $(if $(WEBSOCKET),--websocket $(WEBSOCKET))
+	$(CARGO) run --locked --release -p integration --bin critest -- --report $(REPORT) $(if $(WEBSOCKET),--websocket $(WEBSOCKET)) --where $(or $(WHERE),machine)
 
 lint: toolchain deps
 	$(CARGO) fmt --all --check
