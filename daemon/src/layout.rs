@@ -13,6 +13,7 @@ use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
 
 use crate::config::hex;
+use crate::shim;
 
 /// Members of the socket's group pass through the state directory; nobody reads it.
 const STATE_MODE: u32 = 0o711;
@@ -41,6 +42,21 @@ pub enum Error {
         state.display()
     )]
     OtherRoot { state: PathBuf, owner: String },
+    #[error(
+        "root {} is empty, and containers of it still run: if it is a disk of its own, mount it; if all of it is lost, and what runs is to end, remove {}",
+        root.display(),
+        note.display()
+    )]
+    EmptyRoot { root: PathBuf, note: PathBuf },
+    #[error(
+        "containers of root {} run with the state directory {owner}: start bosund with --state {owner}, and with another one when they have ended",
+        root.display()
+    )]
+    OtherState { root: PathBuf, owner: String },
+    #[error(
+        "containers run in control groups below {prefix:?}: start bosund with --cgroup-prefix {prefix}, and with another one when they have ended"
+    )]
+    OtherPrefix { prefix: String },
 }
 
 /// Held as long as the daemon lives; the kernel lets go of it with the process.
@@ -97,7 +113,28 @@ impl Layout {
         let locks =
             Locks([lock_directory("root", &self.root)?, lock_directory("state", &self.state)?]);
         self.claim_state()?;
+        self.claim_root()?;
         Ok(locks)
+    }
+
+    /// Notes in the state directory below which control group its containers are. Another one is refused as
+    /// long as some run: neither they nor what they leave would be found.
+    ///
+    /// # Errors
+    /// [`Error::OtherPrefix`].
+    pub fn claim_prefix(&self, prefix: &str) -> Result<(), Error> {
+        let path = self.state.join("cgroup-prefix");
+        let noted = read_note(&path);
+        if noted == prefix.as_bytes() {
+            return Ok(());
+        }
+        if !noted.is_empty() && has_living(&self.state) {
+            return Err(Error::OtherPrefix {
+                prefix: String::from_utf8_lossy(&noted).into_owned(),
+            });
+        }
+        write_note(&path, prefix.as_bytes());
+        Ok(())
     }
 
     /// Takes the root alone, which has to be there.
@@ -122,10 +159,32 @@ impl Layout {
             return Err(Error::OtherRoot { state: self.state.clone(), owner });
         }
         if owner == own {
+            let containers = self.root.join("containers");
+            let has_containers = std::fs::read_dir(containers).into_iter().flatten().count() > 0;
+            if sockets > 0 && !has_containers && !self.database().exists() {
+                return Err(Error::EmptyRoot { root: self.root.clone(), note: path });
+            }
             // On a full disk it could not be written again.
             return Ok(());
         }
         std::fs::write(&path, own).map_err(|source| Error::Lock { path, source })
+    }
+
+    /// Notes in the root where its containers' shims are found. Another state directory is refused as long as
+    /// some live there: they would be taken for lost.
+    fn claim_root(&self) -> Result<(), Error> {
+        let path = self.root.join("state");
+        let noted = read_note(&path);
+        if noted == self.state.as_os_str().as_bytes() {
+            return Ok(());
+        }
+        let other = Path::new(std::ffi::OsStr::from_bytes(&noted));
+        if read_note(&other.join("root")) == self.root.as_os_str().as_bytes() && has_living(other) {
+            let owner = other.display().to_string();
+            return Err(Error::OtherState { root: self.root.clone(), owner });
+        }
+        write_note(&path, self.state.as_os_str().as_bytes());
+        Ok(())
     }
 
     #[must_use]
@@ -186,6 +245,31 @@ impl Layout {
     pub fn socket_dir(&self, namespace: &Id, id: &Id) -> SocketDir {
         SocketDir::new(self.state.join("s").join(socket_hash(&self.root, namespace, id)))
     }
+}
+
+/// A note of a daemon's own; empty when there is none.
+fn read_note(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_default()
+}
+
+/// Without a note nothing is checked: a full disk is no reason not to start.
+fn write_note(path: &Path, text: &[u8]) {
+    if let Err(error) = std::fs::write(path, text) {
+        tracing::warn!(path = %path.display(), %error, "not noted");
+    }
+}
+
+/// Whether a shim lives whose run directory is in a state directory.
+fn has_living(state: &Path) -> bool {
+    let children = |path: PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    };
+    let mut runs = children(state.join("containers")).flat_map(children);
+    runs.any(|run| {
+        let identity = shim::read_identity(&RunDir::new(run).shim_identity());
+        identity.is_some_and(|identity| shim::is_alive(&identity))
+    })
 }
 
 fn lock_directory(what: &'static str, directory: &Path) -> Result<File, Error> {
@@ -267,7 +351,39 @@ mod tests {
         std::fs::create_dir_all(state.join("s/of-a-living-shim")).unwrap();
         let later = Layout::new(&directory.path().join("two"), &state).lock();
         assert!(matches!(later, Err(Error::OtherRoot { .. })), "{later:?}");
-        Layout::new(&directory.path().join("one"), &state).lock().unwrap();
+        let one = directory.path().join("one");
+        let empty = Layout::new(&one, &state).lock();
+        assert!(matches!(empty, Err(Error::EmptyRoot { .. })), "{empty:?}");
+        std::fs::create_dir_all(one.join("containers/default")).unwrap();
+        Layout::new(&one, &state).lock().unwrap();
+    }
+
+    #[test]
+    fn another_state_directory_or_prefix_is_refused_while_something_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, state) = (directory.path().join("root"), directory.path().join("state"));
+        let layout = Layout::new(&root, &state);
+        drop(layout.lock().unwrap());
+        layout.claim_prefix("one").unwrap();
+        let run = state.join("containers/default/one");
+        std::fs::create_dir_all(&run).unwrap();
+        let other = Layout::new(&root, &directory.path().join("other"));
+        drop(other.lock().unwrap());
+        layout.claim_prefix("two").unwrap();
+        drop(layout.lock().unwrap());
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let living = shim_wire::files::ProcessIdentity {
+            pid: std::process::id(),
+            start_time: shim_wire::files::start_time_of_stat(&stat).unwrap(),
+            boot_id: shim::boot_id().to_owned(),
+        };
+        std::fs::write(RunDir::new(run).shim_identity(), living.encode()).unwrap();
+        let refused = other.lock();
+        assert!(matches!(refused, Err(Error::OtherState { .. })), "{refused:?}");
+        let refused = layout.claim_prefix("one");
+        assert!(matches!(refused, Err(Error::OtherPrefix { .. })), "{refused:?}");
+        layout.claim_prefix("two").unwrap();
+        layout.lock().unwrap();
     }
 
     #[test]

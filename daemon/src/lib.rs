@@ -128,6 +128,7 @@ pub async fn run(
     let layout = Layout::new(&config.root, &config.state);
     let _lock = layout.lock()?;
     layout.make()?;
+    layout.claim_prefix(&config.cgroup_prefix)?;
     // What a dying shim leaves is ours to reap, and its exit code ours to keep.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| Failure::Subreaper(errno.into()))?;

@@ -5,13 +5,19 @@
 //! once, each with a budget of its own, so that one hung shim holds up nobody else. One bad record
 //! never stops the start: it is quarantined and listed. Containers are listed before the first call
 //! is served.
+//!
+//! That something is missing is no evidence that a container does not run. One whose start is committed has
+//! run, whatever is left of it. A shim whose identity file is lost is found by what it was started with
+//! ([`Census`]); one that lives and does not answer keeps its container, as it does under a daemon that runs.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
 use shim_wire::exit::ExitRecord;
-use shim_wire::files::{ProcessIdentity, SocketDir};
+use shim_wire::files::ProcessIdentity;
 use shim_wire::id::Id;
 use shim_wire::lifecycle::{self, Evidence, Reason, ShimState, Verdict};
 use shim_wire::shim::{Phase, StatusResponse};
@@ -30,9 +36,19 @@ use crate::shim::{self, Client, ShimProcess, boot_id, read_identity};
 use crate::store::Loaded;
 use crate::time::{Time, of_start_time, since_boot};
 
-/// How often a shim that lives is asked, and the pause between.
+/// How often a shim that lives is asked, and the pause between: before its container is ended, and of one
+/// that is kept whether it answers or not.
 const ASKED: u32 = 5;
+const ASKED_ONCE: u32 = 1;
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a shim that nobody reaches has to write down how its container has ended, and how often it is
+/// looked.
+const LAST_WORD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// When a shim that does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long what a pull had brought when its daemon ended is kept for another try.
 const KEPT: Duration = Duration::from_secs(600);
@@ -47,8 +63,9 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
             core.network.hold(lease.address);
         }
     }
+    let census = Census::default();
     let endpoints: Vec<Vec<Endpoint>> = stream::iter(loaded)
-        .map(|container| take_up(core, registry, container))
+        .map(|container| take_up(core, registry, &census, container))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -72,7 +89,12 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
 }
 
 /// Takes up one container; answers its place on the bridge when it runs.
-async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) -> Vec<Endpoint> {
+async fn take_up(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    census: &Census,
+    container: Loaded,
+) -> Vec<Endpoint> {
     let Loaded { namespace, id, name, record } = container;
     let (Ok(namespace), Ok(id)) = (namespace.parse::<Id>(), id.parse::<Id>()) else {
         tracing::error!(namespace, id, "a record under an id that is none is left alone");
@@ -100,13 +122,25 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
         }
         Run::Created { .. } | Run::Ended { .. } => (false, None),
     };
-    let found = Found::of(core, &key).await;
+    let is_started =
+        matches!(record.run, Run::Intent { .. }) && record.started_at.is_some() && !other_boot;
+    let asked = if is_started { ASKED_ONCE } else { ASKED };
+    let mut found = Found::of(core, &key, census, asked).await;
     if let Some(problem) = found.stranger() {
         tracing::error!(container = %key, problem, "left as it is");
         Actor::spawn(core, registry, key.clone(), name, Err(problem));
         return lease.iter().map(|lease| run::endpoint(&key, lease)).collect();
     }
+    let attempt = record.run.attempts();
+    let has_ended = read_exit_record(core, &key).is_some_and(|exit| exit.attempt == attempt);
+    if let Some(shim) = found.silent.take_if(|_| is_started && !has_ended) {
+        tracing::error!(container = %key, pid = shim.process.pid(), "its shim does not answer: it is asked again and again");
+        return adopt(core, registry, key, record, lease, (shim, found.identity, None));
+    }
     if found.living.is_none() && found.identity.is_some() {
+        if is_started && !has_ended {
+            found.have_recorded(core, &key, attempt).await;
+        }
         // It may only hang, and then write a record that nobody reads any more.
         found.end(core, &key).await;
     }
@@ -114,10 +148,9 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
     let evidence = Evidence {
         shim: found.answers(),
         record: exit.as_ref().map(ExitRecord::recorded),
-        launched: found.identity.is_some(),
+        launched: found.identity.is_some() || is_started,
         other_boot,
     };
-    let attempt = record.run.attempts();
     let verdict = lifecycle::take_up(record.run.durable(), evidence);
     tracing::info!(container = %key, ?evidence, ?verdict, "recovering");
     shim_failpoints::step!("daemon.recover.after_verdict");
@@ -128,46 +161,8 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
             go_on_unless(gone, &handle);
             Vec::new()
         }
-        (Verdict::Adopt, Found { living: Some(Living { shim, status }), identity }) => {
-            // Its shim was started for it, and a moment before it.
-            let up_since = identity.map_or_else(since_boot, |shim| of_start_time(shim.start_time));
-            let running = Running {
-                attempt,
-                pid: status.pid,
-                started_at: record
-                    .started_at
-                    .or_else(|| started_at(&status))
-                    .unwrap_or_else(Time::now),
-                up_since,
-                lease: lease.clone(),
-                shim,
-            };
-            let mut record = record;
-            if record.started_at.replace(running.started_at).is_none() {
-                // The fact was on its way to the store when the daemon before ended.
-                let start = container_event(&key, &record, "start", Vec::new());
-                let (namespace, stored) = (key.namespace.to_string(), record.clone());
-                core.store.write_soon(move |tx| {
-                    tx.update_container(&namespace, &stored)?;
-                    tx.event(start).map(|_| ())
-                });
-            }
-            // A daemon that was killed in the middle of a commit had them held still. A shim lets go of them when
-            // nobody is connected any more; an older one does not, and this daemon may have been too quick.
-            if !status.paused
-                && let Err(error) = run::let_go_on(core, &key)
-            {
-                tracing::debug!(container = %key, %error, "not thawed");
-            }
-            let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
-            let handle = Actor::adopt(core, registry, key, record, running, status.paused);
-            if let Ok(running) = handle.running() {
-                for id in status.execs {
-                    let (core, running) = (Arc::clone(core), Arc::clone(&running));
-                    tokio::spawn(execs::take_up(core, handle.clone(), running, id));
-                }
-            }
-            endpoint.into_iter().collect()
+        (Verdict::Adopt, Found { living: Some(Living { shim, status }), identity, .. }) => {
+            adopt(core, registry, key, record, lease, (shim, identity, Some(status)))
         }
         (Verdict::Adopt | Verdict::Undo, found) => {
             undo(core, registry, key, record, attempt, lease, found).await;
@@ -183,6 +178,82 @@ async fn take_up(core: &Arc<Core>, registry: &Arc<Registry>, container: Loaded) 
             commit(core, registry, key, record, attempt, lease, exit, found).await;
             Vec::new()
         }
+    }
+}
+
+/// A shim that goes on: its process, who that is, and what it says of itself, if it says something.
+type Witness = (Shim, Option<ProcessIdentity>, Option<StatusResponse>);
+
+/// Goes on with a run. Answers its place on the bridge.
+fn adopt(
+    core: &Arc<Core>,
+    registry: &Arc<Registry>,
+    key: Key,
+    mut record: Record,
+    lease: Option<Lease>,
+    (shim, identity, status): Witness,
+) -> Vec<Endpoint> {
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let said = status.as_ref();
+    let pid = said.map_or_else(
+        || read_identity(&run_dir.init_identity()).map_or(0, |process| process.pid),
+        |status| status.pid,
+    );
+    if let Some(identity) = identity.as_ref().filter(|_| !run_dir.shim_identity().exists()) {
+        // For the daemons after this one: it was found without.
+        let _ = std::fs::write(run_dir.shim_identity(), identity.encode());
+    }
+    let running = Running {
+        attempt: record.run.attempts(),
+        pid,
+        started_at: record
+            .started_at
+            .or_else(|| said.and_then(started_at))
+            .unwrap_or_else(Time::now),
+        // Its shim was started for it, and a moment before it.
+        up_since: identity.map_or_else(since_boot, |shim| of_start_time(shim.start_time)),
+        lease: lease.clone(),
+        shim,
+    };
+    if record.started_at.replace(running.started_at).is_none() {
+        // The fact was on its way to the store when the daemon before ended.
+        let start = container_event(&key, &record, "start", Vec::new());
+        let (namespace, stored) = (key.namespace.to_string(), record.clone());
+        core.store.write_soon(move |tx| {
+            tx.update_container(&namespace, &stored)?;
+            tx.event(start).map(|_| ())
+        });
+    }
+    let paused = said.map_or_else(|| run::is_frozen(core, &key), |status| status.paused);
+    // A daemon that was killed in the middle of a commit had them held still. A shim lets go of them when
+    // nobody is connected any more; an older one does not, and this daemon may have been too quick.
+    if !paused && let Err(error) = run::let_go_on(core, &key) {
+        tracing::debug!(container = %key, %error, "not thawed");
+    }
+    let endpoint = lease.as_ref().map(|lease| run::endpoint(&key, lease));
+    let handle = Actor::adopt(core, registry, key, record, running, paused);
+    if let Ok(running) = handle.running() {
+        tokio::spawn(take_up_execs(Arc::clone(core), handle.clone(), running, status));
+    }
+    endpoint.into_iter().collect()
+}
+
+/// Takes up the execs of a run, once its shim says which they are.
+async fn take_up_execs(
+    core: Arc<Core>,
+    handle: Handle,
+    running: Arc<Running>,
+    status: Option<StatusResponse>,
+) {
+    let mut status = status.ok_or(());
+    while status.is_err() {
+        if running.shim.process.ended(ASK_AGAIN).await {
+            return;
+        }
+        status = running.shim.client.status().await.map_err(drop);
+    }
+    for id in status.map(|status| status.execs).unwrap_or_default() {
+        tokio::spawn(execs::take_up(Arc::clone(&core), handle.clone(), Arc::clone(&running), id));
     }
 }
 
@@ -338,6 +409,7 @@ async fn settle(core: &Arc<Core>, key: &Key, attempt: u64, found: Found) -> bool
 /// Containers whose removal was committed and not done.
 async fn finish_removals(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<()> {
     let removed = core.store.read(|tx| tx.load_unclean()).await.map_err(crate::Error::from)?;
+    let census = Census::default();
     for container in removed {
         let (Ok(namespace), Ok(id)) = (container.namespace.parse(), container.id.parse()) else {
             continue;
@@ -345,7 +417,7 @@ async fn finish_removals(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<(
         let key = Key { namespace, id };
         let gone = match leaves_something(core, &key) {
             true => {
-                let found = Found::of(core, &key).await;
+                let found = Found::of(core, &key, &census, ASKED).await;
                 settle(core, &key, container.attempts, found).await
             }
             false => true,
@@ -377,10 +449,11 @@ async fn finish_removals(core: &Arc<Core>, registry: &Arc<Registry>) -> Result<(
 /// records that are lost.
 async fn sweep(core: &Arc<Core>, registry: &Arc<Registry>) {
     run::empty_trash(core);
+    let census = Census::default();
     for key in run::left_in_state(core) {
         if registry.find(&key.namespace, key.id.as_str()).is_err() {
             tracing::warn!(container = %key, "left behind without a record: removed");
-            Found::of(core, &key).await.end(core, &key).await;
+            Found::of(core, &key, &census, ASKED).await.end(core, &key).await;
             let core = Arc::clone(core);
             if !run::dismantle(&core, &key, None).await {
                 tokio::spawn(async move { run::dismantle_all(&core, &key, None).await });
@@ -400,19 +473,31 @@ pub(super) async fn end_quarantined(
     name: &str,
     force: bool,
 ) -> Result<bool> {
-    let found = Found::of(core, key).await;
-    let lives = found.identity.as_ref().and_then(ShimProcess::of_identity).is_some();
-    if lives && !force {
+    let found = Found::of(core, key, &Census::default(), ASKED).await;
+    if found.process().is_some() && !force {
         return Err(crate::Error::StillRunning { id: super::label(name, key.id.as_str()) });
     }
     found.end(core, key).await;
     Ok(run::dismantle(core, key, None).await)
 }
 
+/// The shims that live on this machine, by the directories of their containers: looked for once, when one is
+/// asked for.
+#[derive(Default)]
+struct Census(OnceLock<HashMap<PathBuf, ProcessIdentity>>);
+
+impl Census {
+    fn find(&self, container_dir: &Path) -> Option<ProcessIdentity> {
+        self.0.get_or_init(shim::living).get(container_dir).cloned()
+    }
+}
+
 /// What is found of a run by its name.
 struct Found {
     identity: Option<ProcessIdentity>,
     living: Option<Living>,
+    /// One that lives, takes calls, and does not answer them.
+    silent: Option<Shim>,
 }
 
 struct Living {
@@ -421,14 +506,59 @@ struct Living {
 }
 
 impl Found {
-    async fn of(core: &Core, key: &Key) -> Self {
+    async fn of(core: &Core, key: &Key, census: &Census, asked: u32) -> Self {
         let run_dir = core.layout.run_dir(&key.namespace, &key.id);
-        let identity = read_identity(&run_dir.shim_identity());
-        let living = match &identity {
-            None => None,
-            Some(identity) => Living::of(core, key, identity).await,
-        };
-        Self { identity, living }
+        let identity = read_identity(&run_dir.shim_identity())
+            .or_else(|| census.find(core.layout.container_dir(&key.namespace, &key.id).path()));
+        let mut found = Self { identity, living: None, silent: None };
+        if let Some(process) = found.process() {
+            found.ask(core, key, process, asked).await;
+        }
+        found
+    }
+
+    /// Its shim, if that lives.
+    fn process(&self) -> Option<ShimProcess> {
+        self.identity.as_ref().and_then(ShimProcess::of_identity)
+    }
+
+    /// Asks a shim for its status.
+    async fn ask(&mut self, core: &Core, key: &Key, process: ShimProcess, asked: u32) {
+        let sockets = core.layout.socket_dir(&key.namespace, &key.id);
+        let mut silent = None;
+        for attempt in 1..=asked {
+            match Client::connect(key.id.as_str(), &sockets.shim()).await {
+                Ok(client) => match client.status().await {
+                    Ok(status) => {
+                        let shim = Shim { process, client, sockets };
+                        self.living = Some(Living { shim, status });
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(container = %key, %error, attempt, "shim does not answer");
+                        silent = Some(client);
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(container = %key, %error, attempt, "shim takes no calls");
+                }
+            }
+            // One that has ended has nothing more to say; one that lives may only be slow.
+            if process.ended(PAUSE).await {
+                return;
+            }
+        }
+        self.silent = silent.map(|client| Shim { process, client, sockets });
+    }
+
+    /// Nobody reaches a shim that lives, whose sockets are lost: ends its container, and waits until it has
+    /// written down how.
+    async fn have_recorded(&self, core: &Core, key: &Key, attempt: u64) {
+        let Some(process) = self.process() else { return };
+        run::kill_cgroup(core, key).await;
+        let recorded = || read_exit_record(core, key).is_some_and(|exit| exit.attempt == attempt);
+        let deadline = tokio::time::Instant::now() + LAST_WORD;
+        while !recorded() && tokio::time::Instant::now() < deadline && !process.ended(LOOK).await {}
     }
 
     /// Why a shim that lives can't be talked to: it is of a build that shares no version with ours.
@@ -460,43 +590,10 @@ impl Found {
 
     /// Ends whatever is left: the shim by its identity, the container by its cgroup.
     async fn end(&self, core: &Core, key: &Key) {
-        let process = self.identity.as_ref().and_then(ShimProcess::of_identity);
-        if let Some(process) = process {
+        if let Some(process) = self.process() {
             process.kill();
             process.ended(Duration::from_secs(5)).await;
         }
         run::kill_cgroup(core, key).await;
-    }
-}
-
-impl Living {
-    /// The shim that answers under this name, if its process is the one that the identity names.
-    async fn of(core: &Core, key: &Key, identity: &ProcessIdentity) -> Option<Self> {
-        let process = ShimProcess::of_identity(identity)?;
-        let sockets = core.layout.socket_dir(&key.namespace, &key.id);
-        for attempt in 1..=ASKED {
-            match Self::ask(key, &sockets).await {
-                Ok((client, status)) => {
-                    return Some(Self { shim: Shim { process, client, sockets }, status });
-                }
-                Err(error) => {
-                    tracing::warn!(container = %key, %error, attempt, "shim does not answer");
-                }
-            }
-            // One that has ended has nothing more to say; one that lives may only be slow.
-            if process.ended(PAUSE).await {
-                return None;
-            }
-        }
-        None
-    }
-
-    async fn ask(
-        key: &Key,
-        sockets: &SocketDir,
-    ) -> std::result::Result<(Client, StatusResponse), shim::Error> {
-        let client = Client::connect(key.id.as_str(), &sockets.shim()).await?;
-        let status = client.status().await?;
-        Ok((client, status))
     }
 }

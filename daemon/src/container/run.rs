@@ -696,6 +696,11 @@ pub fn let_go_on(core: &Core, key: &Key) -> Result<()> {
         .map_err(not_frozen(key.id.to_string()))
 }
 
+/// Whether the processes of a container stand still.
+pub(super) fn is_frozen(core: &Core, key: &Key) -> bool {
+    Cgroup::new(&core.cgroups, &container_cgroup(core, key)).is_ok_and(|cgroup| cgroup.is_frozen())
+}
+
 fn not_frozen(id: String) -> impl FnOnce(shim_cgroup::Error) -> Error {
     |source| Error::Freeze { id, source: Arc::new(source) }
 }

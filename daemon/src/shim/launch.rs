@@ -26,6 +26,10 @@ use shim_wire::plan::Bootstrap;
 
 use super::{Error, ShimProcess};
 
+/// What a shim calls itself, and the argument that says whose it is.
+pub(super) const NAME: &str = "bosun-shim";
+pub(super) const CONTAINER_DIR: &str = "--container-dir";
+
 /// Descriptors that fit one message (SCM_MAX_FD of unix(7) is 253).
 pub(crate) const MAX_PORT_SOCKETS: usize = 250;
 
@@ -96,12 +100,12 @@ pub fn launch(launch: &Launch<'_>) -> Result<ShimProcess, Error> {
     let bootstrap = bootstrap(launch.network_namespace, launch.port_sockets)
         .map_err(failed("hand over descriptors"))?;
     let child = Command::new(&launch.program.path)
-        .arg0("bosun-shim")
+        .arg0(NAME)
         .arg("--namespace")
         .arg(launch.namespace.as_str())
         .arg("--id")
         .arg(launch.id.as_str())
-        .arg("--container-dir")
+        .arg(CONTAINER_DIR)
         .arg(launch.container_dir.path())
         .arg("--run-dir")
         .arg(launch.run_dir.path())

@@ -17,7 +17,7 @@ mod process;
 pub use attach::{AttachReader, AttachWriter, Attached, Output, attach};
 pub use client::{Client, Exited, Metrics};
 pub use launch::{Launch, Program, launch};
-pub use process::{ShimProcess, boot_id, read_identity};
+pub use process::{ShimProcess, boot_id, is_alive, living, read_identity};
 
 use shim_wire::protocol::{self, Versions};
 use shim_wire::ttrpc::Code;

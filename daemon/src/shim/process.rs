@@ -2,8 +2,11 @@
 //!
 //! Identity is a pidfd, or on disk a pid with its start time and boot id; never a bare pid.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -91,7 +94,8 @@ impl ShimProcess {
 }
 
 /// Whether the very process that an identity names lives.
-fn is_alive(identity: &ProcessIdentity) -> bool {
+#[must_use]
+pub fn is_alive(identity: &ProcessIdentity) -> bool {
     identity.boot_id == boot_id()
         && std::fs::read_to_string(format!("/proc/{}/stat", identity.pid))
             .ok()
@@ -103,6 +107,36 @@ fn is_alive(identity: &ProcessIdentity) -> bool {
 #[must_use]
 pub fn read_identity(path: &Path) -> Option<ProcessIdentity> {
     ProcessIdentity::decode(&std::fs::read_to_string(path).ok()?)
+}
+
+/// Every shim that lives on this machine, by the directory of its container: what it was started with. For those
+/// whose identity file is lost.
+#[must_use]
+pub fn living() -> HashMap<PathBuf, ProcessIdentity> {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok();
+    let shim = |entry: std::fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let directory = container_dir(&arguments)?;
+        // Whoever is in a container may call itself what it likes.
+        let is_ours = std::fs::read_link(entry.path().join("ns/pid")).ok() == own;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let identity = ProcessIdentity {
+            pid,
+            start_time: start_time_of_stat(&stat)?,
+            boot_id: boot_id().to_owned(),
+        };
+        is_ours.then_some((directory, identity))
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(shim).collect()
+}
+
+/// The container's directory in the arguments of a shim.
+fn container_dir(arguments: &[u8]) -> Option<PathBuf> {
+    let mut words = arguments.split(|byte| *byte == 0);
+    words.next().filter(|name| *name == super::launch::NAME.as_bytes())?;
+    words.find(|word| *word == super::launch::CONTAINER_DIR.as_bytes())?;
+    words.next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
 }
 
 /// The kernel's id of this boot.

@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Runs a daemon that is expected to give up, and what it said.
-fn refused(command: &mut std::process::Command) -> String {
+pub(crate) fn refused(command: &mut std::process::Command) -> String {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let ended = wait::within(Duration::from_secs(10), || child.try_wait().unwrap());
     if ended.is_none() {

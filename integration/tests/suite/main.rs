@@ -35,6 +35,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod logs;
+mod lost_evidence;
 mod main_job;
 mod matrix;
 mod mounts;

@@ -114,29 +114,6 @@ fn a_start_whose_answer_never_came_is_no_start_that_failed() {
     assert!(exit.unknown || exit.signal == 9, "{exit:?}");
 }
 
-/// It does not answer the daemon that starts, and goes on after that has given it up.
-#[test]
-fn a_record_that_a_stopped_shim_writes_late_is_not_contradicted() {
-    let mut daemon = Settings::new().failpoint("no.such.point=off").start();
-    let words = "run -d --name one --net none --rootfs / /bin/sh -c 'trap \"exit 7\" TERM; echo ready; while :; do sleep 0.02; done'";
-    daemon.ctl(words).ok();
-    daemon.until_logged("one", "ready");
-    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
-    let id = daemon.inspect("one", "{{.Id}}");
-    shim.signal(Signal::STOP);
-    process.signal(Signal::TERM);
-    daemon.kill();
-    daemon.set_failpoint("daemon.recover.after_verdict=sleep(3000)");
-    daemon.launch();
-    wait::until_true("the verdict", || daemon.log().contains("verdict="));
-    shim.signal(Signal::CONT);
-    daemon.serving_or_ended();
-    daemon.until_status("one", "exited");
-    let exit = daemon.api().get("one").state.unwrap().exit.unwrap();
-    let recorded = daemon.container_dir(&id).exit().exists();
-    assert!(if recorded { exit.status == 7 } else { exit.unknown }, "{recorded}: {exit:?}");
-}
-
 /// The daemon dies before its shim can be found by an identity.
 #[test]
 fn a_shim_that_nobody_can_find_dies_with_its_daemon() {
