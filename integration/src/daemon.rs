@@ -7,6 +7,7 @@ mod images;
 mod misfortunes;
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub struct Settings {
     memory: Option<u32>,
     umask: Option<u32>,
     hidden: Option<&'static str>,
-    replaced: Option<(PathBuf, PathBuf)>,
+    replaced: Option<(&'static str, String)>,
     configuration: Option<String>,
     through: Vec<String>,
 }
@@ -172,10 +173,10 @@ impl Settings {
         self
     }
 
-    /// It and what it starts see another file in the place of one.
+    /// It and what it starts see a script in the place of a program.
     #[must_use]
-    pub fn in_place_of(mut self, path: &str, file: &Path) -> Self {
-        self.replaced = Some((path.into(), file.to_owned()));
+    pub fn in_place_of(mut self, program: &'static str, script: &str) -> Self {
+        self.replaced = Some((program, script.to_owned()));
         self
     }
 
@@ -233,6 +234,13 @@ impl Settings {
             std::fs::write(&file, text).expect("a file");
             arguments.extend(["--config".to_owned(), file.display().to_string()]);
         }
+        let replaced = self.replaced.map(|(program, script)| {
+            let file = directory.path().join("program");
+            std::fs::write(&file, script).expect("a file");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&file, mode).expect("a file");
+            (program.into(), file)
+        });
         let programs = if self.failpoints { "failpoints/" } else { "" };
         let place = Place {
             root: directory.path().join("r"),
@@ -266,7 +274,7 @@ impl Settings {
                 .map(|megabytes| leak::memory_cgroup(&format!("bosun-t-{token}"), megabytes)),
             umask: self.umask,
             hidden: self.hidden,
-            replaced: self.replaced,
+            replaced,
             child: None,
             baseline: Vec::new(),
             ctl,

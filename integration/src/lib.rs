@@ -20,6 +20,7 @@
 //! | [`tree`] | whole trees of files, compared |
 //! | [`canary`] | files of the host that nothing may reach |
 //! | [`swapper`] | two names that change places all the time |
+//! | [`criu`] | a program in criu's place, where the kernel is not criu's |
 //! | [`device`] | a device that can be opened, if nobody keeps one from it |
 //! | [`elf`] | programs of a few machine instructions |
 //! | [`disk`] | small disks that can be full, broken or cut off |
@@ -37,6 +38,7 @@ pub mod api;
 pub mod archive;
 pub mod canary;
 pub mod containerd;
+pub mod criu;
 pub mod ctl;
 pub mod daemon;
 pub mod device;

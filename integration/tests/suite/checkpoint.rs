@@ -1,15 +1,14 @@
-//! Running containers, written down to archives, and containers that go on from there. Where criu can't work
-//! with the kernel, a program in its place, which the daemon alone sees, answers as it does and writes one
-//! image.
+//! Running containers, written down to archives, and containers that go on from there: by criu, or by the
+//! program in its place (`integration::criu`).
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bosun_proto::cri;
 use integration::canary::Canary;
+use integration::criu::{COUNT, with_one_that_waits, with_stand_in};
 use integration::daemon::{Daemon, Settings};
 use integration::kubelet::{Kubelet, node_with};
 use integration::tar::{Entry, Header, Kind, Tar};
@@ -17,114 +16,6 @@ use integration::wait;
 use tonic::{Code, Status};
 
 use crate::pause::Freezer;
-
-const CRIU: &str = "/usr/sbin/criu";
-
-/// Counts, so that one that stands still is told from one that goes on.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; done";
-
-/// Its image is what the container had counted to when it was asked; of that it makes a container that goes
-/// on from there, as criu does: a sibling of its own, in namespaces of its own, in the mounts and the group
-/// that were made for it, with the streams that it was given.
-const STAND_IN: &str = r#"#!/usr/bin/python3
-import ctypes, json, os, platform, socket, time
-link = socket.socket(fileno=0)
-def fields(data):
-    at, found = 0, {}
-    def number():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-    while at < len(data):
-        key = number()
-        if key & 7 == 0:
-            value = number()
-        else:
-            size = number()
-            value = data[at:at + size]
-            at += size
-        found.setdefault(key >> 3, []).append(value)
-    return found
-def varint(value):
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-place = lambda number: f"/proc/{os.getppid()}/fd/{options[number][0]}"
-request = fields(link.recv(65536))
-kind, options = request[1][0], fields(request[2][0])
-def dump():
-    if os.path.exists(f"/proc/{options[2][0]}/root/refuse"):
-        with open(place(17) + "/dump.log", "w") as log:
-            log.write("Error (stand-in.c:2): it does not want to\n")
-        link.send(b"\x08\x01\x10\x00")
-        return
-    with open(f"/proc/{options[2][0]}/root/count") as count:
-        counted = count.read()
-    with open(place(1) + "/count.img", "w") as image:
-        image.write(counted)
-    with open(place(17) + "/dump.log", "w") as log:
-        log.write("all is well\n")
-    time.sleep(0.3)
-    link.send(b"\x08\x01\x10\x01")
-def restore():
-    with open(place(1) + "/count.img") as image:
-        counted = int(image.read())
-    if counted == 0:
-        with open(place(17) + "/restore.log", "w") as log:
-            log.write("Error (stand-in.c:1): it had not begun to count\n")
-        link.send(b"\x08\x02\x10\x00")
-        return
-    with open(place(1) + "/descriptors.json") as names:
-        names = json.load(names)
-    given = {}
-    for one in options.get(27, []):
-        one = fields(one)
-        given[one[1][0].decode()] = one[2][0]
-    libc = ctypes.CDLL(None, use_errno=True)
-    for one in options.get(39, []):
-        with open(fields(one)[2][0]) as namespace:
-            if libc.setns(namespace.fileno(), 0):
-                os._exit(98)
-    clone, pivot = {"x86_64": (56, 155), "aarch64": (220, 41)}[platform.machine()]
-    NEW_MOUNT, NEW_PID, PARENT, CHILD = 0x20000, 0x20000000, 0x8000, 17
-    pid = libc.syscall(clone, NEW_MOUNT | NEW_PID | PARENT | CHILD, 0, 0, 0, 0)
-    if pid == 0:
-        for number, name in enumerate(names):
-            if name in given:
-                os.dup2(given[name], number)
-        os.chdir("/proc/fs/tree")
-        libc.mount(None, b"/", None, 0x4000 | 0x40000, None)
-        if libc.syscall(pivot, b".", b".") or libc.umount2(b".", 2):
-            os._exit(99)
-        script = f"echo from $((i={counted})); COUNT".replace("COUNT", LOOP)
-        os.execv("/bin/sh", ["/bin/sh", "-c", script])
-    link.send(b"\x08\x02\x10\x01\x22" + bytes([1 + len(varint(pid))]) + b"\x08" + varint(pid))
-LOOP = "while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; done"
-dump() if kind == 1 else restore()
-"#;
-
-fn with_stand_in(settings: Settings) -> (tempfile::TempDir, Settings) {
-    with_one_that_waits(WAIT, settings)
-}
-
-/// How the one in its place waits before it answers.
-const WAIT: &str = "time.sleep(0.3)";
-
-fn with_one_that_waits(how: &str, settings: Settings) -> (tempfile::TempDir, Settings) {
-    let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("criu");
-    std::fs::write(&program, STAND_IN.replace(WAIT, how)).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    let settings = settings.in_place_of(CRIU, &program);
-    (directory, settings)
-}
 
 fn tar(words: &[&str]) -> Vec<u8> {
     let output = Command::new("tar").args(words).output().unwrap();
@@ -163,7 +54,7 @@ fn left(daemon: &Daemon) -> bool {
 
 #[test]
 fn processes_and_files_are_of_one_moment() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     counting(&daemon);
     let archive = daemon.scratch().join("count.tar");
@@ -199,7 +90,7 @@ fn processes_and_files_are_of_one_moment() {
 
 #[test]
 fn its_streams_are_those_that_it_was_given_whatever_a_shell_has_in_their_place() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     let script = format!("exec 3>&1 4>&2 >/other 2>&1; {COUNT}");
     daemon.ctl(&format!("run -d --name count --net none --rootfs / /bin/sh -c '{script}'")).ok();
@@ -215,7 +106,7 @@ fn its_streams_are_those_that_it_was_given_whatever_a_shell_has_in_their_place()
 
 #[test]
 fn one_that_is_paused_stays_so() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     counting(&daemon);
     daemon.ctl("pause count").ok();
@@ -254,7 +145,7 @@ fn criu_itself_writes_it_down_or_says_why_not() {
 
 #[test]
 fn a_kubelet_s_checkpoint_leaves_the_container_running() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let config = kubelet.pod_config("web");
@@ -289,7 +180,7 @@ fn a_kubelet_s_checkpoint_leaves_the_container_running() {
 
 #[test]
 fn who_does_not_wait_for_criu_is_told_and_the_container_goes_on() {
-    let (_criu, settings) = with_one_that_waits("time.sleep(4)", Settings::new());
+    let settings = with_one_that_waits("time.sleep(4)", Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let config = kubelet.pod_config("web");
@@ -321,7 +212,7 @@ fn what_a_killed_daemon_was_writing_down_goes_on_with_the_next_and_nothing_is_le
     let held = tempfile::NamedTempFile::new().unwrap();
     let path = held.path().display();
     let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
-    let (_criu, settings) = with_one_that_waits(&wait, Settings::new());
+    let settings = with_one_that_waits(&wait, Settings::new());
     let mut daemon = settings.start();
     counting(&daemon);
     let directory = daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
@@ -344,7 +235,7 @@ fn what_criu_is_at_goes_on_without_a_daemon_when_it_is_done() {
     let held = tempfile::NamedTempFile::new().unwrap();
     let path = held.path().display();
     let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
-    let (_criu, settings) = with_one_that_waits(&wait, Settings::new());
+    let settings = with_one_that_waits(&wait, Settings::new());
     let mut daemon = settings.start();
     counting(&daemon);
     let freezer = Freezer::of(&daemon, "count");
@@ -366,7 +257,7 @@ fn what_criu_is_at_goes_on_without_a_daemon_when_it_is_done() {
 
 #[test]
 fn an_archive_that_can_not_be_made_holds_nobody() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     counting(&daemon);
     for place in ["/no/such/directory/a.tar", "/proc/a.tar"] {
@@ -412,7 +303,7 @@ fn left_of_restores(daemon: &Daemon) -> Vec<String> {
 
 #[test]
 fn a_container_goes_on_where_it_was_written_down() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     let archive = archive_of_count(&daemon);
     let before = written_down(&archive);
@@ -441,7 +332,7 @@ fn a_container_goes_on_where_it_was_written_down() {
 
 #[test]
 fn a_restore_that_fails_says_why_and_leaves_nothing() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     let archive = archive_of_count(&daemon);
     daemon.ctl("rm count").ok();
@@ -464,7 +355,7 @@ fn a_restore_that_fails_says_why_and_leaves_nothing() {
 
 #[test]
 fn a_restored_container_survives_its_daemon() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let mut daemon = settings.start();
     let archive = archive_of_count(&daemon);
     daemon.ctl("rm count").ok();
@@ -497,7 +388,7 @@ fn minimal(count: &str) -> Tar {
 
 #[test]
 fn archives_that_mean_harm_are_refused_by_name_and_reach_nothing() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = settings.start();
     let canary = Canary::new();
     let memory = daemon.peak_memory();
@@ -630,7 +521,7 @@ fn checkpoint(kubelet: &Kubelet, id: &str, location: &Path) {
 
 #[test]
 fn a_kubelet_makes_a_container_of_an_archive_that_goes_on_with_its_start() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let one = Counted::run(&kubelet);
@@ -667,7 +558,7 @@ fn a_kubelet_makes_a_container_of_an_archive_that_goes_on_with_its_start() {
 
 #[test]
 fn what_does_not_fit_the_one_that_was_written_down_is_refused_by_name() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let config = kubelet.pod_config("web");
@@ -828,7 +719,7 @@ fn names_in(directory: &Path) -> Vec<String> {
 
 #[test]
 fn containers_of_a_pod_are_written_down_at_one_moment() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
@@ -849,7 +740,7 @@ fn containers_of_a_pod_are_written_down_at_one_moment() {
 
 #[test]
 fn a_pod_of_which_one_can_not_be_written_down_goes_on_and_nothing_is_written() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
@@ -866,7 +757,7 @@ fn a_pod_of_which_one_can_not_be_written_down_goes_on_and_nothing_is_written() {
 
 #[test]
 fn who_does_not_wait_for_a_pod_gets_nothing_and_the_pod_goes_on() {
-    let (_criu, settings) = with_one_that_waits("time.sleep(2)", Settings::new());
+    let settings = with_one_that_waits("time.sleep(2)", Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
@@ -882,7 +773,7 @@ fn who_does_not_wait_for_a_pod_gets_nothing_and_the_pod_goes_on() {
 
 #[test]
 fn what_a_pod_s_checkpoint_can_not_honour_is_refused_by_name() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
@@ -927,7 +818,7 @@ fn what_a_pod_s_checkpoint_can_not_honour_is_refused_by_name() {
 
 #[test]
 fn a_pod_is_made_of_its_checkpoint_and_goes_on_with_the_starts() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
@@ -962,7 +853,7 @@ fn a_pod_is_made_of_its_checkpoint_and_goes_on_with_the_starts() {
 
 #[test]
 fn a_pod_that_can_not_be_made_of_its_checkpoint_leaves_nothing() {
-    let (_criu, settings) = with_stand_in(Settings::new());
+    let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
     let pair = Pair::run(&kubelet, &daemon);
