@@ -181,9 +181,11 @@ impl<'a> Still<'a> {
             image_path: self.images.0.to_string_lossy().into_owned(),
             ..Default::default()
         };
+        shim_failpoints::step!("daemon.checkpoint.before_dump", error);
         let dumped = self.running.shim.client.checkpoint(&options, TIME_OUT).await;
         let label = self.handle.label();
         dumped.map_err(|source| Error::Shim { id: label.clone(), source: source.into() })?;
+        shim_failpoints::step!("daemon.checkpoint.after_dump", error);
         let (key, layout) = (self.handle.key(), &self.core.layout);
         let options = serde_json::to_string(&self.record.options);
         Ok(Content {
@@ -201,8 +203,10 @@ impl<'a> Still<'a> {
         let ends = after == After::Killed;
         if ends {
             // It hears of it before it can do anything else.
+            shim_failpoints::step!("daemon.checkpoint.before_kill");
             let client = &self.running.shim.client;
             let _ = client.kill("", Signal::KILL.number(), false).await;
+            shim_failpoints::step!("daemon.checkpoint.after_kill");
         }
         drop(self.held);
         if ends {
@@ -255,17 +259,22 @@ impl Images {
         let path = images_of(container_dir);
         // What could not be removed when it should have been.
         let _ = std::fs::remove_dir_all(&path);
+        shim_failpoints::step!("daemon.checkpoint.before_images", error);
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(Error::file("make directory", &path))?;
-        Ok(Self(path))
+        let images = Self(path);
+        shim_failpoints::step!("daemon.checkpoint.after_images", error);
+        Ok(images)
     }
 }
 
 impl Drop for Images {
     fn drop(&mut self) {
+        shim_failpoints::step!("daemon.checkpoint.before_images_removal");
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "not removed");
         }
+        shim_failpoints::step!("daemon.checkpoint.after_images_removal");
     }
 }
 
@@ -302,9 +311,10 @@ impl Archive {
         if place.symlink_metadata().is_ok() {
             return Err(refused("something is there already: name another file"));
         }
+        shim_failpoints::step!("daemon.checkpoint.before_archive", error);
         let directory = place.parent().unwrap_or(Path::new("/"));
-        match nameless(directory) {
-            Ok(file) => Ok(Self { place: place.to_owned(), temporary: None, file }),
+        let archive = match nameless(directory) {
+            Ok(file) => Self { place: place.to_owned(), temporary: None, file },
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
                 let mut hidden = std::ffi::OsString::from(".");
                 hidden.push(name);
@@ -313,13 +323,16 @@ impl Archive {
                 let mut options = OpenOptions::new();
                 let file = options.write(true).create_new(true).mode(0o600).open(&temporary);
                 let file = file.map_err(Error::file("make", &temporary))?;
-                Ok(Self { place: place.to_owned(), temporary: Some(temporary), file })
+                Self { place: place.to_owned(), temporary: Some(temporary), file }
             }
-            Err(errno) => Err(Error::file("make a file in", directory)(errno.into())),
-        }
+            Err(errno) => return Err(Error::file("make a file in", directory)(errno.into())),
+        };
+        shim_failpoints::step!("daemon.checkpoint.after_archive", error);
+        Ok(archive)
     }
 
     fn fill(&self, content: &Content) -> Result<()> {
+        shim_failpoints::step!("daemon.checkpoint.before_fill", error);
         let failed = |source| Error::Archive { source: Arc::new(source) };
         let mut tar = Writer::new(io::BufWriter::new(&self.file));
         text(&mut tar, b"config.dump", content.config.as_bytes()).map_err(failed)?;
@@ -340,11 +353,14 @@ impl Archive {
         }
         let flushed = tar.finish().map_err(failed)?.into_inner().map_err(io::Error::from);
         let synced = flushed.and_then(|file| file.sync_all());
-        synced.map_err(Error::file("write", &self.place))
+        synced.map_err(Error::file("write", &self.place))?;
+        shim_failpoints::step!("daemon.checkpoint.after_fill", error);
+        Ok(())
     }
 
     /// Whoever has put something there meanwhile keeps it.
     fn name(&self) -> Result<()> {
+        shim_failpoints::step!("daemon.checkpoint.before_name", error);
         let linked = match &self.temporary {
             Some(temporary) => std::fs::hard_link(temporary, &self.place),
             None => {
@@ -355,8 +371,7 @@ impl Archive {
         };
         linked.map_err(Error::file("make", &self.place))?;
         let directory = self.place.parent().unwrap_or(Path::new("/"));
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| {
+        sync(directory).map_err(|error| {
             let _ = std::fs::remove_file(&self.place);
             Error::file("sync", directory)(error)
         })
@@ -371,6 +386,12 @@ impl Drop for Archive {
             tracing::warn!(path = %temporary.display(), %error, "not removed");
         }
     }
+}
+
+/// Makes an archive's new name durable.
+fn sync(directory: &Path) -> io::Result<()> {
+    shim_failpoints::step!("daemon.checkpoint.after_name", error);
+    File::open(directory)?.sync_all()
 }
 
 /// A file of a directory's file system, mode 0600.

@@ -65,10 +65,7 @@ impl Ctl {
     #[must_use]
     pub fn feed(&self, words: &str, input: &str) -> Output {
         let mut running = self.start(words, Stdio::piped());
-        let mut pipe = running.child.stdin.take().expect("a pipe was asked for");
-        // The client may end without reading all of it.
-        let _ = pipe.write_all(input.as_bytes());
-        drop(pipe);
+        running.feed(input);
         running.finish()
     }
 
@@ -128,6 +125,13 @@ impl Running {
         let pipe = self.child.stdin.as_mut().expect("started with a pipe");
         pipe.write_all(text.as_bytes()).expect("the client reads");
         pipe.flush().expect("the client reads");
+    }
+
+    /// Writes to its standard input and closes that. It may end without reading all of it.
+    pub fn feed(&mut self, text: &str) {
+        if let Some(mut pipe) = self.child.stdin.take() {
+            let _ = pipe.write_all(text.as_bytes());
+        }
     }
 
     pub fn close_input(&mut self) {

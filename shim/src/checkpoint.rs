@@ -68,7 +68,9 @@ impl Shim {
             ..shim_runtime::Checkpoint::default()
         };
         let pid = pid_of(container);
+        shim_failpoints::step!("shim.checkpoint.before_clone", error);
         let running = shim_runtime::checkpoint(pid, &how)?;
+        shim_failpoints::step!("shim.checkpoint.after_clone");
         self.watch_checkpoint(from, running, images.to_string_lossy().into_owned());
         Ok(())
     }

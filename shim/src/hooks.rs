@@ -123,6 +123,7 @@ impl Shim {
                 self.answer(waiter, &Error::from(error).response());
             }
             (Then::Checkpointed { waiter, images }, Ok(())) => {
+                shim_failpoints::step!("shim.checkpoint.before_answer");
                 self.announce(|container_id| TaskCheckpointed { container_id, checkpoint: images });
                 self.answer(waiter, &Response::ok(&Empty {}));
             }

@@ -149,7 +149,9 @@ impl Taken {
     fn read_now(archive: PathBuf, aside: Aside) -> Result<Self> {
         let bad = |problem: String| bad(&archive, problem);
         let file = open(&archive)?;
+        shim_failpoints::step!("daemon.restore.before_aside", error);
         aside.make()?;
+        shim_failpoints::step!("daemon.restore.after_aside", error);
         let mut documents: BTreeMap<&'static str, Vec<u8>> = BTreeMap::new();
         let mut parts = Parts { aside: &aside, names: HashSet::new(), size: 0 };
         let unreadable = |source| Error::Archive { source: Arc::new(source) };
@@ -168,6 +170,7 @@ impl Taken {
                 })?;
             }
         }
+        shim_failpoints::step!("daemon.restore.after_parts", error);
         if parts.names.iter().all(|path| !path.starts_with(IMAGES)) {
             return Err(bad("there are no images of criu's in checkpoint/".to_owned()));
         }
@@ -307,6 +310,7 @@ impl Taken {
         let directory = container_dir.path().to_owned();
         off_the_loop(move || {
             let Self { archive, aside, .. } = self;
+            shim_failpoints::step!("daemon.restore.before_files", error);
             let (upper, _) = layers.upper.ok_or(Error::Stopping)?;
             let files = aside.path().join(FILES);
             let tree = File::open(&upper).map_err(Error::file("open", &upper))?;
@@ -318,6 +322,7 @@ impl Taken {
                 applied.map_err(|source| bad(&archive, format!("{FILES}: {source}")))?;
                 std::fs::remove_file(&files).map_err(Error::file("remove", &files))?;
             }
+            shim_failpoints::step!("daemon.restore.after_files", error);
             for (place, file) in [(upper.as_path(), &tree), (aside.path(), &aside.open()?)] {
                 rustix::fs::syncfs(file)
                     .map_err(|errno| Error::file("sync", place)(errno.into()))?;
@@ -363,8 +368,13 @@ pub fn spent(core: &Core, record: &Record, container_dir: &ContainerDir) {
     }
     let images = container_dir.path().join(PLACE).join(IMAGES);
     let trash = core.layout.trash().join(format!("images-{}", random_id()));
-    match std::fs::rename(&images, &trash) {
+    let set_aside = || {
+        shim_failpoints::step!("daemon.restore.before_spent", error);
+        std::fs::rename(&images, &trash)
+    };
+    match set_aside() {
         Ok(()) => drop(tokio::task::spawn_blocking(move || {
+            shim_failpoints::step!("daemon.restore.after_spent");
             if let Err(error) = trees::remove(&trash) {
                 tracing::warn!(path = %trash.display(), %error, "not removed");
             }
@@ -402,9 +412,11 @@ impl Aside {
     /// It gets its name in a container's directory, for good.
     fn become_part_of(mut self, directory: &Path) -> Result<()> {
         let place = directory.join(PLACE);
+        shim_failpoints::step!("daemon.restore.before_rename", error);
         let renamed = std::fs::rename(self.path(), &place);
         renamed.map_err(Error::file("make", &place))?;
         self.0 = None;
+        shim_failpoints::step!("daemon.restore.after_rename", error);
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(Error::file("sync", directory))
     }

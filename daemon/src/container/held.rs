@@ -27,14 +27,17 @@ impl<'a> Held<'a> {
         if !matches!(handle.view().phase, Phase::Running(_)) {
             return Ok(None);
         }
+        shim_failpoints::step!("daemon.hold.before_freeze", error);
         let held = Self { core, handle };
         run::freeze(core, handle.key()).await?;
+        shim_failpoints::step!("daemon.hold.after_freeze", error);
         Ok(Some(held))
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        shim_failpoints::step!("daemon.hold.before_let_go");
         // Who has paused it meanwhile lets it go on.
         if matches!(self.handle.view().phase, Phase::Running(_))
             && let Err(error) = run::let_go_on(self.core, self.handle.key())
@@ -43,5 +46,6 @@ impl Drop for Held<'_> {
             let container = self.handle.key();
             tracing::error!(%container, %error, "its processes are still held");
         }
+        shim_failpoints::step!("daemon.hold.after_let_go");
     }
 }

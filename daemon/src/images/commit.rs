@@ -49,21 +49,26 @@ impl Images {
     pub async fn commit(&self, namespace: &str, commit: Commit) -> Result<String> {
         let work = |job: Job| async move {
             let digest: Digest = commit.image.id.parse()?;
+            shim_failpoints::step!("daemon.commit.before_base", error);
             self.hold_base(&job, &commit).await?;
+            shim_failpoints::step!("daemon.commit.after_base", error);
             let below = self.content.read(namespace, &digest, bosun_image::MAX_DOCUMENT as u64);
             let below = below.await?;
             let manifest: Digest = commit.image.manifest.parse()?;
             let mut layers = self.layers_of(namespace, &manifest).await?;
             let (layer, diff_id) = self.write_layer(&job, &commit).await?;
+            shim_failpoints::step!("daemon.commit.after_layer", error);
             self.check_there(namespace, &commit).await?;
             layers.push(layer);
             let config = describe(&below, &commit, diff_id, &digest)?;
             let target = self.put_image(&job, config, layers).await?;
+            shim_failpoints::step!("daemon.commit.before_name", error);
             let name = match &commit.reference {
                 Some(reference) => reference.clone(),
                 None => unnamed(&target.digest)?,
             };
             self.name(namespace, &name, &target, BTreeMap::new(), "commit").await?;
+            shim_failpoints::step!("daemon.commit.after_name");
             Ok(name.name())
         };
         self.with_lease(namespace, "commit", &Board::default(), |job| work(job).boxed()).await
@@ -118,6 +123,7 @@ impl Images {
         let (upper, lower) = (commit.upper.clone(), commit.lower.clone());
         let container = commit.container.clone();
         let written = off_the_loop(move || {
+            shim_failpoints::step!("daemon.commit.before_layer", error);
             let below = snapshots::merged_or_none(&lower)?;
             let upper = std::fs::File::open(&upper).map_err(Error::file("open", &upper))?;
             let hashing =

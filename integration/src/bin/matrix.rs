@@ -4,7 +4,7 @@
 //! `docs/RELIABILITY.md` is made of all files there, so that a run of a few rows changes those.
 //!
 //! Arguments: `--rounds N` (times each row's own count; default 1), `--only WORD` (rows whose name holds
-//! it), `--bounded` (what the suite runs), `--full` (each case `--rounds` times with the counts of a release, such as
+//! it), `--cases WORD` (only cases whose name holds it, `--rounds` times each; nothing is written then), `--bounded` (what the suite runs), `--full` (each case `--rounds` times with the counts of a release, such as
 //! 10,000 containers, where it has them), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the
 //! files), `--table` (runs nothing, writes the table). Ends with 1 when something was lost.
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ struct Options {
     rounds: usize,
     threads: usize,
     only: String,
+    cases: String,
     date: String,
     table: bool,
     bounded: bool,
@@ -36,6 +37,7 @@ impl Options {
             rounds: 1,
             threads: 3,
             only: String::new(),
+            cases: String::new(),
             date: String::new(),
             table: false,
             bounded: false,
@@ -50,13 +52,14 @@ impl Options {
                 "--rounds" => options.rounds = number(value()?)?,
                 "--threads" => options.threads = number(value()?)?,
                 "--only" => options.only = value()?,
+                "--cases" => options.cases = value()?,
                 "--date" => options.date = value()?,
                 "--table" => options.table = true,
                 "--bounded" => options.bounded = true,
                 "--full" => options.full = true,
                 other => {
                     return Err(format!(
-                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --date TEXT, --bounded, --full, --table"
+                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --cases WORD, --date TEXT, --bounded, --full, --table"
                     ));
                 }
             }
@@ -94,19 +97,27 @@ fn main() -> ExitCode {
     if !options.table {
         for row in ROWS.iter().filter(|row| row.name.contains(&options.only)) {
             eprintln!("matrix: {}: {}", row.name, row.fault);
+            let (word, threads) = (options.cases.as_str(), options.threads);
             let outcome = match (options.bounded, options.full) {
-                (true, _) => row.run_bounded(options.threads),
-                (false, false) => row.run(row.full * options.rounds, options.threads, false),
+                (true, _) => row.run_bounded(word, threads),
+                (false, false) if !word.is_empty() => row.run(word, options.rounds, threads, false),
+                (false, false) => row.run(word, row.full * options.rounds, threads, false),
                 // One after the other: they measure.
-                (false, true) => row.run(options.rounds, 1, true),
+                (false, true) => row.run(word, options.rounds, 1, true),
             };
             lost += outcome.lost.len();
             report(&outcome);
+            if !word.is_empty() {
+                continue;
+            }
             if let Err(error) = write(&outcome, &options) {
                 eprintln!("matrix: the results of {}: {error}", row.name);
                 return ExitCode::FAILURE;
             }
         }
+    }
+    if !options.cases.is_empty() {
+        return if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     match write_table() {
         Ok(()) if lost == 0 => ExitCode::SUCCESS,

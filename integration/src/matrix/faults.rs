@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::life::{self, History, Life, Told};
+use super::life::{self, Answer, History, Life, Patience, Told};
 use super::points::Point;
-use crate::ctl::{Ctl, Output};
+use crate::ctl::Ctl;
 use crate::daemon::{Daemon, Place, Settings};
 use crate::process::Process;
-use crate::wait;
 
 /// How long after the last call something may take to get to a point that nobody waits for.
 const REACHED: Duration = Duration::from_secs(3);
@@ -54,6 +54,15 @@ pub enum Passed {
     No,
 }
 
+/// What a client does when the daemon is killed before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It goes as well: what it asked for is left as it is.
+    Goes,
+    /// It asks the next daemon the same, where it is one that does so, and the life goes on.
+    AsksAgain,
+}
+
 /// A life in which something happens at a point, when it is passed after `passes` times, and what is true
 /// afterwards.
 ///
@@ -64,23 +73,24 @@ pub fn strike<L: Life>(
     point: &Point,
     passes: usize,
     fault: Fault,
+    client: Client,
     make: impl FnOnce(&Daemon) -> L,
 ) -> Passed {
     let name = &point.name;
     let case = format!("{fault} at {name}:{passes}");
     match fault {
         Fault::KillDaemon | Fault::KillShim | Fault::KillBoth => {
-            let mut daemon = Settings::new().stop_at(&format!("{name}:{passes}")).prepare();
+            let mut daemon = L::settings().stop_at(&format!("{name}:{passes}")).prepare();
             // It may stop before it serves.
             daemon.launch();
             let life = make(&daemon);
-            kill(daemon, fault, life, &case)
+            kill(daemon, fault, client, life, &case)
         }
         Fault::Fail => {
             let action = after(passes, "1*return");
-            let mut daemon = Settings::new().failpoint(&format!("{name}={action}")).start();
+            let mut daemon = L::settings().failpoint(&format!("{name}={action}")).start();
             let life = make(&daemon);
-            let life = life::live(daemon.client(), life, |_| Told::Failed);
+            let life = life::live(daemon.client(), life, &Patience::Endless, |_| Told::Failed);
             if point.side() == "shim" {
                 // Every new shim would fail once.
                 daemon.kill();
@@ -92,11 +102,14 @@ pub fn strike<L: Life>(
         }
         Fault::ClientGone => {
             let action = after(passes, &format!("1*sleep({})", DELAY.as_millis()));
-            let daemon = Settings::new().failpoint(&format!("{name}={action}")).start();
+            let daemon = L::settings().failpoint(&format!("{name}={action}")).start();
             let mut life = make(&daemon);
             for call in 0..life.calls() {
-                let told = impatient(daemon.client(), &life.words(call), life.input(call));
+                let told = impatient(daemon.client(), &mut life, call);
                 life.note(call, told);
+                if told == Told::Done {
+                    life.wait(call, daemon.client());
+                }
             }
             life.expect_sound(&daemon, &case);
             Passed::Yes
@@ -109,32 +122,33 @@ fn after(passes: usize, action: &str) -> String {
     if passes == 0 { action.to_owned() } else { format!("{passes}*off->{action}") }
 }
 
-/// A client that is killed when its answer takes too long. What it asked for is over then, one way or
+/// A client that goes when its answer takes too long. What it asked for is over afterwards, one way or
 /// the other.
-fn impatient(ctl: &Ctl, words: &str, input: &str) -> Told {
-    let mut client = ctl.start(words, std::process::Stdio::piped());
-    client.send(input);
-    client.close_input();
-    if wait::within(PATIENCE, || client.has_ended().then_some(())).is_none() {
-        drop(client);
-        std::thread::sleep(DELAY);
-        return Told::Nothing;
-    }
-    match client.finish().code {
-        Some(0) => Told::Done,
-        _ => Told::Failed,
+fn impatient(ctl: &Ctl, life: &mut impl Life, call: usize) -> Told {
+    match life.ask(ctl, call, &Patience::Of(PATIENCE)) {
+        Answer::Done => Told::Done,
+        Answer::Failed(_) => Told::Failed,
+        Answer::Late => {
+            std::thread::sleep(DELAY);
+            Told::Nothing
+        }
     }
 }
 
-fn kill<L: Life>(mut daemon: Daemon, fault: Fault, life: L, case: &str) -> Passed {
+fn kill<L: Life>(mut daemon: Daemon, fault: Fault, client: Client, life: L, case: &str) -> Passed {
     let with_daemon = fault != Fault::KillShim;
-    let told = move |_: &Output| if with_daemon { Told::Nothing } else { Told::Failed };
+    let told = move |_: &str| if with_daemon { Told::Nothing } else { Told::Failed };
     let ctl = daemon.client().clone();
     let stops = daemon.serving_or_stopped(|daemon| own(daemon).is_some());
+    let dies = Arc::new(AtomicBool::new(false));
+    let patience = match client {
+        Client::Goes => Patience::WithDaemon(Arc::clone(&dies)),
+        Client::AsksAgain => Patience::Endless,
+    };
     let living = std::thread::spawn(move || match stops {
         // Nobody is there to be asked.
         true => life,
-        false => life::live(&ctl, life, told),
+        false => life::live(&ctl, life, &patience, told),
     });
     let mut after = None;
     let found = loop {
@@ -154,6 +168,7 @@ fn kill<L: Life>(mut daemon: Daemon, fault: Fault, life: L, case: &str) -> Passe
         let _ = living.join();
         return Passed::No;
     };
+    dies.store(with_daemon, Ordering::Relaxed);
     strike_stopped(daemon, stopped, fault, || living.join().ok(), case)
 }
 
@@ -167,7 +182,8 @@ pub fn strike_recovery(point: &Point, fault: Fault, code: u8) -> Passed {
     let mut daemon = Settings::new().failpoint("no.such.point=off").start();
     let mut life = History::new(code);
     for call in 0..life.calls() - 2 {
-        daemon.ctl(&life.words(call)).ok();
+        let answer = life.ask(daemon.client(), call, &Patience::Endless);
+        assert_eq!(answer, Answer::Done, "{case}");
         life.note(call, Told::Done);
     }
     daemon.until_logged("one", "o 3 ");

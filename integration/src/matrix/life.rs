@@ -2,15 +2,18 @@
 //! be true then. This is a container's; the others are in `lives`.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::ctl::{Ctl, Output};
-use crate::daemon::Daemon;
+use crate::ctl::Ctl;
+use crate::daemon::{Daemon, Settings};
 use crate::wait;
 
 /// How long a daemon may take until what it says is what was promised: to find a shim's death, to
 /// undo what was begun.
-const SETTLED: Duration = Duration::from_secs(10);
+pub(super) const SETTLED: Duration = Duration::from_secs(10);
 /// Between two looks at a log.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,13 +29,13 @@ pub trait Life: Send + Sized + 'static {
     /// How many calls it has.
     fn calls(&self) -> usize;
 
-    /// The words of a call for the client.
-    fn words(&self, call: usize) -> String;
-
-    /// What that client gets on its standard input.
-    fn input(&self, _call: usize) -> &'static str {
-        ""
+    /// The daemon that it needs.
+    fn settings() -> Settings {
+        Settings::new()
     }
+
+    /// Makes a call and waits for its answer as long as its client does.
+    fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer;
 
     /// Notes what a call's client was told.
     fn note(&mut self, call: usize, told: Told);
@@ -73,6 +76,56 @@ pub enum Call {
 /// In their order.
 pub const CALLS: [Call; 6] =
     [Call::Create, Call::Start, Call::Update, Call::Exec, Call::Stop, Call::Remove];
+
+/// How long a client waits for an answer; then it goes.
+#[derive(Clone, Debug)]
+pub enum Patience {
+    /// To the end; also over a daemon that ends and comes again, where the client does so.
+    Endless,
+    Of(Duration),
+    /// Until this says that the daemon is about to be killed.
+    WithDaemon(Arc<AtomicBool>),
+}
+
+/// What came of a call, for its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// It failed, or there is nobody: in the client's words.
+    Failed(String),
+    /// The client went before it was told.
+    Late,
+}
+
+impl Answer {
+    /// Of a call that `ctl` makes of some words, with a text on its standard input.
+    #[must_use]
+    pub fn of_ctl(ctl: &Ctl, words: &str, input: &str, patience: &Patience) -> Self {
+        let mut client = ctl.start(words, Stdio::piped());
+        client.feed(input);
+        let is_late = match patience {
+            Patience::Endless => false,
+            Patience::Of(time) => {
+                wait::within(*time, || client.has_ended().then_some(())).is_none()
+            }
+            Patience::WithDaemon(dies) => {
+                let ended = wait::within(wait::LIMIT, || match client.has_ended() {
+                    true => Some(true),
+                    false => dies.load(Ordering::Relaxed).then_some(false),
+                });
+                ended == Some(false)
+            }
+        };
+        if is_late {
+            return Self::Late;
+        }
+        let output = client.finish();
+        match output.code {
+            Some(0) => Self::Done,
+            _ => Self::Failed(output.stderr),
+        }
+    }
+}
 
 /// What a client was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +211,8 @@ impl Life for History {
         CALLS.len()
     }
 
-    fn words(&self, call: usize) -> String {
-        self.words_of(CALLS[call])
+    fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer {
+        Answer::of_ctl(ctl, &self.words_of(CALLS[call]), "", patience)
     }
 
     fn note(&mut self, call: usize, told: Told) {
@@ -220,12 +273,20 @@ impl Life for History {
 }
 
 /// Does a whole life, call by call, until one is not answered any more. `told` is what to make of a
-/// call that failed.
+/// call that failed, by the client's words.
 #[must_use]
-pub fn live<L: Life>(ctl: &Ctl, mut life: L, told: impl Fn(&Output) -> Told) -> L {
+pub fn live<L: Life>(
+    ctl: &Ctl,
+    mut life: L,
+    patience: &Patience,
+    told: impl Fn(&str) -> Told,
+) -> L {
     for call in 0..life.calls() {
-        let output = ctl.feed(&life.words(call), life.input(call));
-        let told = if output.code == Some(0) { Told::Done } else { told(&output) };
+        let told = match life.ask(ctl, call, patience) {
+            Answer::Done => Told::Done,
+            Answer::Failed(why) => told(&why),
+            Answer::Late => Told::Nothing,
+        };
         life.note(call, told);
         match told {
             Told::Done => life.wait(call, ctl),
@@ -236,7 +297,26 @@ pub fn live<L: Life>(ctl: &Ctl, mut life: L, told: impl Fn(&Output) -> Told) -> 
     life
 }
 
-fn state(daemon: &Daemon, case: &str) -> State {
+/// What is known of where a thing may be, after a call that takes it there (`after`): done, it is there; what
+/// failed has changed nothing; without an answer both is possible.
+pub(super) fn learn<T: Ord>(known: &mut BTreeSet<T>, told: Told, after: T) {
+    match told {
+        Told::Done => *known = [after].into(),
+        Told::Failed => {}
+        Told::Nothing => _ = known.insert(after),
+    }
+}
+
+/// As [`learn`], of a call that may have been done but for its last step when it fails.
+pub(super) fn learn_at_most<T: Ord>(known: &mut BTreeSet<T>, told: Told, after: T) {
+    match told {
+        Told::Done => *known = [after].into(),
+        Told::Failed | Told::Nothing => _ = known.insert(after),
+    }
+}
+
+/// Where the only container is.
+pub(super) fn state(daemon: &Daemon, case: &str) -> State {
     let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
     match listed.as_str() {
         "" => State::Absent,

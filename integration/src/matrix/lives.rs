@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::life::{Life, Told};
+use super::life::{Answer, Life, Patience, Told, learn_at_most};
 use crate::ctl::Ctl;
 use crate::daemon::Daemon;
 use crate::fake_registry::FakeRegistry;
@@ -38,6 +38,19 @@ impl ImageLife {
         let registry = FakeRegistry::start(daemon.netns());
         let name = registry.add("a", "1", &image());
         Self { registry: Arc::new(registry), name, there: [false].into() }
+    }
+
+    fn words(&self, call: usize) -> String {
+        let name = &self.name;
+        match call {
+            0 => format!("pull {name}"),
+            1 => format!("run --name one --net none {name} cat /mark"),
+            2 => "commit one test/committed:1".to_owned(),
+            3 => "rm one".to_owned(),
+            4 => "rmi test/committed:1".to_owned(),
+            5 => format!("rmi {name}"),
+            _ => "system prune -a -f".to_owned(),
+        }
     }
 
     /// Every image and every blob that is there is what it was.
@@ -84,17 +97,8 @@ impl Life for ImageLife {
         7
     }
 
-    fn words(&self, call: usize) -> String {
-        let name = &self.name;
-        match call {
-            0 => format!("pull {name}"),
-            1 => format!("run --name one --net none {name} cat /mark"),
-            2 => "commit one test/committed:1".to_owned(),
-            3 => "rm one".to_owned(),
-            4 => "rmi test/committed:1".to_owned(),
-            5 => format!("rmi {name}"),
-            _ => "system prune -a -f".to_owned(),
-        }
+    fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer {
+        Answer::of_ctl(ctl, &self.words(call), "", patience)
     }
 
     fn note(&mut self, call: usize, told: Told) {
@@ -104,8 +108,7 @@ impl Life for ImageLife {
             5 | 6 => false,
             _ => return,
         };
-        // What failed may have been done but for its last step.
-        learn(&mut self.there, told, after);
+        learn_at_most(&mut self.there, told, after);
     }
 
     fn wait(&self, call: usize, _ctl: &Ctl) {
@@ -129,28 +132,28 @@ impl Life for ImageLife {
     }
 }
 
-/// What is known of whether a thing is there, after a call that makes it so (`after`): what was told of
-/// the call settles that, or leaves both open.
-fn learn(there: &mut BTreeSet<bool>, told: Told, after: bool) {
-    match told {
-        Told::Done => *there = [after].into(),
-        Told::Failed | Told::Nothing => _ = there.insert(after),
-    }
-}
-
 /// Put, read, removed.
 #[derive(Debug)]
 pub struct BlobLife {
     there: BTreeSet<bool>,
 }
 
-/// Of "hello\n".
+const CONTENT: &str = "hello\n";
+/// Of that.
 const DIGEST: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 
 impl BlobLife {
     #[must_use]
     pub fn new(_daemon: &Daemon) -> Self {
         Self { there: [false].into() }
+    }
+
+    fn words(call: usize) -> String {
+        match call {
+            0 => format!("content put --ref blob --digest {DIGEST}"),
+            1 => format!("content get {DIGEST}"),
+            _ => format!("content rm {DIGEST}"),
+        }
     }
 }
 
@@ -159,16 +162,9 @@ impl Life for BlobLife {
         3
     }
 
-    fn words(&self, call: usize) -> String {
-        match call {
-            0 => format!("content put --ref blob --digest {DIGEST}"),
-            1 => format!("content get {DIGEST}"),
-            _ => format!("content rm {DIGEST}"),
-        }
-    }
-
-    fn input(&self, call: usize) -> &'static str {
-        if call == 0 { "hello\n" } else { "" }
+    fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer {
+        let input = if call == 0 { CONTENT } else { "" };
+        Answer::of_ctl(ctl, &Self::words(call), input, patience)
     }
 
     fn note(&mut self, call: usize, told: Told) {
@@ -177,7 +173,7 @@ impl Life for BlobLife {
             1 => return,
             _ => false,
         };
-        learn(&mut self.there, told, after);
+        learn_at_most(&mut self.there, told, after);
     }
 
     #[track_caller]
@@ -187,12 +183,13 @@ impl Life for BlobLife {
         // What nobody holds may have been collected.
         assert!(!is_there || self.there.contains(&true), "{case}: {listed}");
         let hello = |case: &str| {
-            assert_eq!(daemon.ctl(&format!("content get {DIGEST}")).stdout, "hello\n", "{case}");
+            assert_eq!(daemon.ctl(&format!("content get {DIGEST}")).stdout, CONTENT, "{case}");
         };
         if is_there {
             hello(case);
         }
-        assert_eq!(daemon.client().feed(&self.words(0), self.input(0)).text(), DIGEST, "{case}");
+        let put = daemon.client().feed(&Self::words(0), CONTENT);
+        assert_eq!(put.text(), DIGEST, "{case}");
         hello(case);
         daemon.ctl(&format!("content rm {DIGEST}")).ok();
         daemon.expect_nothing_stored(case);
@@ -217,12 +214,13 @@ impl Life for PodLife {
         3
     }
 
-    fn words(&self, call: usize) -> String {
-        match call {
-            0 => "pod create pod".to_owned(),
-            1 => "run --name one --pod pod --rootfs / /bin/true".to_owned(),
-            _ => "pod rm -f pod".to_owned(),
-        }
+    fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer {
+        let words = match call {
+            0 => "pod create pod",
+            1 => "run --name one --pod pod --rootfs / /bin/true",
+            _ => "pod rm -f pod",
+        };
+        Answer::of_ctl(ctl, words, "", patience)
     }
 
     fn note(&mut self, call: usize, told: Told) {
@@ -232,7 +230,7 @@ impl Life for PodLife {
             _ => false,
         };
         // One whose start failed is a pod that does not run.
-        learn(&mut self.there, told, after);
+        learn_at_most(&mut self.there, told, after);
     }
 
     #[track_caller]

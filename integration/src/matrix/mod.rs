@@ -6,7 +6,7 @@
 //!             points   every failpoint, as the programs hold them
 //!             faults   what happens at a point
 //!             life     the client's history against the final state; logs; statuses
-//!             lives    the same of images, blobs and pods
+//!             lives    the same of images, blobs and pods; checkpoints: of what is held still and written down
 //!             leak     what is left on the machine
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! `docs/RELIABILITY.md`; the suite runs a bounded part of the same rows. A round that finds something
 //! lost panics with what it found, and counts as one.
 
+pub mod checkpoints;
 pub mod faults;
 pub mod few_pids;
 pub mod life;
@@ -39,7 +40,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use faults::{Fault, Passed};
+use checkpoints::CheckpointLife;
+use faults::{Client, Fault, Passed};
 use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
 
@@ -62,6 +64,8 @@ pub struct Row {
 /// Something that can be done again and again. It panics when something was lost.
 pub struct Case {
     pub name: String,
+    /// Whether the suite may take it.
+    is_sampled: bool,
     run: Box<dyn Fn(&Round) -> Passed + Send + Sync>,
 }
 
@@ -97,7 +101,8 @@ impl std::fmt::Debug for Case {
 
 impl Case {
     fn new(name: impl Into<String>, run: impl Fn(usize) -> Passed + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(move |round| run(round.number)) }
+        let run = move |round: &Round| run(round.number);
+        Self { name: name.into(), is_sampled: true, run: Box::new(run) }
     }
 
     /// One that has counts for a release, or measures something.
@@ -106,7 +111,7 @@ impl Case {
             run(round);
             Passed::Yes
         };
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), is_sampled: true, run: Box::new(run) }
     }
 
     /// One that always does what it says.
@@ -133,41 +138,69 @@ pub struct Outcome {
     pub figures: Vec<String>,
 }
 
-/// The operations of which a life passes the points: a side, its operations, and the life.
-const LIVES: &[(&str, &[&str], Living)] = &[
-    ("daemon", &["create", "start", "update", "exec", "stop", "delete"], Living::Container),
-    ("shim", &["setup", "create", "start", "exec", "log", "exit"], Living::Container),
-    ("daemon", &["store"], Living::Commits),
-    ("daemon", &["recover"], Living::Recovery),
-    ("daemon", &["pull", "unpack", "gc"], Living::Image),
-    ("daemon", &["content"], Living::Blob),
-    ("shim", &["sandbox"], Living::Pod),
+/// Operations of which a life passes the points.
+struct Walk {
+    side: &'static str,
+    operations: &'static [&'static str],
+    living: Living,
+    /// How many times it passes each at least: one case for each of them.
+    passes: usize,
+    /// Of so many of these cases the suite takes one, before the row takes its share.
+    sample: usize,
+}
+
+impl Walk {
+    const fn by(living: Living, side: &'static str, operations: &'static [&'static str]) -> Self {
+        Self { side, operations, living, passes: 1, sample: 1 }
+    }
+
+    const fn passed(self, passes: usize) -> Self {
+        Self { passes, ..self }
+    }
+
+    const fn sampled(self, sample: usize) -> Self {
+        Self { sample, ..self }
+    }
+}
+
+const LIVES: &[Walk] = &[
+    Walk::by(Living::Container, "daemon", &["create", "start", "update", "exec", "stop", "delete"]),
+    Walk::by(Living::Container, "shim", &["setup", "create", "start", "exec", "log", "exit"]),
+    Walk::by(Living::Container, "daemon", &["store"]).passed(COMMITS),
+    Walk::by(Living::Recovery, "daemon", &["recover"]),
+    Walk::by(Living::Image, "daemon", &["pull", "unpack", "gc"]),
+    Walk::by(Living::Blob, "daemon", &["content"]),
+    Walk::by(Living::Pod, "shim", &["sandbox"]),
+    Walk::by(Living::Checkpoint, "daemon", &["hold"]).passed(HOLDS).sampled(8),
+    Walk::by(Living::Checkpoint, "daemon", &["commit", "checkpoint", "restore"]).sampled(8),
+    Walk::by(Living::Checkpoint, "shim", &["checkpoint", "restore"]).sampled(8),
 ];
 
 /// What goes by a point.
 #[derive(Clone, Copy, Debug)]
 enum Living {
     Container,
-    /// A container, at one commit after the other.
-    Commits,
     /// A container that a daemon takes up.
     Recovery,
     Image,
     Blob,
     Pod,
+    /// A container that is committed and written down, and goes on from there.
+    Checkpoint,
 }
 
 /// How many commits of a container's life there are at least, those of the daemon's start among them.
 const COMMITS: usize = 10;
+/// How many times a container is held still: for a commit, and for two checkpoints.
+const HOLDS: usize = 3;
 
 /// Points of operations that no row of the matrix knows a life for.
 #[must_use]
 pub fn unknown_points() -> Vec<points::Point> {
     let known = |point: &points::Point| {
-        let of = |(side, operations, _): &(&str, &[&str], Living)| {
-            *side == point.side() && operations.contains(&point.operation())
-        };
-        LIVES.iter().any(of)
+        let passes =
+            |walk: &Walk| walk.side == point.side() && walk.operations.contains(&point.operation());
+        LIVES.iter().any(passes)
     };
     points::all().into_iter().filter(|point| !known(point)).collect()
 }
@@ -176,7 +209,7 @@ pub fn unknown_points() -> Vec<points::Point> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod; a daemon's start; each commit",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint; a daemon's start; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -427,39 +460,45 @@ pub fn row(name: &str) -> Option<&'static Row> {
 
 fn at_points(fault: Fault) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (side, operations, living) in LIVES {
-        for point in points::of(side, operations) {
-            if fault == Fault::Fail && !point.can_fail {
-                continue;
-            }
-            match living {
-                Living::Commits => cases.extend((0..COMMITS).map(|commit| {
-                    let (point, name) = (point.clone(), format!("{}:{commit}", point.name));
-                    Case::new(name, move |round| {
-                        faults::strike(&point, commit, fault, |_| History::new(code(round)))
-                    })
-                })),
-                Living::Recovery if fault == Fault::ClientGone => {}
-                Living::Container
-                | Living::Recovery
-                | Living::Image
-                | Living::Blob
-                | Living::Pod => cases.push(at_point(point, fault, *living)),
-            }
+    for walk in LIVES {
+        if matches!((walk.living, fault), (Living::Recovery, Fault::ClientGone)) {
+            continue;
         }
+        let mut points = points::of(walk.side, walk.operations);
+        points.retain(|point| fault != Fault::Fail || point.can_fail);
+        let passes = points.iter().flat_map(|point| (0..walk.passes).map(move |at| (point, at)));
+        cases.extend(passes.enumerate().map(|(number, (point, pass))| Case {
+            is_sampled: number % walk.sample == 0,
+            ..at_point(point.clone(), pass, fault, walk)
+        }));
     }
     cases
 }
 
-fn at_point(point: points::Point, fault: Fault, living: Living) -> Case {
-    Case::new(point.name.clone(), move |round| match living {
-        Living::Container | Living::Commits => {
-            faults::strike(&point, 0, fault, |_| History::new(code(round)))
+fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Case {
+    let name = match walk.passes {
+        1 => point.name.clone(),
+        _ => format!("{}:{pass}", point.name),
+    };
+    let living = walk.living;
+    Case::new(name, move |round| {
+        // Of these lives what is left is looked at first; the others are gone on with first.
+        let client = match (living, round % 2) {
+            (Living::Checkpoint, 0) => Client::Goes,
+            (Living::Checkpoint, _) => Client::AsksAgain,
+            (_, 0) => Client::AsksAgain,
+            (_, _) => Client::Goes,
+        };
+        match living {
+            Living::Container => {
+                faults::strike(&point, pass, fault, client, |_| History::new(code(round)))
+            }
+            Living::Recovery => faults::strike_recovery(&point, fault, code(round)),
+            Living::Image => faults::strike(&point, pass, fault, client, ImageLife::new),
+            Living::Blob => faults::strike(&point, pass, fault, client, BlobLife::new),
+            Living::Pod => faults::strike(&point, pass, fault, client, PodLife::new),
+            Living::Checkpoint => faults::strike(&point, pass, fault, client, CheckpointLife::new),
         }
-        Living::Recovery => faults::strike_recovery(&point, fault, code(round)),
-        Living::Image => faults::strike(&point, 0, fault, ImageLife::new),
-        Living::Blob => faults::strike(&point, 0, fault, BlobLife::new),
-        Living::Pod => faults::strike(&point, 0, fault, PodLife::new),
     })
 }
 
@@ -470,18 +509,22 @@ fn code(round: usize) -> u8 {
 }
 
 impl Row {
-    /// Runs every case `rounds` times, `threads` of them side by side; `full`: with the counts of a
-    /// release.
+    /// Runs every case whose name holds `word` `rounds` times, `threads` of them side by side; `full`: with
+    /// the counts of a release.
     #[must_use]
-    pub fn run(&self, rounds: usize, threads: usize, full: bool) -> Outcome {
-        self.run_cases(&(self.cases)(), rounds, threads, full)
+    pub fn run(&self, word: &str, rounds: usize, threads: usize, full: bool) -> Outcome {
+        let mut cases = (self.cases)();
+        cases.retain(|case| case.name.contains(word));
+        self.run_cases(&cases, rounds, threads, full)
     }
 
-    /// What the suite runs of it.
+    /// What the suite runs of it, as far as its name holds `word`.
     #[must_use]
-    pub fn run_bounded(&self, threads: usize) -> Outcome {
+    pub fn run_bounded(&self, word: &str, threads: usize) -> Outcome {
         let (step, first) = self.sample;
-        let cases: Vec<Case> = (self.cases)().into_iter().skip(first).step_by(step).collect();
+        let cases = (self.cases)().into_iter().filter(|case| case.is_sampled);
+        let cases = cases.skip(first).step_by(step);
+        let cases: Vec<Case> = cases.filter(|case| case.name.contains(word)).collect();
         self.run_cases(&cases, self.bounded, threads, false)
     }
 

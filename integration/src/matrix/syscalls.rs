@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::faults::Passed;
-use super::life::{self, History, Life, Told};
+use super::life::{self, History, Life, Patience, Told};
 use super::{Case, code};
-use crate::ctl::Output;
 use crate::daemon::Settings;
 
 /// How long a daemon whose store has failed may take to end.
@@ -68,7 +67,7 @@ fn fails_once(call: &str, error: &str, time: usize, code: u8) -> Passed {
         // It could not start, and says so.
         assert!(daemon.log().contains("bosund: "), "{}", daemon.log());
     } else {
-        life = life::live(daemon.client(), life, told);
+        life = life::live(daemon.client(), life, &Patience::Endless, told);
     }
     let is_fatal = daemon.log().contains("nobody knows what of it is on the disk");
     if is_fatal && daemon.pid().is_some() {
@@ -89,9 +88,9 @@ fn fails_once(call: &str, error: &str, time: usize, code: u8) -> Passed {
 }
 
 /// A daemon that ends says nothing, or that it does not know.
-fn told(output: &Output) -> Told {
+fn told(why: &str) -> Told {
     let unknown = ["nobody knows", "connect", "transport", "closed", "ended"];
-    match unknown.iter().any(|text| output.stderr.contains(text)) {
+    match unknown.iter().any(|text| why.contains(text)) {
         true => Told::Nothing,
         false => Told::Failed,
     }

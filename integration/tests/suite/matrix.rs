@@ -7,7 +7,7 @@ use integration::matrix;
 fn row(name: &str) {
     let row = matrix::row(name).unwrap();
     // Two at a time beside the other tests.
-    let outcome = row.run_bounded(2);
+    let outcome = row.run_bounded("", 2);
     assert!(outcome.lost.is_empty(), "{} lost:\n{}", outcome.lost.len(), outcome.lost.join("\n"));
     let may_miss = ["kill-shim", "kill-both", "client-gone", "sync", "disk-call"].contains(&name);
     assert!(

@@ -75,8 +75,10 @@ pub fn checkpoint(pid: i32, how: &Checkpoint) -> Result<Running, Error> {
 }
 
 fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
+    shim_failpoints::step!("shim.checkpoint.before_directories", error);
     let images = directory(&how.images)?;
     let work = directory(&how.work)?;
+    shim_failpoints::step!("shim.checkpoint.after_directories", error);
     let mut options = Options::new(images.as_raw_fd(), work.as_raw_fd(), LOG);
     options.pid = Some(pid);
     options.leave_running = Some(how.leave_running);
@@ -100,6 +102,7 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
     options.external.extend(files.cloned());
     let streams = Streams::write(&how.images, &streams)?;
 
+    shim_failpoints::step!("shim.checkpoint.before_criu", error);
     let (criu, theirs) = Criu::prepare(VERB, how.work.join(LOG))?;
     let kind = if how.pre_dump { kind::SINGLE_PRE_DUMP } else { kind::DUMP };
     criu.ask(&Request { kind, options: Some(options), notify_success: None })?;
@@ -111,6 +114,7 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
         .spawn()
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         .at(Step::Exec, program.display())?;
+    shim_failpoints::step!("shim.checkpoint.after_criu");
     let heard = criu.hear();
     if matches!(heard, Err(Error::TimedOut)) {
         // It has ended already, or is reaped with this process.
@@ -118,7 +122,10 @@ fn dump(program: &Path, pid: i32, how: &Checkpoint) -> Result<(), Error> {
     }
     let _ = child.wait();
     heard?;
-    streams.keep()
+    shim_failpoints::step!("shim.checkpoint.before_streams", error);
+    streams.keep()?;
+    shim_failpoints::step!("shim.checkpoint.after_streams", error);
+    Ok(())
 }
 
 /// A directory, made when it is missing.

@@ -87,7 +87,9 @@ pub(crate) fn prepare(options: &CreateOptions, how: &Restore) -> Result<Prepared
     let images =
         rustix::fs::open(images, flags, Mode::empty()).at(Step::Resolve, images.display())?;
     let work = Path::new(&how.work);
+    shim_failpoints::step!("shim.restore.before_work", error);
     let opened = directory(work)?;
+    shim_failpoints::step!("shim.restore.after_work", error);
     let (criu, theirs) = Criu::prepare(VERB, work.join(LOG))?;
     Ok(Prepared { program, criu, theirs, images, work: opened })
 }
@@ -122,6 +124,7 @@ impl Pending {
         // It ends by itself, but for one that takes too long.
         end(criu);
         let (pid, master) = heard?;
+        shim_failpoints::step!("shim.restore.after_criu", error);
         let pid = pid.and_then(rustix::process::Pid::from_raw).ok_or(Error::Ended)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(Step::OpenNamespace, "the process")?;
         Ok((pid.as_raw_pid(), pidfd, master))
@@ -152,7 +155,9 @@ fn become_criu(
     }
     rustix::process::umask(Mode::empty());
     let network = enter_network(birth, &plan)?;
+    shim_failpoints::step!("shim.restore.before_stage", error);
     stage(birth, &mut plan)?;
+    shim_failpoints::step!("shim.restore.after_stage", error);
     let hooks = (birth.options.hooks != 0).then(|| hooks::read(birth.run_dir)).transpose()?;
     let before_pivot =
         HookKind::Prestart.bit() | HookKind::CreateRuntime.bit() | HookKind::CreateContainer.bit();
@@ -206,6 +211,7 @@ fn become_criu(
     for descriptor in &kept {
         rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).at(Step::Descriptors, "criu")?;
     }
+    shim_failpoints::step!("shim.restore.before_criu", error);
     shim_sys::signal::reset();
     let errno = execve(&prepared.program, &arguments, &environment());
     Err(errno).at(Step::Exec, prepared.program.to_string_lossy())
