@@ -116,7 +116,8 @@ impl Settings {
         self
     }
 
-    /// A configuration file with this in it, behind what was said before.
+    /// A configuration file with this in it, behind what was said before; `{scratch}` stands for the directory
+    /// of [`Daemon::scratch`].
     #[must_use]
     pub fn configured(mut self, text: &str) -> Self {
         self.configuration.get_or_insert_default().push_str(text);
@@ -231,7 +232,8 @@ impl Settings {
         let mut arguments = self.arguments;
         if let Some(text) = self.configuration {
             let file = directory.path().join("config.toml");
-            std::fs::write(&file, text).expect("a file");
+            let scratch = directory.path().display().to_string();
+            std::fs::write(&file, text.replace("{scratch}", &scratch)).expect("a file");
             arguments.extend(["--config".to_owned(), file.display().to_string()]);
         }
         let replaced = self.replaced.map(|(program, script)| {
@@ -722,7 +724,15 @@ impl Daemon {
     /// What is on the machine of this daemon's containers, right now.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        leak::leftovers(&self.place, &self.netns, &self.baseline)
+        let mut left = leak::leftovers(&self.place, &self.netns, &self.baseline);
+        let bound = leak::bound_networks();
+        if !bound.is_empty() {
+            // Only the ids of their pods tell whose they are.
+            let log = self.log();
+            let own = bound.into_iter().filter(|(id, _)| log.contains(id.as_str()));
+            left.extend(own.map(|(_, path)| format!("network {}", path.display())));
+        }
+        left
     }
 
     /// Waits until nothing is left of any container.

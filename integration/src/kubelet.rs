@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bosun_proto::cri;
 use bosun_proto::cri::image_service_client::ImageServiceClient;
@@ -73,9 +74,19 @@ pub struct Kubelet {
     api: Api,
     logs: PathBuf,
     leaves: bool,
+    patience: Option<Duration>,
 }
 
 type Outcome<T> = Result<T, Status>;
+
+/// What a call of an impatient kubelet ends with.
+const LATE: &str = "the kubelet went before it was told";
+
+/// Whether nobody waited for the answer.
+#[must_use]
+pub fn is_late(status: &Status) -> bool {
+    status.message() == LATE
+}
 
 impl Kubelet {
     /// # Panics
@@ -91,18 +102,33 @@ impl Kubelet {
     /// When nobody answers.
     #[must_use]
     pub fn at(socket: &Path, logs: &Path) -> Self {
-        Self::with(Api::connect(socket).expect("a runtime that answers"), logs)
+        Self::connect(socket, logs).expect("a runtime that answers")
+    }
+
+    /// As [`Kubelet::at`].
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn connect(socket: &Path, logs: &Path) -> Result<Self, tonic::transport::Error> {
+        Api::connect(socket).map(|api| Self::with(api, logs))
     }
 
     fn with(api: Api, logs: &Path) -> Self {
         std::fs::create_dir_all(logs).expect("a directory");
-        Self { api, logs: logs.to_owned(), leaves: false }
+        Self { api, logs: logs.to_owned(), leaves: false, patience: None }
     }
 
     /// Pods stay when this one goes.
     #[must_use]
     pub fn left_alone(mut self) -> Self {
         self.leaves = true;
+        self
+    }
+
+    /// Waits only so long for each answer, and goes ([`is_late`]).
+    #[must_use]
+    pub fn with_patience(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -131,7 +157,17 @@ impl Kubelet {
     where
         F: Future<Output = Outcome<Response<T>>>,
     {
-        self.api.wait(call(self.runtime())).map(Response::into_inner)
+        let answer = call(self.runtime());
+        let answer = self.api.wait(async move {
+            match self.patience {
+                None => answer.await,
+                Some(patience) => match tokio::time::timeout(patience, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Status::cancelled(LATE)),
+                },
+            }
+        });
+        answer.map(Response::into_inner)
     }
 
     /// A call of the other.
@@ -409,22 +445,34 @@ impl Kubelet {
         String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()
     }
 
+    /// # Errors
+    /// The daemon's.
+    pub fn try_pods(&self, filter: cri::PodSandboxFilter) -> Outcome<Vec<cri::PodSandbox>> {
+        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
+        let answer = self.call(|mut client| async move { client.list_pod_sandbox(request).await });
+        answer.map(|answer| answer.items)
+    }
+
     /// # Panics
     /// When the daemon can't say.
     #[must_use]
     pub fn pods(&self, filter: cri::PodSandboxFilter) -> Vec<cri::PodSandbox> {
-        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        let answer = self.call(|mut client| async move { client.list_pod_sandbox(request).await });
-        answer.expect("a list").items
+        self.try_pods(filter).expect("a list")
+    }
+
+    /// # Errors
+    /// The daemon's.
+    pub fn try_containers(&self, filter: cri::ContainerFilter) -> Outcome<Vec<cri::Container>> {
+        let request = cri::ListContainersRequest { filter: Some(filter) };
+        let answer = self.call(|mut client| async move { client.list_containers(request).await });
+        answer.map(|answer| answer.containers)
     }
 
     /// # Panics
     /// When the daemon can't say.
     #[must_use]
     pub fn containers(&self, filter: cri::ContainerFilter) -> Vec<cri::Container> {
-        let request = cri::ListContainersRequest { filter: Some(filter) };
-        let answer = self.call(|mut client| async move { client.list_containers(request).await });
-        answer.expect("a list").containers
+        self.try_containers(filter).expect("a list")
     }
 
     /// # Panics

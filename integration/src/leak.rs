@@ -158,6 +158,16 @@ pub fn nft_elements(netns: &NetNs) -> Vec<String> {
     elements
 }
 
+/// The places at which networks of pods are bound, of whichever daemon, by the pods' ids.
+#[must_use]
+pub fn bound_networks() -> Vec<(String, PathBuf)> {
+    let id = |path: &Path| path.file_name()?.to_str()?.strip_prefix("bosun-").map(str::to_owned);
+    let found = entries(Path::new("/run/netns"));
+    // As long as an id: tests have networks of their own there.
+    let found = found.into_iter().filter_map(|path| Some((id(&path)?, path)));
+    found.filter(|(id, _)| id.len() == 64).collect()
+}
+
 /// What containers and snapshots had in the daemon's directories.
 fn files(place: &Place) -> Vec<PathBuf> {
     let mut left = Vec::new();

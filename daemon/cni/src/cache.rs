@@ -179,17 +179,19 @@ impl Cache {
     ///
     /// [`Error::File`]. The one that was there before still is.
     pub(crate) fn put(&self, entry: &Entry) -> Result<()> {
+        shim_failpoints::step!("daemon.cni_cache.before_write", error);
         self.make()?;
         let name = entry.key.file();
         let path = self.directory.join(&name);
         let half = self.directory.join(format!("{}{name}{}", HALF.0, HALF.1));
         let written = write(&half, &entry.to_json())
             .map_err(Error::file("write", &half))
-            .and_then(|()| fs::rename(&half, &path).map_err(Error::file("put in place", &path)));
+            .and_then(|()| replace(&half, &path).map_err(Error::file("put in place", &path)));
         if written.is_err() {
             let _ = fs::remove_file(&half);
         }
         written?;
+        shim_failpoints::step!("daemon.cni_cache.after_rename", error);
         self.sync()
     }
 
@@ -199,9 +201,13 @@ impl Cache {
     ///
     /// [`Error::File`].
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
+        shim_failpoints::step!("daemon.cni.before_forget", error);
         let path = self.path(key);
         match fs::remove_file(&path) {
-            Ok(()) => self.sync(),
+            Ok(()) => {
+                shim_failpoints::step!("daemon.cni.after_forget", error);
+                self.sync()
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::file("remove", &path)(error)),
         }
@@ -291,6 +297,11 @@ fn write(path: &Path, json: &[u8]) -> io::Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(json)?;
     file.sync_all()
+}
+
+fn replace(half: &Path, path: &Path) -> io::Result<()> {
+    shim_failpoints::step!("daemon.cni_cache.before_rename", error);
+    fs::rename(half, path)
 }
 
 fn read(path: &Path, name: &str) -> Result<Option<Entry>> {

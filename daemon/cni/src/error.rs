@@ -58,6 +58,12 @@ pub enum Error {
     Stopping,
 }
 
+impl From<shim_failpoints::Stumble> for Error {
+    fn from(stumble: shim_failpoints::Stumble) -> Error {
+        Error::file("pass", Path::new("failpoint"))(stumble.into())
+    }
+}
+
 impl Error {
     pub(crate) fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();

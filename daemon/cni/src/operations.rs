@@ -151,7 +151,9 @@ impl Inner {
         index: usize,
         before: Option<&NetworkResult>,
     ) -> Result<NetworkResult> {
+        shim_failpoints::step!("daemon.cni.before_add", error);
         let answer = self.run(attachment, index, Command::Add, before).await?;
+        shim_failpoints::step!("daemon.cni.after_add", error);
         NetworkResult::read(&answer, attachment.version).map_err(|problem| {
             let whom =
                 (attachment.entry.key.network.as_str(), attachment.programs[index].as_path());
@@ -167,7 +169,10 @@ impl Inner {
         result: Option<&NetworkResult>,
     ) -> Result<()> {
         let result = result.filter(|_| attachment.version.has_check());
-        self.run(attachment, index, Command::Del, result).await.map(drop)
+        shim_failpoints::step!("daemon.cni.before_del", error);
+        self.run(attachment, index, Command::Del, result).await?;
+        shim_failpoints::step!("daemon.cni.after_del", error);
+        Ok(())
     }
 
     /// Runs one plugin of an attachment.

@@ -289,10 +289,14 @@ pub(super) fn publish_network(
     let path = network_path(key);
     let bind = || {
         DirBuilder::new().recursive(true).mode(0o755).create(NETNS)?;
+        shim_failpoints::step!("daemon.pod.before_publish", error);
         std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        shim_failpoints::step!("daemon.pod.after_file", error);
         mount_bind(&source, &path).map_err(std::io::Error::from)
     };
-    bind().map_err(Error::file("bind the network namespace at", &path))
+    bind().map_err(Error::file("bind the network namespace at", &path))?;
+    shim_failpoints::step!("daemon.pod.after_publish", error);
+    Ok(())
 }
 
 /// Undoes [`publish_network`]. What is not there is fine.
@@ -301,8 +305,10 @@ pub(super) fn withdraw_network(key: &Key) {
     if !path.exists() {
         return;
     }
+    shim_failpoints::step!("daemon.pod.before_withdrawal");
     // Once for each time that it was bound.
     while unmount(&path, UnmountFlags::DETACH).is_ok() {}
+    shim_failpoints::step!("daemon.pod.after_unmount");
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(path = %path.display(), %error, "not removed");
     }

@@ -124,6 +124,7 @@ impl Cri {
             return Ok(());
         }
         let known = self.attached().await;
+        shim_failpoints::step!("daemon.pod.before_attach", error);
         let attached = self.plugins.cni.attach(plugged(pod, &record)?).await.map_err(failed)?;
         lock(known).insert(record.id.clone(), addresses(&attached));
         Ok(())
@@ -142,9 +143,11 @@ impl Cri {
             return Ok(());
         }
         let known = self.attached().await;
+        shim_failpoints::step!("daemon.pod.before_detach", error);
         for passed_over in self.plugins.cni.detach(plugged(pod, &record)?).await.map_err(failed)? {
             tracing::warn!(pod = record.id, error = passed_over.chain(), "passed over");
         }
+        shim_failpoints::step!("daemon.pod.after_detach", error);
         lock(known).remove(&record.id);
         lock(&self.plugins.detached).insert(record.id.clone());
         Ok(())

@@ -75,6 +75,7 @@ impl Cri {
         let name = options.name.clone();
         // Nobody is to see it before it has its network, and the plugins' consent.
         let mut mark = Some(OnItsWay::mark(self, &name));
+        shim_failpoints::step!("daemon.pod.before_sandbox", error);
         let id = match self.supervisor.run_sandbox(self.alone(), options).await {
             Ok(created) => created.id,
             Err(in_use @ Error::NameInUse { .. }) if same == Same::Answers => {
@@ -85,7 +86,11 @@ impl Cri {
         let pod = self.pod(&id)?;
         let ready = match self.attach(&pod).await {
             Ok(()) => {
-                let asked = self.ask_of_pod(&pod, || drop(mark.take())).await;
+                let asked = async {
+                    shim_failpoints::step!("daemon.pod.after_attach", error);
+                    self.ask_of_pod(&pod, || drop(mark.take())).await
+                };
+                let asked: Result<()> = asked.await;
                 if asked.is_err()
                     && let Err(error) = self.detach(&pod).await
                 {
@@ -103,6 +108,7 @@ impl Cri {
             self.forget_network(&id);
             return Err(error);
         }
+        shim_failpoints::step!("daemon.pod.after_consent");
         Ok(id)
     }
 
@@ -122,10 +128,13 @@ impl Cri {
     pub(super) async fn stop_pod(&self, id: &str) -> Result<()> {
         let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
         let id = pod.key().id.as_str();
+        shim_failpoints::step!("daemon.pod.before_stop", error);
         self.supervisor.stop_members(&pod, Some(AT_ONCE)).await?;
         self.tell_pod_stop(&pod).await;
         self.detach(&pod).await?;
-        self.supervisor.stop_sandbox(&self.namespace, id, Some(AT_ONCE)).await
+        self.supervisor.stop_sandbox(&self.namespace, id, Some(AT_ONCE)).await?;
+        shim_failpoints::step!("daemon.pod.after_stop", error);
+        Ok(())
     }
 
     pub(super) async fn remove_pod(&self, id: &str) -> Result<()> {
@@ -135,8 +144,10 @@ impl Cri {
             self.users.forget(member.key().id.as_str());
         }
         let last_words = self.last_words_of_pod(&pod).await;
+        shim_failpoints::step!("daemon.pod.before_removal", error);
         match self.supervisor.remove_sandbox(&self.namespace, pod.key().id.as_str(), true).await {
             Ok(_) | Err(Error::NoSuchSandbox { .. } | Error::Removing { .. }) => {
+                shim_failpoints::step!("daemon.pod.after_removal", error);
                 self.forget_network(pod.key().id.as_str());
                 self.tell_removal(last_words).await;
                 Ok(())

@@ -6,7 +6,7 @@
 //!             points   every failpoint, as the programs hold them
 //!             faults   what happens at a point
 //!             life     the client's history against the final state; logs; statuses
-//!             lives    the same of images, blobs and pods; checkpoints: of what is held still and written down
+//!             lives    the same of images, blobs and pods; checkpoints, kubelets: of what they do
 //!             leak     what is left on the machine
 //! ```
 //!
@@ -17,6 +17,7 @@
 pub mod checkpoints;
 pub mod faults;
 pub mod few_pids;
+pub mod kubelets;
 pub mod life;
 pub mod lives;
 pub mod points;
@@ -42,6 +43,7 @@ use std::sync::{Arc, Mutex};
 
 use checkpoints::CheckpointLife;
 use faults::{Client, Fault, Passed};
+use kubelets::KubeletLife;
 use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
 
@@ -174,6 +176,8 @@ const LIVES: &[Walk] = &[
     Walk::by(Living::Checkpoint, "daemon", &["hold"]).passed(HOLDS).sampled(8),
     Walk::by(Living::Checkpoint, "daemon", &["commit", "checkpoint", "restore"]).sampled(8),
     Walk::by(Living::Checkpoint, "shim", &["checkpoint", "restore"]).sampled(8),
+    Walk::by(Living::Kubelet, "daemon", &["pod", "cni"]).sampled(6),
+    Walk::by(Living::Kubelet, "daemon", &["cni_cache"]).passed(RESULTS).sampled(6),
 ];
 
 /// What goes by a point.
@@ -187,12 +191,16 @@ enum Living {
     Pod,
     /// A container that is committed and written down, and goes on from there.
     Checkpoint,
+    /// A pod of a kubelet's, with a network of plugins.
+    Kubelet,
 }
 
 /// How many commits of a container's life there are at least, those of the daemon's start among them.
 const COMMITS: usize = 10;
 /// How many times a container is held still: for a commit, and for two checkpoints.
 const HOLDS: usize = 3;
+/// How many times the result of a network is written: before it is there, and when it is.
+const RESULTS: usize = 2;
 
 /// Points of operations that no row of the matrix knows a life for.
 #[must_use]
@@ -209,7 +217,7 @@ pub fn unknown_points() -> Vec<points::Point> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint; a daemon's start; each commit",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint, a pod of a kubelet; a daemon's start; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -484,8 +492,8 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
     Case::new(name, move |round| {
         // Of these lives what is left is looked at first; the others are gone on with first.
         let client = match (living, round % 2) {
-            (Living::Checkpoint, 0) => Client::Goes,
-            (Living::Checkpoint, _) => Client::AsksAgain,
+            (Living::Checkpoint | Living::Kubelet, 0) => Client::Goes,
+            (Living::Checkpoint | Living::Kubelet, _) => Client::AsksAgain,
             (_, 0) => Client::AsksAgain,
             (_, _) => Client::Goes,
         };
@@ -498,6 +506,7 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
             Living::Blob => faults::strike(&point, pass, fault, client, BlobLife::new),
             Living::Pod => faults::strike(&point, pass, fault, client, PodLife::new),
             Living::Checkpoint => faults::strike(&point, pass, fault, client, CheckpointLife::new),
+            Living::Kubelet => faults::strike(&point, pass, fault, client, KubeletLife::new),
         }
     })
 }

@@ -22,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
         &["shim-wire", "shim-sys", "shim-cgroup", "shim-systemd", "shim-plan", "shim-runtime"],
     ),
     ("bosun-cdi", &[]),
-    ("bosun-cni", &[]),
+    ("bosun-cni", &["shim-failpoints"]),
     ("bosun-image", &[]),
     ("bosun-layer", &["bosun-image", "shim-rootfs"]),
     ("bosun-nri", &["shim-wire", "shim-sys"]),
