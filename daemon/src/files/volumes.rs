@@ -36,14 +36,19 @@ pub async fn fill(record: &Record, container_dir: &Path, trees: &[PathBuf]) -> R
         let (trees, destination) = (trees.to_vec(), volume.destination.clone());
         let label = record.name.clone();
         off_the_loop(move || {
+            shim_failpoints::step!("daemon.volume.before_directory", error);
             let half = source.with_extension("filling");
             trees::remove(&half).map_err(Error::file("remove", &half))?;
             make_directory(&half, 0o755)
                 .map_err(|error| Error::file("make volume", &half)(std::io::Error::other(error)))?;
+            shim_failpoints::step!("daemon.volume.after_directory", error);
             if !trees.is_empty() {
                 copy(&snapshots::merged(&trees)?, &destination, &half, &label)?;
             }
-            std::fs::rename(&half, &source).map_err(Error::file("put in place", &source))
+            shim_failpoints::step!("daemon.volume.before_rename", error);
+            std::fs::rename(&half, &source).map_err(Error::file("put in place", &source))?;
+            shim_failpoints::step!("daemon.volume.after_rename", error);
+            Ok(())
         })
         .await?;
     }
@@ -77,6 +82,7 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
         let written = written.join().map_err(|_| Error::Stopping)?;
         written.and(read.map(drop)).map_err(|source| path_error(source, label, path))
     })?;
+    shim_failpoints::step!("daemon.volume.after_copy", error);
     // Its root looks like the image's.
     let dress = || -> rustix::io::Result<()> {
         let like = rustix::fs::fstat(&own)?;
@@ -85,6 +91,7 @@ fn copy(image: &Root, path: &str, to: &Path, label: &str) -> Result<()> {
         rustix::fs::chmodat(CWD, to, Mode::from_raw_mode(like.st_mode & 0o7777), AtFlags::empty())
     };
     dress().map_err(|errno| Error::file("prepare volume", to)(errno.into()))?;
+    shim_failpoints::step!("daemon.volume.before_sync", error);
     // A volume is filled once: it must not come back empty after a power cut.
     let synced = std::fs::File::open(to).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
     synced.map_err(Error::file("make durable", to))

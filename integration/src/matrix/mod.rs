@@ -22,6 +22,7 @@ pub mod life;
 pub mod lives;
 pub mod points;
 pub mod power;
+pub mod volumes;
 
 mod abuse;
 mod archives;
@@ -46,6 +47,7 @@ use faults::{Client, Fault, Passed};
 use kubelets::KubeletLife;
 use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
+use volumes::VolumeLife;
 
 /// One line of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -178,6 +180,7 @@ const LIVES: &[Walk] = &[
     Walk::by(Living::Checkpoint, "shim", &["checkpoint", "restore"]).sampled(8),
     Walk::by(Living::Kubelet, "daemon", &["pod", "cni"]).sampled(6),
     Walk::by(Living::Kubelet, "daemon", &["cni_cache"]).passed(RESULTS).sampled(6),
+    Walk::by(Living::Volume, "daemon", &["volume"]).sampled(3),
 ];
 
 /// What goes by a point.
@@ -193,6 +196,8 @@ enum Living {
     Checkpoint,
     /// A pod of a kubelet's, with a network of plugins.
     Kubelet,
+    /// A container with a volume of its image.
+    Volume,
 }
 
 /// How many commits of a container's life there are at least, those of the daemon's start among them.
@@ -217,7 +222,7 @@ pub fn unknown_points() -> Vec<points::Point> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint, a pod of a kubelet; a daemon's start; each commit",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint, a pod of a kubelet, a volume; a daemon's start; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -492,8 +497,8 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
     Case::new(name, move |round| {
         // Of these lives what is left is looked at first; the others are gone on with first.
         let client = match (living, round % 2) {
-            (Living::Checkpoint | Living::Kubelet, 0) => Client::Goes,
-            (Living::Checkpoint | Living::Kubelet, _) => Client::AsksAgain,
+            (Living::Checkpoint | Living::Kubelet | Living::Volume, 0) => Client::Goes,
+            (Living::Checkpoint | Living::Kubelet | Living::Volume, _) => Client::AsksAgain,
             (_, 0) => Client::AsksAgain,
             (_, _) => Client::Goes,
         };
@@ -507,6 +512,7 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
             Living::Pod => faults::strike(&point, pass, fault, client, PodLife::new),
             Living::Checkpoint => faults::strike(&point, pass, fault, client, CheckpointLife::new),
             Living::Kubelet => faults::strike(&point, pass, fault, client, KubeletLife::new),
+            Living::Volume => faults::strike(&point, pass, fault, client, VolumeLife::new),
         }
     })
 }
