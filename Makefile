@@ -41,7 +41,7 @@ define put
 	@cp $(1) $(2).new && mv -f $(2).new $(2)
 endef
 
-.PHONY: help build build-test run test test-vm test-vm-core unit bench matrix critest-table lint deps test-deps vm-deps bench-deps toolchain install uninstall clean
+.PHONY: help build build-test run test test-vm test-vm-core unit bench matrix critest-vm critest-table lint deps test-deps vm-deps bench-deps toolchain install uninstall clean
 
 help:
 	@echo 'make run      the main job, shown on this machine as a transcript (root)'
@@ -53,6 +53,8 @@ help:
 	@echo 'make matrix   faults again and again, ROUNDS=1 times as often as written, and the table in'
 	@echo '              docs/RELIABILITY.md; MATRIX="--only WORD" runs a part, --full with the counts of a release,'
 	@echo '              OLDER=DIRECTORY also up- and downgrades from programs of before (root)'
+	@echo 'make critest-vm CRITEST=FILE REGISTRY=DIRECTORY'
+	@echo '              critest in that virtual machine: the program, and the images it asks for (root)'
 	@echo 'make critest-table REPORT=FILE WEBSOCKET=FILE WHERE=machine|vm'
 	@echo '              the tables in docs/kubernetes.md, from the JUnit reports of critest'
 	@echo 'make lint     rustfmt, clippy, and cargo-deny when it is installed'
@@ -121,7 +123,10 @@ matrix:
 	@$(MAKE) --no-print-directory build
 	$(CARGO) run --locked --release -p integration --bin matrix -- --date "$$(date -u +%Y-%m-%dT%H:%M:%SZ)" --rounds $(ROUNDS) $(MATRIX)
 
-# critest is no part of this: its reports are made by who runs it (docs/kubernetes.md says how).
+# critest is no part of this: its reports are made by who has it (docs/kubernetes.md says how).
+critest-vm: build vm-deps
+	@integration/vm/critest.sh "$(CRITEST)" "$(REGISTRY)" $(ARGUMENTS)
+
 critest-table: toolchain
 	$(CARGO) run --locked --release -p integration --bin critest -- --report $(REPORT) $(if $(WEBSOCKET),--websocket $(WEBSOCKET)) --where $(or $(WHERE),machine)
 

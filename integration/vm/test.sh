@@ -7,6 +7,7 @@
 # Needs what `make build` made in bin/. Everything made here is below target/vm.
 set -eu
 cd "$(dirname "$0")/../.."
+. integration/vm/boot
 
 set=$1
 shift
@@ -74,32 +75,4 @@ with open(f"{disk}/vm/plan", "w") as plan:
 PYTHON
 mke2fs -qF -t ext4 -O ^has_journal -d "$disk" "$run/tests" 1G >/dev/null
 
-# The disk's changes go to a file that has no name; nothing of a run survives it.
-# On a busy host the emulated timer may miss the kernel's check of it, which would end the boot.
-: >"$run/output"
-timeout "$limit" qemu-system-x86_64 -nodefaults -display none -no-reboot -machine pc \
-    -accel tcg,thread=multi -cpu qemu64 -smp 2 -m 2048 \
-    -kernel "$image/vmlinuz" -initrd "$image/initrd" \
-    -append "console=ttyS0 no_timer_check loglevel=4 panic=-1 mitigations=off systemd.show_status=0 bosun.top=$PWD bosun.threads=${TEST_VM_THREADS:-3}" \
-    -drive "file=$image/disk,format=raw,if=virtio,snapshot=on,cache=unsafe" \
-    -drive "file=$run/tests,format=raw,if=virtio,readonly=on" \
-    -serial "file:$run/console" -device virtio-serial \
-    -chardev "file,id=output,path=$run/output" -device virtserialport,chardev=output,name=output \
-    </dev/null &
-machine=$!
-tail -n +1 -f --pid=$machine "$run/output" &
-shown=$!
-wait $machine || true
-wait $shown || true
-machine=
-
-verdict=$(tail -n 1 "$run/output")
-case $verdict in
-'test-vm: passed:'*) ;;
-'test-vm: '*) exit 1 ;;
-*)
-    tail -n 20 "$run/console" >&2 2>/dev/null || true
-    echo "test-vm: the virtual machine ended without a verdict (it may take $limit seconds)" >&2
-    exit 1
-    ;;
-esac
+boot "$image" "$run" "$limit" "bosun.top=$PWD bosun.threads=${TEST_VM_THREADS:-3}" "$run/tests,readonly=on"
