@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use shim_rootfs::user::Identity;
 
-use super::{absolute, below, core_name, limits, nanos, signal, signal_number};
+use super::{absolute, below, core_name, id_mappings, limits, nanos, signal, signal_number};
 use crate::apparmor::{DEFAULT as DEFAULT_PROFILE, Support, UNCONFINED};
 use crate::container::{Exit, Handle, Phase, Reason, Record, Run};
 use crate::cri::{invalid, kept, required, wire};
@@ -45,6 +45,7 @@ pub(crate) fn container_options(
     let capabilities = context.capabilities.clone().unwrap_or_default();
     let resources = linux.resources.clone().unwrap_or_default();
     let users = pod.options.users().is_some();
+    check_users(context.namespace_options.as_ref(), pod)?;
     let kept = wire::CreateContainerRequest { sandbox_config: None, ..request.clone() };
     Ok(ContainerOptions {
         name: container_name(metadata, &pod.id),
@@ -65,12 +66,12 @@ pub(crate) fn container_options(
             .mounts
             .iter()
             .filter(|mount| image_of(mount).is_none())
-            .map(mount)
+            .map(|one| mount(one, pod))
             .collect::<Result<_>>()?,
         image_mounts: config
             .mounts
             .iter()
-            .filter_map(|mount| image_of(mount).map(|image| image_mount(mount, image)))
+            .filter_map(|mount| image_of(mount).map(|image| image_mount(mount, image, pod)))
             .collect::<Result<_>>()?,
         devices: config.devices.iter().map(device).collect(),
         cdi_devices: cdi_devices(config)?,
@@ -137,7 +138,7 @@ fn image_of(mount: &wire::Mount) -> Option<&str> {
     image.filter(|image| !image.is_empty())
 }
 
-fn image_mount(mount: &wire::Mount, image: &str) -> Result<ImageMount> {
+fn image_mount(mount: &wire::Mount, image: &str, pod: &Record) -> Result<ImageMount> {
     let refused =
         |problem: &str| invalid("config.mounts", format!("{}: {problem}", mount.container_path));
     if !mount.host_path.is_empty() {
@@ -147,6 +148,7 @@ fn image_mount(mount: &wire::Mount, image: &str) -> Result<ImageMount> {
         return Err(refused("an image is mounted read-only"));
     }
     let sub_path = mount.image_sub_path.as_str();
+    is_id_mapped(mount, pod)?;
     let is_inside =
         Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_)));
     if !is_inside || sub_path.contains('\0') {
@@ -160,7 +162,7 @@ fn image_mount(mount: &wire::Mount, image: &str) -> Result<ImageMount> {
     })
 }
 
-fn mount(mount: &wire::Mount) -> Result<BindMount> {
+fn mount(mount: &wire::Mount, pod: &Record) -> Result<BindMount> {
     let source = absolute("config.mounts", &mount.host_path)?;
     if mount.recursive_read_only && !mount.readonly {
         let problem = format!("{}: recursively read-only, but not read-only", mount.container_path);
@@ -181,9 +183,58 @@ fn mount(mount: &wire::Mount) -> Result<BindMount> {
         destination: mount.container_path.clone(),
         read_only: mount.readonly,
         flat: !mount.recursive_read_only,
-        id_mapped: !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty(),
+        id_mapped: is_id_mapped(mount, pod)?,
         propagation,
     })
+}
+
+/// Whether ids are mapped in a mount, which can be only as they are in the pod.
+fn is_id_mapped(mount: &wire::Mount, pod: &Record) -> Result<bool> {
+    let wire::Mount { container_path, uid_mappings, gid_mappings, .. } = mount;
+    if uid_mappings.is_empty() && gid_mappings.is_empty() {
+        return Ok(false);
+    }
+    let refused = |problem: &str| invalid("config.mounts", format!("{container_path}: {problem}"));
+    if pod.options.users().is_none() {
+        return Err(refused("its ids are mapped, but the pod has the host's users"));
+    }
+    if !are_of_pod(uid_mappings, gid_mappings, pod) {
+        return Err(refused("its uid_mappings and gid_mappings are not the pod's"));
+    }
+    Ok(true)
+}
+
+fn are_of_pod(uids: &[wire::IdMapping], gids: &[wire::IdMapping], pod: &Record) -> bool {
+    let ContainerOptions { uid_mappings, gid_mappings, .. } = &pod.options;
+    id_mappings(uids) == *uid_mappings && id_mappings(gids) == *gid_mappings
+}
+
+/// A container has the users of its pod, whatever these are; nothing said of them is no other wish.
+fn check_users(namespaces: Option<&wire::NamespaceOption>, pod: &Record) -> Result<()> {
+    const WHAT: &str = "userns_options";
+    let Some(asked) = namespaces.and_then(|options| options.userns_options.as_ref()) else {
+        return Ok(());
+    };
+    let of_its_own = pod.options.users().is_some();
+    let problem = match asked.mode() {
+        wire::NamespaceMode::Pod if !of_its_own => {
+            "a user namespace is asked for in a pod without one"
+        }
+        wire::NamespaceMode::Pod if !are_of_pod(&asked.uids, &asked.gids, pod) => {
+            "the mappings are not the pod's"
+        }
+        wire::NamespaceMode::Node if of_its_own => {
+            "the host's users are asked for in a pod with users of its own"
+        }
+        wire::NamespaceMode::Node if !asked.uids.is_empty() || !asked.gids.is_empty() => {
+            "the host's users have no mappings"
+        }
+        wire::NamespaceMode::Pod | wire::NamespaceMode::Node => return Ok(()),
+        wire::NamespaceMode::Container | wire::NamespaceMode::Target => {
+            "a user namespace is the pod's or the host's"
+        }
+    };
+    Err(invalid(WHAT, problem))
 }
 
 fn device(device: &wire::Device) -> DeviceRequest {

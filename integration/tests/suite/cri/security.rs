@@ -250,3 +250,77 @@ fn a_pod_has_users_of_its_own() {
         assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
     }
 }
+
+#[test]
+fn a_container_s_users_are_its_pod_s_and_other_wishes_are_refused() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mapping = |host_id| vec![cri::IdMapping { host_id, container_id: 0, length: 65_536 }];
+    let users = |mode: cri::NamespaceMode, uids: &[cri::IdMapping], gids: &[cri::IdMapping]| {
+        cri::UserNamespace { mode: mode.into(), uids: uids.to_vec(), gids: gids.to_vec() }
+    };
+    let (its, other) = (mapping(1_000_000), mapping(2_000_000));
+    let (of_pod, of_node) = (cri::NamespaceMode::Pod, cri::NamespaceMode::Node);
+    let own = users(of_pod, &its, &its);
+    let host = kubelet.pod_config("host");
+    let mut apart = kubelet.pod_config("apart");
+    let security = apart.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.namespace_options.as_mut().unwrap().userns_options = Some(own.clone());
+    let pods = [&host, &apart].map(|config| kubelet.run_pod(config));
+    let count = std::cell::Cell::new(0);
+    let create = |pod: usize, users: Option<cri::UserNamespace>, mounts: Vec<cri::Mount>| {
+        count.set(count.get() + 1);
+        let name = format!("one{}", count.get());
+        let mut container = kubelet.container_config(&name, "cat /proc/self/uid_map | xargs");
+        let context = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.namespace_options.as_mut().unwrap().userns_options = users;
+        container.mounts = mounts;
+        kubelet.try_create(&pods[pod], &container, [&host, &apart][pod])
+    };
+    let refused = |pod, users, mounts, named: &str| {
+        let refused = create(pod, users, mounts).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(named), "{refused}");
+    };
+    let wish =
+        |mode, uids: &[cri::IdMapping], gids: &[cri::IdMapping]| Some(users(mode, uids, gids));
+    for mapping in [&its[..], &[]] {
+        refused(0, wish(of_pod, mapping, mapping), vec![], "in a pod without one");
+    }
+    refused(0, wish(of_node, &its, &its), vec![], "no mappings");
+    refused(1, wish(of_pod, &other, &other), vec![], "not the pod's");
+    refused(1, wish(of_pod, &its, &other), vec![], "not the pod's");
+    refused(1, wish(of_node, &[], &[]), vec![], "the host's users");
+    for mode in [cri::NamespaceMode::Container, cri::NamespaceMode::Target] {
+        refused(1, wish(mode, &its, &its), vec![], "the pod's or the host's");
+    }
+    let directory = daemon.scratch().join("mnt").display().to_string();
+    let mount = |uids: &[cri::IdMapping], gids: &[cri::IdMapping]| {
+        vec![cri::Mount {
+            host_path: directory.clone(),
+            container_path: "/mnt".to_owned(),
+            uid_mappings: uids.to_vec(),
+            gid_mappings: gids.to_vec(),
+            ..cri::Mount::default()
+        }]
+    };
+    refused(0, None, mount(&its, &its), "/mnt");
+    refused(1, None, mount(&other, &other), "/mnt");
+    refused(1, None, mount(&its, &[]), "/mnt");
+    refused(1, None, mount(&its, &other), "/mnt");
+
+    let map = |id: String| {
+        kubelet.start(&id).unwrap();
+        let _ = kubelet.ended(&id);
+        kubelet.said(&id)
+    };
+    let everybody = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let everybody = everybody.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    for wish in [None, wish(of_node, &[], &[])] {
+        assert_eq!(map(create(0, wish, vec![]).unwrap()), everybody);
+    }
+    for wish in [None, Some(own)] {
+        let made = create(1, wish, mount(&its, &its)).unwrap();
+        assert_eq!(map(made), "0 1000000 65536\n");
+    }
+}
