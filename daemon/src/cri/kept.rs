@@ -12,6 +12,9 @@ use crate::spec::ContainerOptions;
 /// The name of this face among a record's extensions.
 pub(super) const NAME: &str = "cri";
 
+/// The name of what a kubelet said of a pod's resources since.
+pub(super) const FIGURES: &str = "cri.figures";
+
 /// The text of a message.
 pub(super) fn text(message: &impl Message) -> String {
     STANDARD.encode(message.encode_to_vec())
@@ -19,7 +22,20 @@ pub(super) fn text(message: &impl Message) -> String {
 
 /// What a pod was asked to be; empty for one that another face made.
 pub(super) fn pod(record: &Record) -> wire::RunPodSandboxRequest {
-    read(&record.options)
+    read(&record.options, NAME)
+}
+
+/// The resources of a pod as its kubelet said them last.
+pub(super) fn figures(record: &Record) -> wire::UpdatePodSandboxResourcesRequest {
+    if record.options.extensions.contains_key(FIGURES) {
+        return read(&record.options, FIGURES);
+    }
+    let linux = pod(record).config.and_then(|config| config.linux).unwrap_or_default();
+    wire::UpdatePodSandboxResourcesRequest {
+        overhead: linux.overhead,
+        resources: linux.resources,
+        ..wire::UpdatePodSandboxResourcesRequest::default()
+    }
 }
 
 /// What a container was asked to be; empty for one that another face made. Its pod's part is left out.
@@ -29,11 +45,11 @@ pub(super) fn container(record: &Record) -> wire::CreateContainerRequest {
 
 /// As [`container`], of one that is not there yet.
 pub(super) fn container_of(options: &ContainerOptions) -> wire::CreateContainerRequest {
-    read(options)
+    read(options, NAME)
 }
 
-fn read<M: Message + Default>(options: &ContainerOptions) -> M {
-    let kept = options.extensions.get(NAME);
+fn read<M: Message + Default>(options: &ContainerOptions, name: &str) -> M {
+    let kept = options.extensions.get(name);
     let bytes = kept.and_then(|text| STANDARD.decode(text).ok());
     bytes.and_then(|bytes| M::decode(bytes.as_slice()).ok()).unwrap_or_default()
 }

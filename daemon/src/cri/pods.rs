@@ -226,11 +226,10 @@ impl Cri {
     ) -> Result<()> {
         let pod = self.pod(&request.pod_sandbox_id)?;
         self.ask_of_pod_update(&pod, &request).await?;
-        let mut asked = kept::pod(&*pod.record()?);
-        let config = asked.config.get_or_insert_default();
-        let linux = config.linux.get_or_insert_default();
+        // Beside what was asked for at first: that one asked for again is the same pod.
+        let mut now = kept::figures(&*pod.record()?);
         for (new, old) in
-            [(request.overhead, &mut linux.overhead), (request.resources, &mut linux.resources)]
+            [(request.overhead, &mut now.overhead), (request.resources, &mut now.resources)]
         {
             if let Some(new) = new {
                 // What can't be a limit is not kept as one.
@@ -238,7 +237,7 @@ impl Cri {
                 *old = Some(new);
             }
         }
-        self.supervisor.keep(&pod, kept::NAME, kept::text(&asked)).await?;
+        self.supervisor.keep(&pod, kept::FIGURES, kept::text(&now)).await?;
         self.tell_pod_update(&pod).await;
         Ok(())
     }
@@ -266,7 +265,7 @@ impl Cri {
 
 fn info(pod: &Handle, record: &Record) -> HashMap<String, String> {
     let running = pod.running().ok();
-    let linux = kept::pod(record).config.and_then(|config| config.linux).unwrap_or_default();
+    let figures = kept::figures(record);
     let resources = |resources: &wire::LinuxContainerResources| {
         serde_json::json!({
             "cpuPeriod": resources.cpu_period,
@@ -281,8 +280,8 @@ fn info(pod: &Handle, record: &Record) -> HashMap<String, String> {
         "networkNamespace": crate::container::network_path(pod.key()),
         "hostname": record.options.hostname,
         "cgroupParent": record.options.cgroup_parent,
-        "resources": resources(&linux.resources.unwrap_or_default()),
-        "overhead": resources(&linux.overhead.unwrap_or_default()),
+        "resources": resources(&figures.resources.unwrap_or_default()),
+        "overhead": resources(&figures.overhead.unwrap_or_default()),
     });
     HashMap::from([("info".to_owned(), info.to_string())])
 }

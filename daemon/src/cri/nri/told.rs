@@ -26,6 +26,7 @@ impl Cri {
         let config = request.config.unwrap_or_default();
         let metadata = config.metadata.unwrap_or_default();
         let linux = config.linux.unwrap_or_default();
+        let figures = kept::figures(&record);
         let running = pod.running().ok();
         let addresses = self.addresses(pod, &record).await;
         nri::PodSandbox {
@@ -37,8 +38,8 @@ impl Cri {
             annotations: config.annotations.into_iter().collect(),
             runtime_handler: request.runtime_handler,
             linux: Some(nri::LinuxPodSandbox {
-                pod_overhead: linux.overhead.as_ref().map(limits::of_kubelet),
-                pod_resources: linux.resources.as_ref().map(limits::of_kubelet),
+                pod_overhead: figures.overhead.as_ref().map(limits::of_kubelet),
+                pod_resources: figures.resources.as_ref().map(limits::of_kubelet),
                 cgroup_parent: linux.cgroup_parent,
                 namespaces: namespaces_of_pod(pod, &record, running.is_some()),
                 ..nri::LinuxPodSandbox::default()

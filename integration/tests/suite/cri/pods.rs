@@ -117,6 +117,42 @@ fn the_same_pod_asked_for_again_is_the_same_and_another_under_its_name_is_refuse
 }
 
 #[test]
+fn a_pod_whose_resources_were_updated_is_still_the_one_that_was_asked_for() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    let resources = |memory_limit_in_bytes| cri::LinuxContainerResources {
+        memory_limit_in_bytes,
+        ..cri::LinuxContainerResources::default()
+    };
+    config.linux.as_mut().unwrap().resources = Some(resources(64 << 20));
+    let pod = kubelet.run_pod(&config);
+    let shown = || {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+        let status =
+            kubelet.call(|mut client| async move { client.pod_sandbox_status(request).await });
+        let info: serde_json::Value = serde_json::from_str(&status.unwrap().info["info"]).unwrap();
+        ["resources", "overhead"].map(|part| info[part]["memoryLimit"].as_i64().unwrap())
+    };
+    let update = |resources, overhead| {
+        let request = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: pod.clone(),
+            overhead,
+            resources,
+        };
+        kubelet.call(|mut client| async move { client.update_pod_sandbox_resources(request).await })
+    };
+    assert_eq!(shown(), [64 << 20, 0]);
+    update(Some(resources(128 << 20)), None).unwrap();
+    update(None, Some(resources(8 << 20))).unwrap();
+    assert_eq!(shown(), [128 << 20, 8 << 20]);
+    assert_eq!(kubelet.run_pod(&config), pod);
+    config.hostname = "other".to_owned();
+    let refused = kubelet.try_run_pod(&config).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+}
+
+#[test]
 fn names_are_resolved_as_the_pod_says() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
