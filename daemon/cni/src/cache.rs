@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) result: Option<NetworkResult>,
     /// Who wrote it; None for libcni.
     pub(crate) runtime: Option<String>,
+    /// How often GC could not undo it.
+    pub(crate) tries: u32,
 }
 
 /// A file that can't be used, and what its name says.
@@ -82,6 +84,8 @@ struct Wire {
     result: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runtime: Option<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    tries: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +127,7 @@ impl Entry {
             capability_args: (!self.capabilities.is_empty()).then(|| self.capabilities.clone()),
             result: self.result.as_ref().map(|result| result.write(version)),
             runtime: self.runtime.clone(),
+            tries: self.tries,
         };
         serde_json::to_vec(&wire).unwrap_or_default()
     }
@@ -155,6 +160,7 @@ impl Entry {
             capabilities: wire.capability_args.unwrap_or_default(),
             result,
             runtime: wire.runtime,
+            tries: wire.tries,
         };
         if entry.key.file() != name {
             return Err("it is of another attachment than its name says".into());
@@ -276,6 +282,11 @@ impl Cache {
             }
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(tries: &u32) -> bool {
+    *tries == 0
 }
 
 fn sync(directory: &Path) -> Result<()> {

@@ -47,6 +47,20 @@ pub enum Error {
     NotAttached { container: String },
     #[error("container {container}: {interface} may be attached to network {network:?}, which has no configuration any more: {}", hint(*cached))]
     Unconfigured { network: String, container: String, interface: String, cached: bool },
+    /// What is nobody's any more was tried to be undone for the last time. `left` is what may be left of
+    /// it on the machine.
+    #[error(
+        "container {container}: {interface} on network {network:?} could not be detached in {tries} tries, and is given up, for its network namespace is gone; this may be left: {}: {}",
+        words(left), cause.chain()
+    )]
+    GivenUp {
+        network: String,
+        container: String,
+        interface: String,
+        tries: u32,
+        left: Vec<String>,
+        cause: Box<Error>,
+    },
     #[error("{}: can't {step}", path.display())]
     File { step: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: the cached result is damaged: {problem}", path.display())]

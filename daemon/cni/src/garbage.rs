@@ -1,4 +1,8 @@
 //! What is attached, and belongs to nobody any more.
+//!
+//! What plugins can't undo is tried again by the next GC; where nothing of it can be in use any more, for
+//! its container and its network namespace are gone, only so often: a container that can't be attached is
+//! made again and again, and each would leave something that costs every GC a run of the plugins.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,16 +12,21 @@ use serde_json::{Value, json};
 use crate::cache::{Entry, Key};
 use crate::config::{Network, Networks};
 use crate::error::{Command, Error, Result};
-use crate::operations::is_network_namespace;
+use crate::operations::{is_network_namespace, never_ran};
 use crate::plugins::{About, Input};
+use crate::result::NetworkResult;
 use crate::runtime::Inner;
 use crate::version::Version;
+
+/// How often GC tries to undo what plugins fail to, when it is nobody's and its namespace is gone. More
+/// than once, for plugins that ask a daemon of theirs fail until that is up.
+const TRIES: u32 = 3;
 
 /// What GC did.
 #[derive(Debug, Default)]
 pub struct Collected {
     pub removed: Vec<Removed>,
-    /// What could not be done; it is tried again by the next.
+    /// What could not be done; it is tried again by the next, but for [`Error::GivenUp`].
     pub failed: Vec<Error>,
 }
 
@@ -68,7 +77,7 @@ impl Inner {
                         container: entry.key.container,
                         interface: entry.key.interface,
                     }),
-                    Err(error) => collected.failed.push(error),
+                    Err(error) => collected.failed.push(self.not_undone(entry, error).await),
                 },
             }
         }
@@ -94,6 +103,23 @@ impl Inner {
             Fate::Goes
         } else {
             Fate::Stays
+        }
+    }
+
+    /// Counts a try to undo what belongs to nobody, and gives it up after the last.
+    async fn not_undone(&self, mut entry: Entry, cause: Error) -> Error {
+        let by_plugins = matches!(cause, Error::Plugin { .. }) || never_ran(&cause);
+        let ours = entry.runtime.as_deref() == Some(&self.settings.runtime);
+        if !by_plugins || !ours || is_network_namespace(Path::new(&entry.netns)) {
+            return cause;
+        }
+        entry.tries = entry.tries.saturating_add(1);
+        let is_last = entry.tries >= TRIES;
+        let noted = if is_last { self.forget(&entry.key).await } else { self.put(&entry).await };
+        match noted {
+            Err(error) => Error::Several(vec![cause, error]),
+            Ok(()) if is_last => given_up(entry, cause),
+            Ok(()) => cause,
         }
     }
 
@@ -126,6 +152,19 @@ impl Inner {
             collected.failed.extend(done.err());
         }
     }
+}
+
+fn given_up(entry: Entry, cause: Error) -> Error {
+    let mut left: Vec<String> =
+        entry.network.plugins.iter().map(|plugin| format!("what {} made", plugin.kind)).collect();
+    let addresses = entry.result.iter().flat_map(NetworkResult::container_ips);
+    left.extend(addresses.map(|address| format!("address {address}")));
+    let mappings = entry.capabilities.get("portMappings").and_then(Value::as_array);
+    let ports = mappings.into_iter().flatten().filter_map(|mapping| mapping["hostPort"].as_u64());
+    left.extend(ports.map(|port| format!("port {port} of the host")));
+    let Key { network, container, interface } = entry.key;
+    let cause = Box::new(cause);
+    Error::GivenUp { network, container, interface, tries: entry.tries, left, cause }
 }
 
 /// Under both names: the specification has the first, and its first edition had plugins read the second.

@@ -93,6 +93,7 @@ impl Inner {
             capabilities: container.capabilities.to_json(),
             result: None,
             runtime: Some(self.settings.runtime.clone()),
+            tries: 0,
         }
     }
 
@@ -312,18 +313,18 @@ impl Inner {
         self.on_disk(move |cache| cache.list(Some(&container))).await
     }
 
-    async fn put(&self, entry: &Entry) -> Result<()> {
+    pub(crate) async fn put(&self, entry: &Entry) -> Result<()> {
         let entry = entry.clone();
         self.on_disk(move |cache| cache.put(&entry)).await
     }
 
-    async fn forget(&self, key: &Key) -> Result<()> {
+    pub(crate) async fn forget(&self, key: &Key) -> Result<()> {
         let key = key.clone();
         self.on_disk(move |cache| cache.remove(&key)).await
     }
 }
 
-fn never_ran(error: &Error) -> bool {
+pub(crate) fn never_ran(error: &Error) -> bool {
     matches!(
         error,
         Error::PluginMissing { .. } | Error::PluginUnusable { .. } | Error::PluginVersion { .. }

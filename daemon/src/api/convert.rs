@@ -141,6 +141,7 @@ fn plugins_code(error: &bosun_cni::Error) -> Code {
         | Plugins::Add { .. }
         | Plugins::Attached { .. }
         | Plugins::NotAttached { .. }
+        | Plugins::GivenUp { .. }
         | Plugins::File { .. }
         | Plugins::Damaged { .. }
         | Plugins::Several(_) => Code::Internal,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bosun_cni::{Attached, Cni, Container, Settings, Status};
 use tokio::sync::OnceCell;
 
+use super::pod_cidr::Ranges;
 use super::{Cri, Network, convert, kept, lock, wire};
 use crate::config::Config;
 use crate::container::{Handle, Record, network_path};
@@ -33,6 +34,7 @@ pub(super) struct Plugins {
     attached: OnceCell<Mutex<HashMap<String, Vec<IpAddr>>>>,
     /// Pods whose network was taken back, until they are removed.
     detached: Mutex<HashSet<String>>,
+    ranges: Ranges,
 }
 
 impl Plugins {
@@ -56,7 +58,13 @@ impl Plugins {
             cache,
             attached: OnceCell::new(),
             detached: Mutex::default(),
+            ranges: Ranges::new(&config.root),
         }
+    }
+
+    /// What the cluster gives to the node's pods.
+    pub(super) fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// Where configurations of networks lie.
@@ -125,7 +133,8 @@ impl Cri {
         }
         let known = self.attached().await;
         shim_failpoints::step!("daemon.pod.before_attach", error);
-        let attached = self.plugins.cni.attach(plugged(pod, &record)?).await.map_err(failed)?;
+        let attached =
+            self.plugins.cni.attach(self.plugged(pod, &record)?).await.map_err(failed)?;
         lock(known).insert(record.id.clone(), addresses(&attached));
         Ok(())
     }
@@ -144,7 +153,9 @@ impl Cri {
         }
         let known = self.attached().await;
         shim_failpoints::step!("daemon.pod.before_detach", error);
-        for passed_over in self.plugins.cni.detach(plugged(pod, &record)?).await.map_err(failed)? {
+        for passed_over in
+            self.plugins.cni.detach(self.plugged(pod, &record)?).await.map_err(failed)?
+        {
             tracing::warn!(pod = record.id, error = passed_over.chain(), "passed over");
         }
         shim_failpoints::step!("daemon.pod.after_detach", error);
@@ -199,16 +210,17 @@ impl Cri {
             tokio::time::sleep(COLLECTED).await;
         }
     }
-}
 
-/// A pod as plugins are told of it.
-fn plugged(pod: &Handle, record: &Record) -> Result<Container> {
-    // The namespace of one that has ended is going, or gone.
-    let path = pod.running().is_ok().then(|| network_path(pod.key()));
-    let request = kept::pod(record);
-    let (arguments, capabilities) =
-        convert::plugin_arguments(&record.id, &request.config.unwrap_or_default())?;
-    Ok(Container { id: record.id.clone(), netns: path, arguments, capabilities })
+    /// A pod as plugins are told of it.
+    fn plugged(&self, pod: &Handle, record: &Record) -> Result<Container> {
+        // The namespace of one that has ended is going, or gone.
+        let path = pod.running().is_ok().then(|| network_path(pod.key()));
+        let request = kept::pod(record);
+        let (arguments, mut capabilities) =
+            convert::plugin_arguments(&record.id, &request.config.unwrap_or_default())?;
+        capabilities.ip_ranges = self.plugins.ranges.capability();
+        Ok(Container { id: record.id.clone(), netns: path, arguments, capabilities })
+    }
 }
 
 /// Of the first interface, in the order of the plugins.

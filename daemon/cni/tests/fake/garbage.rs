@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bosun_cni::{Error, PortMapping, Protocol};
 use serde_json::{Value, json};
 
 use crate::world::{GOOD, NETNS, World, assert_says, collect, container};
@@ -113,6 +114,49 @@ async fn gc_waits_for_attaches_and_asks_afterwards_what_is_valid() {
     assert!(ask.await.unwrap(), "it was asked while an attach ran");
     assert!(collecting.await.unwrap().removed.is_empty());
     assert_eq!(world.cached(), ["net-c1-eth0"]);
+}
+
+#[tokio::test]
+async fn what_plugins_can_t_undo_is_given_up_when_it_is_nobody_s_and_its_namespace_is_gone() {
+    let world = World::with("1.0.0", &["p"]);
+    let cni = world.cni();
+    let mapping =
+        PortMapping { host_port: 8088, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+    for id in ["gone", "held", "valid"] {
+        let mut container = container(id);
+        container.capabilities.port_mappings = vec![mapping.clone()];
+        cni.attach(container).await.unwrap();
+        let file = world.path(&format!("cache/results/net-{id}-eth0"));
+        let mut entry: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        if id != "held" {
+            entry["netns"] = "/run/netns/is/not/there".into();
+        }
+        fs::write(file, entry.to_string()).unwrap();
+    }
+    world.calls();
+    world.plugin("p", "echo no >&2; exit 1");
+    let both = ["DEL p gone eth0", "DEL p held eth0"];
+    for _ in 0..2 {
+        // Another runtime's life goes on with the count.
+        let collected = collect(&world.cni(), &["valid"]).await;
+        assert_eq!(collected.failed.len(), 2, "{:?}", collected.failed);
+        assert_eq!(world.calls(), both);
+        assert_eq!(world.cached(), ["net-gone-eth0", "net-held-eth0", "net-valid-eth0"]);
+    }
+    let collected = collect(&world.cni(), &["valid"]).await;
+    assert!(matches!(collected.failed[0], Error::GivenUp { tries: 3, .. }));
+    let left = ["gone", "eth0", "\"net\"", "what p made", "10.0.0.2", "port 8088", "DEL"];
+    assert_says(&collected.failed[0], &left);
+    assert_eq!(world.calls(), both);
+    for _ in 0..4 {
+        assert_eq!(collect(&world.cni(), &["valid"]).await.failed.len(), 1);
+    }
+    assert_eq!(world.cached(), ["net-held-eth0", "net-valid-eth0"]);
+    assert_eq!(world.calls(), ["DEL p held eth0"; 4]);
+    // One that comes to its senses in time undoes what it made.
+    world.plugin("p", GOOD);
+    assert_eq!(collect(&world.cni(), &[]).await.removed.len(), 2);
+    assert_eq!(world.cached(), [""; 0]);
 }
 
 #[tokio::test]

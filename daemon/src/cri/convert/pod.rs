@@ -28,6 +28,7 @@ pub(crate) fn pod_options(
     if !config.log_directory.is_empty() {
         absolute("config.log_directory", &config.log_directory)?;
     }
+    check_ports(&config.port_mappings)?;
     let linux = config.linux.clone().unwrap_or_default();
     let cgroup_parent = cgroup_parent(&linux.cgroup_parent, settings.cgroup_driver)?;
     let security = linux.security_context.clone().unwrap_or_default();
@@ -158,6 +159,24 @@ fn resolver(config: &wire::DnsConfig) -> Option<Resolver> {
 }
 
 fn ports(mappings: &[wire::PortMapping]) -> Result<Vec<Port>> {
+/// What plugins can't undo is refused before they see it, under every network.
+fn check_ports(mappings: &[wire::PortMapping]) -> Result<()> {
+    const WHAT: &str = "port_mappings";
+    const MOST: i32 = u16::MAX as i32;
+    for wire::PortMapping { container_port, host_port, .. } in mappings {
+        if !(1..=MOST).contains(container_port) {
+            let problem = format!("container_port {container_port} is not between 1 and {MOST}");
+            return Err(invalid(WHAT, problem));
+        }
+        // 0 publishes nothing.
+        if !(0..=MOST).contains(host_port) {
+            let problem = format!("host_port {host_port} is not between 1 and {MOST}");
+            return Err(invalid(WHAT, problem));
+        }
+    }
+    Ok(())
+}
+
     // Those without a port of the host only say what the pod listens to.
     let published = mappings.iter().filter(|mapping| mapping.host_port > 0);
     published

@@ -1,5 +1,6 @@
-//! Networks of pods by CNI's plugins: Debian's, from containernetworking-plugins.
+//! Networks of pods by CNI's plugins: Debian's, from containernetworking-plugins, and scripts.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bosun_proto::cri;
@@ -7,17 +8,20 @@ use integration::daemon::{Daemon, Settings};
 use integration::image::Recipe;
 use integration::kubelet::{IMAGE, Kubelet, load};
 use integration::{http, wait};
+use serde_json::{Value, json};
 
 /// Where Debian has the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-fn node() -> Daemon {
+pub(super) fn node() -> Daemon {
     let mut daemon = Settings::new().prepare();
-    let directory = daemon.scratch().join("net.d");
+    let [directory, own] = ["net.d", "plugins"].map(|name| daemon.scratch().join(name));
     std::fs::create_dir(&directory).unwrap();
+    std::fs::create_dir(&own).unwrap();
     let text = format!(
-        "[cri]\ncni-conf-dir = {:?}\ncni-bin-dirs = [{PLUGINS:?}]\n",
-        directory.display().to_string()
+        "[cri]\ncni-conf-dir = {:?}\ncni-bin-dirs = [{:?}, {PLUGINS:?}]\n",
+        directory.display().to_string(),
+        own.display().to_string()
     );
     let file = daemon.scratch().join("cni.toml");
     std::fs::write(&file, text).unwrap();
@@ -27,9 +31,54 @@ fn node() -> Daemon {
     daemon
 }
 
-fn configure(daemon: &Daemon, plugins: &str) {
+pub(super) fn configure(daemon: &Daemon, plugins: &str) {
     let text = format!(r#"{{"cniVersion":"1.0.0","name":"pods","plugins":[{plugins}]}}"#);
     std::fs::write(daemon.scratch().join("net.d/10-pods.conflist"), text).unwrap();
+}
+
+/// Makes a plugin of a script, which begins with `$here`, where it lies, and has written down the call
+/// and what it read.
+pub(super) fn script(daemon: &Daemon, name: &str, body: &str) {
+    let head = r#"#!/bin/sh
+here=${0%/*}
+cat > "$here/$CNI_COMMAND.json"
+if [ $CNI_COMMAND = VERSION ]; then
+    echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}'
+    exit
+fi
+echo "$CNI_COMMAND $CNI_CONTAINERID" >> "$here/calls"
+"#;
+    let path = daemon.scratch().join("plugins").join(name);
+    std::fs::write(&path, format!("{head}{body}")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What a script says to ADD.
+pub(super) const ANSWER: &str = r#"
+[ $CNI_COMMAND != ADD ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.88.0.2/24"}]}'
+"#;
+
+/// What scripts were asked for, but for versions.
+pub(super) fn calls(daemon: &Daemon) -> Vec<String> {
+    let text = std::fs::read_to_string(daemon.scratch().join("plugins/calls"));
+    text.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// What a script read at the last call of this command.
+fn read(daemon: &Daemon, command: &str) -> Value {
+    let file = daemon.scratch().join(format!("plugins/{command}.json"));
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// The attachments that are known, by the ids of their pods.
+fn attachments(daemon: &Daemon) -> Vec<String> {
+    let directory = daemon.place().directory("root").join("cni/results");
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = files.map(|file| file.file_name().into_string().unwrap());
+    let mut ids: Vec<String> =
+        names.map(|name| name.split('-').nth(1).unwrap().to_owned()).collect();
+    ids.sort();
+    ids
 }
 
 fn bridge(daemon: &Daemon) -> String {
@@ -163,4 +212,136 @@ fn a_plugin_that_fails_leaves_nothing() {
         let name = entry.file_name().to_string_lossy().into_owned();
         name.starts_with("bosun-") && refused.message().contains(&name)
     }));
+}
+
+#[test]
+fn plugins_see_what_they_are_capable_of_and_the_same_at_the_end_after_a_kill() {
+    let mut daemon = node();
+    script(&daemon, "seer", ANSWER);
+    let capabilities =
+        json!({"portMappings": true, "bandwidth": true, "dns": true, "ipRanges": true});
+    configure(&daemon, &json!({"type": "seer", "capabilities": capabilities}).to_string());
+    let kubelet = Kubelet::of(&daemon);
+    let network_config = Some(cri::NetworkConfig { pod_cidr: "10.88.0.0/24,fd88::/64".to_owned() });
+    let runtime_config = Some(cri::RuntimeConfig { network_config });
+    let request = cri::UpdateRuntimeConfigRequest { runtime_config };
+    kubelet.call(|mut client| async move { client.update_runtime_config(request).await }).unwrap();
+    std::mem::forget(kubelet);
+    // A kubelet says the ranges once, and not to each daemon.
+    daemon.kill();
+    daemon.start_again();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    config.port_mappings = vec![
+        cri::PortMapping { container_port: 80, host_port: 12_080, ..Default::default() },
+        cri::PortMapping { container_port: 81, ..Default::default() },
+    ];
+    config.dns_config = Some(cri::DnsConfig {
+        servers: vec!["10.96.0.10".to_owned()],
+        searches: vec!["default.svc.cluster.local".to_owned()],
+        options: vec!["ndots:5".to_owned()],
+    });
+    for (way, rate) in [("ingress", "8M"), ("egress", "4M")] {
+        config.annotations.insert(format!("kubernetes.io/{way}-bandwidth"), rate.to_owned());
+    }
+    let pod = kubelet.run_pod(&config);
+    let expected = json!({
+        "portMappings": [{"hostPort": 12_080, "containerPort": 80, "protocol": "tcp"}],
+        "bandwidth": {
+            "ingressRate": 8_000_000, "ingressBurst": i32::MAX,
+            "egressRate": 4_000_000, "egressBurst": i32::MAX,
+        },
+        "dns": {
+            "servers": ["10.96.0.10"],
+            "searches": ["default.svc.cluster.local"],
+            "options": ["ndots:5"],
+        },
+        "ipRanges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]],
+    });
+    assert_eq!(read(&daemon, "ADD")["runtimeConfig"], expected);
+    let network = kubelet.pod_status(&pod).network;
+    assert_eq!(network.as_ref().unwrap().ip, "10.88.0.2");
+    std::mem::forget(kubelet);
+    daemon.kill();
+    daemon.start_again();
+    let kubelet = Kubelet::of(&daemon);
+    let status = kubelet.pod_status(&pod);
+    assert_eq!(status.state(), cri::PodSandboxState::SandboxReady);
+    assert_eq!(status.network, network);
+    kubelet.stop_pod(&pod).unwrap();
+    let del = read(&daemon, "DEL");
+    assert_eq!(del["runtimeConfig"], expected);
+    assert_eq!(del["prevResult"]["ips"], json!([{"address": "10.88.0.2/24"}]));
+    assert_eq!(calls(&daemon), [format!("ADD {pod}"), format!("DEL {pod}")]);
+    assert!(attachments(&daemon).is_empty());
+}
+
+#[test]
+fn a_port_that_plugins_can_t_publish_is_refused_before_they_are_asked() {
+    let daemon = node();
+    script(&daemon, "seer", ANSWER);
+    configure(&daemon, r#"{"type":"seer","capabilities":{"portMappings":true}}"#);
+    let kubelet = Kubelet::of(&daemon);
+    for (container_port, host_port, named) in [
+        (0, 8088, "container_port 0"),
+        (0, 0, "container_port 0"),
+        (-1, 8088, "container_port -1"),
+        (65_536, 8088, "container_port 65536"),
+        (80, -1, "host_port -1"),
+        (80, 65_536, "host_port 65536"),
+    ] {
+        let mut config = kubelet.pod_config("web");
+        config.port_mappings =
+            vec![cri::PortMapping { container_port, host_port, ..Default::default() }];
+        let refused = kubelet.try_run_pod(&config).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(named), "{refused}");
+    }
+    assert!(calls(&daemon).is_empty(), "{:?}", calls(&daemon));
+}
+
+#[test]
+fn a_network_that_can_t_be_undone_is_given_up_when_its_pod_is_gone_and_never_before() {
+    let mut daemon = node();
+    // Fails as long as there are files that say so.
+    let body = format!("[ ! -e \"$here/no.$CNI_COMMAND\" ] || exit 1\n{ANSWER}");
+    script(&daemon, "moody", &body);
+    configure(&daemon, r#"{"type":"moody"}"#);
+    let kubelet = Kubelet::of(&daemon);
+    let pod = kubelet.run_pod(&kubelet.pod_config("good"));
+    let mood = |command: &str| daemon.scratch().join(format!("plugins/no.{command}"));
+    let (no_add, no_del) = (mood("ADD"), mood("DEL"));
+    std::fs::write(&no_add, "").unwrap();
+    std::fs::write(&no_del, "").unwrap();
+    let refused = kubelet.try_run_pod(&kubelet.pod_config("bad")).unwrap_err();
+    assert!(refused.message().contains("moody"), "{refused}");
+    let bad = calls(&daemon).last().unwrap().strip_prefix("DEL ").unwrap().to_owned();
+    let mut both = vec![pod.clone(), bad.clone()];
+    both.sort();
+    assert_eq!(attachments(&daemon), both);
+    assert!(kubelet.stop_pod(&pod).is_err());
+    std::mem::forget(kubelet);
+    // Every daemon collects what the one before has left.
+    let tries = |daemon: &Daemon| {
+        calls(daemon).iter().filter(|call| **call == format!("DEL {bad}")).count()
+    };
+    for count in 1..=3 {
+        daemon.kill();
+        daemon.start_again();
+        let warnings = || daemon.log().matches("networks of pods that are gone").count();
+        wait::until_true("a try that is counted", || warnings() == count);
+    }
+    assert_eq!(attachments(&daemon), [pod.as_str()]);
+    let log = daemon.log();
+    assert!(log.contains("is given up") && log.contains(&bad), "{log}");
+    assert!(log.contains("what moody made"), "{log}");
+    daemon.kill();
+    daemon.start_again();
+    let kubelet = Kubelet::of(&daemon);
+    assert!(kubelet.stop_pod(&pod).is_err());
+    assert_eq!(attachments(&daemon), [pod.as_str()]);
+    std::fs::remove_file(no_del).unwrap();
+    kubelet.stop_pod(&pod).unwrap();
+    assert!(attachments(&daemon).is_empty());
+    assert_eq!(tries(&daemon), 4);
 }
