@@ -463,7 +463,7 @@ pub(super) fn sandbox_options(message: v1::SandboxOptions) -> Result<ContainerOp
         ports: message.ports.into_iter().map(port).collect::<Result<_>>()?,
         network: network_mode(message.network.unwrap_or_default())?,
         labels: message.labels.into_iter().collect(),
-        role: Role::Sandbox(Sandbox { share_pid: message.share_pid, sysctls }),
+        role: Role::Sandbox(Sandbox { share_pid: message.share_pid, sysctls, unready: false }),
         uid_mappings: message.uid_mappings.iter().map(mapping).collect(),
         gid_mappings: message.gid_mappings.iter().map(mapping).collect(),
         // The one process that there may be is bosun's own, and needs nothing.

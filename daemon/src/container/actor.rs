@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::network::PortOwner;
 use crate::requests::Request;
 use crate::shim::{self, Attached, boot_id};
-use crate::spec::{Change, Signal};
+use crate::spec::{Change, Role, Signal};
 use crate::store::NewEvent;
 
 /// How long a start or a removal waits for the run before it to let go of its files.
@@ -70,6 +70,10 @@ pub(super) enum Command {
     Keep {
         face: &'static str,
         text: String,
+        answer: oneshot::Sender<Result<()>>,
+    },
+    /// A sandbox is what was asked for.
+    Ready {
         answer: oneshot::Sender<Result<()>>,
     },
     /// Answers once the last run has let go of its files.
@@ -266,6 +270,9 @@ impl Actor {
                 }
                 Command::Keep { face, text, answer } => {
                     let _ = answer.send(self.keep(face, text).await);
+                }
+                Command::Ready { answer } => {
+                    let _ = answer.send(self.ready().await);
                 }
                 Command::Settle { answer } => {
                     let _ = answer.send(self.wait_until_free().await);
@@ -778,6 +785,12 @@ impl Actor {
     }
 }
 
+/// Of a container's event: the pod that it is in.
+pub(crate) const POD: &str = "pod";
+
+/// Of a sandbox's event: nobody has said yet that it is what was asked for.
+pub(crate) const UNREADY: &str = "unready";
+
 /// An event of a container.
 pub(super) fn container_event(
     key: &Key,
@@ -787,6 +800,11 @@ pub(super) fn container_event(
 ) -> NewEvent {
     attributes.push(("name", record.name.clone()));
     attributes.push(("image", record.image_name()));
+    match &record.options.role {
+        Role::Member(pod) => attributes.push((POD, pod.clone())),
+        Role::Sandbox(sandbox) if sandbox.unready => attributes.push((UNREADY, true.to_string())),
+        Role::Sandbox(_) | Role::Alone => {}
+    }
     NewEvent {
         namespace: key.namespace.to_string(),
         kind: if record.is_sandbox() { "sandbox" } else { "container" }.to_owned(),

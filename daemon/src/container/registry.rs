@@ -83,6 +83,13 @@ impl Registry {
         self.release(namespace, name, id);
     }
 
+    /// Whether the id has a name, and is nobody yet.
+    pub(super) fn is_being_made(&self, namespace: &Id, id: &str) -> bool {
+        let all = self.lock();
+        let Some(names) = all.get(namespace) else { return false };
+        !names.by_id.contains_key(id) && names.ids.values().any(|one| one == id)
+    }
+
     /// By id, then by name, then by unique prefix of an id, as docker has it.
     pub(super) fn find(&self, namespace: &Id, reference: &str) -> Result<Handle> {
         let missing = || Error::NoSuchContainer { reference: reference.to_owned() };

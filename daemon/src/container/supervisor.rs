@@ -743,6 +743,19 @@ impl Supervisor {
         handle.ask(|answer| Command::Keep { face, text, answer }).await
     }
 
+    /// A sandbox that was made unready is what was asked for: that is an event, and its record says so.
+    ///
+    /// # Errors
+    /// It does not run any more; the store's own.
+    pub async fn ready(&self, sandbox: &Handle) -> Result<()> {
+        sandbox.ask(|answer| Command::Ready { answer }).await
+    }
+
+    /// Whether a container of this id is committed, or about to be, and can't be found yet.
+    pub(crate) fn is_being_made(&self, namespace: &Id, id: &str) -> bool {
+        self.registry.is_being_made(namespace, id)
+    }
+
     /// What a running container uses.
     ///
     /// # Errors

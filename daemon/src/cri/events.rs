@@ -1,19 +1,32 @@
 //! What happens to pods and containers, for a kubelet that listens instead of asking.
+//!
+//! | event of the core | told as |
+//! |---|---|
+//! | of a sandbox that is not ready | nothing: nobody has seen it |
+//! | `ready` of a sandbox | created, started |
+//! | `create`, `start`, `die`, `destroy` | created, started, stopped, deleted |
+//!
+//! All that is told of the past is in the stored events, so whoever comes late, or after another
+//! daemon, is told the same. What is told with an event is how things are at that time; but of what is
+//! deleted there is nothing more.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use tonic::Status;
+use wire::ContainerEventType as Type;
 
 use super::{Cri, convert, wire};
-use crate::container::Handle;
+use crate::container::{Handle, POD, UNREADY};
 use crate::events::{Followed, follow};
 use crate::store::Event;
 
 /// How long an event waits for what it tells of to be seen.
 const SEEN: Duration = Duration::from_secs(2);
+
+/// Between two looks for a container that is made.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How many seconds of the past are told.
 const REPLAYED: i64 = 60;
@@ -32,78 +45,90 @@ impl Cri {
                 .read(move |tx| tx.first_event_since(since))
                 .await
                 .map_err(crate::Error::from)?;
-            // Whose pod a container was is not known any more when it is gone.
-            let mut pods: HashMap<String, String> = this.pods_of_containers();
             for await followed in follow(store, first, None) {
                 let event = match followed? {
                     Followed::Event(event) => event,
                     // What is missing is found by the list that the kubelet makes now and then.
                     Followed::Gap { .. } => continue,
                 };
-                if let Some(told) = this.told(&event, &mut pods).await {
-                    yield told;
+                if event.namespace != this.namespace.as_str() {
+                    continue;
+                }
+                for kind in kinds(&event) {
+                    yield this.told(&event, *kind).await;
                 }
             }
         }
     }
 
-    fn pods_of_containers(&self) -> HashMap<String, String> {
-        let containers = self.supervisor.list(&self.namespace);
-        let pod = |handle: &Handle| {
-            let record = handle.record().ok()?;
-            Some((record.id.clone(), convert::pod_of(&record).to_owned()))
+    /// The event as a kubelet is told of it.
+    async fn told(&self, event: &Event, kind: Type) -> wire::ContainerEventResponse {
+        let seen = tokio::time::timeout(SEEN, self.until_seen(event, kind)).await;
+        let pod = match is_pod(event) {
+            true => Some(event.id.clone()).filter(|_| kind != Type::ContainerDeletedEvent),
+            false => event.attributes.get(POD).cloned().or_else(|| {
+                // One that an earlier bosund told of.
+                let record = seen.ok().flatten()?.record().ok()?;
+                Some(convert::pod_of(&record).to_owned())
+            }),
         };
-        containers.iter().filter_map(pod).collect()
-    }
-
-    /// The event as a kubelet is told of it; `None` when it is none of a kubelet's.
-    async fn told(
-        &self,
-        event: &Event,
-        pods: &mut HashMap<String, String>,
-    ) -> Option<wire::ContainerEventResponse> {
-        use wire::ContainerEventType as Type;
-        if event.namespace != self.namespace.as_str() {
-            return None;
-        }
-        let is_pod = match event.kind.as_str() {
-            "sandbox" => true,
-            "container" => false,
-            _ => return None,
+        let status = match pod {
+            Some(pod) => self.pod_status(&pod, false).await.ok(),
+            None => None,
         };
-        let kind = match event.action.as_str() {
-            "create" => Type::ContainerCreatedEvent,
-            "start" => Type::ContainerStartedEvent,
-            "die" => Type::ContainerStoppedEvent,
-            "destroy" => Type::ContainerDeletedEvent,
-            _ => return None,
-        };
-        let handle = self.supervisor.find(&self.namespace, &event.id).ok();
-        if let (Some(handle), Type::ContainerStoppedEvent) = (&handle, kind) {
-            // It is told once it is stored, which is before it is seen.
-            let _ = tokio::time::timeout(SEEN, handle.ended()).await;
-        }
-        if let Some(record) = handle.as_ref().and_then(|handle| handle.record().ok()) {
-            pods.insert(event.id.clone(), convert::pod_of(&record).to_owned());
-        }
-        let pod = match is_pod {
-            true => event.id.clone(),
-            false if kind == Type::ContainerDeletedEvent => {
-                pods.remove(&event.id).unwrap_or_default()
-            }
-            false => pods.get(&event.id).cloned().unwrap_or_default(),
-        };
-        let status = self.pod_status(&pod, false).await.ok();
-        let (pod_sandbox_status, containers_statuses) = match status {
+        let (pod_sandbox_status, mut containers_statuses) = match status {
             Some(status) => (status.status, status.containers_statuses),
             None => (None, Vec::new()),
         };
-        Some(wire::ContainerEventResponse {
+        if kind == Type::ContainerDeletedEvent {
+            // Its end is stored before it is let go of.
+            containers_statuses.retain(|container| container.id != event.id);
+        }
+        wire::ContainerEventResponse {
             container_id: event.id.clone(),
             container_event_type: kind.into(),
             created_at: convert::nanos(event.time),
             pod_sandbox_status,
             containers_statuses,
-        })
+        }
+    }
+
+    /// Waits for what happened to be seen, for it is told once it is stored, which is before that; who
+    /// it happened to, as long as it is there.
+    async fn until_seen(&self, event: &Event, kind: Type) -> Option<Handle> {
+        if kind == Type::ContainerCreatedEvent {
+            while self.supervisor.is_being_made(&self.namespace, &event.id) {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        if is_pod(event)
+            && let Some(name) = event.attributes.get("name")
+        {
+            self.until_it_is_there(name).await;
+        }
+        let handle = self.supervisor.find(&self.namespace, &event.id).ok()?;
+        if kind == Type::ContainerStoppedEvent {
+            handle.ended().await;
+        }
+        Some(handle)
+    }
+}
+
+fn is_pod(event: &Event) -> bool {
+    event.kind == "sandbox"
+}
+
+/// What a kubelet is told of an event.
+fn kinds(event: &Event) -> &'static [Type] {
+    if event.attributes.contains_key(UNREADY) {
+        return &[];
+    }
+    match (event.kind.as_str(), event.action.as_str()) {
+        ("sandbox", "ready") => &[Type::ContainerCreatedEvent, Type::ContainerStartedEvent],
+        ("sandbox" | "container", "create") => &[Type::ContainerCreatedEvent],
+        ("sandbox" | "container", "start") => &[Type::ContainerStartedEvent],
+        ("sandbox" | "container", "die") => &[Type::ContainerStoppedEvent],
+        ("sandbox" | "container", "destroy") => &[Type::ContainerDeletedEvent],
+        _ => &[],
     }
 }

@@ -55,6 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bosun_proto::cri as wire;
 use shim_wire::id::Id;
+use tokio::sync::watch;
 
 pub use config::{CgroupDriver, Configured, Network, NriConfigured};
 
@@ -79,7 +80,7 @@ struct Cri {
     /// Once it is started, if it is at all.
     nri: OnceLock<bosun_nri::Nri>,
     /// Pods that are on their way, by their names.
-    on_their_way: Mutex<HashSet<String>>,
+    on_their_way: watch::Sender<HashSet<String>>,
 }
 
 impl Cri {
@@ -117,7 +118,7 @@ pub(crate) async fn services(
         plugins: network::Plugins::new(&supervisor.core().config),
         streams: tokio::sync::OnceCell::new(),
         nri: OnceLock::new(),
-        on_their_way: Mutex::default(),
+        on_their_way: watch::Sender::default(),
     });
     if cri.settings().network == Network::Cni {
         tokio::spawn(Arc::clone(&cri).collect_networks());

@@ -19,7 +19,7 @@ use super::{Cri, Network, convert, kept, lock, wire};
 use crate::config::Config;
 use crate::container::{Handle, Record, network_path};
 use crate::error::{Error, Result};
-use crate::spec::NetworkMode;
+use crate::spec::{NetworkMode, Role};
 
 /// How often what nobody has is collected.
 const COLLECTED: Duration = Duration::from_secs(3600);
@@ -106,7 +106,8 @@ impl Cri {
 
     /// Whether containers can be made in a pod.
     pub(super) async fn is_ready(&self, pod: &Handle, record: &Record) -> bool {
-        if pod.running().is_err() || self.is_on_its_way(record) {
+        let is_unready = matches!(&record.options.role, Role::Sandbox(one) if one.unready);
+        if pod.running().is_err() || is_unready || self.is_on_its_way(record) {
             return false;
         }
         !Self::is_plugged(record) || lock(self.attached().await).contains_key(&record.id)

@@ -2,10 +2,12 @@
 //! done.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cri, convert, invalid, kept, lock, wire};
+use tokio::sync::watch;
+
+use super::{Cri, convert, invalid, kept, wire};
 use crate::container::{Handle, Record};
 use crate::error::{Error, Result};
 use crate::requests::Request;
@@ -15,17 +17,18 @@ const AT_ONCE: Duration = Duration::ZERO;
 
 /// Marks a pod while it is on its way, by its name: nobody knows its id then.
 struct OnItsWay<'a> {
-    all: &'a Mutex<HashSet<String>>,
+    all: &'a watch::Sender<HashSet<String>>,
     /// Absent when it is another's, who asks for the same, or there is one already.
     name: Option<&'a str>,
 }
 
 impl<'a> OnItsWay<'a> {
     fn mark(cri: &'a Cri, name: &'a str) -> Self {
-        let mut all = lock(&cri.on_their_way);
-        // Whoever makes it takes the mark away only when it is there.
-        let is_there = cri.supervisor.sandbox(&cri.namespace, name).is_ok();
-        let is_new = !is_there && all.insert(name.to_owned());
+        let is_new = cri.on_their_way.send_if_modified(|all| {
+            // Whoever makes it takes the mark away only when it is there.
+            let is_there = cri.supervisor.sandbox(&cri.namespace, name).is_ok();
+            !is_there && all.insert(name.to_owned())
+        });
         Self { all: &cri.on_their_way, name: is_new.then_some(name) }
     }
 }
@@ -33,7 +36,9 @@ impl<'a> OnItsWay<'a> {
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
         if let Some(name) = self.name {
-            lock(self.all).remove(name);
+            self.all.send_modify(|all| {
+                all.remove(name);
+            });
         }
     }
 }
@@ -86,17 +91,13 @@ impl Cri {
         let pod = self.pod(&id)?;
         let ready = match self.attach(&pod).await {
             Ok(()) => {
-                let asked = async {
-                    shim_failpoints::step!("daemon.pod.after_attach", error);
-                    self.ask_of_pod(&pod, || drop(mark.take())).await
-                };
-                let asked: Result<()> = asked.await;
-                if asked.is_err()
+                let shown = self.show_pod(&pod, &mut mark).await;
+                if shown.is_err()
                     && let Err(error) = self.detach(&pod).await
                 {
                     tracing::warn!(pod = id, %error, "not detached");
                 }
-                asked
+                shown
             }
             Err(error) => Err(error),
         };
@@ -110,6 +111,17 @@ impl Cri {
         }
         shim_failpoints::step!("daemon.pod.after_consent");
         Ok(id)
+    }
+
+    /// Lets everybody see a pod that has its network, once its plugins agree and it is durable that it
+    /// is ready: what happens to it is told from then on.
+    async fn show_pod(&self, pod: &Handle, mark: &mut Option<OnItsWay<'_>>) -> Result<()> {
+        shim_failpoints::step!("daemon.pod.after_attach", error);
+        let settling = self.ask_of_pod(pod).await?;
+        self.supervisor.ready(pod).await?;
+        drop(mark.take());
+        drop(settling);
+        Ok(())
     }
 
     /// The pod of that name, if it is what is asked for.
@@ -244,7 +256,13 @@ impl Cri {
 
     /// Whether a pod is not yet what was asked for: nobody is to judge it by then.
     pub(super) fn is_on_its_way(&self, record: &Record) -> bool {
-        lock(&self.on_their_way).contains(&record.name)
+        self.on_their_way.borrow().contains(&record.name)
+    }
+
+    /// Waits until the pod of this name, if one is on its way, is there or not to be.
+    pub(super) async fn until_it_is_there(&self, name: &str) {
+        let mut all = self.on_their_way.subscribe();
+        let _ = all.wait_for(|all| !all.contains(name)).await;
     }
 
     /// A request that no other is the same as: kubelets have no ids for them.

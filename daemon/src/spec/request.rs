@@ -219,6 +219,8 @@ pub struct Sandbox {
     pub share_pid: bool,
     /// Kernel parameters of its namespaces, by their dotted names.
     pub sysctls: BTreeMap<String, String>,
+    /// It is not yet what was asked for, as long as whoever makes it does not say that it is.
+    pub unready: bool,
 }
 
 /// A directory that an image wants to be kept apart: made with the container, filled with what the

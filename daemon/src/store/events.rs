@@ -20,7 +20,7 @@ pub struct Event {
     pub sequence: u64,
     pub time: Time,
     pub namespace: String,
-    /// `container` or `snapshot`.
+    /// `container`, `sandbox` or `snapshot`.
     pub kind: String,
     /// docker's word: `create`, `start`, `die` …
     pub action: String,

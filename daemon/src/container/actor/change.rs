@@ -11,7 +11,7 @@ use crate::container::run::{self, Running};
 use crate::container::{oom_score, scope};
 use crate::error::{Error, Result};
 use crate::shim;
-use crate::spec::{self, Change};
+use crate::spec::{self, Change, Role};
 
 impl Actor {
     /// What runs, whether it stands still or not.
@@ -134,6 +134,32 @@ impl Actor {
         let (namespace, stored) = (self.key.namespace.to_string(), next.clone());
         let committed: Result<()> =
             self.core.store.write(move |tx| Ok(tx.update_container(&namespace, &stored)?)).await;
+        committed?;
+        self.record = Some(Arc::new(next));
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
+    /// A sandbox that runs is what was asked for, from now on; without effect when it was before.
+    pub(super) async fn ready(&mut self) -> Result<()> {
+        if self.present().is_none() {
+            return Err(Error::NotRunning { id: self.label() });
+        }
+        let mut next = Record::clone(&*self.record()?);
+        match &mut next.options.role {
+            Role::Sandbox(sandbox) if sandbox.unready => sandbox.unready = false,
+            Role::Sandbox(_) | Role::Member(_) | Role::Alone => return Ok(()),
+        }
+        let event = self.event("ready", &next, Vec::new());
+        let (namespace, stored) = (self.key.namespace.to_string(), next.clone());
+        let committed: Result<()> = self
+            .core
+            .store
+            .write(move |tx| {
+                tx.update_container(&namespace, &stored)?;
+                Ok(tx.event(event).map(drop)?)
+            })
+            .await;
         committed?;
         self.record = Some(Arc::new(next));
         self.show(phase_of(&self.state));

@@ -72,6 +72,7 @@ pub(crate) fn pod_options(
         role: Role::Sandbox(Sandbox {
             share_pid: namespaces.pid() == wire::NamespaceMode::Pod,
             sysctls,
+            unready: true,
         }),
         host_ipc: is_host(namespaces.ipc()),
         resolver: config.dns_config.as_ref().and_then(resolver),
@@ -158,7 +159,6 @@ fn resolver(config: &wire::DnsConfig) -> Option<Resolver> {
     Some(resolver).filter(|resolver| *resolver != Resolver::default())
 }
 
-fn ports(mappings: &[wire::PortMapping]) -> Result<Vec<Port>> {
 /// What plugins can't undo is refused before they see it, under every network.
 fn check_ports(mappings: &[wire::PortMapping]) -> Result<()> {
     const WHAT: &str = "port_mappings";
@@ -177,6 +177,7 @@ fn check_ports(mappings: &[wire::PortMapping]) -> Result<()> {
     Ok(())
 }
 
+fn ports(mappings: &[wire::PortMapping]) -> Result<Vec<Port>> {
     // Those without a port of the host only say what the pod listens to.
     let published = mappings.iter().filter(|mapping| mapping.host_port > 0);
     published

@@ -64,22 +64,18 @@ impl Cri {
         self.nri.get().filter(|nri| !nri.is_idle())
     }
 
-    /// Asks plugins about a pod that nobody sees yet. `seen` makes it seen.
+    /// Asks plugins about a pod that nobody sees yet. What is answered is held until it is seen: a
+    /// plugin that comes meanwhile is told of it then.
     ///
     /// # Errors
     /// A plugin does not want it.
-    pub(super) async fn ask_of_pod(&self, pod: &Handle, seen: impl FnOnce()) -> Result<()> {
-        let Some(nri) = self.nri.get() else {
-            seen();
-            return Ok(());
-        };
-        // A plugin that comes now is told of this pod when it is seen.
-        let _settling = nri.settle().await;
+    pub(super) async fn ask_of_pod(&self, pod: &Handle) -> Result<Option<Settling>> {
+        let Some(nri) = self.nri.get() else { return Ok(None) };
+        let settling = nri.settle().await;
         if !nri.is_idle() {
             nri.run_pod_sandbox(self.told_pod(pod).await).await?;
         }
-        seen();
-        Ok(())
+        Ok(Some(settling))
     }
 
     /// # Errors

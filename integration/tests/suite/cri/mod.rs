@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod containers;
+mod events;
 mod exec;
 mod handlers;
 mod images;
