@@ -328,10 +328,10 @@ pub(crate) struct ExecArgs {
     /// Don't wait for it; its output is lost
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Keep its standard input open; without, it reads nothing, at a terminal as well
+    /// Keep its standard input open; without, nothing comes in
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal, for its output alone without -i
+    /// Give it a terminal; without -i nobody types at it
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// USER[:GROUP], names or numbers

@@ -77,10 +77,10 @@ pub(crate) enum PullWhen {
 /// What a container is.
 #[derive(Args, Debug)]
 pub(crate) struct ContainerArgs {
-    /// Keep its standard input open; without, it reads nothing, at a terminal as well
+    /// Keep its standard input open; without, nothing comes in
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal, for its output alone without -i: a shell of -dt ends at once, one of -dit waits
+    /// Give it a terminal; without -i nobody types at it: a shell of -dt waits until it is stopped
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Its name; one is made up otherwise

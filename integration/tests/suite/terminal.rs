@@ -94,6 +94,19 @@ fn the_log_of_a_terminal_has_its_line_ends() {
 }
 
 #[test]
+fn a_terminal_without_input_is_one_that_nobody_types_at() {
+    let daemon = Daemon::start();
+    daemon.ctl("run -d -t --name one --net none --rootfs / /bin/cat").ok();
+    let tty = daemon.ctl("exec -t one /bin/sh -c 'tty; readlink /proc/1/fd/0'");
+    let said = tty.text().replace('\r', "");
+    assert!(
+        said.lines().count() == 2 && said.lines().all(|line| line.starts_with("/dev/pts/")),
+        "{said}"
+    );
+    daemon.ctl("rm -f one").ok();
+}
+
+#[test]
 fn asking_for_a_terminal_without_one_is_an_error() {
     let daemon = Daemon::start();
     let output = daemon.ctl("run -it --rm --net none --rootfs / /bin/true");

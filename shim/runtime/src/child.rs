@@ -291,7 +291,7 @@ fn open_terminal(
 ) -> Result<Option<OwnedFd>, Error> {
     match io {
         ChildIo::Pipes { .. } | ChildIo::Inherited => Ok(None),
-        ChildIo::Terminal { .. } => {
+        ChildIo::Terminal => {
             let (master, slave) = dev::open_terminal(root, width, height)?;
             parent.send(&Message::Terminal(master)).at(Step::Channel, "the parent")?;
             Ok(Some(slave))

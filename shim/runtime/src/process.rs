@@ -22,7 +22,7 @@ pub(crate) const SETUP_SECONDS: u64 = 60;
 /// The parent's ends of a process' standard streams: close-on-exec and blocking.
 #[derive(Debug)]
 pub enum ProcessIo {
-    /// Standard output and error, and with `stdin` standard input, are the other side of `master`.
+    /// All three are the other side of `master`.
     Terminal { master: OwnedFd },
     /// Without `stdin`, standard input is /dev/null.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },

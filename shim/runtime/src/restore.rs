@@ -296,7 +296,7 @@ fn staged_mounts() -> Result<Vec<String>, Error> {
 fn streams(io: ChildIo, images: &Path) -> Result<Vec<(String, OwnedFd)>, Error> {
     let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Stdio, "a copy");
     let new = match io {
-        ChildIo::Terminal { .. } => return Ok(Vec::new()),
+        ChildIo::Terminal => return Ok(Vec::new()),
         ChildIo::Pipes { stdin, stdout, stderr } => [stdin, Some(stdout), Some(stderr)],
         ChildIo::Inherited => [
             Some(copy(rustix::stdio::stdin())?),

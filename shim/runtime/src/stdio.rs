@@ -17,10 +17,9 @@ use crate::{Error, Rule, Step};
 /// The child's ends.
 #[derive(Debug)]
 pub(crate) enum ChildIo {
-    /// To be made of the container's own pty.
-    Terminal {
-        stdin: bool,
-    },
+    /// To be made of the container's own pty: all three are its other side, whether anybody types at it
+    /// or not.
+    Terminal,
     Pipes {
         stdin: Option<OwnedFd>,
         stdout: OwnedFd,
@@ -42,7 +41,7 @@ impl ChildIo {
             rustix::fs::fchown(fd, Some(uid), Some(gid)).at(Step::Stdio, "a pipe")
         };
         match self {
-            Self::Terminal { .. } => Ok(()),
+            Self::Terminal => Ok(()),
             Self::Pipes { stdin, stdout, stderr } => {
                 let all = stdin.iter().chain([stdout, stderr]);
                 all.map(AsFd::as_fd).try_for_each(give)
@@ -63,7 +62,7 @@ pub(crate) fn make(
     inherit: bool,
 ) -> Result<(Option<ProcessIo>, ChildIo), Error> {
     if terminal {
-        return Ok((None, ChildIo::Terminal { stdin }));
+        return Ok((None, ChildIo::Terminal));
     }
     if inherit {
         return Ok((Some(ProcessIo::Inherited), ChildIo::Inherited));
@@ -98,12 +97,10 @@ impl Streams {
     pub(crate) fn new(root: &Root, io: ChildIo, slave: Option<OwnedFd>) -> Result<Self, Error> {
         let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Stdio, "a copy");
         let (stdin, stdout, stderr) = match (io, slave) {
-            (ChildIo::Terminal { stdin }, Some(slave)) => {
-                let input = if stdin { Some(copy(&slave)?) } else { None };
-                let output = copy(&slave)?;
+            (ChildIo::Terminal, Some(slave)) => {
                 return Ok(Self {
-                    stdin: input.map_or_else(|| null(root), Ok)?,
-                    stdout: output,
+                    stdin: copy(&slave)?,
+                    stdout: copy(&slave)?,
                     stderr: slave,
                     terminal: true,
                     inherited: false,
@@ -111,7 +108,7 @@ impl Streams {
             }
             (ChildIo::Pipes { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
             (ChildIo::Inherited, _) => return Self::inherited(root),
-            (ChildIo::Terminal { .. }, None) => {
+            (ChildIo::Terminal, None) => {
                 return Err(Errno::NOTTY).at(Step::Stdio, "the terminal");
             }
         };

@@ -227,7 +227,7 @@ fn a_terminal_controls_its_session() {
     sandbox.process().terminal = true;
     let outcome = sandbox.run();
     assert_eq!(
-        outcome.stdout, "/dev/null\r\n/dev/pts/0\r\n/dev/tty\r\n40 120\r\nx\r\n",
+        outcome.stdout, "/dev/pts/0\r\n/dev/pts/0\r\n/dev/tty\r\n40 120\r\nx\r\n",
         "{outcome:?}"
     );
     assert_eq!(outcome.code, 0);

@@ -40,7 +40,8 @@ pub struct CreateOptions {
     pub resources: Option<Resources>,
     #[prost(bool, tag = "6")]
     pub terminal: bool,
-    /// Standard input is held open for clients (docker's `-i`); otherwise it is /dev/null.
+    /// Standard input is held open for clients (docker's `-i`); otherwise it is /dev/null, or a terminal
+    /// that nobody types at.
     #[prost(bool, tag = "7")]
     pub stdin: bool,
     /// Standard input ends when the client that sends it goes (docker's StdinOnce).
@@ -704,7 +705,8 @@ pub struct Rlimit {
 pub struct ExecOptions {
     #[prost(message, optional, tag = "1")]
     pub process: Option<Process>,
-    /// Standard input is held open for the client; otherwise it is /dev/null.
+    /// Standard input is held open for the client; otherwise it is /dev/null, or a terminal that nobody
+    /// types at.
     #[prost(bool, tag = "2")]
     pub stdin: bool,
     #[prost(uint32, tag = "3")]

@@ -302,3 +302,16 @@ fn directories_of_the_host_are_mounted_as_asked_for() {
     assert!(said.starts_with("x\n") && said.contains("refused\n/made\n"), "{said}");
     assert!(daemon.scratch().join("made/by/it").is_dir());
 }
+
+#[test]
+fn a_terminal_that_nobody_types_at_is_one_all_the_same() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let mut container = kubelet.container_config("one", "exec cat");
+    container.tty = true;
+    let id = kubelet.run(&pod, &container, &config);
+    wait::until_true("its program", || kubelet.exec_text(&id, "cat /proc/1/comm") == "cat");
+    let script = "for fd in 0 1 2; do readlink /proc/1/fd/$fd; done";
+    assert_eq!(kubelet.exec_text(&id, script), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0");
+    assert_eq!(kubelet.status(&id).state(), cri::ContainerState::ContainerRunning);
+}
