@@ -2,13 +2,11 @@
 //! are done.
 
 use std::collections::HashMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cri, convert, invalid, kept, wire};
+use super::{Cri, convert, directories, invalid, kept, wire};
 use crate::checkpoint::restore::Taken;
 use crate::checkpoint::{CheckpointRequest, What};
 use crate::container::{Handle, Record, Run};
@@ -258,13 +256,12 @@ fn make_directories(options: &ContainerOptions) -> Result<()> {
     if let LogOptions::Cri { path } = &options.log
         && let Some(directory) = path.parent()
     {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
-        made.map_err(Error::file("make directory", directory))?;
+        directories::make(directory).map_err(Error::file("make directory", directory))?;
     }
     for mount in &options.mounts {
         // A link that leads nowhere is no directory to be.
         if mount.source.symlink_metadata().is_err() {
-            let made = DirBuilder::new().recursive(true).mode(0o755).create(&mount.source);
+            let made = directories::make(&mount.source);
             made.map_err(Error::file("make directory", &mount.source))?;
         }
     }

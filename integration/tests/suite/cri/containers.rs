@@ -4,6 +4,7 @@ use bosun_proto::cri;
 use integration::daemon::Daemon;
 use integration::kubelet::{IMAGE, Kubelet, node};
 use integration::wait;
+use std::os::unix::fs::PermissionsExt;
 
 fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
     let kubelet = Kubelet::of(daemon);
@@ -105,8 +106,7 @@ fn output_is_logged_as_the_kubelet_reads_it_and_goes_on_in_a_new_file() {
     let log = kubelet.log(&id);
     assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
     let path = kubelet.status(&id).log_path;
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     std::fs::rename(&path, format!("{path}.1")).unwrap();
     let request = cri::ReopenContainerLogRequest { container_id: id.clone() };
@@ -301,6 +301,14 @@ fn directories_of_the_host_are_mounted_as_asked_for() {
     let said = kubelet.said(&id);
     assert!(said.starts_with("x\n") && said.contains("refused\n/made\n"), "{said}");
     assert!(daemon.scratch().join("made/by/it").is_dir());
+    // Who is not root in the container, or reads logs, gets through all that was made.
+    let log = std::path::PathBuf::from(status.log_path);
+    let made = ["made", "made/by", "made/by/it"].map(|name| daemon.scratch().join(name));
+    let logs = log.ancestors().skip(1).take(2).map(std::path::Path::to_owned);
+    for directory in made.into_iter().chain(logs) {
+        let mode = std::fs::metadata(&directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755, "{}", directory.display());
+    }
 }
 
 #[test]
