@@ -127,7 +127,7 @@ impl Supervisor {
         self.stop(namespace, sandbox.key.id.as_str(), timeout).await.map(drop)
     }
 
-    /// Stops the containers of a sandbox, all at once.
+    /// Stops the containers of a sandbox, all at once. One that is removed meanwhile has ended as well.
     ///
     /// # Errors
     /// One hangs even after KILL; the others are stopped all the same.
@@ -140,7 +140,10 @@ impl Supervisor {
         let stops = members
             .iter()
             .map(|member| self.stop(&member.key.namespace, member.key.id.as_str(), timeout));
-        join_all(stops).await.into_iter().try_for_each(|stopped| stopped.map(drop))
+        join_all(stops).await.into_iter().try_for_each(|stopped| match stopped {
+            Ok(_) | Err(Error::NoSuchContainer { .. } | Error::Removing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        })
     }
 
     /// Removes a sandbox; with `force`, its containers as well.

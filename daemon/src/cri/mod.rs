@@ -61,9 +61,10 @@ use tokio::sync::watch;
 
 pub use config::{CgroupDriver, Configured, Network, NriConfigured};
 
-use crate::container::Supervisor;
+use crate::container::{Key, Supervisor};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::turns::Turns;
 
 /// Where everything of kubelets lies, as with every other runtime.
 pub const NAMESPACE: &str = "k8s.io";
@@ -83,6 +84,8 @@ struct Cri {
     nri: OnceLock<bosun_nri::Nri>,
     /// Pods that are on their way, by their names.
     on_their_way: watch::Sender<HashSet<String>>,
+    /// Who stops or removes a pod is alone with it.
+    endings: Turns<Key>,
 }
 
 impl Cri {
@@ -121,6 +124,7 @@ pub(crate) async fn services(
         streams: tokio::sync::OnceCell::new(),
         nri: OnceLock::new(),
         on_their_way: watch::Sender::default(),
+        endings: Turns::default(),
     });
     if cri.settings().network == Network::Cni {
         tokio::spawn(Arc::clone(&cri).collect_networks());

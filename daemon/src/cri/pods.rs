@@ -11,6 +11,7 @@ use super::{Cri, convert, invalid, kept, wire};
 use crate::container::{Handle, Record};
 use crate::error::{Error, Result};
 use crate::requests::Request;
+use crate::turns::Turn;
 
 /// How long what still runs in a pod has when the pod is stopped: the kubelet has stopped the rest.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -136,36 +137,48 @@ impl Cri {
         same.then(|| record.id.clone())
     }
 
-    /// Stops its containers, takes its network back, then lets go of what they shared.
     pub(super) async fn stop_pod(&self, id: &str) -> Result<()> {
-        let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
+        match self.turn_of_pod(id).await? {
+            Some((pod, _turn)) => unless_gone(self.end_pod(&pod).await),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops its containers, takes its network back, then lets go of what they shared.
+    async fn end_pod(&self, pod: &Handle) -> Result<()> {
         let id = pod.key().id.as_str();
         shim_failpoints::step!("daemon.pod.before_stop", error);
-        self.supervisor.stop_members(&pod, Some(AT_ONCE)).await?;
-        self.tell_pod_stop(&pod).await;
-        self.detach(&pod).await?;
+        self.supervisor.stop_members(pod, Some(AT_ONCE)).await?;
+        self.tell_pod_stop(pod).await;
+        self.detach(pod).await?;
         self.supervisor.stop_sandbox(&self.namespace, id, Some(AT_ONCE)).await?;
         shim_failpoints::step!("daemon.pod.after_stop", error);
         Ok(())
     }
 
     pub(super) async fn remove_pod(&self, id: &str) -> Result<()> {
-        let Some(pod) = self.pod_if_any(id)? else { return Ok(()) };
-        self.stop_pod(pod.key().id.as_str()).await?;
+        let Some((pod, _turn)) = self.turn_of_pod(id).await? else { return Ok(()) };
+        unless_gone(self.end_pod(&pod).await)?;
         for member in self.supervisor.members(&pod) {
             self.users.forget(member.key().id.as_str());
         }
         let last_words = self.last_words_of_pod(&pod).await;
+        let id = pod.key().id.as_str();
         shim_failpoints::step!("daemon.pod.before_removal", error);
-        match self.supervisor.remove_sandbox(&self.namespace, pod.key().id.as_str(), true).await {
-            Ok(_) | Err(Error::NoSuchSandbox { .. } | Error::Removing { .. }) => {
-                shim_failpoints::step!("daemon.pod.after_removal", error);
-                self.forget_network(pod.key().id.as_str());
-                self.tell_removal(last_words).await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let removed = self.supervisor.remove_sandbox(&self.namespace, id, true).await;
+        unless_gone(removed.map(drop))?;
+        shim_failpoints::step!("daemon.pod.after_removal", error);
+        self.forget_network(id);
+        self.tell_removal(last_words).await;
+        Ok(())
+    }
+
+    /// A pod, for who is to stop or remove it. Who comes second waits, and finds that done.
+    async fn turn_of_pod(&self, id: &str) -> Result<Option<(Handle, Turn)>> {
+        let Some(pod) = self.pod_if_any(id)? else { return Ok(None) };
+        let turn = self.endings.wait(pod.key().clone()).await;
+        let still = self.pod_if_any(pod.key().id.as_str())?;
+        Ok(still.map(|pod| (pod, turn)))
     }
 
     pub(super) fn pod(&self, id: &str) -> Result<Handle> {
@@ -278,6 +291,16 @@ impl Cri {
             true => Ok((pod, record)),
             false => Err(Error::NotRunning { id: pod.label() }),
         }
+    }
+}
+
+/// What somebody else has removed meanwhile, by another face, is stopped and removed.
+fn unless_gone(done: Result<()>) -> Result<()> {
+    match done {
+        Err(
+            Error::NoSuchSandbox { .. } | Error::NoSuchContainer { .. } | Error::Removing { .. },
+        ) => Ok(()),
+        other => other,
     }
 }
 

@@ -241,6 +241,36 @@ fn namespaces_are_the_pod_s_the_container_s_the_node_s_or_another_container_s() 
 }
 
 #[test]
+fn whoever_stops_and_removes_a_pod_at_once_is_told_that_it_is_done() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    for round in 0..6 {
+        let config = kubelet.pod_config("web");
+        let pod = kubelet.run_pod(&config);
+        for name in ["one", "two"] {
+            let container = kubelet.container_config(name, "exec sleep 600");
+            let _ = kubelet.run(&pod, &container, &config);
+        }
+        // In each second round somebody removes it by the other face.
+        let removal = format!("--namespace k8s.io pod rm -f {pod}");
+        std::thread::scope(|scope| {
+            if round % 2 == 1 {
+                scope.spawn(|| daemon.ctl(&removal));
+            }
+            for caller in 0..8 {
+                let (kubelet, pod) = (&kubelet, &pod);
+                scope.spawn(move || match caller % 2 {
+                    0 => kubelet.stop_pod(pod).unwrap(),
+                    _ => kubelet.remove_pod(pod).unwrap(),
+                });
+            }
+        });
+        assert!(kubelet.pods(cri::PodSandboxFilter::default()).is_empty());
+        assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty());
+    }
+}
+
+#[test]
 fn the_host_s_network_and_ipc_are_joined_on_request() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
