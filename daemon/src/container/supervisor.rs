@@ -288,6 +288,10 @@ impl Supervisor {
             }
             sandbox::enter(&self.core, &sandbox, &mut options)?;
         }
+        if let PidMode::Container(target) = &options.pid {
+            let target = self.fellow(&namespace, &options.role, target)?;
+            options.pid = PidMode::Container(target.key.id.to_string());
+        }
         if let NetworkMode::Container(other) = &options.network {
             let other = self.registry.find(&namespace, other)?;
             options.network = NetworkMode::Container(other.key.id.to_string());
@@ -537,6 +541,23 @@ impl Supervisor {
                 Err((error, name))
             }
         }
+    }
+
+    /// A container of the same sandbox: only among these processes are shared.
+    fn fellow(&self, namespace: &Id, role: &Role, reference: &str) -> Result<Handle> {
+        let other = self.registry.find(namespace, reference)?;
+        let record = other.record()?;
+        let problem = match (role, &record.options.role) {
+            (Role::Member(own), Role::Member(pod)) if own == pod => return Ok(other),
+            (Role::Member(own), Role::Member(_) | Role::Alone | Role::Sandbox(_)) => {
+                format!(
+                    "{} does not belong to pod {own}: name one of its containers",
+                    other.label()
+                )
+            }
+            (Role::Alone | Role::Sandbox(_), _) => "only containers of a pod share it".to_owned(),
+        };
+        Err(Error::InvalidArgument { what: "pid namespace", problem })
     }
 
     async fn begin(

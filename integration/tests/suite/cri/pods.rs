@@ -241,6 +241,33 @@ fn namespaces_are_the_pod_s_the_container_s_the_node_s_or_another_container_s() 
 }
 
 #[test]
+fn only_processes_of_containers_of_the_same_pod_are_seen() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (config, other) = (kubelet.pod_config("one"), kubelet.pod_config("other"));
+    let (pod, elsewhere) = (kubelet.run_pod(&config), kubelet.run_pod(&other));
+    let sleeper = kubelet.container_config("sleeper", "exec sleep 600");
+    let (near, far) =
+        (kubelet.run(&pod, &sleeper, &config), kubelet.run(&elsewhere, &sleeper, &other));
+    let create = |target: &str| {
+        let mut one = kubelet.container_config("debug", "true");
+        let context = one.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        let options = context.namespace_options.as_mut().unwrap();
+        options.set_pid(cri::NamespaceMode::Target);
+        options.target_id = target.to_owned();
+        kubelet.try_create(&pod, &one, &config)
+    };
+    for stranger in [&far, &elsewhere, &pod] {
+        let refused = create(stranger).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        let said = format!("does not belong to pod {pod}");
+        assert!(refused.message().contains(&said), "{refused}");
+    }
+    assert_eq!(create("0123456789ab").unwrap_err().code(), tonic::Code::NotFound);
+    kubelet.start(&create(&near).unwrap()).unwrap();
+}
+
+#[test]
 fn whoever_stops_and_removes_a_pod_at_once_is_told_that_it_is_done() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
