@@ -42,7 +42,7 @@ pub(crate) fn container_options(
     }
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
-    let capabilities = context.capabilities.clone().unwrap_or_default();
+    let capabilities = capabilities(context.capabilities.clone().unwrap_or_default());
     let resources = linux.resources.clone().unwrap_or_default();
     let users = pod.options.users().is_some();
     check_users(context.namespace_options.as_ref(), pod)?;
@@ -88,6 +88,25 @@ pub(crate) fn container_options(
         extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(&kept))]),
         ..ContainerOptions::default()
     })
+}
+
+/// In the CRI what is dropped is dropped at last, whoever adds it: ALL comes first, then what is added,
+/// then what is dropped. In the core, as with docker, what is added stays; so what is in both lists
+/// leaves the one of additions.
+fn capabilities(asked: wire::Capability) -> wire::Capability {
+    let plain = |name: &String| {
+        let name = name.to_ascii_uppercase();
+        name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+    };
+    let dropped: BTreeSet<String> = asked.drop_capabilities.iter().map(plain).collect();
+    let kept = |list: Vec<String>| -> Vec<String> {
+        list.into_iter().filter(|name| !dropped.contains(&plain(name))).collect()
+    };
+    wire::Capability {
+        add_capabilities: kept(asked.add_capabilities),
+        add_ambient_capabilities: kept(asked.add_ambient_capabilities),
+        drop_capabilities: asked.drop_capabilities,
+    }
 }
 
 /// What the core calls a container.
@@ -597,6 +616,25 @@ mod tests {
     use wire::security_profile::ProfileType;
 
     use super::*;
+
+    #[test]
+    fn what_is_dropped_is_not_added() {
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let left = |add: &[&str], drop: &[&str]| {
+            let (add_capabilities, drop_capabilities) = (words(add), words(drop));
+            let add_ambient_capabilities = words(add);
+            let asked =
+                wire::Capability { add_capabilities, drop_capabilities, add_ambient_capabilities };
+            let made = capabilities(asked.clone());
+            assert_eq!(made.drop_capabilities, asked.drop_capabilities);
+            assert_eq!(made.add_ambient_capabilities, made.add_capabilities);
+            made.add_capabilities
+        };
+        assert_eq!(left(&["CHOWN", "BPF"], &["cap_chown"]), ["BPF"]);
+        assert_eq!(left(&["all", "BPF"], &["ALL"]), ["BPF"]);
+        assert_eq!(left(&["ALL"], &["BPF"]), ["ALL"]);
+        assert_eq!(left(&["BPF"], &["ALL"]), ["BPF"]);
+    }
 
     /// What is made of a profile said in the new field, or in the old one.
     fn profile(

@@ -86,10 +86,11 @@ fn users_and_groups_are_those_that_are_asked_for() {
 fn capabilities_are_added_and_dropped() {
     let daemon = node();
     let node = prepared(&daemon);
+    let script = "grep CapEff /proc/self/status | cut -f2";
     let bits = |name: &str, add: &[&str], drop: &[&str]| {
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
         let (add_capabilities, drop_capabilities) = (words(add), words(drop));
-        said(&node, name, "grep CapEff /proc/self/status | cut -f2", |context| {
+        said(&node, name, script, |context| {
             context.capabilities =
                 Some(cri::Capability { add_capabilities, drop_capabilities, ..Default::default() });
         })
@@ -101,10 +102,11 @@ fn capabilities_are_added_and_dropped() {
     let all = bits("all", &["ALL"], &["CHOWN"]);
     let all = u64::from_str_radix(all.trim(), 16).unwrap();
     assert!(all & 1 == 0 && all & (1 << 21) != 0, "{all:x}");
-    let privileged =
-        said(&node, "privileged", "grep CapEff /proc/self/status | cut -f2", |context| {
-            context.privileged = true;
-        });
+    // What is dropped is dropped at last, whoever adds it.
+    assert_eq!(bits("both", &["NET_ADMIN"], &["cap_net_admin"]), "00000000a80425fb\n");
+    assert_eq!(bits("nothing", &["ALL"], &["ALL"]), "0000000000000000\n");
+    assert_eq!(bits("named", &["ALL", "CHOWN"], &["ALL"]), "0000000000000001\n");
+    let privileged = said(&node, "privileged", script, |context| context.privileged = true);
     assert_eq!(u64::from_str_radix(privileged.trim(), 16).unwrap(), all | 1);
 }
 
