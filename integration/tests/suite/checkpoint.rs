@@ -561,7 +561,9 @@ fn what_does_not_fit_the_one_that_was_written_down_is_refused_by_name() {
     let settings = with_stand_in(Settings::new());
     let daemon = node_with(settings);
     let kubelet = Kubelet::of(&daemon);
-    let config = kubelet.pod_config("web");
+    let mut config = kubelet.pod_config("web");
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().privileged = true;
     let pod = kubelet.run_pod(&config);
     let mut wanted = kubelet.container_config("one", COUNT);
     wanted.mounts.push(cri::Mount {

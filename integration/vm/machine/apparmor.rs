@@ -159,7 +159,9 @@ type Context = cri::LinuxContainerSecurityContext;
 fn a_container_of_a_pod_has_the_profile_that_a_kubelet_asks_for() {
     let daemon = kubelet::node();
     let kubelet = Kubelet::of(&daemon);
-    let sandbox = kubelet.pod_config("web");
+    let mut sandbox = kubelet.pod_config("web");
+    let linux = sandbox.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().privileged = true;
     let pod = kubelet.run_pod(&sandbox);
     let loaded = Profile::load("bosun-test-cri");
     let asked = |name: &str, change: &dyn Fn(&mut Context)| {

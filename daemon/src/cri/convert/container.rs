@@ -43,6 +43,10 @@ pub(crate) fn container_options(
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
     let capabilities = capabilities(context.capabilities.clone().unwrap_or_default());
+    if context.privileged && !is_privileged(pod) {
+        let problem = "the pod is not: set it in the pod's security context as well";
+        return Err(invalid("privileged", problem));
+    }
     let resources = linux.resources.clone().unwrap_or_default();
     let users = pod.options.users().is_some();
     check_users(context.namespace_options.as_ref(), pod)?;
@@ -88,6 +92,12 @@ pub(crate) fn container_options(
         extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(&kept))]),
         ..ContainerOptions::default()
     })
+}
+
+/// Whether containers of a pod may be privileged.
+fn is_privileged(pod: &Record) -> bool {
+    let linux = kept::pod(pod).config.and_then(|config| config.linux);
+    linux.and_then(|linux| linux.security_context).is_some_and(|context| context.privileged)
 }
 
 /// In the CRI what is dropped is dropped at last, whoever adds it: ALL comes first, then what is added,

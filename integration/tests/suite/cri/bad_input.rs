@@ -90,6 +90,8 @@ fn a_bad_container_is_refused() {
         });
     });
     assert!(code == Code::InvalidArgument && message.contains("FLY"), "{message}");
+    let (code, message) = context(&|context| context.privileged = true);
+    assert!(code == Code::InvalidArgument && message.contains("the pod is not"), "{message}");
     let (code, message) = context(&|context| {
         context.apparmor = Some(cri::SecurityProfile {
             profile_type: cri::security_profile::ProfileType::Localhost.into(),

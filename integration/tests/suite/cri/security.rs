@@ -106,7 +106,15 @@ fn capabilities_are_added_and_dropped() {
     assert_eq!(bits("both", &["NET_ADMIN"], &["cap_net_admin"]), "00000000a80425fb\n");
     assert_eq!(bits("nothing", &["ALL"], &["ALL"]), "0000000000000000\n");
     assert_eq!(bits("named", &["ALL", "CHOWN"], &["ALL"]), "0000000000000001\n");
-    let privileged = said(&node, "privileged", script, |context| context.privileged = true);
+    let (kubelet, ..) = &node;
+    let mut config = kubelet.pod_config("privileged");
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().privileged = true;
+    let pod = kubelet.run_pod(&config);
+    let mut container = kubelet.container_config("privileged", script);
+    let linux = container.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().privileged = true;
+    let privileged = kubelet.output(&pod, &container, &config);
     assert_eq!(u64::from_str_radix(privileged.trim(), 16).unwrap(), all | 1);
 }
 
