@@ -79,7 +79,8 @@ pub(crate) fn asked(resources: &Resources) -> Vec<(&'static str, Controller)> {
         ("blockIO.leafWeight", io.leaf_weight.is_some(), Io),
         ("blockIO.weightDevice[*].weight", own_weights, Io),
         ("blockIO.weightDevice[*].leafWeight", leaf_weights, Io),
-        ("hugepageLimits", resources.hugepages.iter().any(|limit| limit.limit >= 0), Hugetlb),
+        // None of what is not there comes by itself: kubelets say so of every size.
+        ("hugepageLimits", resources.hugepages.iter().any(|limit| limit.limit > 0), Hugetlb),
         ("rdma", !resources.rdma.is_empty(), Rdma),
         ("network.classID", resources.network_class.is_some(), NetCls),
         ("network.priorities", !resources.network_priorities.is_empty(), NetPrio),
@@ -232,6 +233,8 @@ fn refused(limit: impl Into<Cow<'static, str>>, value: impl ToString, reason: Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shim_wire::plan::HugepageLimit;
+
 
     #[test]
     fn lists_are_checked_against_what_is_online_without_being_expanded() {
@@ -272,6 +275,12 @@ mod tests {
             );
         }
         let lifted = Resources { memory: Some(-1), cpu_burst: Some(0), ..none };
+        let pages = |limit| Resources {
+            hugepages: vec![HugepageLimit { page_size: "2MB".to_owned(), limit }],
+            ..none.clone()
+        };
+        assert!(check(&only_pids, &pages(1)).unwrap_err().to_string().contains("hugetlb"));
+        assert!(check(&only_pids, &pages(0)).is_ok(), "there are none");
         assert!(check(&only_pids, &lifted).is_ok(), "nothing is asked for");
     }
 

@@ -115,13 +115,25 @@ impl Cgroup {
             if everything {
                 controllers::become_threaded_below_threaded(&unified.join(&self.path))?;
             }
-            let asked = self.asked_of_unified(resources);
-            if everything || !asked.is_empty() {
-                controllers::enable(unified, &self.path, everything, &asked)?;
-            }
+            self.enable(unified, everything, resources)?;
         }
         apply::apply(self.settings(resources)?, None)?;
         self.set_devices(&resources.devices)
+    }
+
+    /// Switches on what the unified hierarchy has to hold.
+    fn enable(&self, unified: &Path, everything: bool, resources: &Resources) -> Result<(), Error> {
+        let none = resources.hugepages.iter().any(|limit| limit.limit == 0);
+        if none && self.layout.controller(Controller::Hugetlb).is_none() {
+            // Wherever they can be counted there are to be none; elsewhere that is no error.
+            let asked = [("hugepageLimits", Controller::Hugetlb)];
+            let _ = controllers::enable(unified, &self.path, everything, &asked);
+        }
+        let asked = self.asked_of_unified(resources);
+        if everything || !asked.is_empty() {
+            controllers::enable(unified, &self.path, everything, &asked)?;
+        }
+        Ok(())
     }
 
     /// The limits that the unified hierarchy has to hold.

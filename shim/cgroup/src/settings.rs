@@ -38,7 +38,8 @@ pub(crate) struct Setting {
     pub(crate) file: PathBuf,
     pub(crate) value: String,
     pub(crate) reads: Reads,
-    /// It lifts a limit: where there is no such file, there is nothing to lift.
+    /// It lifts a limit, or allows nothing of something: where there is no such file, there is nothing to
+    /// lift, and nothing to have.
     pub(crate) lifts: bool,
 }
 
@@ -284,8 +285,10 @@ impl<'a> Settings<'a> {
         for (index, limit) in resources.hugepages.iter().enumerate() {
             let (size, value) = (&limit.page_size, limit.limit);
             let place = format!("hugepageLimits[{index}]");
+            let lifts = value <= 0;
             let value = if end == "max" { max_when_negative(value) } else { value.to_string() };
-            self.text(place.clone(), &format!("hugetlb.{size}.{end}"), &value);
+            let file = format!("hugetlb.{size}.{end}");
+            self.push(place.clone(), &file, value.clone(), Reads::Whole, lifts);
             // Since Linux 5.7 also what is reserved by mmap(2) and not yet used.
             let reserved = format!("hugetlb.{size}.rsvd.{end}");
             if self.has_file(&reserved) {

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use shim_wire::plan::Resources;
 
 use crate::settings::memory_and_swap;
-use crate::{Cgroup, Controller, Error, Reason, UNLIMITED, apply, check, controllers, read};
+use crate::{Cgroup, Controller, Error, Reason, UNLIMITED, apply, check, read};
 
 impl Cgroup {
     /// Changes the limits that `resources` names and leaves the others as they are. When one of them
@@ -16,9 +16,8 @@ impl Cgroup {
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
         check::check(&self.layout, resources)?;
         self.check_memory_in_use(resources)?;
-        let asked = self.asked_of_unified(resources);
-        if let Some(unified) = self.layout.unified().filter(|_| !asked.is_empty()) {
-            controllers::enable(unified, &self.path, false, &asked)?;
+        if let Some(unified) = self.layout.unified() {
+            self.enable(unified, false, resources)?;
         }
         let mut before = Vec::new();
         let updated = apply::apply(self.settings(resources)?, Some(&mut before));

@@ -162,10 +162,19 @@ fn weights_of_disks_reach_the_scheduler_that_is_there() {
 #[test]
 fn huge_pages_are_limited_and_sizes_that_are_not_there_refused() {
     let prefix = Prefix::new("hugepages");
-    let limit = |page_size: &str| Resources {
-        hugepages: vec![HugepageLimit { page_size: page_size.to_owned(), limit: 4 << 20 }],
+    let limits = |limits: &[(&str, i64)]| Resources {
+        hugepages: limits
+            .iter()
+            .map(|(size, limit)| HugepageLimit { page_size: (*size).to_owned(), limit: *limit })
+            .collect(),
         ..Resources::default()
     };
+    let limit = |page_size: &str| limits(&[(page_size, 4 << 20)]);
+    // None of them is what there is anyway.
+    let none = limits(&[("2MB", 0), ("3MB", 0)]);
+    let without = prefix.group("c");
+    without.create(&none).unwrap();
+    without.update(&none).unwrap();
     let group = prefix.group("a");
     match group.create(&limit("2MB")) {
         Err(error) => {
@@ -178,6 +187,7 @@ fn huge_pages_are_limited_and_sizes_that_are_not_there_refused() {
         }
         Ok(()) => {
             assert_files(&group, &[("hugetlb.2MB.max", "4194304", "hugetlb.2MB.max", "4194304")]);
+            assert_files(&without, &[("hugetlb.2MB.max", "0", "hugetlb.2MB.max", "0")]);
         }
     }
     let said = prefix.group("b").create(&limit("3MB")).unwrap_err().to_string();

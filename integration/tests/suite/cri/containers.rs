@@ -323,3 +323,44 @@ fn a_terminal_that_nobody_types_at_is_one_all_the_same() {
     assert_eq!(kubelet.exec_text(&id, script), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0");
     assert_eq!(kubelet.status(&id).state(), cri::ContainerState::ContainerRunning);
 }
+
+fn update(
+    kubelet: &Kubelet,
+    id: &str,
+    resources: cri::LinuxContainerResources,
+) -> Result<cri::UpdateContainerResourcesResponse, tonic::Status> {
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: id.to_owned(),
+        linux: Some(resources),
+        ..cri::UpdateContainerResourcesRequest::default()
+    };
+    kubelet.call(|mut client| async move { client.update_container_resources(request).await })
+}
+
+#[test]
+fn no_huge_pages_are_asked_for_of_every_size() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let with = |limits: &[(&str, u64)]| cri::LinuxContainerResources {
+        hugepage_limits: limits
+            .iter()
+            .map(|(size, limit)| cri::HugepageLimit {
+                page_size: (*size).to_owned(),
+                limit: *limit,
+            })
+            .collect(),
+        ..cri::LinuxContainerResources::default()
+    };
+    let none = with(&[("64KB", 0), ("2MB", 0), ("32MB", 0), ("1GB", 0)]);
+    let mut container = kubelet.container_config("one", "exec sleep 600");
+    container.linux.as_mut().unwrap().resources = Some(none.clone());
+    let id = kubelet.run(&pod, &container, &config);
+    update(&kubelet, &id, none).unwrap();
+    let refused = update(&kubelet, &id, with(&[("32MB", 32 << 20)])).unwrap_err();
+    assert!(refused.message().contains("hugetlb"), "{refused}");
+    container.metadata.as_mut().unwrap().name = "two".to_owned();
+    container.linux.as_mut().unwrap().resources = Some(with(&[("32MB", 32 << 20)]));
+    let id = kubelet.try_create(&pod, &container, &config).unwrap();
+    let refused = kubelet.start(&id).unwrap_err();
+    assert!(refused.message().contains("hugetlb"), "{refused}");
+}
