@@ -509,11 +509,19 @@ fn network_mode(message: v1::Network) -> Result<NetworkMode> {
     })
 }
 
+/// The least memory that this face limits a container to: docker's own minimum, below which hardly a
+/// program gets on.
+const MEMORY_MIN: i64 = 6 << 20;
+
 /// Limits of a request.
 ///
 /// # Errors
-/// A weight is no number of 16 bits; a device is no absolute path.
+/// A weight is no number of 16 bits; a device is no absolute path; memory is below the minimum.
 pub(super) fn limits(message: v1::Limits) -> Result<Limits> {
+    let mut memory = [message.memory, message.memory_reservation].into_iter().flatten();
+    if let Some(asked) = memory.find(|asked| *asked != 0 && *asked < MEMORY_MIN) {
+        return Err(spec::Error::MemoryTooSmall { asked, minimum: MEMORY_MIN }.into());
+    }
     let device = |path: String, value: u64| match path.starts_with('/') {
         true => Ok(DeviceLimit { path: path.into(), value }),
         false => Err(Error::InvalidArgument {

@@ -14,9 +14,6 @@ use shim_wire::plan::Resources;
 use super::machine::{HostDevice, cpu_list};
 use super::{ContainerOptions, DeviceLimit, Error, Limits, Machine, generate, privileges};
 
-/// Below this a container can't start at all; docker's own minimum.
-const MEMORY_MIN: i64 = 6 << 20;
-
 /// Microseconds in which the quota counts, as docker has it.
 const CPU_PERIOD: u64 = 100_000;
 
@@ -67,12 +64,12 @@ struct Device {
 
 pub(super) fn check(limits: &Limits, machine: &Machine) -> Result<Checked, Error> {
     let memory = limits.memory.filter(|memory| *memory != 0);
-    if let Some(asked) = memory.filter(|memory| *memory < MEMORY_MIN) {
-        return Err(Error::MemoryTooSmall { asked, minimum: MEMORY_MIN });
-    }
     let reservation = limits.memory_reservation.filter(|reservation| *reservation != 0);
-    if let Some(asked) = reservation.filter(|reservation| *reservation < MEMORY_MIN) {
-        return Err(Error::MemoryTooSmall { asked, minimum: MEMORY_MIN });
+    // How little is too little is the kernel's to say.
+    for (what, asked) in [("memory limit", memory), ("memory reservation", reservation)] {
+        if let Some(asked) = asked.filter(|asked| *asked < 0) {
+            return Err(Error::malformed(what, asked.to_string(), "a number of bytes"));
+        }
     }
     if let (Some(memory), Some(reservation)) = (memory, reservation)
         && reservation > memory
@@ -465,10 +462,11 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_a_minimum_and_swap_is_twice_that() {
-        let message = said(|limits| limits.memory = Some(MEMORY_MIN - 1));
-        assert!(message.contains("6291455 bytes") && message.contains("6 MiB"), "{message}");
-        assert!(said(|limits| limits.memory = Some(-1)).contains("-1 bytes"));
+    fn swap_is_as_much_as_memory_where_nothing_is_said_of_it() {
+        assert!(said(|limits| limits.memory = Some(-1)).contains("memory limit \"-1\""));
+        let message = said(|limits| limits.memory_reservation = Some(-2));
+        assert!(message.contains("memory reservation \"-2\""), "{message}");
+        assert_eq!(checked(|limits| limits.memory = Some(4096)).unwrap().memory, Some(4096));
         let default = checked(|limits| limits.memory = Some(64 << 20)).unwrap();
         assert_eq!(default.memory_swap, Some(128 << 20));
         let none = checked(|limits| {

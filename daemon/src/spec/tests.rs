@@ -334,7 +334,7 @@ fn bad_input_names_the_thing_and_the_way_out() {
     assert!(said(|options| options.env = vec!["A".into()]).contains("\"A\" is not NAME=value"));
     assert!(said(|options| options.rootfs = Some("/nowhere".into())).contains("rootfs /nowhere"));
     assert!(said(|options| options.rootfs = Some("/dev/null".into())).contains("rootfs /dev/null"));
-    assert!(said(|options| options.limits.memory = Some(1)).contains("6 MiB"));
+    assert!(said(|options| options.limits.memory = Some(-1)).contains("memory limit \"-1\""));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use shim_wire::plan::Resources;
 use crate::settings::throttles;
 use crate::{Controller, Error, Layout, Reason, devices, read};
 
-/// docker's minimum: below it a process hardly gets to its exec.
-const MEMORY_MINIMUM: i64 = 6 << 20;
+/// Memory is counted in whole pages, and none is as little as this.
+const PAGE: i64 = 4096;
 /// The kernel's bounds of a period (microseconds).
 const PERIOD_MINIMUM: u64 = 1_000;
 const PERIOD_MAXIMUM: u64 = 1_000_000;
@@ -146,10 +146,11 @@ fn check_controllers(layout: &Layout, resources: &Resources) -> Result<(), Error
 
 fn check_memory(resources: &Resources) -> Result<(), Error> {
     let memory = resources.memory.filter(|memory| *memory >= 0);
+    // How much a program needs is known when it has ended for want of it.
     if let Some(memory) = memory
-        && memory < MEMORY_MINIMUM
+        && memory < PAGE
     {
-        let minimum = MEMORY_MINIMUM as u64;
+        let minimum = PAGE.unsigned_abs();
         return Err(refused("memory.limit", memory, Reason::TooSmall { minimum }));
     }
     let Some(both) = resources.memory_swap.filter(|both| *both >= 0) else { return Ok(()) };
@@ -232,9 +233,9 @@ fn refused(limit: impl Into<Cow<'static, str>>, value: impl ToString, reason: Re
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use shim_wire::plan::HugepageLimit;
 
+    use super::*;
 
     #[test]
     fn lists_are_checked_against_what_is_online_without_being_expanded() {
@@ -274,13 +275,13 @@ mod tests {
                 )
             );
         }
-        let lifted = Resources { memory: Some(-1), cpu_burst: Some(0), ..none };
         let pages = |limit| Resources {
             hugepages: vec![HugepageLimit { page_size: "2MB".to_owned(), limit }],
             ..none.clone()
         };
         assert!(check(&only_pids, &pages(1)).unwrap_err().to_string().contains("hugetlb"));
         assert!(check(&only_pids, &pages(0)).is_ok(), "there are none");
+        let lifted = Resources { memory: Some(-1), cpu_burst: Some(0), ..none };
         assert!(check(&only_pids, &lifted).is_ok(), "nothing is asked for");
     }
 
@@ -328,8 +329,8 @@ mod tests {
         let none = Resources::default();
         let table: [(Resources, &str); 9] = [
             (
-                Resources { memory: Some(4096), ..none.clone() },
-                "linux.resources.memory.limit: 4096",
+                Resources { memory: Some(1000), ..none.clone() },
+                "linux.resources.memory.limit: 1000",
             ),
             (
                 Resources { memory: Some(1 << 30), memory_swap: Some(1 << 31), ..none.clone() },

@@ -338,6 +338,35 @@ fn update(
 }
 
 #[test]
+fn a_container_runs_in_as_little_memory_as_it_needs() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let with_memory = |limit| cri::LinuxContainerResources {
+        memory_limit_in_bytes: limit,
+        ..cri::LinuxContainerResources::default()
+    };
+    let mut container = kubelet.container_config("one", "exec sleep 600");
+    container.linux.as_mut().unwrap().resources = Some(with_memory(4 << 20));
+    let id = kubelet.run(&pod, &container, &config);
+    wait::until_true("its program", || kubelet.exec_text(&id, "cat /proc/1/comm") == "sleep");
+    update(&kubelet, &id, with_memory(5 << 20)).unwrap();
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true";
+    assert_eq!(kubelet.exec_text(&id, script), (5 << 20).to_string());
+    // docker's minimum is that of the own interface.
+    let words = format!("--namespace k8s.io update -m 4m {id}");
+    daemon.ctl(&words).fails(1, &["6 MiB"]);
+    let refused = update(&kubelet, &id, with_memory(100)).unwrap_err();
+    assert!(refused.message().contains("memory.limit: 100"), "{refused}");
+    // One in which nothing starts says so.
+    container.metadata.as_mut().unwrap().name = "two".to_owned();
+    container.linux.as_mut().unwrap().resources = Some(with_memory(4096));
+    let id = kubelet.try_create(&pod, &container, &config).unwrap();
+    let refused = kubelet.start(&id).unwrap_err();
+    assert!(refused.message().contains("ended before its program"), "{refused}");
+    assert_eq!(kubelet.status(&id).reason, "StartError");
+}
+
+#[test]
 fn no_huge_pages_are_asked_for_of_every_size() {
     let daemon = node();
     let (kubelet, config, pod) = prepared(&daemon);
