@@ -323,6 +323,9 @@ impl Cri {
         let mut metrics = Vec::new();
         for pod in self.supervisor.sandboxes(&self.namespace) {
             let (Ok(record), Ok(_)) = (pod.record(), pod.running()) else { continue };
+            if self.is_on_its_way(&record) {
+                continue;
+            }
             let config = kept::pod(&record).config.unwrap_or_default().metadata.unwrap_or_default();
             let place = (config.name.as_str(), config.namespace.as_str());
             let interfaces = self.supervisor.interfaces(&pod).unwrap_or_default();

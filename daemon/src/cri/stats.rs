@@ -135,6 +135,7 @@ impl Cri {
             let Ok(record) = pod.record() else { continue };
             let labels = kept::pod(&record).config.unwrap_or_default().labels;
             let is_meant = pod.running().is_ok()
+                && !self.is_on_its_way(&record)
                 && record.id.starts_with(&filter.id)
                 && convert::selects(&filter.label_selector, &labels);
             if !is_meant {

@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 
 use bosun_nri::wire as nri;
 use bosun_proto::cri;
+use bosun_proto::cri::runtime_service_client::RuntimeServiceClient;
 use integration::daemon::{Daemon, Settings};
 use integration::kubelet::{IMAGE, Kubelet, node_of};
 use integration::nri::{Plugin, Reply, Script};
 use integration::wait;
 use shim_wire::ttrpc;
+use tonic::transport::Channel;
+
+type Runtime = RuntimeServiceClient<Channel>;
 
 /// A node that waits for its plugins, however loaded the machine is.
 fn node() -> Daemon {
@@ -500,6 +504,14 @@ fn nobody_sees_a_pod_or_a_container_before_plugins_have_agreed() {
         let running = scope.spawn(|| kubelet.run_pod(&config));
         let pod = at.recv().unwrap();
         assert!(kubelet.pods(cri::PodSandboxFilter::default()).is_empty());
+        let request = cri::ListPodSandboxStatsRequest::default();
+        let call =
+            |mut client: Runtime| async move { client.list_pod_sandbox_stats(request).await };
+        assert!(kubelet.call(call).unwrap().stats.is_empty());
+        let request = cri::ListPodSandboxMetricsRequest::default();
+        let call =
+            |mut client: Runtime| async move { client.list_pod_sandbox_metrics(request).await };
+        assert!(kubelet.call(call).unwrap().pod_metrics.is_empty());
         let state = kubelet.pod_status(&pod).state();
         assert_eq!(state, cri::PodSandboxState::SandboxNotready);
         let early = kubelet.try_create(&pod, &kubelet.container_config("early", "true"), &config);
