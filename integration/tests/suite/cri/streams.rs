@@ -134,6 +134,33 @@ fn a_terminal_has_the_size_that_its_client_has() {
 }
 
 #[test]
+fn a_command_has_a_terminal_that_its_client_does_not_type_at() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (_, id) = container(&kubelet, |_| {});
+    let request = cri::ExecRequest {
+        container_id: id,
+        cmd: ["/bin/sh", "-c", "tty; timeout 1 cat; echo ended"].map(str::to_owned).to_vec(),
+        tty: true,
+        stdin: false,
+        stdout: true,
+        stderr: false,
+    };
+    let url = kubelet.call(|mut client| async move { client.exec(request).await }).unwrap().url;
+    let began = std::time::Instant::now();
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&url, V4).await;
+        sender.stream("error").await;
+        let stdout = sender.stream("stdout").await;
+        sender.stream("resize").await;
+        receiver.all().await;
+        let said = receiver.text(stdout);
+        assert!(said.starts_with("/dev/pts/") && said.contains("ended\r\n"), "{said}");
+    });
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it waits for what is typed");
+}
+
+#[test]
 fn clients_attach_one_after_the_other_until_the_container_ends() {
     let daemon = node();
     let kubelet = Kubelet::of(&daemon);
