@@ -1,12 +1,12 @@
 //! Files that are put in place whole: a daemon that is killed leaves no half of one.
 
 use std::ffi::OsString;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use crate::plain_file;
 
 /// Makes `content` the content of a file, by way of `NAME.new` beside it. Nothing is synced. One that
 /// has this content and mode already stays: where a file takes the place of another one, ext4 writes it
@@ -21,27 +21,31 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
     name.push(".new");
     let temporary = path.with_file_name(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&temporary)?;
+    let mut file = match make(&temporary, mode) {
+        // Nobody's file: a link, say, or a FIFO.
+        Err(error) if plain_file::is_damage(&error) => {
+            std::fs::remove_file(&temporary)?;
+            make(&temporary, mode)?
+        }
+        made => made?,
+    };
     // Whatever the umask is.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     std::fs::rename(&temporary, path)
 }
 
+fn make(temporary: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    plain_file::open_with(&mut options, temporary)
+}
+
 fn is_already(path: &Path, content: &[u8], mode: u32) -> bool {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let Ok(mut file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
-        return false;
-    };
-    let same = file.metadata().is_ok_and(|found| {
-        found.is_file() && found.len() == content.len() as u64 && found.mode() & 0o7777 == mode
-    });
+    let Ok(mut file) = plain_file::open(path) else { return false };
+    let same = file
+        .metadata()
+        .is_ok_and(|found| found.len() == content.len() as u64 && found.mode() & 0o7777 == mode);
     let mut known = Vec::with_capacity(content.len());
     same && file.read_to_end(&mut known).is_ok() && known == content
 }
@@ -78,5 +82,18 @@ mod tests {
         write(&path, b"one", 0o600).unwrap();
         assert!(path.symlink_metadata().unwrap().is_file());
         assert_eq!(std::fs::read(&other).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_fifo_on_the_way_holds_up_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for place in [path.clone(), directory.path().join("file.new")] {
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mkfifoat(rustix::fs::CWD, &place, mode).unwrap();
+            write(&path, place.as_os_str().as_encoded_bytes(), 0o600).unwrap();
+            let written = std::fs::read(&path).unwrap();
+            assert_eq!(written, place.as_os_str().as_encoded_bytes());
+        }
     }
 }

@@ -14,7 +14,6 @@
 //! | `containers/NS/ID` | the rows; specification and exit record by checksum, logs line by line |
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bosun_image::Digest;
@@ -28,6 +27,7 @@ use crate::images::{Images, Parts};
 use crate::layout::{self, Layout};
 use crate::leases::Leases;
 use crate::logs;
+use crate::plain_file;
 use crate::snapshots::Snapshots;
 use crate::store::{self, Contents, Finding, Kind, Store};
 
@@ -170,10 +170,13 @@ impl Check<'_> {
                 );
                 continue;
             };
-            let hash = File::open(&path).and_then(|mut file| content::hash_of(&mut file));
+            let hash = match plain_file::open(&path) {
+                Err(error) if plain_file::is_damage(&error) => Ok(None),
+                opened => opened.and_then(|mut file| content::hash_of(&mut file)).map(Some),
+            };
             let hash = hash.map_err(Error::file("read blob", &path))?;
             let is_known = contents.is_none_or(|known| known.blobs.contains(digest.as_str()));
-            if Digest::finish(hash) != digest {
+            if hash.is_none_or(|hash| Digest::finish(hash) != digest) {
                 self.bad_blob(&digest);
             } else if !is_known {
                 self.tell(
@@ -292,21 +295,25 @@ impl Check<'_> {
             let name = name_of(&path);
             let object = format!("{object}: {}", path.display());
             match name.as_str() {
-                "config.json" => {
-                    let text = read(&path)?;
-                    let is_right = spec_sum.is_none_or(|sum| store::is_sum(sum, &text));
-                    if !is_right {
-                        self.tell(object, "it is not what the database has", RENEWED);
-                    }
-                }
+                "config.json" => match read(&path)? {
+                    Ok(text) if spec_sum.is_none_or(|sum| store::is_sum(sum, &text)) => {}
+                    Ok(_) => self.tell(object, "it is not what the database has", RENEWED),
+                    Err(problem) => self.tell(object, problem, RENEWED),
+                },
                 "options.json" => {
-                    let options = serde_json::from_slice::<serde_json::Value>(&read(&path)?);
-                    if let Err(error) = options {
-                        let problem = format!("it is no JSON: {error}");
+                    let options = read(&path)?.and_then(|text| {
+                        let options = serde_json::from_slice::<serde_json::Value>(&text);
+                        options.map(drop).map_err(|error| format!("it is no JSON: {error}"))
+                    });
+                    if let Err(problem) = options {
                         self.tell(object, problem, RENEWED);
                     }
                 }
                 "exit.json" => self.exit_record(object, &path)?,
+                _ if name.contains("-json.log") && plain_file::other_kind(&path).is_some() => {
+                    let kind = plain_file::other_kind(&path).unwrap_or_default();
+                    self.tell(object, format!("it is {kind}, not a file"), "move it away");
+                }
                 _ if name.contains("-json.log") => {
                     let damage = logs::damage(&path)?;
                     if damage > 0 {
@@ -324,14 +331,11 @@ impl Check<'_> {
     }
 
     fn exit_record(&mut self, object: String, path: &Path) -> Result<(), Failure> {
-        let bytes = read(path)?;
-        let problem = match std::str::from_utf8(&bytes) {
-            Err(_) => "it is not text".to_owned(),
-            Ok(text) => match ExitRecord::decode(text) {
-                Ok(_) => return Ok(()),
-                Err(problem) => problem.to_string(),
-            },
-        };
+        let decoded = read(path)?.and_then(|bytes| {
+            let text = str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned())?;
+            ExitRecord::decode(text).map(drop).map_err(|problem| problem.to_string())
+        });
+        let Err(problem) = decoded else { return Ok(()) };
         let remedy = match self.mender.is_some() {
             false => "`bosund fsck --repair` sets it aside".to_owned(),
             true => {
@@ -363,6 +367,10 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    Ok(std::fs::read(path).map_err(Error::file("read", path))?)
+/// The content of a file, or why it is none.
+fn read(path: &Path) -> Result<Result<Vec<u8>, String>, Failure> {
+    match plain_file::read(path, plain_file::RECORD) {
+        Err(error) if plain_file::is_damage(&error) => Ok(Err(error.to_string())),
+        read => Ok(Ok(read.map_err(Error::file("read", path))?)),
+    }
 }

@@ -13,7 +13,9 @@ use shim_wire::files::{ContainerDir, RunDir, SocketDir};
 use shim_wire::id::Id;
 
 use crate::config::hex;
+use crate::plain_file;
 use crate::shim;
+use crate::store;
 
 /// Members of the socket's group pass through the state directory; nobody reads it.
 const STATE_MODE: u32 = 0o711;
@@ -32,6 +34,18 @@ pub enum Error {
     Directory { path: PathBuf, source: std::io::Error },
     #[error("lock {}: {source}", path.display())]
     Lock { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{} is {kind}, and a directory of bosund's belongs there: move it away, then start bosund again",
+        path.display()
+    )]
+    NoDirectory { path: PathBuf, kind: &'static str },
+    #[error(
+        "{} is {kind}, and the file belongs there by which one bosund at a time has this directory: see that none runs with it, move that away, then start bosund again",
+        path.display()
+    )]
+    NoLock { path: PathBuf, kind: &'static str },
+    #[error(transparent)]
+    SetAside(#[from] store::Error),
     #[error(
         "{what} {} is held by another bosund (pid {holder}): stop it, or give this one a directory of its own with --{what}",
         path.display()
@@ -77,7 +91,12 @@ impl Layout {
         make_directory(&self.state, STATE_MODE)?;
         self.make_root()?;
         for path in [self.state.join("containers"), self.state.join("s"), self.state_trash()] {
-            make_directory(&path, 0o700)?;
+            make_directory_anew(&self.state, &path)?;
+        }
+        // What else is in its place the socket replaces.
+        let socket = self.state.join("bosun.sock");
+        if socket.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            store::make_way(&self.state, &socket)?;
         }
         Ok(())
     }
@@ -92,12 +111,12 @@ impl Layout {
             self.root.join("containers"),
             self.content(),
             self.content().join("blobs/sha256"),
-            self.content().join("ingest"),
             self.snapshots(),
-            self.trash(),
-            self.nothing(),
         ] {
             make_directory(&path, 0o700)?;
+        }
+        for path in [self.content().join("ingest"), self.trash(), self.nothing()] {
+            make_directory_anew(&self.root, &path)?;
         }
         Ok(())
     }
@@ -150,7 +169,8 @@ impl Layout {
     fn claim_state(&self) -> Result<(), Error> {
         let path = self.state.join("root");
         let own = self.root.as_os_str().as_encoded_bytes();
-        let owner = std::fs::read(&path).unwrap_or_default();
+        store::make_way(&self.state, &path)?;
+        let owner = plain_file::read(&path, plain_file::NOTE).unwrap_or_default();
         let sockets = std::fs::read_dir(self.state.join("s")).into_iter().flatten().count();
         // What is no root of a bosund is no owner: the note is damaged.
         let is_root = Path::new(std::ffi::OsStr::from_bytes(&owner)).join("lock").is_file();
@@ -249,12 +269,16 @@ impl Layout {
 
 /// A note of a daemon's own; empty when there is none.
 fn read_note(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_default()
+    plain_file::read(path, plain_file::NOTE).unwrap_or_default()
 }
 
 /// Without a note nothing is checked: a full disk is no reason not to start.
 fn write_note(path: &Path, text: &[u8]) {
-    if let Err(error) = std::fs::write(path, text) {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written =
+        plain_file::open_with(&mut options, path).and_then(|mut file| file.write_all(text));
+    if let Err(error) = written {
         tracing::warn!(path = %path.display(), %error, "not noted");
     }
 }
@@ -275,17 +299,15 @@ fn has_living(state: &Path) -> bool {
 fn lock_directory(what: &'static str, directory: &Path) -> Result<File, Error> {
     let path = directory.join("lock");
     let failed = |source| Error::Lock { path: path.clone(), source };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    if let Some(kind) = plain_file::other_kind(&path) {
+        return Err(Error::NoLock { path, kind });
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = plain_file::open_with(&mut options, &path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = Vec::new();
-        file.read_to_end(&mut holder).map_err(failed)?;
+        Read::by_ref(&mut file).take(64).read_to_end(&mut holder).map_err(failed)?;
         let holder = String::from_utf8_lossy(&holder).trim().to_owned();
         return Err(Error::Held { what, path: directory.to_owned(), holder });
     }
@@ -317,7 +339,12 @@ fn socket_hash(root: &Path, namespace: &Id, id: &Id) -> String {
 /// Names the directory.
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     let failed = |source| Error::Directory { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(
+        |source| match in_the_way(path) {
+            Some((path, kind)) => Error::NoDirectory { path, kind },
+            None => failed(source),
+        },
+    )?;
     let metadata = path.metadata().map_err(failed)?;
     if metadata.permissions().mode() & 0o7777 != mode {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
@@ -325,9 +352,82 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`make_directory`], closed to everybody else, of one whose content nobody misses: what is none is set
+/// aside.
+fn make_directory_anew(top: &Path, path: &Path) -> Result<(), Error> {
+    if let Some((there, kind)) = in_the_way(path).filter(|(there, _)| there == path) {
+        let aside = store::set_aside(top, &there)?;
+        tracing::warn!(path = %there.display(), aside = %aside.display(), "{kind} in the place of a directory: set aside");
+    }
+    make_directory(path, 0o700)
+}
+
+/// What on the way to a directory is none, and what it is instead.
+fn in_the_way(path: &Path) -> Option<(PathBuf, &'static str)> {
+    path.ancestors().find_map(|path| {
+        let found = path.symlink_metadata().ok()?;
+        let is_directory = path.metadata().is_ok_and(|followed| followed.is_dir());
+        (!is_directory).then(|| (path.to_owned(), plain_file::kind(found.file_type())))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_directory_is_named_or_set_aside_where_nobody_misses_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, state) = (directory.path().join("root"), directory.path().join("state"));
+        let layout = Layout::new(&root, &state);
+        let strike = |path: &Path| {
+            let _ = std::fs::remove_dir_all(path);
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+        };
+        for name in ["snapshots", "snapshots/overlayfs", "containers", "content/blobs"] {
+            layout.make().unwrap();
+            let path = root.join(name);
+            strike(&path);
+            let error = layout.make().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{} is a FIFO", path.display())), "{error}");
+            assert!(error.contains("move it away"), "{error}");
+            std::fs::remove_file(&path).unwrap();
+        }
+        for (top, name) in [
+            (&root, "content/ingest"),
+            (&root, "trash"),
+            (&root, "nothing"),
+            (&state, "containers"),
+            (&state, "s"),
+            (&state, "trash"),
+        ] {
+            layout.make().unwrap();
+            let path = top.join(name);
+            for is_fifo in [true, false] {
+                strike(&path);
+                if !is_fifo {
+                    std::fs::remove_file(&path).unwrap();
+                    std::fs::write(&path, "what it was").unwrap();
+                }
+                layout.make().unwrap();
+                assert!(path.is_dir(), "{}", path.display());
+            }
+            let aside = std::fs::read_dir(top.join("quarantine")).unwrap().flatten();
+            let ending = name.replace('/', "-");
+            let kept = aside.filter(|entry| {
+                entry.file_name().to_string_lossy().ends_with(&format!("-{ending}"))
+            });
+            assert_eq!(kept.count(), 2, "{}", path.display());
+        }
+        std::fs::create_dir(root.join("lock")).unwrap();
+        let error = layout.lock().unwrap_err().to_string();
+        assert!(error.contains("lock is a directory") && error.contains("move that"), "{error}");
+        std::fs::remove_dir(root.join("lock")).unwrap();
+        std::fs::create_dir(state.join("root")).unwrap();
+        let _locks = layout.lock().unwrap();
+        assert_eq!(std::fs::read(state.join("root")).unwrap(), root.as_os_str().as_encoded_bytes());
+    }
 
     #[test]
     fn a_second_daemon_is_told_who_holds_the_root() {

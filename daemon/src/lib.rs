@@ -28,6 +28,7 @@
 //! | `events` | following what is stored and what comes |
 //! | `requests`, `turns` | repeated calls; one at a time |
 //! | `blocking` | work on files, off the threads that serve |
+//! | `atomic`, `plain_file` | the daemon's own small files, written and read |
 //! | `trees`, `pipe` | files that containers made; archives on their way |
 //! | `logs` | reading what shims write |
 //! | `api` | the gRPC server, and the face of `bosun.v1` |
@@ -59,6 +60,7 @@ pub mod leases;
 pub mod logs;
 pub mod network;
 pub mod pipe;
+mod plain_file;
 pub mod requests;
 pub mod runtimes;
 pub mod shim;

@@ -324,6 +324,7 @@ fn store_code(error: &store::Error) -> Code {
     match error {
         store::Error::Open { .. }
         | store::Error::Newer { .. }
+        | store::Error::Aside { .. }
         | store::Error::Sql(_)
         | store::Error::Encode(_) => Code::Internal,
         store::Error::Full => Code::ResourceExhausted,

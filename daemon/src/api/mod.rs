@@ -67,6 +67,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub enum Error {
     #[error("socket {}: {source}", path.display())]
     Socket { path: std::path::PathBuf, source: std::io::Error },
+    #[error("socket {}: it is a directory: move it away, or give bosund another --address", path.display())]
+    Directory { path: std::path::PathBuf },
     #[error("group {group:?} of the socket: {problem}")]
     Group { group: String, problem: String },
     #[error("gRPC server: {0}")]
@@ -104,6 +106,9 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, Error> {
     let failed = |source| Error::Socket { path: path.to_owned(), source };
     // The root's lock is ours: whoever left a socket here is gone.
     match std::fs::remove_file(path) {
+        Err(source) if source.kind() == std::io::ErrorKind::IsADirectory => {
+            return Err(Error::Directory { path: path.to_owned() });
+        }
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(failed(source));
         }

@@ -27,6 +27,7 @@ use crate::checkpoint;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::network::PortOwner;
+use crate::plain_file;
 use crate::requests::Request;
 use crate::shim::{self, Attached, boot_id};
 use crate::spec::{Change, Role, Signal};
@@ -851,7 +852,13 @@ async fn erased(core: &Core, key: &Key, snapshot: Option<i64>) -> bool {
 /// be read.
 pub(super) fn read_exit_record(core: &Core, key: &Key) -> Option<ExitRecord> {
     let path = core.layout.container_dir(&key.namespace, &key.id).exit();
-    let text = std::fs::read_to_string(&path).ok()?;
+    let text = plain_file::read_text(&path, plain_file::NOTE)
+        .inspect_err(|error| {
+            if plain_file::is_damage(error) {
+                tracing::warn!(container = %key, %error, "exit record");
+            }
+        })
+        .ok()?;
     ExitRecord::decode(&text)
         .inspect_err(|error| tracing::warn!(container = %key, %error, "exit record"))
         .ok()

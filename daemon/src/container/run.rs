@@ -37,6 +37,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::network::{self, BoundPort, Endpoint, PortOwner};
+use crate::plain_file;
 use crate::shim::{self, Attached, Client, Launch, ShimProcess};
 use crate::snapshots::Layers;
 use crate::spec::{self, NetworkMode, PlanPlace, Role};
@@ -520,7 +521,7 @@ pub(super) fn pod_pressure(core: &Core, key: &Key, record: &Record) -> Option<Pr
 /// The cgroup of a container, of which there is nothing but the name and what its run has left.
 pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
     let run_dir = core.layout.run_dir(&key.namespace, &key.id);
-    let other = std::fs::read_to_string(cgroup_file(&run_dir)).ok();
+    let other = plain_file::read_text(&cgroup_file(&run_dir), plain_file::NOTE).ok();
     // A file that a full disk cut would lead to what is somebody else's.
     let own = |path: &String| path.ends_with(&format!("/{}", key.id)) || scope::is_of(path, key);
     other.filter(own).unwrap_or_else(|| own_cgroup(core, key))

@@ -20,7 +20,9 @@ use super::follow::{Follower, Growth};
 use crate::atomic;
 use crate::config::hex;
 use crate::error::{Error, Result};
+use crate::plain_file;
 use crate::time::Time;
+use crate::trees;
 
 const DESCRIPTION: &str = "ingest.json";
 const DATA: &str = "data";
@@ -133,13 +135,9 @@ impl Writer {
             None => begin(&home, wanted)?,
         };
         let path = home.join(DATA);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = plain_file::open_with(&mut options, &path)
             .map_err(Error::file("open ingest", &path))?;
         let there = file.metadata().map_err(Error::file("look at ingest", &path))?.len();
         let received = offset.unwrap_or(there);
@@ -159,7 +157,7 @@ impl Writer {
     /// The file can't be opened.
     pub fn follow(&self) -> Result<Follower> {
         let path = self.home.join(DATA);
-        let file = File::open(&path).map_err(Error::file("open ingest", &path))?;
+        let file = plain_file::open(&path).map_err(Error::file("open ingest", &path))?;
         Ok(Follower::new(file, self.growth.clone()))
     }
 
@@ -284,8 +282,13 @@ pub(super) fn remove_orphans(ingests: &Path) -> Result<usize> {
             entry.file_name() == *directory_name(&known.namespace, &known.reference)
         };
         if !read_description(&entry.path()).is_some_and(is_named) {
-            remove_directory(&entry.path())?;
-            removed += 1;
+            match remove_directory(&entry.path()) {
+                Ok(()) => removed += 1,
+                // It keeps nobody from being served.
+                Err(error) => {
+                    tracing::warn!(%error, "left behind; the next start of bosund tries again");
+                }
+            }
         }
     }
     Ok(removed)
@@ -309,7 +312,8 @@ fn read(home: &Path) -> Option<Ingest> {
 }
 
 fn read_description(home: &Path) -> Option<Description> {
-    serde_json::from_slice(&std::fs::read(home.join(DESCRIPTION)).ok()?).ok()
+    let text = plain_file::read(&home.join(DESCRIPTION), plain_file::RECORD).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// Makes the directory anew: whatever lies there is no ingest.
@@ -376,10 +380,5 @@ pub fn hash_of(file: &mut (impl Read + Seek)) -> std::io::Result<Sha256> {
 }
 
 fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::file("remove", path)(source))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    trees::remove(path).map_err(Error::file("remove", path))
 }

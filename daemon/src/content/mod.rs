@@ -37,6 +37,7 @@ pub use ingest::{Description, Ingest, Writer, hash_of};
 use crate::blocking::off_the_loop;
 use crate::error::{Error, Result};
 use crate::leases;
+use crate::plain_file;
 use crate::store::{self, BlobRow, NewEvent, Resource, ResourceKind, Store, Transaction};
 use crate::time::Time;
 
@@ -236,9 +237,9 @@ impl Content {
             return Err(Error::BlobTooLarge { digest: row.digest, size: row.size, most });
         }
         let path = self.path(digest);
-        let data = off_the_loop(move || match std::fs::read(&path) {
+        let data = off_the_loop(move || match plain_file::read(&path, most) {
             // A row without a file: nothing is whole about it either.
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) if is_not_there(&source) => Ok(Vec::new()),
             other => other.map_err(Error::file("read blob", &path)),
         })
         .await?;
@@ -260,8 +261,8 @@ impl Content {
     /// Opens the file of a blob that has its size; any other is damaged.
     async fn open_whole(&self, digest: &Digest, size: u64) -> Result<File> {
         let path = self.path(digest);
-        let opened = off_the_loop(move || match File::open(&path) {
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        let opened = off_the_loop(move || match plain_file::open(&path) {
+            Err(source) if is_not_there(&source) => Ok(None),
             other => other.map(Some).map_err(Error::file("open blob", &path)),
         })
         .await?;
@@ -427,7 +428,7 @@ impl Content {
                     // Freeing the blocks of a large file takes its time: that is left to the last
                     // descriptor. There are not so many of those.
                     if open.len() < HELD_OPEN {
-                        open.extend(File::open(&path));
+                        open.extend(plain_file::open(&path));
                     }
                     unlink(&path)?;
                 }
@@ -546,6 +547,7 @@ impl Content {
         let known: HashSet<String> =
             self.store.read(|tx| tx.blob_digests()).await.map(HashSet::from_iter)?;
         let (blobs, ingests) = (Arc::clone(&self.blobs), Arc::clone(&self.ingests));
+        let root = self.root();
         off_the_loop(move || {
             let entries = std::fs::read_dir(&*blobs)
                 .map_err(Error::file("read directory of blobs", &blobs))?;
@@ -553,10 +555,14 @@ impl Content {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let digest = format!("{}{}", Digest::PREFIX, name.to_string_lossy());
-                if !known.contains(&digest) && !store::is_aside(&entry.path()) {
-                    unlink(&entry.path())?;
-                    removed += 1;
+                let path = entry.path();
+                if known.contains(&digest) || store::is_aside(&path) {
+                    continue;
                 }
+                // What was never a blob, whatever it is.
+                store::make_way(&root, &path)?;
+                unlink(&path)?;
+                removed += 1;
             }
             Ok(removed + ingest::remove_orphans(&ingests)?)
         })
@@ -600,11 +606,14 @@ impl Content {
     pub async fn check(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         let found = off_the_loop(move || {
-            let file = File::open(&path).map_err(Error::file("open blob", &path))?;
-            ingest::hash_of(&mut &file).map_err(Error::file("read blob", &path))
+            let file = match plain_file::open(&path) {
+                Err(source) if plain_file::is_damage(&source) => return Ok(None),
+                opened => opened.map_err(Error::file("open blob", &path))?,
+            };
+            ingest::hash_of(&mut &file).map(Some).map_err(Error::file("read blob", &path))
         })
         .await?;
-        match Digest::finish(found) == *digest {
+        match found.is_some_and(|found| Digest::finish(found) == *digest) {
             true => Ok(()),
             false => Err(self.damaged(digest).await),
         }
@@ -697,6 +706,11 @@ fn give_up(writer: Writer, error: Error) -> Error {
 fn find(tx: &mut Transaction<'_>, namespace: &str, digest: &Digest) -> Result<BlobRow> {
     let missing = || Error::NoSuchBlob { digest: digest.to_string() };
     tx.blob(namespace, digest.as_str())?.ok_or_else(missing)
+}
+
+/// Whether there is no file where one belongs: nothing, or something else.
+fn is_not_there(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || plain_file::is_damage(error)
 }
 
 /// Makes a blob's file, durably. Until it has its name it is an orphan like any other.

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Error;
+use crate::plain_file;
 
 /// A shim's process.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ pub fn is_alive(identity: &ProcessIdentity) -> bool {
 /// The identity in a file; `None` when there is none or it can't be read.
 #[must_use]
 pub fn read_identity(path: &Path) -> Option<ProcessIdentity> {
-    ProcessIdentity::decode(&std::fs::read_to_string(path).ok()?)
+    ProcessIdentity::decode(&plain_file::read_text(path, plain_file::NOTE).ok()?)
 }
 
 /// Every shim that lives on this machine, by the directory of its container: what it was started with. For those

@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,9 @@ use rusqlite::{Connection, ToSql, params_from_iter};
 use sha2::{Digest, Sha256};
 use shim_wire::id::Id;
 
-use super::Error;
+use super::{Error, rebuild};
 use crate::atomic;
+use crate::plain_file::{self, NOTE, RECORD as MOST};
 
 /// Of every checksum, hex digits: damage is found by chance once in 2^64.
 const SUM_LEN: usize = 16;
@@ -492,7 +494,7 @@ impl Copies {
         self.failed.retain(|path, content| {
             let path = root.join(path);
             let done = match content {
-                Some(content) => put(&path, content),
+                Some(content) => put(&root, &path, content),
                 None => take_away(&path),
             };
             done.map_err(|error| problem = Some((path, error))).is_err()
@@ -505,10 +507,11 @@ impl Copies {
     /// Notes how far the database has come.
     pub(super) fn note(&mut self, mark: Mark) {
         if self.mark.is_none() {
+            let opened = self.open_mark(mark.encode().len() as u64);
             let path = self.mark_path();
-            let opened =
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-            self.mark = opened.ok();
+            self.mark = opened
+                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "not noted"))
+                .ok();
         }
         // Without it, lost commits are not seen as such: no reason to stop.
         if let Some(file) = &self.mark {
@@ -516,9 +519,22 @@ impl Copies {
         }
     }
 
+    /// The file of the mark, which has so many bytes at most.
+    fn open_mark(&self, most: u64) -> std::io::Result<File> {
+        let path = self.mark_path();
+        rebuild::make_way(&self.root, &path).map_err(std::io::Error::other)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = plain_file::open_with(&mut options, &path)?;
+        if file.metadata()?.len() > most {
+            file.set_len(most)?;
+        }
+        Ok(file)
+    }
+
     /// How far it had come; `None` when that is not known.
     pub(super) fn mark(&self) -> Option<Mark> {
-        Mark::decode(&std::fs::read_to_string(self.mark_path()).ok()?)
+        Mark::decode(&plain_file::read_text(&self.mark_path(), NOTE).ok()?)
     }
 
     fn mark_path(&self) -> PathBuf {
@@ -578,7 +594,7 @@ impl Copies {
                 let path = self.path(&key);
                 left.remove(&path);
                 let content = row.sealed();
-                if std::fs::read(&path).is_ok_and(|known| known == content.as_bytes()) {
+                if plain_file::read(&path, MOST).is_ok_and(|known| known == content.as_bytes()) {
                     continue;
                 }
                 changes.push(Change { path: key.path(), content: Some(content) });
@@ -604,7 +620,7 @@ impl Copies {
             };
             let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
             let path = key.path().with_file_name(SPEC);
-            let there = std::fs::read_to_string(self.root.join(&path)).unwrap_or_default();
+            let there = plain_file::read_text(&self.root.join(&path), MOST).unwrap_or_default();
             if !spec.is_empty() && sum(&[&there]) != known && sum(&[spec]) == known {
                 changes.push(Change { path, content: Some(spec.to_owned()) });
             }
@@ -623,7 +639,10 @@ impl Copies {
             };
             let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
             let path = key.path().with_file_name(OPTIONS);
-            let Ok(there) = std::fs::read(self.root.join(&path)) else { continue };
+            let there = match plain_file::read(&self.root.join(&path), MOST) {
+                Err(error) if !plain_file::is_damage(&error) => continue,
+                there => there.unwrap_or_default(),
+            };
             let Ok(record) = super::containers::parse(record) else { continue };
             let options = serde_json::to_string_pretty(&record.options)?;
             if there != options.as_bytes() {
@@ -660,9 +679,13 @@ fn below(directory: &Path, depth: usize) -> Vec<PathBuf> {
 }
 
 /// Puts a file in place whole, in a directory that may not be there yet.
-fn put(path: &Path, content: &str) -> std::io::Result<()> {
+fn put(root: &Path, path: &Path, content: &str) -> std::io::Result<()> {
     match atomic::write(path, content.as_bytes(), 0o600) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            rebuild::make_way(root, path).map_err(std::io::Error::other)?;
+            atomic::write(path, content.as_bytes(), 0o600)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             let directory = path.parent().unwrap_or(Path::new("/"));
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             atomic::write(path, content.as_bytes(), 0o600)
@@ -679,12 +702,7 @@ fn take_away(path: &Path) -> std::io::Result<()> {
         false => std::fs::remove_file(path),
     };
     match removed {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Err(error)
         }
         Ok(()) | Err(_) => Ok(()),

@@ -21,6 +21,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::copies::{self, Cell, Copies, Mark, Row, Table};
 use super::{Error, Finding, SnapshotRow, rebuild, schema};
+use crate::plain_file;
+
+/// The files of a database, by their extensions. What is in the last two it can do without.
+pub(super) const FILES: [&str; 4] = ["db", "db-wal", "db-shm", "db-journal"];
+const NEEDED: usize = 2;
 
 /// What is found of a database.
 pub(super) enum State {
@@ -54,6 +59,9 @@ impl BadRow {
 /// [`Error::Newer`], before anything is touched; [`Error::Open`] when it can't be read.
 pub(super) fn take(path: &Path, copies: &Copies) -> Result<State, Error> {
     let failed = |source| Error::Open { path: path.to_owned(), source: Arc::new(source) };
+    for extension in &FILES[NEEDED..] {
+        rebuild::make_way(copies.root(), &path.with_extension(extension))?;
+    }
     let was_left_open = path.with_extension("db-wal").metadata().is_ok_and(|wal| wal.len() > 0);
     let seen = match glance(path, copies)? {
         Glance::New => return Ok(State::New),
@@ -95,6 +103,15 @@ pub fn look(path: &Path) -> Result<Vec<Finding>, Error> {
             remedy: "the next start of bosund, or `bosund fsck --rebuild`, sets it aside and makes a new one from what lies on the disk".to_owned(),
         }])
     };
+    if odd(path, &FILES[..NEEDED]).is_none()
+        && let Some(problem) = odd(path, &FILES[NEEDED..])
+    {
+        return Ok(vec![Finding {
+            object: format!("database {}", path.display()),
+            problem,
+            remedy: "the next start of bosund sets that aside; then look at it again".to_owned(),
+        }]);
+    }
     let connection = match glance(path, &copies)? {
         Glance::New => return Ok(Vec::new()),
         Glance::Damaged(reason) => return database(reason),
@@ -203,9 +220,23 @@ enum Glance {
     Readable(Connection),
 }
 
+/// Which of these files of a database is none: SQLite would say that it can't open it, or wait for ever.
+fn odd(path: &Path, extensions: &[&str]) -> Option<String> {
+    extensions.iter().find_map(|extension| {
+        let file = path.with_extension(extension);
+        // The database itself may be a link to where it is.
+        let followed = || file.metadata().is_ok_and(|found| found.is_file());
+        let kind = plain_file::other_kind(&file).filter(|_| *extension != "db" || !followed())?;
+        Some(format!("{} is {kind}, not a file", file.display()))
+    })
+}
+
 /// Looks at a database without changing it: is it there, and of a version that is known?
 fn glance(path: &Path, copies: &Copies) -> Result<Glance, Error> {
     let failed = |source| Error::Open { path: path.to_owned(), source: Arc::new(source) };
+    if let Some(reason) = odd(path, &FILES) {
+        return Ok(Glance::Damaged(reason));
+    }
     let size = path.metadata().map(|file| file.len());
     if !size.as_ref().is_ok_and(|size| *size > 0) {
         let how = if size.is_ok() { "it is empty" } else { "it is missing" };
@@ -293,7 +324,7 @@ fn differing(connection: &Connection, copies: &Copies) -> Result<Vec<Finding>, E
         for (row, _) in copies::rows(connection, table)? {
             let Some(key) = row.key().filter(|_| row.has_copy()) else { continue };
             let path = copies.path(&key);
-            let problem = match std::fs::read(&path) {
+            let problem = match plain_file::read(&path, plain_file::RECORD) {
                 Ok(bytes) => match Row::unseal(table, &bytes) {
                     Ok(copy) if copy == row => continue,
                     Ok(_) => "is not what the database has".to_owned(),

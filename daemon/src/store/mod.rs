@@ -53,7 +53,7 @@ pub use events::{Event, NewEvent, Stored};
 pub use examine::{Contents, contents, is_sum, look as look_at};
 pub use images::ImageRow;
 pub use leases::{LeaseRow, Resource, ResourceKind};
-pub use rebuild::{LOST, is_aside, set_aside};
+pub use rebuild::{LOST, is_aside, make_way, set_aside};
 pub use requests::Repeated;
 pub use snapshots::{Kind, SnapshotRow};
 
@@ -118,6 +118,8 @@ pub enum Error {
         path.display()
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{} is damaged, and can't be set aside: {source}", path.display())]
+    Aside { path: PathBuf, source: Arc<std::io::Error> },
     #[error("metadata store: {0}")]
     Sql(Arc<rusqlite::Error>),
     #[error("metadata store: a record can't be encoded: {0}")]
@@ -146,7 +148,11 @@ impl Error {
             | Self::Sql(source)
             | Self::Failed { source, .. }
             | Self::Refused { source, .. } => examine::is_damage(source),
-            Self::Newer { .. } | Self::Encode(_) | Self::Full | Self::Closed => false,
+            Self::Newer { .. }
+            | Self::Aside { .. }
+            | Self::Encode(_)
+            | Self::Full
+            | Self::Closed => false,
         }
     }
 }

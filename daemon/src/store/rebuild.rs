@@ -26,6 +26,7 @@ use super::copies::{self, Cell, Copies, Key, Mark, Row, Table};
 use super::examine::{self, State};
 use super::{Error, Finding, Kind, Mended, schema};
 use crate::container::Record;
+use crate::plain_file::{self, RECORD as MOST};
 use crate::spec::ContainerOptions;
 
 /// In the place of a boot's id: the files of this layer are not there, or not known to be.
@@ -80,6 +81,10 @@ fn attempt(path: &Path) -> Result<std::result::Result<Opened, String>, Error> {
 pub(super) fn expect_readable(path: &Path) -> Result<(), Error> {
     for extension in ["db", "db-wal"] {
         let file = path.with_extension(extension);
+        if file.metadata().is_ok_and(|found| !found.is_file()) {
+            // It is none, which is damage enough.
+            continue;
+        }
         match File::open(&file).and_then(|mut open| std::io::copy(&mut open, &mut std::io::sink()))
         {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -110,9 +115,9 @@ fn anew(path: &Path, copies: &Copies, reason: String) -> Result<Opened, Error> {
     let root = copies.root().to_owned();
     let mut mended = Mended { findings: Vec::new(), is_rebuilt: true };
     let mut kept = Vec::new();
-    for extension in ["db", "db-wal", "db-shm"] {
+    for extension in examine::FILES {
         let file = path.with_extension(extension);
-        if file.exists() {
+        if file.symlink_metadata().is_ok() {
             kept.push(set_aside(&root, &file)?.display().to_string());
         }
     }
@@ -137,7 +142,9 @@ fn build(path: &Path, copies: &Copies, findings: &mut Vec<Finding>) -> Result<()
     let new = path.with_extension("db-new");
     for extension in ["db-new", "db-new-wal", "db-new-shm"] {
         // Half of one, of a daemon that was killed.
-        let _ = std::fs::remove_file(path.with_extension(extension));
+        let half = path.with_extension(extension);
+        make_way(copies.root(), &half)?;
+        let _ = std::fs::remove_file(half);
     }
     let mut connection = schema::connect(&new)?;
     schema::migrate(&mut connection)?;
@@ -306,7 +313,7 @@ fn restore(
 ) -> Result<(), Error> {
     for table in tables {
         for path in copies.files(*table) {
-            let read = std::fs::read(&path).map_err(|error| error.to_string());
+            let read = plain_file::read(&path, MOST).map_err(|error| error.to_string());
             let row = read.and_then(|bytes| Row::unseal(*table, &bytes)).and_then(|row| {
                 let is_its_own = row.key().is_some_and(|key| copies.path(&key) == path);
                 if is_its_own { Ok(row) } else { Err("it is another one's".to_owned()) }
@@ -428,7 +435,7 @@ fn containers_without_row(
         if !has_anything || is_known {
             continue;
         }
-        let problem = match std::fs::read(directory.join("record.json")) {
+        let problem = match plain_file::read(&directory.join("record.json"), MOST) {
             Ok(bytes) => match Row::unseal(Table::Containers, &bytes) {
                 // Its name is another one's by now, which was told of.
                 Ok(_) => continue,
@@ -453,7 +460,8 @@ fn removed(
     directory: &Path,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let read = std::fs::read(directory.join(copies::TOMBSTONE)).map_err(|error| error.to_string());
+    let read = plain_file::read(&directory.join(copies::TOMBSTONE), MOST)
+        .map_err(|error| error.to_string());
     match read.and_then(|bytes| Row::unseal(Table::Containers, &bytes)) {
         Ok(row) => {
             sql.execute(
@@ -485,7 +493,7 @@ fn quarantine(
     let key = Key::Container { namespace: namespace.to_owned(), id: id.to_owned() };
     let directory = copies.path(&key).parent().map(Path::to_owned).unwrap_or_default();
     let known = || {
-        let text = std::fs::read(directory.join("options.json")).ok()?;
+        let text = plain_file::read(&directory.join("options.json"), MOST).ok()?;
         Some(serde_json::from_slice::<ContainerOptions>(&text).ok()?.name)
     };
     let name = name.map(str::to_owned).or_else(known).filter(|name| !name.is_empty());
@@ -697,13 +705,33 @@ pub fn set_aside(root: &Path, path: &Path) -> Result<PathBuf, Error> {
             let _ = std::fs::remove_dir(&place);
         }
     }
-    outcome.map_err(|source| file_failed(path, source))
+    outcome.map_err(|source| Error::Aside { path: path.to_owned(), source: Arc::new(source) })
+}
+
+/// Sets aside what lies where a file is to be written, and is none.
+///
+/// # Errors
+/// As [`set_aside`].
+pub fn make_way(root: &Path, path: &Path) -> Result<(), Error> {
+    if let Some(kind) = plain_file::other_kind(path) {
+        let aside = set_aside(root, path)?;
+        tracing::warn!(path = %path.display(), aside = %aside.display(), "{kind} in the place of a file: set aside");
+    }
+    Ok(())
 }
 
 /// Moves something into a directory, by the time and a name.
 fn moved_to(place: &Path, path: &Path, name: &str) -> std::io::Result<PathBuf> {
     let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
+    if let (Err(error), Ok(found)) = (&made, place.symlink_metadata()) {
+        let (kind, place) = (plain_file::kind(found.file_type()), place.display());
+        return Err(std::io::Error::new(
+            error.kind(),
+            format!("{place} is {kind}, not a directory: move that away, then start bosund again"),
+        ));
+    }
+    made?;
     for number in 0.. {
         let aside = place.join(format!("{}-{number}-{name}", at.as_secs()));
         if aside.symlink_metadata().is_err() {
@@ -716,7 +744,7 @@ fn moved_to(place: &Path, path: &Path, name: &str) -> std::io::Result<PathBuf> {
 
 /// The specification beside a copy, if it is the one that is meant.
 fn spec_beside(copy: &Path, known: &str) -> Option<String> {
-    let spec = std::fs::read_to_string(copy.with_file_name("config.json")).ok()?;
+    let spec = plain_file::read_text(&copy.with_file_name("config.json"), MOST).ok()?;
     (copies::sum(&[&spec]) == known).then_some(spec)
 }
 

@@ -5,11 +5,14 @@
 //! disk takes what is free faster than a commit does. It is made again when there is room. What is new
 //! is refused meanwhile: it would take that for itself.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
+
+use super::rebuild;
+use crate::plain_file;
 
 /// What is held.
 const HELD: u64 = 4 << 20;
@@ -31,7 +34,15 @@ pub(super) struct Reserve {
 impl Reserve {
     pub(super) fn beside(database: &Path) -> Self {
         let path = database.with_extension("db-reserve");
-        let held = path.metadata().map_or(0, |file| file.len());
+        let root = database.parent().unwrap_or(Path::new("/"));
+        if let Err(error) = rebuild::make_way(root, &path) {
+            tracing::warn!(path = %path.display(), %error, "there is no room kept for records");
+        }
+        let held = plain_file::open(&path).and_then(|file| file.metadata());
+        let mut held = held.map_or(0, |file| file.len());
+        if held > HELD && cut(&path, HELD).is_ok() {
+            held = HELD;
+        }
         let mut reserve = Self { path, held };
         reserve.look();
         reserve
@@ -43,8 +54,7 @@ impl Reserve {
         if self.held > 0 && free < STEP {
             let left = self.held.saturating_sub(STEP);
             tracing::warn!(free, left, "the disk is full: the reserve for records is used now");
-            let cut = OpenOptions::new().write(true).open(&self.path);
-            if cut.and_then(|file| file.set_len(left)).is_ok() {
+            if cut(&self.path, left).is_ok() {
                 self.held = left;
             }
         } else if self.held < HELD && free >= ROOM && take(&self.path).is_ok() {
@@ -64,9 +74,14 @@ fn free_beside(path: &Path) -> Option<u64> {
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+fn cut(path: &Path, length: u64) -> std::io::Result<()> {
+    plain_file::open_with(OpenOptions::new().write(true), path)?.set_len(length)
+}
+
 fn take(path: &Path) -> std::io::Result<()> {
-    let file: File =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = plain_file::open_with(&mut options, path)?;
     fallocate(&file, FallocateFlags::empty(), 0, HELD)?;
     Ok(())
 }
