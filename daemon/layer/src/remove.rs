@@ -2,19 +2,20 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Names that have been taken already.
 const MAX_TRIES: u32 = 1000;
 
-/// Removes what is at a name, with all that is in it. Never follows a link.
+/// Removes what is at a name, with all that is in it. Never follows a link, nor goes where something is mounted.
 ///
 /// Directories are moved up to the first one before they are emptied: however deep they lie, two
 /// descriptors are enough.
 ///
 /// # Errors
-/// As unlinkat(2) and renameat2(2) say. `ENOENT` when nothing is there.
+/// As unlinkat(2) and renameat2(2) say. `ENOENT` when nothing is there; `EBUSY` or `EXDEV` where something is
+/// mounted.
 pub(crate) fn remove(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => {}
@@ -88,7 +89,14 @@ fn move_up(from: &OwnedFd, name: &[u8], top: &OwnedFd, number: &mut u32) -> Resu
 
 fn open(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, name, flags, Mode::empty())
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    loop {
+        match rustix::fs::openat2(directory, name, flags, Mode::empty(), how) {
+            // Something was renamed meanwhile (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// The names in a directory, in the order of the file system.
