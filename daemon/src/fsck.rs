@@ -221,7 +221,10 @@ impl Check<'_> {
             if let Some(number) = number {
                 seen.insert(number);
             }
-            if number.is_none_or(|number| !contents.snapshots.contains_key(&number)) {
+            let is_known = |number: i64| {
+                contents.snapshots.contains_key(&number) || contents.of_copied.contains(&number)
+            };
+            if !number.is_some_and(is_known) {
                 self.tell(
                     format!("snapshot directory {}", path.display()),
                     "no record names it",
@@ -251,6 +254,9 @@ impl Check<'_> {
                 let object = format!("container {}/{}", key.0, key.1);
                 let known = contents.map(|known| (known, known.containers.get(&key)));
                 match known {
+                    Some((known, None)) if known.copied.contains(&key) => {
+                        self.files(&object, &directory, None)?;
+                    }
                     Some((known, None)) => self.tell(
                         &object,
                         format!("no record names its directory {}", directory.display()),

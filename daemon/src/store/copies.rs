@@ -12,8 +12,10 @@
 //!
 //! They are written after the commit and before its answer, and never synced: a daemon that is killed
 //! loses none that it answered for, and after a power cut the database, which is synced, is the truth
-//! and they are written anew. `meta.mark` says how many commits there were: a database that has fewer
-//! has lost some of them (a damaged WAL ends early and looks whole).
+//! and they are written anew. `meta.mark` says how many commits there were, and each copy which one wrote
+//! it: a database that has fewer has lost some of them (a damaged WAL ends early and looks whole), or is
+//! an older one that was put back. No copy is ahead of a database that is whole: it is written after the
+//! commit is on the disk.
 //!
 //! Each row carries a checksum as well, so a flipped byte in the database is found, and the copy is
 //! there to take its place.
@@ -30,7 +32,7 @@ use rusqlite::{Connection, ToSql, params_from_iter};
 use sha2::{Digest, Sha256};
 use shim_wire::id::Id;
 
-use super::{Error, rebuild};
+use super::{Error, rebuild, schema};
 use crate::atomic;
 use crate::plain_file::{self, NOTE, RECORD as MOST};
 
@@ -39,6 +41,9 @@ const SUM_LEN: usize = 16;
 
 /// Keys of trees that are being unpacked begin with this: half a layer is of no use to another daemon.
 pub const UNPACKING: &str = "unpacking-";
+
+/// Beside the row, in a copy: the number of the commit.
+const COMMIT: &str = "commit";
 
 /// In the directory of a container: the copy of its row, and what that becomes when it is removed.
 const RECORD: &str = "record.json";
@@ -306,12 +311,12 @@ impl Row {
         }
     }
 
-    /// The content of its copy.
-    fn sealed(&self) -> String {
+    /// The content of its copy, as the commit of this number writes it.
+    fn sealed(&self, commit: i64) -> String {
         let columns = self.table.columns().iter().map(|name| (*name).to_owned());
         let row: serde_json::Map<String, serde_json::Value> =
             columns.zip(self.cells.iter().map(Cell::json)).collect();
-        let text = serde_json::json!({ self.table.name(): row }).to_string();
+        let text = serde_json::json!({ COMMIT: commit, self.table.name(): row }).to_string();
         format!("{} {text}\n", sum(&[&text]))
     }
 
@@ -320,16 +325,8 @@ impl Row {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn unseal(table: Table, bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
-        let (known, text) = text
-            .strip_suffix('\n')
-            .and_then(|line| line.split_once(' '))
-            .ok_or_else(|| "it is cut off".to_owned())?;
-        if known != sum(&[text]) {
-            return Err("its checksum is wrong".to_owned());
-        }
         let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| error.to_string())?;
+            serde_json::from_str(whole(bytes)?).map_err(|error| error.to_string())?;
         let row =
             value.get(table.name()).ok_or_else(|| format!("it is none of {}", table.name()))?;
         let cell = |name: &&str| {
@@ -360,6 +357,31 @@ impl Row {
     }
 }
 
+/// The text of a copy, without its checksum.
+///
+/// # Errors
+/// What is wrong with it.
+fn whole(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let (known, text) = text
+        .strip_suffix('\n')
+        .and_then(|line| line.split_once(' '))
+        .ok_or_else(|| "it is cut off".to_owned())?;
+    if known != sum(&[text]) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    Ok(text)
+}
+
+/// The number of the commit that wrote a copy; `None` of one that is damaged, or that an older version wrote.
+fn commit_of(copy: &[u8]) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct Written {
+        commit: i64,
+    }
+    serde_json::from_str::<Written>(whole(copy).ok()?).ok().map(|written| written.commit)
+}
+
 /// A checksum: the first digits of SHA-256 over the parts, each with its length before it.
 pub(super) fn sum(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
@@ -382,6 +404,11 @@ pub(super) fn seal(
     specs: &BTreeMap<Key, String>,
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::with_capacity(touched.len() + specs.len());
+    if touched.is_empty() {
+        return Ok(changes);
+    }
+    // It is counted when it is made.
+    let commit = schema::commits(sql)? + 1;
     for key in touched {
         let Some(row) = find(sql, key)? else {
             changes.push(Change { path: key.path(), content: None });
@@ -394,7 +421,7 @@ pub(super) fn seal(
             changes.push(Change { path, content: Some(spec.clone()) });
         }
         if row.has_copy() {
-            changes.push(Change { path: key.path(), content: Some(row.sealed()) });
+            changes.push(Change { path: key.path(), content: Some(row.sealed(commit)) });
         }
     }
     Ok(changes)
@@ -581,11 +608,20 @@ impl Copies {
         found
     }
 
-    /// Makes all files what the rows are; files of rows that are gone go.
+    /// The number of the last commit that a copy tells of.
+    pub(super) fn newest(&self) -> i64 {
+        let files = Table::ALL.into_iter().flat_map(|table| self.files(table));
+        let commits = files.filter_map(|path| commit_of(&plain_file::read(&path, MOST).ok()?));
+        commits.max().unwrap_or(0)
+    }
+
+    /// Makes all files what the rows are; files of rows that are gone go. That of a container goes only if
+    /// it was removed.
     ///
     /// # Errors
     /// The store's own.
     pub(super) fn renew(&mut self, sql: &Connection) -> Result<(), Error> {
+        let commit = schema::commits(sql)?;
         let mut changes = Vec::new();
         for table in Table::ALL {
             let mut left: BTreeSet<PathBuf> = self.files(table).into_iter().collect();
@@ -593,11 +629,20 @@ impl Copies {
                 let Some(key) = row.key().filter(|_| row.has_copy()) else { continue };
                 let path = self.path(&key);
                 left.remove(&path);
-                let content = row.sealed();
-                if plain_file::read(&path, MOST).is_ok_and(|known| known == content.as_bytes()) {
+                let known = plain_file::read(&path, MOST).map(|known| Row::unseal(table, &known));
+                if known.is_ok_and(|known| known.as_ref() == Ok(&row)) {
                     continue;
                 }
-                changes.push(Change { path: key.path(), content: Some(content) });
+                changes.push(Change { path: key.path(), content: Some(row.sealed(commit)) });
+            }
+            if table == Table::Containers {
+                let mut removed = BTreeSet::new();
+                for path in left {
+                    if rebuild::is_of_removed(sql, &path)? {
+                        removed.insert(path);
+                    }
+                }
+                left = removed;
             }
             let gone = left.iter().filter_map(|path| path.strip_prefix(&self.root).ok());
             changes.extend(gone.map(|path| Change { path: path.to_owned(), content: None }));
@@ -723,7 +768,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_read_back_and_every_flipped_bit_of_it_is_found() {
-        let sealed = row().sealed();
+        let sealed = row().sealed(42);
+        assert_eq!(commit_of(sealed.as_bytes()), Some(42));
         assert_eq!(Row::unseal(Table::Blobs, sealed.as_bytes()), Ok(row()));
         for at in 0..sealed.len() {
             for bit in 0..8 {

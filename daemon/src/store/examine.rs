@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use super::copies::{self, Cell, Copies, Mark, Row, Table};
+use super::copies::{self, Cell, Copies, Key, Mark, Row, Table};
 use super::{Error, Finding, SnapshotRow, rebuild, schema};
 use crate::plain_file;
 
@@ -138,6 +138,16 @@ pub fn look(path: &Path) -> Result<Vec<Finding>, Error> {
             })
             .collect();
         findings.extend(differing(&connection, &copies)?);
+        for row in rebuild::unknown_containers(&connection, &copies)? {
+            let Some(key) = row.key() else { continue };
+            findings.push(Finding {
+                object: format!("{key} ({})", row.cell("name").text().unwrap_or_default()),
+                problem: rebuild::UNKNOWN.to_owned(),
+                remedy:
+                    "the next start of bosund, or `bosund fsck --repair`, takes it from its copy"
+                        .to_owned(),
+            });
+        }
         Ok(findings)
     };
     match look() {
@@ -156,6 +166,10 @@ pub struct Contents {
     pub containers: BTreeMap<(String, String), Container>,
     /// Containers that were removed and have left something that is still to be cleaned up; likewise.
     pub removals: BTreeSet<(String, String)>,
+    /// Containers that have a copy alone, from which the next start takes them; likewise.
+    pub copied: BTreeSet<(String, String)>,
+    /// The numbers of their snapshots.
+    pub of_copied: BTreeSet<i64>,
 }
 
 /// A container as the database knows it.
@@ -168,20 +182,27 @@ pub struct Container {
     pub record: Result<(), String>,
 }
 
-/// What a database knows; `None` when it is damaged, of an older version, or not there. Nothing is
+/// What a database knows; `None` when it is damaged, lacks commits, is of an older version, or not there. Nothing is
 /// changed.
 ///
 /// # Errors
 /// As [`look`].
 pub fn contents(path: &Path) -> Result<Option<Contents>, Error> {
-    let Glance::Readable(mut connection) = glance(path, &Copies::beside(path))? else {
+    let copies = Copies::beside(path);
+    let Glance::Readable(mut connection) = glance(path, &copies)? else {
         return Ok(None);
     };
     let read = |connection: &mut Connection| -> Result<Option<Contents>, Error> {
-        if schema::version(connection)? != schema::KNOWN {
+        if schema::version(connection)? != schema::KNOWN || judge(connection, &copies)?.is_some() {
             return Ok(None);
         }
         let mut contents = Contents::default();
+        for row in rebuild::unknown_containers(connection, &copies)? {
+            let Some(Key::Container { namespace, id }) = row.key() else { continue };
+            let record = row.cell("record").text().map(super::containers::parse);
+            contents.of_copied.extend(record.and_then(Result::ok).map(|record| record.snapshot));
+            contents.copied.insert((namespace, id));
+        }
         for (row, _) in copies::rows(connection, Table::Containers)? {
             let text = |column: &str| row.cell(column).text().unwrap_or_default().to_owned();
             let container = Container {
@@ -288,10 +309,18 @@ fn judge(connection: &Connection, copies: &Copies) -> rusqlite::Result<Option<St
     if !schema::is_as_known(connection)? {
         return Ok(Some("its tables are not those of its version".to_owned()));
     }
-    let (commits, noted) = (schema::commits(connection)?, copies.mark());
-    Ok(noted
-        .filter(|noted| noted.commits > commits)
-        .map(|noted| format!("its last {} commits are missing", noted.commits - commits)))
+    let commits = schema::commits(connection)?;
+    let noted = copies.mark().map_or(0, |mark| mark.commits);
+    if noted > commits {
+        return Ok(Some(format!("its last {} commits are missing", noted - commits)));
+    }
+    let newest = copies.newest();
+    Ok((newest > commits).then(|| {
+        format!(
+            "it is an older one: it ends {} commits before the last that a copy of its rows tells of",
+            newest - commits
+        )
+    }))
 }
 
 /// Rows whose checksum is another one.

@@ -693,6 +693,179 @@ mod tests {
         }
     }
 
+    /// Closes it: the last handle goes, and a moment later the connection.
+    fn close(store: Store, path: &Path) {
+        drop(store);
+        while path.with_extension("db-wal").exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn record(id: &str, name: &str, snapshot: i64) -> crate::container::Record {
+        crate::container::Record {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            created_at: crate::time::Time::default(),
+            options: ContainerOptions { name: name.to_owned(), ..Default::default() },
+            args: Vec::new(),
+            snapshot,
+            started_at: None,
+            run: crate::container::Run::Created { attempts: 0, error: None },
+            warnings: Vec::new(),
+            image: None,
+        }
+    }
+
+    #[test]
+    fn an_older_database_put_back_is_seen_as_such_and_the_copies_are_the_truth() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.db");
+        let blob = |digit: &str| BlobRow {
+            digest: format!("sha256:{}", digit.repeat(64)),
+            size: 7,
+            created_at: crate::time::Time::default(),
+            labels: BTreeMap::new(),
+        };
+        let write = |store: &Store, add: BlobRow, remove: Option<BlobRow>| {
+            runtime()
+                .block_on(store.write(move |tx| -> Result<(), Error> {
+                    if let Some(row) = remove {
+                        tx.remove_blob("default", &row.digest)?;
+                    }
+                    tx.insert_blob("default", &add).map(drop)
+                }))
+                .unwrap();
+        };
+        let store = Store::open(&path).unwrap();
+        write(&store, blob("a"), None);
+        close(store, &path);
+        let names = ["meta.db", "meta.mark"];
+        let older = names.map(|name| std::fs::read(directory.path().join(name)).unwrap());
+        let store = Store::open(&path).unwrap();
+        write(&store, blob("b"), Some(blob("a")));
+        close(store, &path);
+        for (name, bytes) in names.iter().zip(&older) {
+            std::fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        let found = look_at(&path).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].problem.contains("it is an older one"), "{found:?}");
+        assert!(contents(&path).unwrap().is_none());
+        let store = Store::open(&path).unwrap();
+        assert!(store.mended().is_rebuilt, "{:?}", store.mended());
+        let blobs = runtime().block_on(store.read(|tx| tx.blobs("default"))).unwrap();
+        assert_eq!(blobs, [blob("b")]);
+        close(store, &path);
+        // Once is enough.
+        let store = Store::open(&path).unwrap();
+        assert!(store.mended().findings.is_empty(), "{:?}", store.mended());
+    }
+
+    #[test]
+    fn a_container_that_no_row_names_is_taken_from_its_copy_unless_it_was_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.db");
+        let (kept, gone) = ("a".repeat(64), "b".repeat(64));
+        let store = Store::open(&path).unwrap();
+        let records = [record(&kept, "kept", 7), record(&gone, "gone", 8)];
+        let stored = records.clone();
+        runtime()
+            .block_on(store.write(move |tx| -> Result<(), Error> {
+                stored.iter().try_for_each(|one| tx.insert_container("default", one, "{}"))
+            }))
+            .unwrap();
+        let place =
+            |id: &str, name: &str| directory.path().join("containers/default").join(id).join(name);
+        let copy = std::fs::read(place(&gone, "record.json")).unwrap();
+        let removed = records[1].clone();
+        runtime()
+            .block_on(store.write(move |tx| tx.remove_container("default", &removed).map(drop)))
+            .unwrap();
+        close(store, &path);
+        // A daemon that was killed between the two had not got to it yet.
+        std::fs::write(place(&gone, "record.json"), copy).unwrap();
+        let sql = Connection::open(&path).unwrap();
+        sql.execute("DELETE FROM containers", []).unwrap();
+        drop(sql);
+        let found = look_at(&path).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].object.contains(&kept) && found[0].remedy.contains("takes it from its"));
+        let seen = contents(&path).unwrap().unwrap();
+        assert_eq!(seen.copied, BTreeSet::from([("default".to_owned(), kept.clone())]));
+        assert_eq!(seen.of_copied, BTreeSet::from([7]));
+        let store = Store::open(&path).unwrap();
+        let mended = store.mended();
+        assert!(!mended.is_rebuilt && mended.findings.len() == 1, "{mended:?}");
+        let (found, snapshot) = runtime()
+            .block_on(store.read(|tx| -> Result<_, Error> {
+                Ok((tx.load_containers()?, tx.snapshot_by_number(7)?))
+            }))
+            .unwrap();
+        let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["kept"]);
+        assert_eq!(snapshot.unwrap().held_by.as_deref(), Some(kept.as_str()));
+        assert!(place(&kept, "record.json").exists() && !place(&kept, "removed.json").exists());
+        assert!(!place(&gone, "record.json").exists() && place(&gone, "removed.json").exists());
+    }
+
+    #[test]
+    fn whatever_lies_in_the_place_of_a_file_of_the_store_it_is_opened() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        type Strike = fn(&Path);
+        let fifo: Strike = |path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+        let inside: Strike = |path| std::fs::create_dir_all(path.join("inside")).unwrap();
+        let sparse: Strike = |path| std::fs::File::create(path).unwrap().set_len(6 << 30).unwrap();
+        let id = "a".repeat(64);
+        let of = |name: &str| format!("containers/default/{id}/{name}");
+        for (name, is_rebuilt) in [
+            ("meta.db", true),
+            ("meta.db-wal", true),
+            ("meta.db-shm", false),
+            ("meta.db-journal", false),
+            ("meta.db-reserve", false),
+            ("meta.mark", false),
+            (&of("record.json"), false),
+            (&of("options.json"), false),
+            (&of("config.json"), false),
+        ] {
+            for (how, strike) in [("fifo", fifo), ("directory", inside), ("sparse", sparse)] {
+                let is_of_sqlite = name.starts_with("meta.db") && name != "meta.db-reserve";
+                if how == "sparse" && is_of_sqlite {
+                    continue;
+                }
+                let case = format!("{name}: {how}");
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("meta.db");
+                let store = Store::open(&path).unwrap();
+                let stored = record(&id, "one", 7);
+                runtime()
+                    .block_on(store.write(move |tx| tx.insert_container("default", &stored, "{}")))
+                    .unwrap();
+                close(store, &path);
+                let place = directory.path().join(name);
+                let _ = std::fs::remove_file(&place);
+                strike(&place);
+                look_at(&path).unwrap_or_else(|error| panic!("{case}: {error}"));
+                let store = Store::open(&path).unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(store.mended().is_rebuilt, is_rebuilt, "{case}");
+                let found = runtime().block_on(store.read(|tx| tx.load_containers())).unwrap();
+                assert!(found.len() == 1 && found[0].record.is_ok(), "{case}: {found:?}");
+                close(store, &path);
+                if !["meta.db-wal", "meta.db-shm", "meta.db-journal"].contains(&name) {
+                    let now = place.symlink_metadata().unwrap();
+                    assert!(now.is_file() && now.len() <= 4 << 20, "{case}: {now:?}");
+                }
+                if how == "directory" {
+                    let aside = std::fs::read_dir(directory.path().join("quarantine")).unwrap();
+                    let mut kept = aside.flatten().map(|entry| entry.path().join("inside"));
+                    assert!(kept.any(|path| path.is_dir()), "{case}");
+                }
+                let store = Store::open(&path).unwrap();
+                assert!(store.mended().findings.is_empty(), "{case}: {:?}", store.mended());
+            }
+        }
+    }
+
     #[test]
     fn any_flipped_byte_of_a_database_is_harmless_found_or_mended() {
         let directory = tempfile::tempdir().unwrap();

@@ -151,7 +151,7 @@ fn build(path: &Path, copies: &Copies, findings: &mut Vec<Finding>) -> Result<()
     connection.pragma_update(None, "foreign_keys", "off")?;
     let transaction = connection.transaction()?;
     restore(&transaction, copies, &Table::ALL.into(), true, findings)?;
-    let commits = copies.mark().map_or(0, |mark| mark.commits);
+    let commits = copies.mark().map_or(0, |mark| mark.commits).max(copies.newest());
     transaction.execute("UPDATE commits SET count = ?1", [commits])?;
     seed(&transaction, copies.root())?;
     transaction.commit()?;
@@ -187,6 +187,7 @@ fn finish(
     mut mended: Mended,
 ) -> Result<Opened, Error> {
     mend_rows(&mut connection, &copies, &mut mended.findings)?;
+    take_up_unknown(&mut connection, &copies, &mut mended.findings)?;
     mend_specs(&connection, &copies, &mut mended.findings)?;
     for finding in &mended.findings {
         tracing::error!(object = finding.object, problem = finding.problem, "{}", finding.remedy);
@@ -249,6 +250,85 @@ fn mend_rows(
     strangers_of(&bad, copies.root(), connection, findings)?;
     connection.pragma_update(None, "foreign_keys", "on")?;
     Ok(())
+}
+
+/// Why a container is taken from its copy.
+pub(super) const UNKNOWN: &str =
+    "no row of the database names it, and nothing says that it was removed";
+
+/// The copies of containers that the database does not know, neither as there nor as removed. An older
+/// database was put back, say, or the directory of a container.
+///
+/// # Errors
+/// The store's own.
+pub(super) fn unknown_containers(sql: &Connection, copies: &Copies) -> Result<Vec<Row>, Error> {
+    let mut unknown = Vec::new();
+    for path in copies.files(Table::Containers) {
+        let Some((namespace, id)) = path.parent().and_then(ids) else { continue };
+        if is_container(sql, &namespace, &id)? || is_of_removed(sql, &path)? {
+            continue;
+        }
+        let Ok(bytes) = plain_file::read(&path, MOST) else { continue };
+        let row = Row::unseal(Table::Containers, &bytes).ok();
+        let own = |row: &Row| row.key().is_some_and(|key| copies.path(&key) == path);
+        unknown.extend(row.filter(own));
+    }
+    Ok(unknown)
+}
+
+/// Takes them from there, with the snapshots that they tell of.
+fn take_up_unknown(
+    connection: &mut Connection,
+    copies: &Copies,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let unknown = unknown_containers(connection, copies)?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for row in unknown {
+        let Some(key) = row.key() else { continue };
+        let name = row.cell("name").text().unwrap_or_default().to_owned();
+        if insert_copy(&transaction, copies, &key, &row, findings)? {
+            findings.push(Finding {
+                object: format!("{key} ({name})"),
+                problem: UNKNOWN.to_owned(),
+                remedy: "taken from its copy".to_owned(),
+            });
+        }
+    }
+    snapshots_of_containers(&transaction, findings)?;
+    copies::reseal(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// Stores the row of a copy, and its specification, where the database does not know it; answers whether
+/// it was.
+fn insert_copy(
+    sql: &Connection,
+    copies: &Copies,
+    key: &Key,
+    row: &Row,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, Error> {
+    let path = copies.path(key);
+    let spec = (row.table == Table::Containers).then(|| {
+        spec_beside(&path, row.cell("spec_sum").text().unwrap_or_default()).unwrap_or_default()
+    });
+    namespace_of(sql, row)?;
+    if copies::find(sql, key)?.is_some() {
+        return Ok(false);
+    }
+    let stored = row.insert(sql, spec.as_deref())?;
+    if !stored {
+        findings.push(Finding {
+            object: key.to_string(),
+            problem: "its name or number is another one's".to_owned(),
+            remedy: format!("not restored; its copy stays: {}", path.display()),
+        });
+    }
+    Ok(stored)
 }
 
 /// Specifications that are not what was stored: from their files, or made anew at the next start.
@@ -320,19 +400,8 @@ fn restore(
             });
             match row {
                 Ok(row) => {
-                    let spec = spec_beside(&path, row.cell("spec_sum").text().unwrap_or_default());
-                    let spec = (*table == Table::Containers).then(|| spec.unwrap_or_default());
                     if let Some(key) = row.key() {
-                        namespace_of(sql, &row)?;
-                        if copies::find(sql, &key)?.is_none()
-                            && !row.insert(sql, spec.as_deref())?
-                        {
-                            findings.push(Finding {
-                                object: key.to_string(),
-                                problem: "its name or number is another one's".to_owned(),
-                                remedy: format!("not restored; its copy stays: {}", path.display()),
-                            });
-                        }
+                        insert_copy(sql, copies, &key, &row, findings)?;
                     }
                 }
                 // What a whole database knows better is written anew.
@@ -766,6 +835,17 @@ fn is_container(sql: &Connection, namespace: &str, id: &str) -> Result<bool, Err
 fn is_removed(sql: &Connection, namespace: &str, id: &str) -> Result<bool, Error> {
     let mut statement = sql
         .prepare_cached("SELECT 1 FROM removed WHERE namespace = ?1 AND id = ?2 AND cleaned = 0")?;
+    Ok(statement.exists([namespace, id])?)
+}
+
+/// Whether that lies in the directory of a container that was removed, whether or not all of it is gone.
+///
+/// # Errors
+/// The store's own.
+pub(super) fn is_of_removed(sql: &Connection, path: &Path) -> Result<bool, Error> {
+    let Some((namespace, id)) = path.parent().and_then(ids) else { return Ok(false) };
+    let mut statement =
+        sql.prepare_cached("SELECT 1 FROM removed WHERE namespace = ?1 AND id = ?2")?;
     Ok(statement.exists([namespace, id])?)
 }
 

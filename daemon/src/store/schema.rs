@@ -229,5 +229,7 @@ pub(super) fn count_commit(connection: &Connection) -> rusqlite::Result<i64> {
 /// # Errors
 /// SQLite's.
 pub(super) fn commits(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("SELECT count FROM commits WHERE one = 1", [], |row| row.get(0))
+    connection
+        .prepare_cached("SELECT count FROM commits WHERE one = 1")?
+        .query_row([], |row| row.get(0))
 }
