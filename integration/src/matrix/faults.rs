@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub fn strike<L: Life>(
         }
         Fault::Fail => {
             let action = after(passes, "1*return");
-            let mut daemon = L::settings().failpoint(&format!("{name}={action}")).start();
+            let mut daemon = noting(L::settings().failpoint(&format!("{name}={action}")));
             let life = make(&daemon);
             let life = life::live(daemon.client(), life, &Patience::Endless, |_| Told::Failed);
             if point.side() == "shim" {
@@ -97,12 +98,13 @@ pub fn strike<L: Life>(
                 daemon.clear_environment();
                 daemon.start_again();
             }
+            let passed = passed(&daemon, name, passes);
             life.expect_sound(&daemon, &case);
-            Passed::Yes
+            passed
         }
         Fault::ClientGone => {
             let action = after(passes, &format!("1*sleep({})", DELAY.as_millis()));
-            let daemon = L::settings().failpoint(&format!("{name}={action}")).start();
+            let daemon = noting(L::settings().failpoint(&format!("{name}={action}")));
             let mut life = make(&daemon);
             for call in 0..life.calls() {
                 let told = impatient(daemon.client(), &mut life, call);
@@ -111,9 +113,32 @@ pub fn strike<L: Life>(
                     life.wait(call, daemon.client());
                 }
             }
+            let passed = passed(&daemon, name, passes);
             life.expect_sound(&daemon, &case);
-            Passed::Yes
+            passed
         }
+    }
+}
+
+/// A daemon that writes down which of the points that were set are passed.
+fn noting(settings: Settings) -> Daemon {
+    let mut daemon = settings.prepare();
+    let notes = notes(&daemon);
+    daemon.add_variable("FAILPOINTS_NOTES", &notes.to_string_lossy());
+    daemon.start_again();
+    daemon
+}
+
+fn notes(daemon: &Daemon) -> PathBuf {
+    daemon.scratch().join("passed")
+}
+
+/// Whether a point was passed more often than so many times.
+fn passed(daemon: &Daemon, name: &str, passes: usize) -> Passed {
+    let text = std::fs::read_to_string(notes(daemon)).unwrap_or_default();
+    match text.lines().filter(|line| *line == name).count() > passes {
+        true => Passed::Yes,
+        false => Passed::No,
     }
 }
 

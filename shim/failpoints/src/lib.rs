@@ -8,6 +8,7 @@
 //! | `FAILPOINTS=NAME=panic` | the process ends at once, as a kill ends it |
 //! | `FAILPOINTS=NAME=return` | the step fails with [`Stumble`], where it can fail |
 //! | `FAILPOINTS=NAME=sleep(MILLISECONDS)` | it takes so long |
+//! | `FAILPOINTS_NOTES=FILE` | the names that `FAILPOINTS` sets are written there when they are passed, a line each time |
 //! | `FAILPOINTS_NUMBERS=NAME=NUMBER,…` | a [`number`] is another one |
 //! | `FAILPOINTS_STOP=NAME` | the process stops, once, as by SIGSTOP: whoever waits for that may kill what he likes. The first process of a pid namespace, which can't, is called `failpoint` for two seconds |
 //!
@@ -20,10 +21,6 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-
-#[doc(hidden)]
-#[cfg(feature = "failpoints")]
-pub use fail;
 
 /// The error of a step that a test made fail.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +47,11 @@ impl From<Stumble> for io::Error {
 macro_rules! step {
     ($name:literal) => {{
         std::hint::black_box(concat!("<failpoint ", $name, ">"));
-        $crate::fail::eval($name, |_| ());
+        let _ = $crate::eval($name);
     }};
     ($name:literal, error) => {{
         std::hint::black_box(concat!("<failpoint ", $name, "?>"));
-        if let Some(()) = $crate::fail::eval($name, |_| ()) {
+        if $crate::eval($name).is_some() {
             return Err($crate::Stumble($name).into());
         }
     }};
@@ -65,6 +62,24 @@ macro_rules! step {
 #[macro_export]
 macro_rules! step {
     ($name:literal $(, error)?) => {};
+}
+
+/// Where it is written which steps were passed: opened before anybody changes his root.
+#[cfg(feature = "failpoints")]
+static NOTES: std::sync::OnceLock<Option<std::fs::File>> = std::sync::OnceLock::new();
+
+#[doc(hidden)]
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn eval(name: &str) -> Option<()> {
+    if let Some(Some(notes)) = NOTES.get() {
+        let set = std::env::var("FAILPOINTS").unwrap_or_default();
+        if set.split(';').any(|one| one.split('=').next() == Some(name)) {
+            // One write, which O_APPEND keeps whole.
+            let _ = io::Write::write_all(&mut &*notes, format!("{name}\n").as_bytes());
+        }
+    }
+    fail::eval(name, |_| ())
 }
 
 /// Reads the environment. What it says holds while the answer lives.
@@ -78,6 +93,9 @@ pub fn arm() -> impl Sized {
         std::process::abort();
     }));
     let scenario = fail::FailScenario::setup();
+    let notes = std::env::var_os("FAILPOINTS_NOTES");
+    let open = |path| std::fs::File::options().append(true).create(true).open(path).ok();
+    let _ = NOTES.set(notes.and_then(open));
     if let Ok(text) = std::env::var("FAILPOINTS_STOP") {
         stop_at(&text);
     }
@@ -109,7 +127,7 @@ pub fn number(_: &str, own: u32) -> u32 {
 /// The variables of this crate in this program's environment, for a program that it starts.
 pub fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
     let names: &[&str] = match cfg!(feature = "failpoints") {
-        true => &["FAILPOINTS", "FAILPOINTS_NUMBERS", "FAILPOINTS_STOP"],
+        true => &["FAILPOINTS", "FAILPOINTS_NOTES", "FAILPOINTS_NUMBERS", "FAILPOINTS_STOP"],
         false => &[],
     };
     names.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)))
