@@ -14,6 +14,7 @@ use super::points::Point;
 use crate::ctl::Ctl;
 use crate::daemon::{Daemon, Place, Settings};
 use crate::process::Process;
+use crate::wait;
 
 /// How long after the last call something may take to get to a point that nobody waits for.
 const REACHED: Duration = Duration::from_secs(3);
@@ -133,13 +134,13 @@ fn notes(daemon: &Daemon) -> PathBuf {
     daemon.scratch().join("passed")
 }
 
-/// Whether a point was passed more often than so many times.
+/// Whether a point was passed more often than so many times: some are, when nobody waits for it any more.
 fn passed(daemon: &Daemon, name: &str, passes: usize) -> Passed {
-    let text = std::fs::read_to_string(notes(daemon)).unwrap_or_default();
-    match text.lines().filter(|line| *line == name).count() > passes {
-        true => Passed::Yes,
-        false => Passed::No,
-    }
+    let is_noted = || {
+        let text = std::fs::read_to_string(notes(daemon)).unwrap_or_default();
+        (text.lines().filter(|line| *line == name).count() > passes).then_some(())
+    };
+    wait::within(REACHED, is_noted).map_or(Passed::No, |()| Passed::Yes)
 }
 
 /// An action of the crate `fail`, once a point was passed so many times.

@@ -64,19 +64,18 @@ macro_rules! step {
     ($name:literal $(, error)?) => {};
 }
 
-/// Where it is written which steps were passed: opened before anybody changes his root.
-#[cfg(feature = "failpoints")]
-static NOTES: std::sync::OnceLock<Option<std::fs::File>> = std::sync::OnceLock::new();
-
 #[doc(hidden)]
 #[cfg(feature = "failpoints")]
 #[must_use]
 pub fn eval(name: &str) -> Option<()> {
-    if let Some(Some(notes)) = NOTES.get() {
+    if let Some(path) = std::env::var_os("FAILPOINTS_NOTES") {
         let set = std::env::var("FAILPOINTS").unwrap_or_default();
         if set.split(';').any(|one| one.split('=').next() == Some(name)) {
-            // One write, which O_APPEND keeps whole.
-            let _ = io::Write::write_all(&mut &*notes, format!("{name}\n").as_bytes());
+            // One write, which O_APPEND keeps whole. Who has changed his root finds no such place.
+            let notes = std::fs::File::options().append(true).create(true).open(path);
+            let _ = notes.and_then(|mut notes| {
+                io::Write::write_all(&mut notes, format!("{name}\n").as_bytes())
+            });
         }
     }
     fail::eval(name, |_| ())
@@ -93,9 +92,6 @@ pub fn arm() -> impl Sized {
         std::process::abort();
     }));
     let scenario = fail::FailScenario::setup();
-    let notes = std::env::var_os("FAILPOINTS_NOTES");
-    let open = |path| std::fs::File::options().append(true).create(true).open(path).ok();
-    let _ = NOTES.set(notes.and_then(open));
     if let Ok(text) = std::env::var("FAILPOINTS_STOP") {
         stop_at(&text);
     }
