@@ -21,6 +21,13 @@ fn with_one(settings: Settings) -> (Daemon, Process) {
     daemon.ctl(ENDS_WITH_7).ok();
     daemon.until_logged("one", "ready");
     let process = daemon.process("one");
+    // A start is stored a moment after its answer.
+    let copy = daemon.container_dir(&daemon.inspect("one", "{{.Id}}")).path().join("record.json");
+    wait::until_true("a start that is stored", || {
+        let text = std::fs::read_to_string(&copy).unwrap_or_default();
+        let value = text.split_once("started_at\\\":");
+        value.is_some_and(|(_, value)| !value.starts_with("null"))
+    });
     (daemon, process)
 }
 

@@ -122,7 +122,11 @@ pub(crate) fn launch(
         return Err(Error::Refused { flag: "--no-pivot", why: "the root is always pivoted" });
     }
     let bundle = Bundle::read(arguments.bundle.as_deref())?;
-    bundle.warnings.iter().for_each(|warning| report::warning(global, warning));
+    // Standard error is the container's as well, and whoever attends to that elsewhere takes what is said there
+    // for its own words: such a caller gives a log.
+    if global.log.is_some() || attended == Attended::Here {
+        bundle.warnings.iter().for_each(|warning| report::warning(global, warning));
+    }
     let mut lowered = lower(&bundle, global.systemd_cgroup, arguments, preserved)?;
     bundle.check_rootfs()?;
     lowered.options.restore = restore;

@@ -220,6 +220,24 @@ fn a_limit_beyond_what_may_be_is_told_by_create() {
     }
 }
 
+/// What a manager hands over as standard error is the container's.
+#[test]
+fn a_container_that_is_made_for_somebody_else_has_its_standard_error_to_itself() {
+    let mut sandbox = Sandbox::new("true");
+    sandbox.set("/process/capabilities", json!({"bounding": ["CAP_NOPE"]}));
+    let log = format!("{}/log", sandbox.bundle());
+    let create = ["create", "--bundle", &sandbox.bundle(), &sandbox.id];
+    let words = [&["--log", log.as_str()], &create[..]].concat();
+    let quiet = sandbox.command(&create);
+    let said = sandbox.finish(quiet);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    sandbox.on("delete", &["--force"]).ok();
+    let told = sandbox.command(&words);
+    let said = sandbox.finish(told);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    assert!(std::fs::read_to_string(&log).unwrap().contains("CAP_NOPE"));
+}
+
 #[test]
 fn a_capability_that_the_runtime_lacks_is_a_warning() {
     let mut sandbox = Sandbox::new("grep -E 'CapPrm|CapBnd' /proc/self/status");
