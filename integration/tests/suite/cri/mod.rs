@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod handlers;
 mod images;
+mod mounts;
 mod networks;
 mod nri;
 mod pods;
