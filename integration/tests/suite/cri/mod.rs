@@ -12,6 +12,7 @@ mod nri;
 mod pods;
 mod security;
 mod stats;
+mod stop;
 mod streams;
 mod survival;
 mod volumes;
