@@ -1,9 +1,11 @@
 //! Images.
 
-use bosun_proto::cri;
-use integration::image::Recipe;
-use integration::kubelet::{IMAGE, Kubelet, load, node};
+use bosun_proto::{NAMESPACE_KEY, cri, v1};
+use integration::fake_registry::{Answer, FakeRegistry};
+use integration::image::{Recipe, noise};
+use integration::kubelet::{IMAGE, Kubelet, NAMESPACE, load, node};
 use integration::registry::{PASSWORD, Registry, USER};
+use integration::tar::Entry;
 use serde_json::json;
 
 fn pull(
@@ -123,4 +125,55 @@ fn images_are_streamed_and_their_disk_is_measured() {
     kubelet.remove(&id).unwrap();
     kubelet.remove_image(IMAGE).unwrap();
     integration::wait::until_true("what has gone", || info().0 < before.0);
+}
+
+#[test]
+fn twenty_pulls_at_once_download_it_once_and_have_one_answer() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = FakeRegistry::start(daemon.netns());
+    let layer = |seed| [Entry::file(&format!("file-{seed}"), noise(seed, 300_000))];
+    let image = Recipe::new().files(&layer(1)).files(&layer(2)).image();
+    let name = registry.add("popular", "1", &image);
+    registry.always("GET /v2/popular/blobs/", Answer::Hold(1000));
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let pulls: Vec<_> = (0..20).map(|_| scope.spawn(|| pull(&kubelet, &name, None))).collect();
+        integration::wait::until_true("the first blob to be asked for", || {
+            registry.count("GET /v2/popular/blobs/") > 0
+        });
+        registry.release();
+        pulls.into_iter().map(|pull| pull.join().unwrap().unwrap()).collect()
+    });
+    assert_eq!(answers, vec![image.id(); 20]);
+    for blob in &image.parts {
+        let count = registry.count(&format!("GET /v2/popular/blobs/{}", blob.digest));
+        assert_eq!(count, 1, "{} {}", blob.media_type, blob.digest);
+    }
+}
+
+#[test]
+fn an_image_is_pinned_by_its_label_and_removed_when_that_is_asked_for() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = FakeRegistry::start(daemon.netns());
+    let image = Recipe::new().files(&[Entry::file("a", "1")]).image();
+    let name = registry.add("kept", "1", &image);
+    let mut request = tonic::Request::new(v1::PullRequest {
+        reference: name.clone(),
+        labels: [("io.cri-containerd.pinned".to_owned(), "pinned".to_owned())].into(),
+        ..v1::PullRequest::default()
+    });
+    request.metadata_mut().insert(NAMESPACE_KEY, NAMESPACE.parse().unwrap());
+    let pulled: Result<(), tonic::Status> = kubelet.api().wait(async {
+        let mut stream = kubelet.api().images().pull(request).await?.into_inner();
+        while stream.message().await?.is_some() {}
+        Ok(())
+    });
+    pulled.unwrap();
+    let pinned = kubelet.image_list().into_iter().filter(|image| image.pinned);
+    assert_eq!(pinned.map(|image| image.id).collect::<Vec<_>>(), [image.id()]);
+    assert!(kubelet.image(&name).unwrap().pinned);
+    assert!(!kubelet.image(IMAGE).unwrap().pinned);
+    kubelet.remove_image(&name).unwrap();
+    assert!(kubelet.image(&name).is_none());
 }
