@@ -393,3 +393,46 @@ fn no_huge_pages_are_asked_for_of_every_size() {
     let refused = kubelet.start(&id).unwrap_err();
     assert!(refused.message().contains("hugetlb"), "{refused}");
 }
+
+#[test]
+fn files_of_the_unified_hierarchy_are_written_or_refused_by_name() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let at = |path: &str| std::fs::read_to_string(format!("{path}/cgroup.controllers"));
+    let (place, controllers) = match at("/sys/fs/cgroup") {
+        Ok(all) => ("/sys/fs/cgroup", all),
+        // Beside v1, with the controllers that v1 does not have, or not at all.
+        Err(_) => ("/sys/fs/cgroup/unified", at("/sys/fs/cgroup/unified").unwrap_or_default()),
+    };
+    let with = |file: &str, value: u64| cri::LinuxContainerResources {
+        unified: [(file.to_owned(), value.to_string())].into(),
+        ..cri::LinuxContainerResources::default()
+    };
+    let plain = kubelet.run(&pod, &kubelet.container_config("plain", "exec sleep 600"), &config);
+    for (file, value, other) in [
+        ("memory.high", 64 << 20, 32 << 20),
+        ("pids.max", 77, 78),
+        ("hugetlb.2MB.max", 4 << 20, 2 << 20),
+    ] {
+        let controller = file.split('.').next().unwrap();
+        let name = format!("of-{controller}");
+        let mut container = kubelet.container_config(&name, "exec sleep 600");
+        container.linux.as_mut().unwrap().resources = Some(with(file, value));
+        let id = kubelet.try_create(&pod, &container, &config).unwrap();
+        if controllers.split_whitespace().any(|known| known == controller) {
+            kubelet.start(&id).unwrap();
+            let written = || kubelet.exec_text(&id, &format!("cat {place}/{file}"));
+            assert_eq!(written(), value.to_string(), "{file}");
+            update(&kubelet, &id, with(file, other)).unwrap();
+            assert_eq!(written(), other.to_string(), "{file}");
+            let shown = kubelet.status(&id).resources.unwrap().linux.unwrap();
+            assert_eq!(shown.unified, with(file, other).unified);
+        } else {
+            let name = format!("unified[{file:?}]");
+            let refused = kubelet.start(&id).unwrap_err();
+            assert!(refused.message().contains(&name), "{refused}");
+            let refused = update(&kubelet, &plain, with(file, other)).unwrap_err();
+            assert!(refused.message().contains(&name), "{refused}");
+        }
+    }
+}

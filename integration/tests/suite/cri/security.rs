@@ -119,6 +119,43 @@ fn capabilities_are_added_and_dropped() {
 }
 
 #[test]
+fn ambient_capabilities_are_those_of_who_is_not_root() {
+    let daemon = node();
+    let node = prepared(&daemon);
+    let script = "grep ^Cap /proc/self/status | tr -s '\\t' ' '";
+    let sets = |name: &str, ambient: &[&str], drop: &[&str]| {
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let (add_ambient_capabilities, drop_capabilities) = (words(ambient), words(drop));
+        said(&node, name, script, |context| {
+            context.run_as_user = number(1000);
+            context.capabilities = Some(cri::Capability {
+                add_ambient_capabilities,
+                drop_capabilities,
+                ..cri::Capability::default()
+            });
+        })
+    };
+    let all = |set: &str| {
+        ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|name| format!("Cap{name}: {set}\n")).concat()
+    };
+    let (service, none) = ("0000000000000400", "0000000000000000");
+    assert_eq!(sets("one", &["NET_BIND_SERVICE"], &["ALL"]), all(service));
+    let beside = sets("beside", &["NET_BIND_SERVICE"], &[]);
+    assert_eq!(beside, all(service).replace("Bnd: 0000000000000400", "Bnd: 00000000a80425fb"));
+    // What is dropped is dropped at last, whoever adds it.
+    assert_eq!(sets("both", &["NET_BIND_SERVICE"], &["ALL", "CAP_NET_BIND_SERVICE"]), all(none));
+    let without = sets("without", &[], &[]);
+    assert_eq!(without, all(none).replace("Bnd: 0000000000000000", "Bnd: 00000000a80425fb"));
+    let (kubelet, config, pod) = &node;
+    let mut unknown = kubelet.container_config("unknown", "true");
+    let context = unknown.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    let add_ambient_capabilities = vec!["FLY".to_owned()];
+    context.capabilities = Some(cri::Capability { add_ambient_capabilities, ..Default::default() });
+    let refused = kubelet.try_create(pod, &unknown, config).unwrap_err();
+    assert!(refused.message().contains("FLY"), "{refused}");
+}
+
+#[test]
 fn calls_are_filtered_by_the_profile_that_is_named() {
     let daemon = node();
     let node = prepared(&daemon);
