@@ -170,7 +170,7 @@ impl Layout {
         let path = self.state.join("root");
         let own = self.root.as_os_str().as_encoded_bytes();
         store::make_way(&self.state, &path)?;
-        let owner = plain_file::read(&path, plain_file::NOTE).unwrap_or_default();
+        let owner = read_note(&path);
         let sockets = std::fs::read_dir(self.state.join("s")).into_iter().flatten().count();
         // What is no root of a bosund is no owner: the note is damaged.
         let is_root = Path::new(std::ffi::OsStr::from_bytes(&owner)).join("lock").is_file();

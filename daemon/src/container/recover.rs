@@ -132,13 +132,14 @@ async fn take_up(
         return lease.iter().map(|lease| run::endpoint(&key, lease)).collect();
     }
     let attempt = record.run.attempts();
-    let has_ended = read_exit_record(core, &key).is_some_and(|exit| exit.attempt == attempt);
-    if let Some(shim) = found.silent.take_if(|_| is_started && !has_ended) {
+    // Only of those that do not answer it is asked.
+    let goes_on = || is_started && !is_recorded(core, &key, attempt);
+    if let Some(shim) = found.silent.take_if(|_| goes_on()) {
         tracing::error!(container = %key, pid = shim.process.pid(), "its shim does not answer: it is asked again and again");
         return adopt(core, registry, key, record, lease, (shim, found.identity, None));
     }
     if found.living.is_none() && found.identity.is_some() {
-        if is_started && !has_ended {
+        if goes_on() {
             found.have_recorded(core, &key, attempt).await;
         }
         // It may only hang, and then write a record that nobody reads any more.
@@ -387,6 +388,11 @@ fn started_at(status: &StatusResponse) -> Option<Time> {
     status.started_at.map(|at| shim_wire::exit::Timestamp::from(at).into())
 }
 
+/// Whether the exit record on disk is of this run.
+fn is_recorded(core: &Core, key: &Key, attempt: u64) -> bool {
+    read_exit_record(core, key).is_some_and(|exit| exit.attempt == attempt)
+}
+
 /// Whether there is something of a run.
 fn leaves_something(core: &Core, key: &Key) -> bool {
     core.layout.run_dir(&key.namespace, &key.id).path().exists()
@@ -556,9 +562,9 @@ impl Found {
     async fn have_recorded(&self, core: &Core, key: &Key, attempt: u64) {
         let Some(process) = self.process() else { return };
         run::kill_cgroup(core, key).await;
-        let recorded = || read_exit_record(core, key).is_some_and(|exit| exit.attempt == attempt);
         let deadline = tokio::time::Instant::now() + LAST_WORD;
-        while !recorded() && tokio::time::Instant::now() < deadline && !process.ended(LOOK).await {}
+        let is_over = || is_recorded(core, key, attempt) || tokio::time::Instant::now() >= deadline;
+        while !is_over() && !process.ended(LOOK).await {}
     }
 
     /// Why a shim that lives can't be talked to: it is of a build that shares no version with ours.

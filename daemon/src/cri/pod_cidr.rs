@@ -24,6 +24,7 @@ use bosun_cni::{Cidr, IpRange};
 use super::{Cri, Network, invalid, lock, wire};
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::plain_file;
 
 /// What is written of a template.
 const FILE: &str = "10-bosun.conflist";
@@ -43,7 +44,7 @@ pub(super) struct Ranges {
 impl Ranges {
     pub(super) fn new(root: &Path) -> Self {
         let file = root.join(KEPT);
-        let said = match fs::read_to_string(&file) {
+        let said = match plain_file::read_text(&file, plain_file::NOTE) {
             Ok(text) => parsed(&text).unwrap_or_else(|error| {
                 let path = file.display();
                 tracing::warn!(%path, %error, "damaged: not known until a kubelet says it again");

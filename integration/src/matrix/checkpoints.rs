@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, state};
+use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, settled};
 use super::lives::ImageLife;
 use crate::archive;
 use crate::criu::{COUNT, with_one_that_waits};
@@ -107,13 +107,7 @@ impl CheckpointLife {
     /// was done to it lies beside it.
     #[track_caller]
     fn expect_container(&self, daemon: &Daemon, case: &str) {
-        let mut seen = State::Absent;
-        let allowed = self.states();
-        let settled = wait::within(SETTLED, || {
-            seen = state(daemon, case);
-            allowed.contains(&seen).then_some(())
-        });
-        assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {self:?}");
+        let seen = settled(daemon, &self.states(), case, self);
         if seen == State::Running {
             goes_on(daemon, "one", case);
         }

@@ -237,13 +237,7 @@ impl Life for History {
     /// should.
     #[track_caller]
     fn expect_sound(&self, daemon: &Daemon, case: &str) {
-        let mut seen = State::Absent;
-        let allowed = self.states();
-        let settled = wait::within(SETTLED, || {
-            seen = state(daemon, case);
-            allowed.contains(&seen).then_some(())
-        });
-        assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {self:?}");
+        let seen = settled(daemon, &self.states(), case, self);
         match seen {
             State::Absent | State::Created => {}
             State::Running => {
@@ -315,8 +309,28 @@ pub(super) fn learn_at_most<T: Ord>(known: &mut BTreeSet<T>, told: Told, after: 
     }
 }
 
+/// Where the only container has come to be, which is where it may be.
+///
+/// # Panics
+/// When it is somewhere else for long, with the case and its life.
+#[track_caller]
+pub(super) fn settled(
+    daemon: &Daemon,
+    allowed: &BTreeSet<State>,
+    case: &str,
+    life: &dyn std::fmt::Debug,
+) -> State {
+    let mut seen = State::Absent;
+    let settled = wait::within(SETTLED, || {
+        seen = state(daemon, case);
+        allowed.contains(&seen).then_some(())
+    });
+    assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {life:?}");
+    seen
+}
+
 /// Where the only container is.
-pub(super) fn state(daemon: &Daemon, case: &str) -> State {
+fn state(daemon: &Daemon, case: &str) -> State {
     let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
     match listed.as_str() {
         "" => State::Absent,

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, state};
+use super::life::{Answer, Life, Patience, State, Told, learn, settled};
 use super::lives::ImageLife;
 use crate::archive;
 use crate::ctl::Ctl;
 use crate::daemon::Daemon;
 use crate::image::{Recipe, noise};
 use crate::tar::Entry;
-use crate::wait;
 
 /// A call of this life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +126,7 @@ impl Life for VolumeLife {
         {
             allowed.insert(State::Exited);
         }
-        let mut seen = State::Absent;
-        let settled = wait::within(SETTLED, || {
-            seen = state(daemon, case);
-            allowed.contains(&seen).then_some(())
-        });
-        assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {self:?}");
+        let seen = settled(daemon, &allowed, case, self);
         if matches!(seen, State::Created | State::Exited) {
             daemon.ctl("start one").ok();
         }

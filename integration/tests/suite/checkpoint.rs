@@ -207,21 +207,41 @@ fn who_does_not_wait_for_criu_is_told_and_the_container_goes_on() {
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("one.tar")), "{names:?}");
 }
 
+/// criu is at work on a container, until `held` goes, for a daemon that was killed.
+struct AtWork {
+    daemon: Daemon,
+    freezer: Freezer,
+    held: tempfile::NamedTempFile,
+    /// Of criu's images.
+    directory: PathBuf,
+    archive: PathBuf,
+}
+
+impl AtWork {
+    fn without_daemon() -> Self {
+        let held = tempfile::NamedTempFile::new().unwrap();
+        let path = held.path().display();
+        let wait =
+            format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
+        let settings = with_one_that_waits(&wait, Settings::new());
+        let mut daemon = settings.start();
+        counting(&daemon);
+        let freezer = Freezer::of(&daemon, "count");
+        let directory =
+            daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
+        let archive = daemon.scratch().join("count.tar");
+        let words = format!("checkpoint -e {} -R count", archive.display());
+        let asked = daemon.client().start(&words, Stdio::null());
+        wait::until_true("criu's image", || directory.join("count.img").exists());
+        daemon.kill();
+        drop(asked);
+        Self { daemon, freezer, held, directory, archive }
+    }
+}
+
 #[test]
 fn what_a_killed_daemon_was_writing_down_goes_on_with_the_next_and_nothing_is_left() {
-    let held = tempfile::NamedTempFile::new().unwrap();
-    let path = held.path().display();
-    let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
-    let settings = with_one_that_waits(&wait, Settings::new());
-    let mut daemon = settings.start();
-    counting(&daemon);
-    let directory = daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
-    let archive = daemon.scratch().join("count.tar");
-    let words = format!("checkpoint -e {} -R count", archive.display());
-    let asked = daemon.client().start(&words, Stdio::null());
-    wait::until_true("criu's image", || directory.join("count.img").exists());
-    daemon.kill();
-    drop(asked);
+    let AtWork { mut daemon, held, directory, archive, .. } = AtWork::without_daemon();
     daemon.start_again();
     assert!(!directory.exists() && !archive.exists());
     goes_on(&daemon);
@@ -232,20 +252,7 @@ fn what_a_killed_daemon_was_writing_down_goes_on_with_the_next_and_nothing_is_le
 
 #[test]
 fn what_criu_is_at_goes_on_without_a_daemon_when_it_is_done() {
-    let held = tempfile::NamedTempFile::new().unwrap();
-    let path = held.path().display();
-    let wait = format!("[time.sleep(0.02) for _ in iter(lambda: os.path.exists('{path}'), False)]");
-    let settings = with_one_that_waits(&wait, Settings::new());
-    let mut daemon = settings.start();
-    counting(&daemon);
-    let freezer = Freezer::of(&daemon, "count");
-    let directory = daemon.container_dir(&daemon.api().get("count").id).path().join("checkpoint");
-    let archive = daemon.scratch().join("count.tar");
-    let words = format!("checkpoint -e {} -R count", archive.display());
-    let asked = daemon.client().start(&words, Stdio::null());
-    wait::until_true("criu's image", || directory.join("count.img").exists());
-    daemon.kill();
-    drop(asked);
+    let AtWork { mut daemon, freezer, held, directory, archive } = AtWork::without_daemon();
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert!(freezer.holds(), "criu is at work");
     drop(held);

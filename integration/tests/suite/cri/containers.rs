@@ -1,17 +1,11 @@
 //! Containers.
 
 use bosun_proto::cri;
-use integration::daemon::Daemon;
 use integration::kubelet::{IMAGE, Kubelet, node};
 use integration::wait;
 use std::os::unix::fs::PermissionsExt;
 
-fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
-    let kubelet = Kubelet::of(daemon);
-    let config = kubelet.pod_config("web");
-    let pod = kubelet.run_pod(&config);
-    (kubelet, config, pod)
-}
+use super::prepared;
 
 #[test]
 fn a_container_is_created_started_stopped_and_removed() {

@@ -18,6 +18,8 @@ use integration::wait;
 use shim_wire::ttrpc;
 use tonic::transport::Channel;
 
+use super::prepared;
+
 type Runtime = RuntimeServiceClient<Channel>;
 
 /// A node that waits for its plugins, however loaded the machine is.
@@ -33,13 +35,6 @@ fn socket(daemon: &Daemon) -> PathBuf {
 fn join(daemon: &Daemon, name: &str, script: Script) -> Plugin {
     let (index, base) = name.split_once('-').unwrap();
     Plugin::join(&socket(daemon), index, base, script)
-}
-
-fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
-    let kubelet = Kubelet::of(daemon);
-    let config = kubelet.pod_config("web");
-    let pod = kubelet.run_pod(&config);
-    (kubelet, config, pod)
 }
 
 fn adjusts(adjust: nri::ContainerAdjustment) -> Script {

@@ -1,19 +1,13 @@
 //! What containers may do.
 
 use bosun_proto::cri;
-use integration::daemon::Daemon;
 use integration::image::Recipe;
 use integration::kubelet::{Kubelet, load, node};
 use integration::tar::Entry;
 
-type Context = cri::LinuxContainerSecurityContext;
+use super::prepared;
 
-fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
-    let kubelet = Kubelet::of(daemon);
-    let config = kubelet.pod_config("web");
-    let pod = kubelet.run_pod(&config);
-    (kubelet, config, pod)
-}
+type Context = cri::LinuxContainerSecurityContext;
 
 /// What a script says in a container with a security context.
 fn said(

@@ -3,21 +3,15 @@
 use std::time::{Duration, Instant};
 
 use bosun_proto::cri;
-use integration::daemon::Daemon;
 use integration::image::Recipe;
-use integration::kubelet::{Kubelet, load, node};
+use integration::kubelet::{load, node};
 use integration::wait;
 use serde_json::json;
 
+use super::prepared;
+
 /// An image that is stopped by SIGQUIT.
 const QUIT: &str = "registry.example.org/quit:1";
-
-fn prepared(daemon: &Daemon) -> (Kubelet, cri::PodSandboxConfig, String) {
-    let kubelet = Kubelet::of(daemon);
-    let config = kubelet.pod_config("web");
-    let pod = kubelet.run_pod(&config);
-    (kubelet, config, pod)
-}
 
 #[test]
 fn the_signal_is_the_request_s_or_the_image_s_or_term() {
