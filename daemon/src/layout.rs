@@ -128,6 +128,7 @@ impl Layout {
     /// [`Error::Held`] names the daemon that has one of them.
     pub fn lock(&self) -> Result<Locks, Error> {
         make_directory(&self.root, 0o700)?;
+        self.rename_old_note();
         make_directory(&self.state, STATE_MODE)?;
         let locks =
             Locks([lock_directory("root", &self.root)?, lock_directory("state", &self.state)?]);
@@ -193,7 +194,7 @@ impl Layout {
     /// Notes in the root where its containers' shims are found. Another state directory is refused as long as
     /// some live there: they would be taken for lost.
     fn claim_root(&self) -> Result<(), Error> {
-        let path = self.root.join("state");
+        let path = self.note_of_state();
         let noted = read_note(&path);
         if noted == self.state.as_os_str().as_bytes() {
             return Ok(());
@@ -205,6 +206,22 @@ impl Layout {
         }
         write_note(&path, self.state.as_os_str().as_bytes());
         Ok(())
+    }
+
+    /// Which state directory the root's containers have. Not `state`: that is the directory itself, where
+    /// nobody says where it lies.
+    fn note_of_state(&self) -> PathBuf {
+        self.root.join("state-directory")
+    }
+
+    /// Earlier builds called that note `state`.
+    fn rename_old_note(&self) {
+        let old = self.root.join("state");
+        if read_note(&old).starts_with(b"/")
+            && let Err(error) = std::fs::rename(&old, self.note_of_state())
+        {
+            tracing::warn!(path = %old.display(), %error, "not renamed");
+        }
     }
 
     #[must_use]
@@ -460,14 +477,20 @@ mod tests {
 
     #[test]
     fn another_state_directory_or_prefix_is_refused_while_something_runs() {
-        let directory = tempfile::tempdir().unwrap();
-        let (root, state) = (directory.path().join("root"), directory.path().join("state"));
-        let layout = Layout::new(&root, &state);
+        for state in ["state", "root/state"] {
+            let directory = tempfile::tempdir().unwrap();
+            nothing_else_is_taken(directory.path(), &directory.path().join(state));
+        }
+    }
+
+    fn nothing_else_is_taken(directory: &Path, state: &Path) {
+        let root = directory.join("root");
+        let layout = Layout::new(&root, state);
         drop(layout.lock().unwrap());
         layout.claim_prefix("one").unwrap();
         let run = state.join("containers/default/one");
         std::fs::create_dir_all(&run).unwrap();
-        let other = Layout::new(&root, &directory.path().join("other"));
+        let other = Layout::new(&root, &directory.join("other"));
         drop(other.lock().unwrap());
         layout.claim_prefix("two").unwrap();
         drop(layout.lock().unwrap());
@@ -484,6 +507,17 @@ mod tests {
         assert!(matches!(refused, Err(Error::OtherPrefix { .. })), "{refused:?}");
         layout.claim_prefix("two").unwrap();
         layout.lock().unwrap();
+    }
+
+    #[test]
+    fn an_earlier_builds_note_is_not_in_the_way_of_a_state_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("state"), "/elsewhere").unwrap();
+        let layout = Layout::new(&root, &root.join("state"));
+        drop(layout.lock().unwrap());
+        assert_eq!(read_note(&layout.note_of_state()), layout.state().as_os_str().as_bytes());
     }
 
     #[test]
