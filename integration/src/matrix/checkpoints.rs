@@ -190,7 +190,7 @@ impl Life for CheckpointLife {
         }
     }
 
-    fn without_shim(&mut self) {
+    fn without_shim(&mut self, _logged: [u64; 2]) {
         self.shim_killed = true;
     }
 

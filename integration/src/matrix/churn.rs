@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::life::Extent;
 use super::{Case, code, life};
 use crate::daemon::Daemon;
 use crate::process::Process;
@@ -73,7 +74,7 @@ fn at_random(round: usize) {
         assert!(daemon.process(name).lives(), "{name}");
         daemon.ctl(&format!("stop -t 10 {name}")).ok();
         assert_eq!(daemon.inspect(name, "{{.State.ExitCode}}"), code.to_string(), "{name}");
-        life::expect_log(&daemon, name, name);
+        life::expect_log(&daemon, name, Extent::Whole, name);
     }
     // The others are done or undone, and every one of them can be removed.
     let ids = daemon.ctl("ps -a -q --no-trunc").text().replace('\n', " ");
@@ -116,7 +117,7 @@ fn ends_meanwhile(round: usize) {
     for (name, code) in &expected {
         daemon.until_status(name, "exited");
         assert_eq!(daemon.inspect(name, "{{.State.ExitCode}}"), code.to_string(), "{name}");
-        life::expect_log(&daemon, name, name);
+        life::expect_log(&daemon, name, Extent::Whole, name);
         let exit = daemon.api().get(name).state.and_then(|state| state.exit).expect("an exit");
         let at = SystemTime::try_from(exit.exited_at.expect("a time")).expect("a time");
         // The kernel's clock of coarse steps is a few milliseconds behind.

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::life::Extent;
 use super::lives::{ImageLife, image};
 use super::starved::run;
 use super::{Case, code, life};
@@ -95,9 +96,9 @@ fn no_room(
     drop(ballast);
     daemon.ctl("stop -t 10 two").ok();
     assert_eq!(daemon.inspect("two", "{{.State.ExitCode}}"), code.to_string(), "afterwards");
-    for name in ["one", "two"] {
-        expect_whole_lines(&daemon, name);
-    }
+    expect_whole_lines(&daemon, "one");
+    let tails = expect_whole_lines(&daemon, "two");
+    assert!(tails.iter().all(|tail| tail.is_end), "it ended when there was room: {tails:?}");
     works_as_ever(&daemon, &image);
 }
 
@@ -209,18 +210,37 @@ fn goes_on(daemon: &Daemon, running: usize) {
     assert_eq!(daemon.ctl("exec two /bin/echo yes").text(), "yes");
 }
 
+/// How a stream of a log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// How many lines there were, as far as the log knows.
+    pub(super) count: u64,
+    /// With the line by which its writer ends.
+    pub(super) is_end: bool,
+}
+
 /// Every line of a log is one that was written, in its order; where some are missing, the log says so.
-/// Answers the last number of each stream.
+/// Answers how each stream ends.
 ///
 /// # Panics
 /// When not.
 #[track_caller]
-pub(super) fn expect_whole_lines(daemon: &Daemon, container: &str) -> [u64; 2] {
+pub(super) fn expect_whole_lines(daemon: &Daemon, container: &str) -> [Tail; 2] {
     let output = daemon.ctl(&format!("logs {container}"));
     [(&output.stdout, 'o'), (&output.stderr, 'e')].map(|(text, letter)| {
-        let mut before = 0_u64;
+        let mut tail = Tail::default();
         let mut gap = false;
         for line in text.lines() {
+            let before = tail.count;
+            if let Some(count) = life::end(line, letter) {
+                let is_right = count == before || (count > before && said_gap(&output, gap));
+                assert!(
+                    is_right && !tail.is_end,
+                    "{container}: {count} after {before}, in\n{text}"
+                );
+                tail = Tail { count, is_end: true };
+                continue;
+            }
             let words: Vec<&str> = line.split(' ').collect();
             let number = match words[..] {
                 [first, number, sum] if first.len() == 1 && first.starts_with(letter) => number
@@ -235,10 +255,11 @@ pub(super) fn expect_whole_lines(daemon: &Daemon, container: &str) -> [u64; 2] {
                 continue;
             };
             let in_order = number == before + 1 || (number > before && said_gap(&output, gap));
-            assert!(in_order, "{container}: {number} after {before}, in\n{text}");
-            (before, gap) = (number, false);
+            assert!(in_order && !tail.is_end, "{container}: {number} after {before}, in\n{text}");
+            tail.count = number;
+            gap = false;
         }
-        before
+        tail
     })
 }
 
@@ -260,7 +281,7 @@ pub(super) fn works_as_ever(daemon: &Daemon, image: &str) {
     run(daemon, "one", 3);
     daemon.ctl("stop one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "3");
-    life::expect_log(daemon, "one", "afterwards");
+    life::expect_log(daemon, "one", Extent::Whole, "afterwards");
     ImageLife::remove_all(daemon, "at the end");
     daemon.expect_nothing_left();
 }

@@ -240,6 +240,7 @@ fn strike_stopped<L: Life>(
     let with_daemon = fault != Fault::KillShim;
     let shims = shims(&daemon);
     let kills_shim = fault != Fault::KillDaemon;
+    let logged = life::logged(&daemon);
     if with_daemon {
         daemon.kill();
     }
@@ -265,7 +266,7 @@ fn strike_stopped<L: Life>(
             daemon.serving_or_stopped(|_| false);
             let mut life = lived().unwrap_or_else(|| panic!("{case}: the life broke off"));
             if kills_shim {
-                life.without_shim();
+                life.without_shim(logged);
             }
             life.expect_sound(&daemon, case);
         }));

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::life::Extent;
 use super::{Round, code, life, load, lost_shims};
 use crate::daemon::{self, Daemon};
 
@@ -75,7 +76,7 @@ pub fn among_few_pids(round: usize, count: usize) {
     assert_eq!(daemon.process("one"), process);
     daemon.ctl("stop -t 10 one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), own.to_string());
-    life::expect_log(&daemon, "one", "few pids");
+    life::expect_log(&daemon, "one", Extent::Whole, "few pids");
     daemon.ctl("rm one").ok();
     daemon.expect_nothing_left();
     lost_shims::reused_pid();

@@ -207,7 +207,7 @@ impl Life for KubeletLife {
         }
     }
 
-    fn without_shim(&mut self) {
+    fn without_shim(&mut self, _logged: [u64; 2]) {
         self.shim_killed = true;
     }
 

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The check sum of a line is its number times this, modulo that.
 const FACTOR: u64 = 7919;
 const MODULUS: u64 = 65_521;
+/// In the place of a number: how many there were follows.
+const END: &str = "end";
 
 /// A line by which a container's log has been rotated: its files have 2 kB.
 const ROTATED: &str = "o 30 ";
@@ -43,8 +45,8 @@ pub trait Life: Send + Sized + 'static {
     /// Waits for what a call that was done goes on with.
     fn wait(&self, _call: usize, _ctl: &Ctl) {}
 
-    /// Notes that the shims were killed.
-    fn without_shim(&mut self) {}
+    /// Notes that the shims were killed, with so many lines of each stream in the log.
+    fn without_shim(&mut self, _logged: [u64; 2]) {}
 
     /// There is one truth, and it is one that the calls allow; everything works; and nothing is left.
     ///
@@ -144,15 +146,16 @@ pub struct History {
     pub code: u8,
     states: BTreeSet<State>,
     calls: Vec<(Call, Told)>,
-    /// Its shim was killed: it may have ended at any time, and its status may be unknown.
-    shim_killed: bool,
+    /// Its shim was killed, with so many lines of each stream in the log: it may have ended at any time, and its
+    /// status may be unknown.
+    shim_killed: Option<[u64; 2]>,
 }
 
 impl History {
     #[must_use]
     pub fn new(code: u8) -> Self {
         let states = BTreeSet::from([State::Absent]);
-        Self { code, states, calls: Vec::new(), shim_killed: false }
+        Self { code, states, calls: Vec::new(), shim_killed: None }
     }
 
     fn words_of(&self, call: Call) -> String {
@@ -192,12 +195,23 @@ impl History {
     /// Where the container may be now.
     fn states(&self) -> BTreeSet<State> {
         let mut states = self.states.clone();
-        if self.shim_killed
+        if self.shim_killed.is_some()
             && (states.contains(&State::Running) || states.contains(&State::Created))
         {
             states.insert(State::Exited);
         }
         states
+    }
+
+    /// What has to be in the log of one that has ended. Who ends with its own code has written its last line;
+    /// a killed shim takes along what it had not read yet, and no more.
+    fn extent(&self, daemon: &Daemon) -> Extent {
+        let exit = daemon.api().get("one").state.and_then(|state| state.exit).unwrap_or_default();
+        let is_own = exit.status == u32::from(self.code) && !exit.unknown;
+        match (self.shim_killed, is_own) {
+            (_, true) if exit.reason != "ShimLost" => Extent::Whole,
+            (logged, _) => Extent::AtLeast(logged.unwrap_or_default()),
+        }
     }
 
     /// Whether a stop was acknowledged, or may have reached the process.
@@ -229,8 +243,8 @@ impl Life for History {
         }
     }
 
-    fn without_shim(&mut self) {
-        self.shim_killed = true;
+    fn without_shim(&mut self, logged: [u64; 2]) {
+        self.shim_killed = Some(logged);
     }
 
     /// What was written is whole; a container of the same name and port can be made, and ends as it
@@ -242,11 +256,12 @@ impl Life for History {
             State::Absent | State::Created => {}
             State::Running => {
                 assert_eq!(daemon.ctl("exec one /bin/echo yes").text(), "yes", "{case}");
-                expect_log(daemon, "one", case);
+                daemon.ctl("stop -t 5 one").ok();
+                expect_log(daemon, "one", self.extent(daemon), case);
             }
             State::Exited => {
                 expect_status(daemon, self, case);
-                expect_log(daemon, "one", case);
+                expect_log(daemon, "one", self.extent(daemon), case);
             }
         }
         if seen != State::Absent {
@@ -260,7 +275,7 @@ impl Life for History {
         daemon.ctl("stop one").ok();
         let code = daemon.inspect("one", "{{.State.ExitCode}}");
         assert_eq!(code, self.code.to_string(), "{case}: the next one's");
-        expect_log(daemon, "one", case);
+        expect_log(daemon, "one", Extent::Whole, case);
         daemon.ctl("rm one").ok();
         daemon.expect_nothing_left();
     }
@@ -348,18 +363,20 @@ fn expect_status(daemon: &Daemon, history: &History, case: &str) {
     let Some(exit) = exit else { panic!("{case}: exited, and there is no status") };
     let own = history.was_stopped() && exit.status == u32::from(history.code) && !exit.unknown;
     // Killed with its shim, or before it had a program to run, it has no code of its own.
-    let killed = history.shim_killed && (exit.unknown || exit.signal == 9);
+    let killed = history.shim_killed.is_some() && (exit.unknown || exit.signal == 9);
     let never_ran = history.calls.contains(&(Call::Start, Told::Failed));
     assert!(own || killed || never_ran, "{case}: an invented status: {exit:?} for {history:?}");
 }
 
 /// The words of a command that writes what [`expect_log`] wants to see, a line on each stream every
-/// `pause` seconds, until SIGTERM ends it with `code`.
+/// `pause` seconds, until SIGTERM ends it with `code`. Its last line on each says how many there were: a trap
+/// comes between two commands, and to count a line and to write it is one.
 #[must_use]
 pub fn lines_until_stopped(code: u8, pause: &str) -> String {
     format!(
-        "/bin/sh -c 'trap \"exit {code}\" TERM; i=0; while :; do i=$((i+1)); n=$((i*{FACTOR}%{MODULUS})); \
-         echo o $i $n; echo e $i $n >&2; sleep {pause}; done'"
+        "/bin/sh -c 'trap \"echo o {END} \\$o; echo e {END} \\$e >&2; exit {code}\" TERM; o=0; e=0; while :; do \
+         echo o $((o+=1)) $((o*{FACTOR}%{MODULUS})); echo e $((e+=1)) $((e*{FACTOR}%{MODULUS})) >&2; \
+         sleep {pause}; done'"
     )
 }
 
@@ -378,17 +395,66 @@ pub fn line(letter: char, number: u64) -> String {
     format!("{letter} {number} {}", number * FACTOR % MODULUS)
 }
 
+/// How many lines there were, as the last line of a stream says.
+#[must_use]
+pub fn end(line: &str, letter: char) -> Option<u64> {
+    line.strip_prefix(letter)?.strip_prefix(' ')?.strip_prefix(END)?.strip_prefix(' ')?.parse().ok()
+}
+
+/// How much of a log has to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it, to the lines by which its writer ended.
+    Whole,
+    /// So many lines of each stream: as many as were seen there, or are known to have been written.
+    AtLeast([u64; 2]),
+}
+
 /// The lines of a container's log are whole, none is missing and none is there twice.
 ///
 /// # Panics
 /// When not, with the case.
 #[track_caller]
-pub fn expect_log(daemon: &Daemon, container: &str, case: &str) {
+pub fn expect_log(daemon: &Daemon, container: &str, extent: Extent, case: &str) {
     let output = daemon.ctl(&format!("logs {container}"));
-    for (text, letter) in [(&output.stdout, 'o'), (&output.stderr, 'e')] {
-        for (index, line) in text.lines().enumerate() {
+    for (at, (text, letter)) in [(&output.stdout, 'o'), (&output.stderr, 'e')].iter().enumerate() {
+        let mut lines: Vec<&str> = text.lines().collect();
+        let end = lines.pop_if(|line| self::end(line, *letter).is_some());
+        for (index, line) in lines.iter().enumerate() {
             let number = index as u64 + 1;
-            assert_eq!(line, self::line(letter, number), "{case}: line {number} of {container}");
+            assert_eq!(*line, self::line(*letter, number), "{case}: line {number} of {container}");
+        }
+        let count = lines.len() as u64;
+        let is_whole = end.and_then(|line| self::end(line, *letter)) == Some(count);
+        let is_enough = match extent {
+            Extent::Whole => is_whole,
+            Extent::AtLeast(least) => count >= least[at] && (end.is_none() || is_whole),
+        };
+        assert!(
+            is_enough,
+            "{case}: {letter} of {container} ends after {count}: {end:?}, {extent:?}"
+        );
+    }
+}
+
+/// How many lines of each stream the log files of the only container hold, whoever runs.
+pub(super) fn logged(daemon: &Daemon) -> [u64; 2] {
+    let mut counts = [0; 2];
+    let containers = daemon.place().root.join("containers/default");
+    for container in std::fs::read_dir(containers).into_iter().flatten().flatten() {
+        for file in std::fs::read_dir(container.path()).into_iter().flatten().flatten() {
+            if !file.file_name().to_string_lossy().contains("-json.log") {
+                continue;
+            }
+            let bytes = std::fs::read(file.path()).unwrap_or_default();
+            let records = bytes.split_inclusive(|byte| *byte == b'\n');
+            for record in records.filter(|record| record.ends_with(b"\n")) {
+                let text = String::from_utf8_lossy(record);
+                let has = |stream| text.contains(&format!("\"stream\":\"{stream}\""));
+                counts[0] += u64::from(has("stdout"));
+                counts[1] += u64::from(has("stderr"));
+            }
         }
     }
+    counts
 }

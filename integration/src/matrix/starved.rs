@@ -8,6 +8,7 @@ use std::time::Duration;
 use bosun_proto::v1;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::life::Extent;
 use super::{Case, Round, code, life};
 use crate::api::Api;
 use crate::daemon::{Daemon, Settings};
@@ -56,7 +57,7 @@ fn stopped(round: usize) {
     }
     daemon.ctl("stop one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), code(round).to_string());
-    life::expect_log(&daemon, "one", "stopped");
+    life::expect_log(&daemon, "one", Extent::Whole, "stopped");
 }
 
 /// Clients get errors or answers, and once there are descriptors again everything works.
@@ -83,7 +84,7 @@ fn out_of_descriptors() {
     daemon.ctl("run --rm --net none --rootfs / /bin/true").ok();
     daemon.ctl("stop one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
-    life::expect_log(&daemon, "one", "out of descriptors");
+    life::expect_log(&daemon, "one", Extent::Whole, "out of descriptors");
 }
 
 /// Clients bring more than there is memory for: the daemon refuses it, and goes on, or dies of what the
@@ -130,7 +131,7 @@ fn out_of_memory(round: &Round) {
             daemon.inspect(name, "{{.State.ExitCode}}"),
             code(round.number + at).to_string()
         );
-        life::expect_log(&daemon, name, "out of memory");
+        life::expect_log(&daemon, name, Extent::Whole, "out of memory");
     }
 }
 

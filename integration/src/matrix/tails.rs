@@ -1,5 +1,6 @@
 //! Logs: the last bytes, and rotation under a flood.
 
+use super::life::Extent;
 use super::{Case, life};
 use crate::daemon::Daemon;
 
@@ -34,7 +35,7 @@ pub(super) fn rotation() -> Vec<Case> {
         assert_eq!(daemon.ctl("wait one").waited(), "0");
         let output = daemon.ctl("logs one");
         assert_eq!((output.stdout.lines().count(), output.stderr.lines().count()), (LINES, LINES));
-        life::expect_log(&daemon, "one", "rotation");
+        life::expect_log(&daemon, "one", Extent::AtLeast([LINES as u64; 2]), "rotation");
         let id = daemon.inspect("one", "{{.Id}}");
         let directory = daemon.container_dir(&id);
         let files = std::fs::read_dir(directory.path()).expect("the container's directory");

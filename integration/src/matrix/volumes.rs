@@ -114,7 +114,7 @@ impl Life for VolumeLife {
         }
     }
 
-    fn without_shim(&mut self) {
+    fn without_shim(&mut self, _logged: [u64; 2]) {
         self.shim_killed = true;
     }
 
