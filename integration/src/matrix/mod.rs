@@ -15,6 +15,7 @@
 //! lost panics with what it found, and counts as one.
 
 pub mod checkpoints;
+pub mod corruption;
 pub mod faults;
 pub mod few_pids;
 pub mod kubelets;
@@ -417,6 +418,15 @@ pub const ROWS: &[Row] = &[
         full: 5,
         sample: (14, 4),
         cases: syscalls::changes,
+    },
+    Row {
+        name: "corruption",
+        fault: "any file below the root, while no daemon runs: a bit flipped, cut, 4 KiB of zeros, removed",
+        promise: "the daemon starts by itself; what runs goes on; everything else is whole; what can't be is named, and can be brought again",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: corruption::cases,
     },
     Row {
         name: "calls",

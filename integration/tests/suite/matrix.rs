@@ -93,6 +93,11 @@ fn starved() {
 }
 
 #[test]
+fn corruption() {
+    row("corruption");
+}
+
+#[test]
 fn calls() {
     row("calls");
 }
