@@ -13,12 +13,13 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use shim_sys::mountinfo::{self, Mounted};
 
 use crate::channel::Message;
 use crate::criu::{self, Criu, NETWORK_KEY, Options, PATIENCE, Request, kind};
 use crate::error::At;
 use crate::hooks::Running;
-use crate::{Error, Rule, Step, mountinfo, state};
+use crate::{Error, Rule, Step, state};
 
 /// A JSON array of what descriptors 0 to 2 of the first process led to, as runc has it.
 pub(crate) const STREAMS: &str = "descriptors.json";
@@ -140,12 +141,17 @@ pub(crate) fn directory(path: &Path) -> Result<OwnedFd, Error> {
 /// Mounts whose file system is also mounted outside. All others are the container's own, and criu makes
 /// them again with what is in them.
 fn external_mounts(pid: i32) -> Result<Vec<String>, Error> {
-    let host = mountinfo::of("self")?;
-    let inside = mountinfo::of(&pid.to_string())?;
+    let host = mounts_of("self")?;
+    let inside = mounts_of(&pid.to_string())?;
     let is_hosts = |device: &str| host.iter().any(|mounted| mounted.device == device);
     let external =
         inside.iter().filter(|mounted| mounted.point != "/" && is_hosts(&mounted.device));
     Ok(external.map(|mounted| format!("mnt[{0}]:{0}", mounted.point)).collect())
+}
+
+/// All mounts of a process: its number, or `self`.
+pub(crate) fn mounts_of(process: &str) -> Result<Vec<Mounted>, Error> {
+    mountinfo::of(process).at(Step::Mounts, format_args!("/proc/{process}/mountinfo"))
 }
 
 /// The network namespace is not criu's to make: who makes one for the restored container gives it the
@@ -164,7 +170,7 @@ fn namespace_of(process: &str, kind: &str) -> Result<u64, Error> {
 /// What descriptors 0 to 2 lead to: `pipe:[INODE]` and the like; a path of the container's; for a file
 /// of the host's, as criu names such, `file[MOUNT:INODE]`.
 fn streams(pid: i32) -> Result<Vec<String>, Error> {
-    let inside = mountinfo::of(&pid.to_string())?;
+    let inside = mounts_of(&pid.to_string())?;
     (0..3)
         .map(|number| {
             let path = format!("/proc/{pid}/fd/{number}");

@@ -72,7 +72,6 @@ pub mod hooks;
 pub mod init;
 mod lsm;
 mod midwife;
-mod mountinfo;
 mod mounts;
 mod namespaces;
 mod notify;

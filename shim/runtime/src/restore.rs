@@ -35,7 +35,7 @@ use shim_sys::exec::{close_on_exec_from, execve};
 use shim_wire::hooks::HookKind;
 use shim_wire::plan::{CreateOptions, Plan, Restore};
 
-use crate::checkpoint::{STREAMS, directory, read_streams};
+use crate::checkpoint::{STREAMS, directory, mounts_of, read_streams};
 use crate::child::{Birth, read_plan, report, wait_for_start};
 use crate::command::c_string;
 use crate::criu::{self, Criu, Inherit, Join, NETWORK_KEY, Options, Request, Theirs, kind};
@@ -45,7 +45,7 @@ use crate::process::{ProcessIo, end};
 use crate::procfs::Procfs;
 use crate::stdio::ChildIo;
 use crate::tree::{Sources, Tree};
-use crate::{Error, Rule, Step, hooks, lsm, mountinfo, mounts, overlay, parameters};
+use crate::{Error, Rule, Step, hooks, lsm, mounts, overlay, parameters};
 
 const VERB: &str = "restore";
 const LOG: &str = "restore.log";
@@ -286,7 +286,7 @@ fn stage(birth: &Birth<'_>, plan: &mut Plan) -> Result<(), Error> {
 
 /// Where criu finds what was external when the checkpoint was taken, by the place in the container.
 fn staged_mounts() -> Result<Vec<String>, Error> {
-    let mounted = mountinfo::of("self")?;
+    let mounted = mounts_of("self")?;
     let below = mounted.iter().filter_map(|mounted| mounted.point.strip_prefix(TREE));
     let below = below.filter(|point| point.starts_with('/'));
     Ok(below.map(|point| format!("mnt[{point}]:{TREE}{point}")).collect())

@@ -5,6 +5,7 @@
 //! | [`clone`] | clone3(2) as a fork that returns a pidfd |
 //! | [`exec`] | execve(2), execveat(2), and what must be put right before them |
 //! | [`mount`] | mount_setattr(2) |
+//! | [`mountinfo`] | the mounts of a process, as the kernel lists them |
 //! | [`net`] | switching the loopback interface on, a socket's peer |
 //! | [`sched`] | scheduling, I/O priority, CPUs, execution domain |
 //! | [`seccomp`] | installing a compiled filter |
@@ -22,6 +23,7 @@ pub mod clone;
 pub mod exec;
 pub mod memory;
 pub mod mount;
+pub mod mountinfo;
 pub mod net;
 pub mod pidfd;
 pub mod program;
