@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cri, convert, directories, invalid, kept, wire};
+use super::{Cri, convert, directories, invalid, kept, propagation, wire};
 use crate::checkpoint::restore::Taken;
 use crate::checkpoint::{CheckpointRequest, What};
 use crate::container::{Handle, Record, Run};
@@ -56,6 +56,7 @@ impl Cri {
             self.check_mounts(&options.runtime, config).await?;
         }
         make_directories(&options)?;
+        propagation::check(&options.mounts)?;
         let (name, kept) = (options.name.clone(), options.extensions.clone());
         let id = match self.make(&pod, options, taken).await {
             Ok(id) => id,

@@ -19,6 +19,7 @@
 //! | `network` | networks of pods, by CNI's plugins |
 //! | `nri` | plugins of the node: what they are told, and what they want |
 //! | `pod_cidr` | the range of addresses for pods, into a network's configuration |
+//! | `propagation` | mounts that can't travel as they are asked to |
 //! | `streams` | what is behind the URLs of exec, attach and port-forward |
 //! | `stats` | what containers and pods use |
 //! | `users` | who containers run as |
@@ -46,6 +47,7 @@ mod network;
 mod nri;
 mod pod_cidr;
 mod pods;
+mod propagation;
 mod runtime;
 mod stats;
 mod status;

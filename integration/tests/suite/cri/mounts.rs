@@ -1,6 +1,6 @@
 //! Mounts that are made while a container runs, on either side, and those below a mount that is read-only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bosun_proto::cri;
@@ -34,6 +34,16 @@ impl Source {
     fn shared(daemon: &Daemon) -> Self {
         let source = Self::private(daemon);
         run(Command::new("mount").arg("--make-shared").arg(&source.0));
+        source
+    }
+
+    /// Sees what is mounted below the other one, and shows nothing.
+    fn slave(daemon: &Daemon, master: &Self) -> Self {
+        let path = daemon.scratch().join("slave");
+        std::fs::create_dir(&path).unwrap();
+        run(Command::new("mount").arg("--bind").args([&master.0, &path]));
+        let source = Self(path);
+        run(Command::new("mount").arg("--make-slave").arg(&source.0));
         source
     }
 
@@ -149,18 +159,53 @@ fn a_container_that_is_not_privileged_mounts_nothing_and_sees_what_the_host_moun
 }
 
 #[test]
-fn of_a_source_that_is_not_shared_no_mount_travels() {
+fn a_mount_is_to_travel_only_where_the_host_lets_it() {
     let daemon = node();
-    let source = Source::private(&daemon);
     let kubelet = Kubelet::of(&daemon);
-    let kinds = [Propagation::PropagationHostToContainer, Propagation::PropagationBidirectional];
-    let containers = kinds.map(|propagation| started(&kubelet, &source, propagation, true));
-    source.mount("later");
-    for id in containers {
-        assert_eq!(kubelet.exec_text(&id, "ls /mnt/later /mnt/inside | grep file || true"), "");
-        assert_eq!(kubelet.exec_text(&id, INSIDE), "inside");
-        assert!(!source.has("inside"));
+    let mut config = kubelet.pod_config("web");
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().privileged = true;
+    let pod = kubelet.run_pod(&config);
+    let create = |name: &str, path: &Path, propagation: Propagation| {
+        let mut container = kubelet.container_config(name, "exec sleep 600");
+        container.mounts = vec![cri::Mount {
+            host_path: path.display().to_string(),
+            container_path: "/mnt".to_owned(),
+            propagation: propagation.into(),
+            ..cri::Mount::default()
+        }];
+        kubelet.try_create(&pod, &container, &config)
+    };
+    let (to_container, both_ways) =
+        (Propagation::PropagationHostToContainer, Propagation::PropagationBidirectional);
+    let refused = |path: &Path, propagation, mounted: &Source, words: &[&str]| {
+        let refused = create("bad", path, propagation).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        let way_out = format!("`mount --make-shared {}`", mounted.0.display());
+        let path = format!("source {}: ", path.display());
+        for word in [&[way_out.as_str(), &path, "/mnt"], words].concat() {
+            assert!(refused.message().contains(word), "{word}: {refused}");
+        }
+    };
+    let source = Source::private(&daemon);
+    let link = daemon.scratch().join("link");
+    std::os::unix::fs::symlink(source.0.join("later"), &link).unwrap();
+    for path in [source.0.clone(), source.0.join("later"), source.0.join("new"), link] {
+        refused(&path, to_container, &source, &["HOST_TO_CONTAINER", "private"]);
+        refused(&path, both_ways, &source, &["BIDIRECTIONAL", "private"]);
     }
+    assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty());
+    let _ = create("none", &source.0, Propagation::PropagationPrivate).unwrap();
+    run(Command::new("mount").arg("--make-shared").arg(&source.0));
+    let _ = create("one", &source.0, to_container).unwrap();
+    let _ = create("two", &source.0.join("later"), both_ways).unwrap();
+    let slave = Source::slave(&daemon, &source);
+    refused(&slave.0, both_ways, &slave, &["BIDIRECTIONAL", "slave"]);
+    let id = create("three", &slave.0, to_container).unwrap();
+    kubelet.start(&id).unwrap();
+    source.mount("later");
+    assert_eq!(kubelet.exec_text(&id, "cat /mnt/later/file"), "of the host");
+    drop(kubelet);
 }
 
 #[test]
