@@ -46,17 +46,22 @@ fn image(namespace: &str, name: &str) -> Key {
 }
 
 impl Transaction<'_> {
-    /// Stores a name; one that is there already moves to the new target and keeps the time of its
-    /// making. Answers the digest that it stood for before.
+    /// Stores a name; one that is there already moves to the new target, and keeps the time of its
+    /// making and the labels that are not said anew: they are the name's, not the target's. Answers the
+    /// digest that it stood for before.
     ///
     /// # Errors
     /// The store's own.
     pub fn put_image(&mut self, namespace: &str, row: &ImageRow) -> Result<Option<String>, Error> {
-        let before: Option<String> = self
+        let before: Option<(String, String)> = self
             .sql
-            .prepare_cached("SELECT digest FROM images WHERE namespace = ?1 AND name = ?2")?
-            .query_row([namespace, &row.name], |row| row.get(0))
+            .prepare_cached("SELECT digest, labels FROM images WHERE namespace = ?1 AND name = ?2")?
+            .query_row([namespace, &row.name], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
+        let (before, labels) = before.unzip();
+        let mut labels: BTreeMap<String, String> =
+            labels.and_then(|labels| serde_json::from_str(&labels).ok()).unwrap_or_default();
+        labels.extend(row.labels.clone());
         self.sql
             .prepare_cached("INSERT OR IGNORE INTO namespaces (name) VALUES (?1)")?
             .execute([namespace])?;
@@ -74,7 +79,7 @@ impl Transaction<'_> {
                 serde_json::to_string(&row.target)?,
                 serde_json::to_string(&row.created_at)?,
                 serde_json::to_string(&row.updated_at)?,
-                serde_json::to_string(&row.labels)?
+                serde_json::to_string(&labels)?
             ])?;
         self.touched.insert(image(namespace, &row.name));
         Ok(before)

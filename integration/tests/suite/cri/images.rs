@@ -19,6 +19,28 @@ fn pull(
     answer.map(|answer| answer.image_ref)
 }
 
+/// What says that an image is not to be removed for want of space.
+const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
+
+/// As an administrator does, by bosun's own API.
+fn pull_labelled(kubelet: &Kubelet, name: &str, labels: &[(&str, &str)]) {
+    let mut request = tonic::Request::new(v1::PullRequest {
+        reference: name.to_owned(),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..v1::PullRequest::default()
+    });
+    request.metadata_mut().insert(NAMESPACE_KEY, NAMESPACE.parse().unwrap());
+    let pulled: Result<(), tonic::Status> = kubelet.api().wait(async {
+        let mut stream = kubelet.api().images().pull(request).await?.into_inner();
+        while stream.message().await?.is_some() {}
+        Ok(())
+    });
+    pulled.unwrap();
+}
+
 #[test]
 fn an_image_has_one_id_everywhere_and_all_its_names() {
     let daemon = node();
@@ -158,22 +180,36 @@ fn an_image_is_pinned_by_its_label_and_removed_when_that_is_asked_for() {
     let registry = FakeRegistry::start(daemon.netns());
     let image = Recipe::new().files(&[Entry::file("a", "1")]).image();
     let name = registry.add("kept", "1", &image);
-    let mut request = tonic::Request::new(v1::PullRequest {
-        reference: name.clone(),
-        labels: [("io.cri-containerd.pinned".to_owned(), "pinned".to_owned())].into(),
-        ..v1::PullRequest::default()
-    });
-    request.metadata_mut().insert(NAMESPACE_KEY, NAMESPACE.parse().unwrap());
-    let pulled: Result<(), tonic::Status> = kubelet.api().wait(async {
-        let mut stream = kubelet.api().images().pull(request).await?.into_inner();
-        while stream.message().await?.is_some() {}
-        Ok(())
-    });
-    pulled.unwrap();
+    pull_labelled(&kubelet, &name, &[PINNED]);
     let pinned = kubelet.image_list().into_iter().filter(|image| image.pinned);
     assert_eq!(pinned.map(|image| image.id).collect::<Vec<_>>(), [image.id()]);
     assert!(kubelet.image(&name).unwrap().pinned);
     assert!(!kubelet.image(IMAGE).unwrap().pinned);
     kubelet.remove_image(&name).unwrap();
     assert!(kubelet.image(&name).is_none());
+}
+
+#[test]
+fn an_image_that_is_pulled_again_keeps_the_labels_of_its_name() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = FakeRegistry::start(daemon.netns());
+    let image = |text| Recipe::new().files(&[Entry::file("a", text)]).image();
+    let name = registry.add("kept", "1", &image("1"));
+    pull_labelled(&kubelet, &name, &[PINNED, ("team", "blue")]);
+    let _ = pull(&kubelet, &name, None).unwrap();
+    assert!(kubelet.image(&name).unwrap().pinned);
+    // Also where it is another image now, and others are said.
+    let other = image("2");
+    registry.add("kept", "1", &other);
+    assert_eq!(pull(&kubelet, &name, None).unwrap(), other.id());
+    pull_labelled(&kubelet, &name, &[("team", "red"), ("stage", "test")]);
+    assert!(kubelet.image(&name).unwrap().pinned);
+    let shown = daemon.ctl(&format!("--namespace {NAMESPACE} image inspect {name}")).json();
+    let labels = &shown[0]["Bosun"]["Labels"];
+    assert_eq!((&labels["team"], &labels["stage"]), (&json!("red"), &json!("test")));
+    // They go with it.
+    kubelet.remove_image(&name).unwrap();
+    let _ = pull(&kubelet, &name, None).unwrap();
+    assert!(!kubelet.image(&name).unwrap().pinned);
 }
