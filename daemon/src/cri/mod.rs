@@ -86,6 +86,8 @@ struct Cri {
     nri: OnceLock<bosun_nri::Nri>,
     /// Pods that are on their way, by their names.
     on_their_way: watch::Sender<HashSet<String>>,
+    /// Who makes a pod of a name is alone with it.
+    makings: Turns<String>,
     /// Who stops or removes a pod is alone with it.
     endings: Turns<Key>,
 }
@@ -126,6 +128,7 @@ pub(crate) async fn services(
         streams: tokio::sync::OnceCell::new(),
         nri: OnceLock::new(),
         on_their_way: watch::Sender::default(),
+        makings: Turns::default(),
         endings: Turns::default(),
     });
     if cri.settings().network == Network::Cni {

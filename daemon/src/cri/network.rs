@@ -15,11 +15,12 @@ use bosun_cni::{Attached, Cni, Container, Settings, Status};
 use tokio::sync::OnceCell;
 
 use super::pod_cidr::Ranges;
+use super::pods::is_half_made;
 use super::{Cri, Network, convert, kept, lock, wire};
 use crate::config::Config;
 use crate::container::{Handle, Record, network_path};
 use crate::error::{Error, Result};
-use crate::spec::{NetworkMode, Role};
+use crate::spec::NetworkMode;
 
 /// How often what nobody has is collected.
 const COLLECTED: Duration = Duration::from_secs(3600);
@@ -106,8 +107,7 @@ impl Cri {
 
     /// Whether containers can be made in a pod.
     pub(super) async fn is_ready(&self, pod: &Handle, record: &Record) -> bool {
-        let is_unready = matches!(&record.options.role, Role::Sandbox(one) if one.unready);
-        if pod.running().is_err() || is_unready || self.is_on_its_way(record) {
+        if pod.running().is_err() || is_half_made(record) || self.is_on_its_way(record) {
             return false;
         }
         !Self::is_plugged(record) || lock(self.attached().await).contains_key(&record.id)

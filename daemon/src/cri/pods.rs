@@ -11,6 +11,7 @@ use super::{Cri, convert, invalid, kept, wire};
 use crate::container::{Handle, Record};
 use crate::error::{Error, Result};
 use crate::requests::Request;
+use crate::spec::Role;
 use crate::turns::Turn;
 
 /// How long what still runs in a pod has when the pod is stopped: the kubelet has stopped the rest.
@@ -19,7 +20,7 @@ const AT_ONCE: Duration = Duration::ZERO;
 /// Marks a pod while it is on its way, by its name: nobody knows its id then.
 struct OnItsWay<'a> {
     all: &'a watch::Sender<HashSet<String>>,
-    /// Absent when it is another's, who asks for the same, or there is one already.
+    /// Absent when there is one already.
     name: Option<&'a str>,
 }
 
@@ -79,6 +80,8 @@ impl Cri {
         // What plugins can't be told is known before anything is made.
         convert::plugin_arguments("", config.unwrap_or(&wire::PodSandboxConfig::default()))?;
         let name = options.name.clone();
+        let _turn = self.makings.wait(name.clone()).await;
+        self.give_up(&name).await?;
         // Nobody is to see it before it has its network, and the plugins' consent.
         let mut mark = Some(OnItsWay::mark(self, &name));
         shim_failpoints::step!("daemon.pod.before_sandbox", error);
@@ -112,6 +115,19 @@ impl Cri {
         }
         shim_failpoints::step!("daemon.pod.after_consent");
         Ok(id)
+    }
+
+    /// Removes the pod of that name, if it never became ready and nobody is making it any more: a daemon
+    /// was killed over it, or could not undo it. No kubelet was told its id, and one that asks for the same
+    /// has seen it in no list, or it would ask for another attempt.
+    async fn give_up(&self, name: &str) -> Result<()> {
+        let Ok(pod) = self.supervisor.sandbox(&self.namespace, name) else { return Ok(()) };
+        // A pod is also found by what its id begins with.
+        if pod.name() != name || !pod.record().is_ok_and(|record| is_half_made(&record)) {
+            return Ok(());
+        }
+        tracing::info!(pod = %pod.label(), "half made by a daemon that ended: removed");
+        self.remove_pod(pod.key().id.as_str()).await
     }
 
     /// Lets everybody see a pod that has its network, once its plugins agree and it is durable that it
@@ -292,6 +308,11 @@ impl Cri {
             false => Err(Error::NotRunning { id: pod.label() }),
         }
     }
+}
+
+/// Whether a pod has not become what was asked for: its network, or its plugins' consent, is missing.
+pub(super) fn is_half_made(record: &Record) -> bool {
+    matches!(&record.options.role, Role::Sandbox(sandbox) if sandbox.unready)
 }
 
 /// What somebody else has removed meanwhile, by another face, is stopped and removed.

@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 const PLUGINS: &str = "/usr/lib/cni";
 
 pub(super) fn node() -> Daemon {
-    let mut daemon = Settings::new().prepare();
+    node_with(Settings::new())
+}
+
+fn node_with(settings: Settings) -> Daemon {
+    let mut daemon = settings.prepare();
     let [directory, own] = ["net.d", "plugins"].map(|name| daemon.scratch().join(name));
     std::fs::create_dir(&directory).unwrap();
     std::fs::create_dir(&own).unwrap();
@@ -344,4 +348,71 @@ fn a_network_that_can_t_be_undone_is_given_up_when_its_pod_is_gone_and_never_bef
     kubelet.stop_pod(&pod).unwrap();
     assert!(attachments(&daemon).is_empty());
     assert_eq!(tries(&daemon), 4);
+}
+
+#[test]
+fn a_pod_that_a_killed_daemon_left_half_made_goes_when_it_is_asked_for_again() {
+    let mut daemon = node_with(Settings::new().failpoint("no.such.point=off"));
+    configure(&daemon, &bridge(&daemon));
+    let points = ["after_publish", "before_attach", "after_attach"];
+    for point in points {
+        daemon.kill();
+        daemon.set_failpoint(&format!("daemon.pod.{point}=panic"));
+        daemon.start_again();
+        let kubelet = Kubelet::of(&daemon).left_alone();
+        let config = kubelet.pod_config("web");
+        kubelet.try_run_pod(&config).unwrap_err();
+        assert!(daemon.ended_by_itself(wait::LIMIT).is_some(), "{point}");
+        drop(kubelet);
+        daemon.clear_environment();
+        daemon.start_again();
+        let kubelet = Kubelet::of(&daemon);
+        let left = kubelet.pods(cri::PodSandboxFilter::default());
+        assert_eq!(left.len(), 1, "{point}");
+        let pod = kubelet.run_pod(&config);
+        assert_ne!(pod, left[0].id, "{point}");
+        let pods = kubelet.pods(cri::PodSandboxFilter::default());
+        assert_eq!((pods.len(), pods[0].id.as_str()), (1, pod.as_str()), "{point}");
+        let status = kubelet.pod_status(&pod);
+        assert_eq!(status.state(), cri::PodSandboxState::SandboxReady, "{point}");
+        assert!(status.network.unwrap().ip.starts_with("10.77."), "{point}");
+        assert_eq!((attachments(&daemon), leases(&daemon)), (vec![pod.clone()], 2), "{point}");
+        assert!(!Path::new("/run/netns").join(format!("bosun-{}", left[0].id)).exists(), "{point}");
+        // That one was told of: whatever becomes of it, its name is its own.
+        assert_eq!(kubelet.run_pod(&config), pod, "{point}");
+        kubelet.stop_pod(&pod).unwrap();
+        let refused = kubelet.try_run_pod(&config).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{point}: {refused}");
+    }
+}
+
+#[test]
+fn who_asks_for_a_pod_that_is_on_its_way_waits_for_it() {
+    let daemon = node();
+    configure(&daemon, r#"{"type":"slow"}"#);
+    script(
+        &daemon,
+        "slow",
+        &format!(
+            "[ $CNI_COMMAND != ADD ] || until test -e $here/go; do sleep 0.02; done\n{ANSWER}"
+        ),
+    );
+    let kubelet = Kubelet::of(&daemon);
+    let config = kubelet.pod_config("web");
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..2)
+            .map(|_| {
+                let asking = scope.spawn(|| Kubelet::of(&daemon).left_alone().run_pod(&config));
+                wait::until_true("the plugin", || !calls(&daemon).is_empty());
+                asking
+            })
+            .collect();
+        // As long as a refusal would take, and longer.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!asking.iter().any(|asking| asking.is_finished()));
+        std::fs::write(daemon.scratch().join("plugins/go"), "").unwrap();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(calls(&daemon).iter().filter(|call| call.starts_with("ADD")).count(), 1);
 }
