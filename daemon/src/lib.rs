@@ -29,6 +29,7 @@
 //! | `requests`, `turns` | repeated calls; one at a time |
 //! | `blocking` | work on files, off the threads that serve |
 //! | `atomic`, `plain_file` | the daemon's own small files, written and read |
+//! | `directories` | made on the host, for others to go through |
 //! | `trees`, `pipe` | files that containers made; archives on their way |
 //! | `logs` | reading what shims write |
 //! | `api` | the gRPC server, and the face of `bosun.v1` |
@@ -49,6 +50,7 @@ pub mod content;
 pub mod core;
 pub mod cri;
 mod descriptors;
+mod directories;
 pub mod error;
 pub mod events;
 pub mod files;

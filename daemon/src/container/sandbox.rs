@@ -31,9 +31,9 @@ use super::usage::{Interface, Pressure};
 use super::{Key, peer, run};
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::network;
 use crate::requests::Request;
 use crate::spec::{BindMount, ContainerOptions, NetworkMode, Role, Sandbox};
+use crate::{directories, network};
 
 /// Where everybody looks for network namespaces (ip-netns(8)).
 const NETNS: &str = "/run/netns";
@@ -291,7 +291,8 @@ pub(super) fn publish_network(
     let Some((_, source)) = peer::held(shim, status).find(network) else { return Ok(()) };
     let path = network_path(key);
     let bind = || {
-        DirBuilder::new().recursive(true).mode(0o755).create(NETNS)?;
+        // Others than root look at namespaces there as well.
+        directories::make(Path::new(NETNS))?;
         shim_failpoints::step!("daemon.pod.before_publish", error);
         std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
         shim_failpoints::step!("daemon.pod.after_file", error);

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cri, convert, directories, invalid, kept, propagation, wire};
+use super::{Cri, convert, invalid, kept, propagation, wire};
 use crate::checkpoint::restore::Taken;
 use crate::checkpoint::{CheckpointRequest, What};
 use crate::container::{Handle, Record, Run};
+use crate::directories;
 use crate::error::{Error, Result};
 use crate::spec::{ContainerOptions, LogOptions, Restore};
 

@@ -12,7 +12,6 @@
 //! | `runtime`, `image` | the two services: each call decoded, made, answered |
 //! | `pods`, `containers` | what calls about them mean |
 //! | `checkpoint` | pods that are written down, and made again |
-//! | `directories` | of the host, for containers that want them |
 //! | `events` | what happens, for kubelets that listen |
 //! | `exec` | a command whose output is waited for |
 //! | `handlers` | who runs containers, and what each can do |
@@ -36,7 +35,6 @@ mod checkpoint;
 mod config;
 mod containers;
 mod convert;
-mod directories;
 mod events;
 mod exec;
 mod handlers;

@@ -22,9 +22,8 @@ use std::sync::{Arc, Mutex};
 use bosun_cni::{Cidr, IpRange};
 
 use super::{Cri, Network, invalid, lock, wire};
-use crate::atomic;
 use crate::error::{Error, Result};
-use crate::plain_file;
+use crate::{atomic, directories, plain_file};
 
 /// What is written of a template.
 const FILE: &str = "10-bosun.conflist";
@@ -125,7 +124,7 @@ fn fill(template: &Path, directory: &Path, ranges: &[Cidr]) -> Result<()> {
         Err(error) => return Err(malformed(error.to_string())),
     }
     let path = directory.join(FILE);
-    fs::create_dir_all(directory).map_err(Error::file("make directory", directory))?;
+    directories::make(directory).map_err(Error::file("make directory", directory))?;
     // Plugins read it at any moment.
     atomic::write(&path, made.as_bytes(), 0o644).map_err(Error::file("write", &path))
 }

@@ -102,9 +102,8 @@ fn condition(kubelet: &Kubelet) -> cri::RuntimeCondition {
     conditions.into_iter().find(|condition| condition.r#type == "NetworkReady").unwrap()
 }
 
-#[test]
-fn the_addresses_that_the_cluster_gives_are_filled_into_a_template() {
-    let mut daemon = node();
+/// Has the daemon know a template of a network, and starts it again.
+fn add_template(daemon: &mut Daemon) {
     let template = daemon.scratch().join("template");
     let text = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp",
         "ipam": {"type": "host-local", "dataDir": "DATA", "ranges": {{.PodCIDRRanges}},
@@ -117,24 +116,54 @@ fn the_addresses_that_the_cluster_gives_are_filled_into_a_template() {
     std::fs::write(&file, settings + &key).unwrap();
     daemon.kill();
     daemon.start_again();
+}
+
+fn give(kubelet: &Kubelet, pod_cidr: &str) -> Result<(), tonic::Status> {
+    let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
+    let request = cri::UpdateRuntimeConfigRequest {
+        runtime_config: Some(cri::RuntimeConfig { network_config }),
+    };
+    let call =
+        kubelet.call(|mut client| async move { client.update_runtime_config(request).await });
+    call.map(drop)
+}
+
+#[test]
+fn the_addresses_that_the_cluster_gives_are_filled_into_a_template() {
+    let mut daemon = node();
+    add_template(&mut daemon);
     let kubelet = Kubelet::of(&daemon);
     assert!(!condition(&kubelet).status);
-    let update = |pod_cidr: &str| {
-        let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
-        let request = cri::UpdateRuntimeConfigRequest {
-            runtime_config: Some(cri::RuntimeConfig { network_config }),
-        };
-        kubelet.call(|mut client| async move { client.update_runtime_config(request).await })
-    };
-    update("").unwrap();
+    give(&kubelet, "").unwrap();
     assert!(!condition(&kubelet).status);
-    assert_eq!(update("10.78.0.0").unwrap_err().code(), tonic::Code::InvalidArgument);
-    update("10.78.5.0/24,fd78::/64").unwrap();
+    assert_eq!(give(&kubelet, "10.78.0.0").unwrap_err().code(), tonic::Code::InvalidArgument);
+    give(&kubelet, "10.78.5.0/24,fd78::/64").unwrap();
     assert!(condition(&kubelet).status, "{:?}", condition(&kubelet));
     let pod = kubelet.run_pod(&kubelet.pod_config("web"));
     let network = kubelet.pod_status(&pod).network.unwrap();
     assert!(network.ip.starts_with("10.78.5."), "{network:?}");
     assert!(network.additional_ips[0].ip.starts_with("fd78::"), "{network:?}");
+}
+
+#[test]
+fn what_others_on_the_node_look_into_is_open_to_them_whatever_the_umask() {
+    // With a /run of its own, in which nothing is yet.
+    let script = "'umask 077; mount -t tmpfs -o mode=755 tmpfs /run; exec \"$@\"'";
+    let settings = Settings::new().through(&format!("unshare -m -- /bin/sh -ec {script} sh"));
+    let mut daemon = node_with(settings);
+    std::fs::remove_dir(daemon.scratch().join("net.d")).unwrap();
+    add_template(&mut daemon);
+    let kubelet = Kubelet::of(&daemon);
+    give(&kubelet, "10.78.5.0/24").unwrap();
+    let pod = kubelet.run_pod(&kubelet.pod_config("web"));
+    assert!(kubelet.pod_status(&pod).network.unwrap().ip.starts_with("10.78.5."));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let networks = daemon.scratch().join("net.d");
+    assert_eq!(mode(&networks), 0o755);
+    assert_eq!(mode(&networks.join("10-bosun.conflist")), 0o644);
+    let run = Path::new("/proc").join(daemon.pid().unwrap().to_string()).join("root/run");
+    assert!(run.join("netns").join(format!("bosun-{pod}")).exists());
+    assert_eq!(mode(&run.join("netns")), 0o755);
 }
 
 /// Addresses that are given out.

@@ -1,4 +1,5 @@
-//! Directories of the host that a kubelet expects to be made: sources of mounts, and where logs are.
+//! Directories of the host that others go through: sources of mounts and places of logs, which a kubelet
+//! expects to be made, and what plugins and agents of the node share with bosund.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,16 +12,19 @@ use rustix::io::Errno;
 /// root go through it.
 const MODE: u32 = 0o755;
 
-/// Makes the directory of an absolute path without `..`, and what is missing above it. What is there
-/// stays as it is.
+/// Makes a directory, and what is missing above it. What is there stays as it is.
 ///
 /// # Errors
 /// Something on the way is no directory, or can't be made.
-pub(super) fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     let there = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = rustix::fs::open("/", there, Mode::empty())?;
+    let start = if path.is_absolute() { "/" } else { "." };
+    let mut at = rustix::fs::open(start, there, Mode::empty())?;
     for part in path.components() {
-        let Component::Normal(name) = part else { continue };
+        let name = match part {
+            Component::Normal(_) | Component::ParentDir => part.as_os_str(),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => continue,
+        };
         at = match rustix::fs::openat(&at, name, there, Mode::empty()) {
             Err(Errno::NOENT) => match make_one(&at, Path::new(name)) {
                 // Somebody else was faster.
@@ -64,6 +68,8 @@ mod tests {
             make(&place.path().join("link/a/b")).unwrap();
         }
         assert_eq!((mode("there"), mode("there/a"), mode("there/a/b")), (0o710, MODE, MODE));
+        make(&place.path().join("link/a/../c")).unwrap();
+        assert_eq!(mode("there/c"), MODE);
         std::fs::write(place.path().join("file"), "").unwrap();
         assert!(make(&place.path().join("file/a")).is_err());
         std::os::unix::fs::symlink("nowhere", place.path().join("dangling")).unwrap();
