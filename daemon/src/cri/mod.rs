@@ -131,6 +131,7 @@ pub(crate) async fn services(
     });
     if cri.settings().network == Network::Cni {
         tokio::spawn(Arc::clone(&cri).collect_networks());
+        tokio::spawn(Arc::clone(&cri).check_networks());
     }
     cri.start_plugins().await;
     let runtime = runtime::Service::new(Arc::clone(&cri));

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosun_cni::{Attached, Cni, Container, Settings, Status};
+use futures::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::pod_cidr::Ranges;
@@ -24,6 +25,9 @@ use crate::spec::NetworkMode;
 
 /// How often what nobody has is collected.
 const COLLECTED: Duration = Duration::from_secs(3600);
+
+/// How many pods are looked at at once when the daemon starts, beside what it is asked for.
+const CHECKED_AT_ONCE: usize = 2;
 
 /// The networks of pods that plugins make.
 #[derive(Debug)]
@@ -209,6 +213,32 @@ impl Cri {
                 }
             }
             tokio::time::sleep(COLLECTED).await;
+        }
+    }
+
+    /// Has plugins look once whether the pods that run when the daemon starts still have what they gave
+    /// them. Nobody else asks them: a kubelet has no call for it, and sees only that a pod is there.
+    pub(super) async fn check_networks(self: Arc<Self>) {
+        let pods = self.supervisor.sandboxes(&self.namespace);
+        stream::iter(pods)
+            .for_each_concurrent(CHECKED_AT_ONCE, |pod| self.check_network(pod))
+            .await;
+    }
+
+    async fn check_network(&self, pod: Handle) {
+        let Ok(record) = pod.record() else { return };
+        if !Self::is_plugged(&record) || !self.is_ready(&pod, &record).await {
+            return;
+        }
+        let Ok(plugged) = self.plugged(&pod, &record) else { return };
+        match self.plugins.cni.check(plugged).await {
+            Ok(_) => {}
+            // It was stopped meanwhile.
+            Err(_) if !self.is_ready(&pod, &record).await => {}
+            Err(error) => {
+                let pod = &record.id;
+                tracing::warn!(pod, error = error.chain(), "its network is not as plugins made it");
+            }
         }
     }
 
