@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use shim_cgroup::{Cgroup, Layout};
 use shim_sys::clone::{Cloned, NAMESPACES, clone3};
@@ -70,7 +71,9 @@ pub fn create_kept<K>(
     let undo = Undo::new(&cgroup);
     // Dropped before what was declared before it: a group can't be removed with a process in it.
     let keeper = keeper;
-    let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)?;
+    let memory = Memory::of(&cgroup, options.resources.as_ref());
+    let process = clone(options, run_dir, network, &layout, &cgroup, &hooks)
+        .map_err(|error| memory.explain(error))?;
     let mount_namespace = mount_namespace_of(process.pid).inspect_err(|_| process.end())?;
     drop(keeper);
     undo.forget();
@@ -211,6 +214,42 @@ pub(crate) fn clone_into(
         PidNamespace::At(own.as_fd()).enter().at(Step::JoinNamespace, OWN)?;
     }
     cloned.at(Step::Clone, "the container")
+}
+
+/// What a create had of memory, should it fail for want of that.
+struct Memory<'a> {
+    cgroup: &'a Cgroup,
+    resources: Option<&'a Resources>,
+    /// What the kernel had killed by then in a group that was there before.
+    kills: u64,
+}
+
+impl<'a> Memory<'a> {
+    fn of(cgroup: &'a Cgroup, resources: Option<&'a Resources>) -> Self {
+        Self { cgroup, resources, kills: cgroup.oom_kills().unwrap_or(0) }
+    }
+
+    /// A process that the kernel killed says nothing, and one that was given no memory does not know why.
+    fn explain(&self, error: Error) -> Error {
+        let limit = self.limit();
+        let was_killed = self.cgroup.oom_kills().is_ok_and(|kills| kills > self.kills);
+        let got_none = limit.is_some() && error.errno() == Some(Errno::NOMEM);
+        match was_killed || got_none {
+            true => Error::WantOfMemory { limit, error: Box::new(error) },
+            false => error,
+        }
+    }
+
+    /// The container's own, in whichever of the two ways it is said.
+    fn limit(&self) -> Option<(&'static str, String)> {
+        let resources = self.resources?;
+        let own = resources.memory.filter(|bytes| *bytes > 0).map(|bytes| bytes.to_string());
+        if let Some(bytes) = own {
+            return Some(("linux.resources.memory.limit", bytes));
+        }
+        let unified = resources.unified.get("memory.max").map(|limit| limit.trim())?;
+        (unified != "max").then(|| ("linux.resources.unified.memory.max", unified.to_owned()))
+    }
 }
 
 /// The hooks that a create calls for.

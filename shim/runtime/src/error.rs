@@ -31,6 +31,9 @@ pub enum Error {
     },
     /// criu could not checkpoint or restore a container: what it said, or why there is none.
     Criu { verb: &'static str, said: String },
+    /// There was too little memory to start in: the limit, by its place in the specification and what
+    /// it says, where the container has one of its own; and what came of it.
+    WantOfMemory { limit: Option<(&'static str, String)>, error: Box<Self> },
     /// Of the control group.
     Cgroup(shim_cgroup::Error),
     /// Something that is never done, or not done yet.
@@ -115,6 +118,7 @@ impl Error {
             Self::Cwd { .. } => Kind::BadCwd,
             Self::MountSource { .. } => Kind::MountSource,
             Self::Field { error, .. } => error.kind(),
+            Self::WantOfMemory { .. } => Kind::LimitRefused,
             Self::Cgroup(error) if error.is_limit() => Kind::LimitRefused,
             Self::Cgroup(shim_cgroup::Error::Frozen { .. }) => Kind::Refused,
             Self::Hook { .. } | Self::Criu { .. } => Kind::Hook,
@@ -136,7 +140,7 @@ impl Error {
             | Self::MountSource { errno, .. }
             | Self::System { errno, .. } => Some(*errno),
             Self::Cgroup(error) => error.errno(),
-            Self::Field { error, .. } => error.errno(),
+            Self::Field { error, .. } | Self::WantOfMemory { error, .. } => error.errno(),
             Self::Hook { problem: HookProblem::NotExecuted(errno), .. } => Some(*errno),
             Self::Hook { .. }
             | Self::Criu { .. }
@@ -332,6 +336,12 @@ impl fmt::Display for Error {
                 write!(f, "source {source:?} of the mount at {destination:?}: {errno}")
             }
             Self::Field { place, error } => write!(f, "{place}: {error}"),
+            Self::WantOfMemory { limit: Some((place, value)), error } => {
+                write!(f, "{place}: {value}: too little memory to start in: {error}")
+            }
+            Self::WantOfMemory { limit: None, error } => {
+                write!(f, "the control groups above leave too little memory to start in: {error}")
+            }
             Self::Hook { hook, problem, output } if output.is_empty() => {
                 write!(f, "{hook}: {problem}")
             }
@@ -350,7 +360,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Cgroup(error) => error.source(),
-            Self::Field { error, .. } => error.source(),
+            Self::Field { error, .. } | Self::WantOfMemory { error, .. } => error.source(),
             Self::CommandNotExecutable { errno, .. }
             | Self::Cwd { errno, .. }
             | Self::MountSource { errno, .. }
@@ -445,6 +455,8 @@ impl Error {
                     .encode();
             }
             Self::TimedOut | Self::Ended => (7, 0, 0, "", ""),
+            // Only the parent says so.
+            Self::WantOfMemory { error, .. } => return error.encode(),
             Self::Hook { hook, problem, output } => {
                 let (which, number) = problem.encode();
                 (8, which, number, hook, output)

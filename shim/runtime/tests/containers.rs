@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         a_terminal_can_be_its_input_too,
         limits_and_groups,
         a_refused_limit_leaves_nothing,
+        too_little_memory_to_start_in_is_named,
         dropped_before_its_start_it_ends,
         the_mount_namespace_outlives_the_process,
         a_container_dies_with_whoever_made_it,
@@ -262,6 +263,16 @@ fn limits_and_groups() {
     let mut sandbox = Sandbox::script("for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; exit 0");
     sandbox.options.resources = Some(Resources { pids: Some(4), ..Resources::default() });
     assert!(sandbox.run().stderr.contains("fork"));
+}
+
+fn too_little_memory_to_start_in_is_named() {
+    let mut sandbox = Sandbox::new();
+    sandbox.options.resources = Some(Resources { memory: Some(4096), ..Resources::default() });
+    let error = sandbox.error();
+    assert_eq!(error.kind(), Kind::LimitRefused, "{error}");
+    let said = error.to_string();
+    assert!(said.starts_with("linux.resources.memory.limit: 4096: too little memory"), "{said}");
+    assert!(!sandbox.cgroup().exists());
 }
 
 fn a_refused_limit_leaves_nothing() {

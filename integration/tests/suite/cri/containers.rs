@@ -356,8 +356,12 @@ fn a_container_runs_in_as_little_memory_as_it_needs() {
     container.linux.as_mut().unwrap().resources = Some(with_memory(4096));
     let id = kubelet.try_create(&pod, &container, &config).unwrap();
     let refused = kubelet.start(&id).unwrap_err();
-    assert!(refused.message().contains("ended before its program"), "{refused}");
-    assert_eq!(kubelet.status(&id).reason, "StartError");
+    let said = "linux.resources.memory.limit: 4096: too little memory to start in: ";
+    assert!(refused.message().contains(said), "{refused}");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let status = kubelet.status(&id);
+    assert_eq!(status.reason, "StartError");
+    assert!(status.message.contains(said), "{}", status.message);
 }
 
 #[test]
