@@ -11,7 +11,9 @@ use std::path::Path;
 
 use prost::Message;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use shim_cgroup::Layout;
 use shim_wire::files::{ProcessIdentity, start_time_of_stat};
 use shim_wire::plan::Bootstrap;
@@ -44,10 +46,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     // The kernel before 6.14 calls what was executed by a descriptor by its number.
     let _ = rustix::thread::set_name(c"bosun-shim");
     shim_sys::exec::close_inherited_from(3).map_err(|e| step("close descriptors", e.into()))?;
-    // What ends a service must not end the container: only its own shim's release does.
-    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {
+    // What ends a service must not end the container: only its own shim's release does. Nor a file that has
+    // come to the limit of its size: that is a disk without room.
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE, Signal::XFSZ] {
         shim_sys::signal::ignore(signal.as_raw());
     }
+    lift_cpu_time();
     // It fails only for a process that leads a group already, and such a one has what it wants.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -70,6 +74,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
         .map_err(|e| step("write shim.pid", e))?;
     set_parent_process_death_signal(None).map_err(|e| step("outlive the parent", e.into()))?;
     Ok(Inherited { api, attach, network_namespace, ports, boot_id })
+}
+
+/// A limit of CPU time, of a daemon that was started with one, would end a shim after the years that it
+/// takes. Its container has its own from its specification.
+fn lift_cpu_time() {
+    let found = getrlimit(Resource::Cpu);
+    if found.current.is_some() {
+        let none = Rlimit { current: None, maximum: None };
+        // Where that is not allowed, at least as far as it may.
+        if setrlimit(Resource::Cpu, none).is_err() {
+            let _ = setrlimit(Resource::Cpu, Rlimit { current: found.maximum, ..found });
+        }
+    }
 }
 
 /// Takes the listening socket from standard input and the bootstrap socket from standard output, and

@@ -4,13 +4,14 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use shim_wire::attach::Hello;
 use shim_wire::plan::LogFormat;
 use shim_wire::task::Empty;
-use support::{SHIM, TestShim, eventually, may_run, read_json_log};
+use support::{SHIM, TestShim, binary, eventually, may_run, read_json_log};
 
 /// The numbers from 1, one a line, on both streams.
 fn count_to(last: u32) -> String {
@@ -239,6 +240,39 @@ fn a_full_disk_costs_counted_bytes_and_never_the_exit() {
     let tail = everything(last + 1, 20_010);
     assert_eq!(tail.len(), usize::try_from(lost).unwrap() + rest.len());
     assert!(tail.ends_with(&rest));
+    shim.release(&mut client);
+}
+
+/// A daemon that was started with limits hands them down. What its container writes is held to them, as the kernel
+/// has it: by a signal that ends who does not expect it.
+#[test]
+fn a_limit_of_the_size_of_files_costs_counted_bytes_and_nobody_of_cpu_time() {
+    if !may_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("limited");
+    let limits = "--fsize=200000 --cpu=3600:7200";
+    let script = format!("#!/bin/sh\nexec prlimit {limits} {} \"$@\"\n", binary().display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut shim = TestShim::start_binary(&program, "fsize", directory, &[]);
+    let mut client = shim.connect();
+    let script = "seq 1 20000; exec 2> /dev/null; head -c 300000 /dev/zero > /tmp/large; exit $?";
+    shim.run_shell(&mut client, script);
+    let killed_by_sigxfsz = 128 + 25;
+    assert_eq!(client.wait("").unwrap(), killed_by_sigxfsz);
+    let kept = shim.logged("stdout");
+    let last = u32::try_from(kept.lines().count()).unwrap();
+    assert_counted(&kept, last);
+    let lost: usize = (last + 1..=20_000).map(|number| number.to_string().len() + 1).sum();
+    assert!(lost > 0, "the log is below the limit");
+    assert_eq!(usize::try_from(client.status().log_bytes_lost), Ok(lost));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", shim.pid())).unwrap();
+    let cpu = limits.lines().find(|line| line.starts_with("Max cpu time")).unwrap();
+    // Where it may not have more, as far as it may.
+    let lifted = cpu.matches("unlimited").count() == 2 || cpu.matches("7200").count() == 2;
+    assert!(lifted, "{cpu}");
     shim.release(&mut client);
 }
 

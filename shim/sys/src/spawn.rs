@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 const FIRST: RawFd = 3;
 
 /// Signals that a program must not find ignored because whoever starts it ignores them.
-const HANDED_DOWN: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
+const HANDED_DOWN: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGXFSZ];
 
 /// Starts a program that finds `descriptors` as 3, 4, and so on, and no signal ignored.
 ///
