@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::runtime::{Answers, pieces};
 use super::{Cri, convert, wire};
 use crate::error::{Error, Result as CoreResult};
-use crate::images::{Board, Choice, Found, Pull};
+use crate::images::{Board, Choice, Named, Pull};
 
 /// The service over the core.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Cri {
     async fn images(&self, filter: Option<wire::ImageFilter>) -> CoreResult<Vec<wire::Image>> {
         let wanted = filter.and_then(|filter| filter.image).map(|image| image.image);
         match wanted.filter(|text| !text.is_empty()) {
-            None => Ok(convert::images(&self.core().images.list(self.namespace.as_str()).await?)),
+            None => Ok(convert::images(&self.core().images.named(self.namespace.as_str()).await?)),
             Some(text) => {
                 let found = self.image(&text).await?;
                 Ok(found.map(|found| convert::images(&found)).unwrap_or_default())
@@ -97,22 +97,20 @@ impl Cri {
     }
 
     /// All names of the image that a text means; `None` when it is not here.
-    async fn image(&self, text: &str) -> CoreResult<Option<Vec<Found>>> {
+    async fn image(&self, text: &str) -> CoreResult<Option<Vec<Named>>> {
         let (images, namespace) = (&self.core().images, self.namespace.as_str());
-        let choice = Choice::parse("")?;
-        let found = match images.get(namespace, text, &choice).await {
+        let found = match images.find(namespace, text, &Choice::parse("")?).await {
             Ok(found) => found,
             Err(Error::NoSuchImage { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let id =
-            |found: &Found| found.image.as_ref().map(|image| image.manifest.config.digest.clone());
-        let Some(wanted) = id(&found) else { return Ok(None) };
-        let all = images.list(namespace).await?;
-        let same: Vec<Found> =
-            all.into_iter().filter(|one| id(one).as_ref() == Some(&wanted)).collect();
+            |named: &Named| named.image.as_ref().map(|image| image.manifest.config.digest.clone());
+        let all = images.named(namespace).await?;
+        let meant = all.iter().find(|named| found.iter().any(|row| row.name == named.row.name));
         // It may have gone meanwhile.
-        Ok(Some(same).filter(|same| !same.is_empty()))
+        let Some(wanted) = meant.and_then(id) else { return Ok(None) };
+        Ok(Some(all.into_iter().filter(|named| id(named).as_ref() == Some(&wanted)).collect()))
     }
 
     /// Answers the image's id.
@@ -152,7 +150,7 @@ impl Cri {
     }
 }
 
-fn info(found: &[Found]) -> HashMap<String, String> {
+fn info(found: &[Named]) -> HashMap<String, String> {
     let Some(image) = found.first().and_then(|found| found.image.as_ref()) else {
         return HashMap::new();
     };

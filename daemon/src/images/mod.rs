@@ -47,7 +47,7 @@ use tokio::sync::Semaphore;
 
 pub use commit::Commit;
 pub use import::{Import, ImportKind, Imported};
-pub use names::{Base, Found, Pruned, Removed};
+pub use names::{Base, Found, Named, Pruned, Removed};
 pub use progress::{Board, Event, Part, Progress, Status, Watcher};
 pub use pull::{Pull, Pulled};
 pub use push::{Push, Pushed};

@@ -16,11 +16,19 @@ use crate::store::{ImageRow, OfImage, Transaction};
 /// The least characters of an image id.
 const SHORTEST_ID: usize = 4;
 
+/// A name with its image.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub row: ImageRow,
+    /// `None` when that part of the image is not here, or can't be read.
+    pub image: Option<Arc<Resolved>>,
+}
+
 /// A name with what is known of it.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub row: ImageRow,
-    /// `None` when that part of the image is not here, or can't be read.
+    /// As of [`Named`].
     pub image: Option<Arc<Resolved>>,
     /// Whether its layers are unpacked.
     pub unpacked: bool,
@@ -149,6 +157,23 @@ impl Images {
             found.push(self.look(namespace, row, &choice, &users).await);
         }
         Ok(found)
+    }
+
+    /// All names of a namespace with their images alone, for who asks often: neither blobs nor snapshots
+    /// are looked at.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn named(&self, namespace: &str) -> Result<Vec<Named>> {
+        let owner = namespace.to_owned();
+        let rows = self.store.read(move |tx| tx.images(&owner)).await?;
+        let choice = Choice::parse("")?;
+        let mut named = Vec::with_capacity(rows.len());
+        for row in rows {
+            let image = self.resolve(namespace, &row.name, &row.target, &choice).await.ok();
+            named.push(Named { row, image });
+        }
+        Ok(named)
     }
 
     /// Which containers were made from which manifests.

@@ -9,7 +9,7 @@ use bosun_registry::{Credentials, Secret};
 
 use crate::cri::{invalid, wire};
 use crate::error::Result;
-use crate::images::Found;
+use crate::images::Named;
 
 /// The label of an image that the kubelet is not to collect, as with containerd.
 const PINNED: &str = "io.cri-containerd.pinned";
@@ -24,9 +24,9 @@ pub(crate) fn reference_text(spec: Option<&wire::ImageSpec>) -> Result<String> {
 }
 
 /// One entry for each image id. Names whose documents can't be read are left out.
-pub(crate) fn images(found: &[Found]) -> Vec<wire::Image> {
+pub(crate) fn images(named: &[Named]) -> Vec<wire::Image> {
     let mut images: BTreeMap<String, wire::Image> = BTreeMap::new();
-    for one in found {
+    for one in named {
         let Some(resolved) = &one.image else { continue };
         let id = resolved.manifest.config.digest.to_string();
         let image = images.entry(id.clone()).or_insert_with(|| {
