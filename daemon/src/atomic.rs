@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::plain_file;
 
@@ -18,10 +18,31 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if is_already(path, content, mode) {
         return Ok(());
     }
+    let (temporary, mut file) = begin(path, mode)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// As [`write`], and it is on the disk, under its name, before this is done.
+///
+/// # Errors
+/// Those of open(2), write(2), fsync(2) and rename(2).
+pub(crate) fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let (temporary, mut file) = begin(path, mode)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// What is to take the place of a file, beside it.
+fn begin(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
     name.push(".new");
     let temporary = path.with_file_name(name);
-    let mut file = match make(&temporary, mode) {
+    let file = match make(&temporary, mode) {
         // Nobody's file: a link, say, or a FIFO.
         Err(error) if plain_file::is_damage(&error) => {
             std::fs::remove_file(&temporary)?;
@@ -29,10 +50,7 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         }
         made => made?,
     };
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(content)?;
-    std::fs::rename(&temporary, path)
+    Ok((temporary, file))
 }
 
 fn make(temporary: &Path, mode: u32) -> io::Result<File> {

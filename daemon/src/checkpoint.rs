@@ -23,6 +23,7 @@
 
 pub mod pod;
 pub mod restore;
+pub(crate) mod untold;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -48,6 +49,8 @@ use crate::snapshots;
 use crate::spec::Signal;
 use crate::time::Time;
 use crate::turns::Turn;
+
+use untold::Untold;
 
 /// How long the shim's answer is waited for: a little longer than the shim waits for criu.
 const TIME_OUT: Duration = Duration::from_secs(630);
@@ -105,14 +108,19 @@ pub async fn checkpoint(
 ) -> Result<()> {
     handle.running()?;
     check_runtime(core, handle)?;
-    let archive = Archive::begin(&request.location)?;
+    let mut untold = Untold::new(&core.layout);
+    let archive = Archive::begin(&request.location, &mut untold)?;
     let still = Still::hold(core, handle).await?;
     let written = async {
         let content = still.dump(&request.what).await?;
         off_the_loop(move || {
             archive.fill(&content)?;
             match decision.take() {
-                true => archive.name(),
+                true => {
+                    untold.list([&archive].into_iter())?;
+                    archive.name()?;
+                    untold.told()
+                }
                 // Its caller was told so already.
                 false => Err(Error::Stopping),
             }
@@ -291,39 +299,42 @@ struct Content {
 }
 
 /// An archive that is none yet: a file without a name, in the directory that it is for. Where the file
-/// system has no such files, one beside its place, which goes with this.
+/// system has no such files, one beside its place, which is among what nobody was told of.
 struct Archive {
     place: PathBuf,
-    temporary: Option<PathBuf>,
+    hidden: Option<PathBuf>,
     file: File,
 }
 
 impl Archive {
-    fn begin(place: &Path) -> Result<Self> {
+    fn begin(place: &Path, untold: &mut Untold) -> Result<Self> {
         let refused = |problem: &str| Error::InvalidArgument {
             what: "checkpoint",
             problem: format!("{}: {problem}", place.display()),
         };
         let clean = !place.components().any(|part| part == Component::ParentDir);
-        let Some(name) = place.file_name().filter(|_| place.is_absolute() && clean) else {
+        if place.file_name().is_none() || !place.is_absolute() || !clean {
             return Err(refused("give an absolute path of a file, without \"..\""));
-        };
+        }
         if place.symlink_metadata().is_ok() {
             return Err(refused("something is there already: name another file"));
         }
         shim_failpoints::step!("daemon.checkpoint.before_archive", error);
         let directory = place.parent().unwrap_or(Path::new("/"));
-        let archive = match nameless(directory) {
-            Ok(file) => Self { place: place.to_owned(), temporary: None, file },
+        let nameless = match shim_failpoints::number("daemon.checkpoint.nameless", 1) {
+            0 => Err(Errno::OPNOTSUPP),
+            _ => nameless(directory),
+        };
+        let archive = match nameless {
+            Ok(file) => Self { place: place.to_owned(), hidden: None, file },
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
-                let mut hidden = std::ffi::OsString::from(".");
-                hidden.push(name);
-                hidden.push(".new");
-                let temporary = place.with_file_name(hidden);
+                let hidden = untold.hide(place)?;
+                shim_failpoints::step!("daemon.hidden.before_file", error);
                 let mut options = OpenOptions::new();
-                let file = options.write(true).create_new(true).mode(0o600).open(&temporary);
-                let file = file.map_err(Error::file("make", &temporary))?;
-                Self { place: place.to_owned(), temporary: Some(temporary), file }
+                let file = options.write(true).create_new(true).mode(0o600).open(&hidden);
+                let file = file.map_err(Error::file("make", &hidden))?;
+                shim_failpoints::step!("daemon.hidden.after_file", error);
+                Self { place: place.to_owned(), hidden: Some(hidden), file }
             }
             Err(errno) => return Err(Error::file("make a file in", directory)(errno.into())),
         };
@@ -361,8 +372,8 @@ impl Archive {
     /// Whoever has put something there meanwhile keeps it.
     fn name(&self) -> Result<()> {
         shim_failpoints::step!("daemon.checkpoint.before_name", error);
-        let linked = match &self.temporary {
-            Some(temporary) => std::fs::hard_link(temporary, &self.place),
+        let linked = match &self.hidden {
+            Some(hidden) => std::fs::hard_link(hidden, &self.place),
             None => {
                 let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
                 let flags = AtFlags::SYMLINK_FOLLOW;
@@ -371,20 +382,7 @@ impl Archive {
         };
         linked.map_err(Error::file("make", &self.place))?;
         let directory = self.place.parent().unwrap_or(Path::new("/"));
-        sync(directory).map_err(|error| {
-            let _ = std::fs::remove_file(&self.place);
-            Error::file("sync", directory)(error)
-        })
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary
-            && let Err(error) = std::fs::remove_file(temporary)
-        {
-            tracing::warn!(path = %temporary.display(), %error, "not removed");
-        }
+        sync(directory).map_err(Error::file("sync", directory))
     }
 }
 

@@ -115,7 +115,8 @@ impl Layout {
         ] {
             make_directory(&path, 0o700)?;
         }
-        for path in [self.content().join("ingest"), self.trash(), self.nothing()] {
+        let others = [self.trash(), self.nothing(), self.checkpoints()];
+        for path in [self.content().join("ingest")].into_iter().chain(others) {
             make_directory_anew(&self.root, &path)?;
         }
         Ok(())
@@ -254,6 +255,12 @@ impl Layout {
     #[must_use]
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    /// Notes of checkpoints that nobody was told of yet.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
     }
 
     /// Directories of runs that are being removed.
@@ -415,6 +422,7 @@ mod tests {
             (&root, "content/ingest"),
             (&root, "trash"),
             (&root, "nothing"),
+            (&root, "checkpoints"),
             (&state, "containers"),
             (&state, "s"),
             (&state, "trash"),

@@ -6,8 +6,9 @@
 //!   DIRECTORY/container-N.tar    an archive of each, as of a container alone
 //! ```
 //!
-//! Files have no names until all is written and synced. Who gives up waiting gets none of them, and the
-//! containers go on once criu is done with the one that it is at: it can't be interrupted.
+//! Files have no names until all is written and synced, and keep them once the caller is about to be told
+//! ([`untold`](super::untold)). Who gives up waiting gets none of them, and the containers go on once criu is done
+//! with the one that it is at: it can't be interrupted.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -16,6 +17,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::untold::Untold;
 use super::{After, Archive, Decision, Still, What, check_runtime};
 use crate::blocking::off_the_loop;
 use crate::container::{Handle, Record};
@@ -132,17 +134,20 @@ pub async fn checkpoint(
         check_runtime(core, handle)?;
     }
     check_empty(directory)?;
+    let mut untold = Untold::new(&core.layout);
     let mut archives = Vec::with_capacity(containers.len());
     for (number, (name, handle)) in containers.iter().enumerate() {
         let archive = format!("container-{number}.tar");
-        archives.push(Archive::begin(&directory.join(&archive))?);
+        archives.push(Archive::begin(&directory.join(&archive), &mut untold)?);
         let id = handle.key().id.to_string();
         manifest.containers.push(Member { id, name: name.clone(), archive });
     }
     let mut all = Vec::with_capacity(containers.len());
     let written = async {
         for (_, handle) in containers {
+            shim_failpoints::step!("daemon.pod_checkpoint.before_hold", error);
             all.push(Still::hold(core, handle).await?);
+            shim_failpoints::step!("daemon.pod_checkpoint.after_hold", error);
         }
         let mut filled = Vec::with_capacity(archives.len());
         for (still, archive) in all.iter().zip(archives) {
@@ -151,41 +156,35 @@ pub async fn checkpoint(
             }
             let content = still.dump(&what).await?;
             filled.push(off_the_loop(move || archive.fill(&content).map(|()| archive)).await?);
+            shim_failpoints::step!("daemon.pod_checkpoint.after_archive", error);
         }
         Ok(filled)
     };
     let written = written.await;
     for still in all {
         still.let_go(After::GoesOn).await;
+        shim_failpoints::step!("daemon.pod_checkpoint.after_let_go");
     }
     let (archives, directory, decision) = (written?, directory.to_owned(), decision.clone());
     off_the_loop(move || {
         let text = serde_json::to_vec_pretty(&manifest).map_err(crate::store::Error::from)?;
-        let mut last = Archive::begin(&directory.join(MANIFEST))?;
+        let mut last = Archive::begin(&directory.join(MANIFEST), &mut untold)?;
         let written = last.file.write_all(&text).and_then(|()| last.file.sync_all());
         written.map_err(Error::file("write", &last.place))?;
-        match decision.take() {
-            true => name_all(archives.iter().chain([&last])),
+        if !decision.take() {
             // Nobody waits for it any more.
-            false => Err(Error::Stopping),
+            return Err(Error::Stopping);
         }
+        let all = || archives.iter().chain([&last]);
+        untold.list(all())?;
+        for archive in all() {
+            shim_failpoints::step!("daemon.pod_names.before_name", error);
+            archive.name()?;
+            shim_failpoints::step!("daemon.pod_names.after_name", error);
+        }
+        untold.told()
     })
     .await
-}
-
-/// All of them have their names, or none.
-fn name_all<'a>(archives: impl Iterator<Item = &'a Archive>) -> Result<()> {
-    let mut named: Vec<&Path> = Vec::new();
-    for archive in archives {
-        if let Err(error) = archive.name() {
-            for path in named {
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(error);
-        }
-        named.push(&archive.place);
-    }
-    Ok(())
 }
 
 fn invalid(what: &'static str, path: &Path, problem: &str) -> Error {

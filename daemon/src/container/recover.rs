@@ -63,6 +63,7 @@ pub(super) async fn recover(core: &Arc<Core>, registry: &Arc<Registry>) -> Resul
             core.network.hold(lease.address);
         }
     }
+    checkpoint::untold::forget(&core.layout).await;
     let census = Census::default();
     let endpoints: Vec<Vec<Endpoint>> = stream::iter(loaded)
         .map(|container| take_up(core, registry, &census, container))

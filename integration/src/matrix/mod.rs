@@ -21,6 +21,7 @@ pub mod few_pids;
 pub mod kubelets;
 pub mod life;
 pub mod lives;
+pub mod pod_checkpoints;
 pub mod points;
 pub mod power;
 pub mod volumes;
@@ -48,6 +49,7 @@ use faults::{Client, Fault, Passed};
 use kubelets::KubeletLife;
 use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
+use pod_checkpoints::PodCheckpointLife;
 use volumes::VolumeLife;
 
 /// One line of the matrix.
@@ -179,6 +181,8 @@ const LIVES: &[Walk] = &[
     Walk::by(Living::Checkpoint, "daemon", &["hold"]).passed(HOLDS).sampled(8),
     Walk::by(Living::Checkpoint, "daemon", &["commit", "checkpoint", "restore"]).sampled(8),
     Walk::by(Living::Checkpoint, "shim", &["checkpoint", "restore"]).sampled(8),
+    Walk::by(Living::PodCheckpoint, "daemon", &["pod_checkpoint"]).passed(MEMBERS).sampled(8),
+    Walk::by(Living::PodCheckpoint, "daemon", &["hidden", "pod_names"]).passed(FILES).sampled(6),
     Walk::by(Living::Kubelet, "daemon", &["pod", "cni"]).sampled(6),
     Walk::by(Living::Kubelet, "daemon", &["cni_cache"]).passed(RESULTS).sampled(6),
     Walk::by(Living::Volume, "daemon", &["volume"]).sampled(3),
@@ -195,6 +199,8 @@ enum Living {
     Pod,
     /// A container that is committed and written down, and goes on from there.
     Checkpoint,
+    /// A pod whose containers are written down as one.
+    PodCheckpoint,
     /// A pod of a kubelet's, with a network of plugins.
     Kubelet,
     /// A container with a volume of its image.
@@ -205,6 +211,9 @@ enum Living {
 const COMMITS: usize = 10;
 /// How many times a container is held still: for a commit, and for two checkpoints.
 const HOLDS: usize = 3;
+/// How many containers of a pod are written down, and how many files that makes.
+const MEMBERS: usize = 2;
+const FILES: usize = MEMBERS + 1;
 /// How many times the result of a network is written: before it is there, and when it is.
 const RESULTS: usize = 2;
 
@@ -506,11 +515,15 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
     let living = walk.living;
     Case::new(name, move |round| {
         // Of these lives what is left is looked at first; the others are gone on with first.
-        let client = match (living, round % 2) {
-            (Living::Checkpoint | Living::Kubelet | Living::Volume, 0) => Client::Goes,
-            (Living::Checkpoint | Living::Kubelet | Living::Volume, _) => Client::AsksAgain,
-            (_, 0) => Client::AsksAgain,
-            (_, _) => Client::Goes,
+        let goes_first = match living {
+            Living::Checkpoint | Living::PodCheckpoint | Living::Kubelet | Living::Volume => true,
+            Living::Container | Living::Recovery | Living::Image | Living::Blob | Living::Pod => {
+                false
+            }
+        };
+        let client = match (round % 2 == 0) == goes_first {
+            true => Client::Goes,
+            false => Client::AsksAgain,
         };
         match living {
             Living::Container => {
@@ -521,6 +534,9 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
             Living::Blob => faults::strike(&point, pass, fault, client, BlobLife::new),
             Living::Pod => faults::strike(&point, pass, fault, client, PodLife::new),
             Living::Checkpoint => faults::strike(&point, pass, fault, client, CheckpointLife::new),
+            Living::PodCheckpoint => {
+                faults::strike(&point, pass, fault, client, PodCheckpointLife::new)
+            }
             Living::Kubelet => faults::strike(&point, pass, fault, client, KubeletLife::new),
             Living::Volume => faults::strike(&point, pass, fault, client, VolumeLife::new),
         }
