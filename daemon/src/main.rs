@@ -61,6 +61,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // A file that has come to the limit of its size is a disk without room, and no reason to end.
+    shim_sys::signal::ignore(rustix::process::Signal::XFSZ.as_raw());
     // Everything that is made is closed to others, whatever we were started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _armed = shim_failpoints::arm();

@@ -241,8 +241,8 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
 }
 
 fn is_full(source: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(source.kind(), StorageFull | QuotaExceeded)
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn disk_code(source: &std::io::Error) -> Code {

@@ -56,6 +56,19 @@ fn while_downloading() {
     expect_fine(&daemon, &registry);
 }
 
+/// Of a daemon that was started with one: the signal of it would end who does not expect it.
+#[test]
+fn a_limit_of_the_size_of_files_is_a_disk_without_room() {
+    let daemon = Settings::new().through("prlimit --fsize=16000000").start();
+    let pid = daemon.pid();
+    let registry = FakeRegistry::start(daemon.netns());
+    let name = registry.add("large", "1", &large(20));
+    daemon.ctl(&format!("pull {name}")).fails(1, &["File too large"]);
+    assert_eq!(daemon.ctl("content ls -q").text(), "");
+    expect_fine(&daemon, &registry);
+    assert_eq!(daemon.pid(), pid);
+}
+
 #[test]
 fn while_unpacking() {
     let daemon = Settings::new().disk(64).start();
