@@ -7,6 +7,7 @@
 //!
 //! With nothing to do there is no timeout and no wake-up.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -124,6 +125,7 @@ enum Source {
     Logger(u64),
     Oom,
     Stock,
+    Summons,
 }
 
 impl Shim {
@@ -179,6 +181,7 @@ impl Shim {
                     | Source::Feed(_)
                     | Source::Publisher
                     | Source::Logger(_)
+                    | Source::Summons
                     | Source::Oom => false,
                 });
                 if !has_more {
@@ -238,6 +241,7 @@ impl Shim {
     }
 
     fn interests<'a>(&'a self, mut add: impl FnMut(Source, PollFd<'a>)) {
+        add(Source::Summons, PollFd::new(&self.inherited.summons, PollFlags::IN));
         if self.connections.len() < MAX_CONNECTIONS {
             add(Source::Api, PollFd::new(&self.inherited.api, PollFlags::IN));
         }
@@ -410,6 +414,19 @@ impl Shim {
             Source::Logger(serial) => self.reap_logger(serial),
             Source::Oom => self.oom(),
             Source::Stock => self.serve_stock(flags),
+            Source::Summons => self.be_found(),
+        }
+    }
+
+    /// A daemon knows this process, and does not find its sockets.
+    fn be_found(&mut self) {
+        // However many came, they are one.
+        while let Ok(Some(_)) = shim_sys::signal::read(self.inherited.summons.as_fd()) {}
+        if let Some(Err(error)) = self.note_init_again() {
+            report("write the identity of the process", &error);
+        }
+        if let Err(error) = setup::put_back(&self.arguments, &mut self.inherited) {
+            report("be found again", &error);
         }
     }
 

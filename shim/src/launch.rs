@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::event_loop::{SECOND, Shim};
 use crate::exit_record::Reserved;
 use crate::log::Log;
-use crate::process::{self, Child, Exec, ExecState};
+use crate::process::{self, Child, Exec, ExecState, Key};
 use crate::service::{decode_any, understood};
 use crate::stdio::Stdio;
 use crate::{clock, report, setup};
@@ -200,6 +200,13 @@ impl Shim {
         setup::identity_of(pid, &self.inherited.boot_id)
             .and_then(|identity| setup::write_identity(&path, &identity))
             .map_err(|source| Error::step("write", path.display().to_string(), source))
+    }
+
+    /// Writes the identity of a process that lives where it is gone.
+    pub(crate) fn note_init_again(&self) -> Option<Result<(), Error>> {
+        let pid = self.container.as_ref()?.pid;
+        let is_needed = !self.has_ended(Key::INIT) && !self.arguments.run.init_identity().exists();
+        is_needed.then(|| self.note_identity(pid))
     }
 
     /// Lets the container's first process go on to its program. Its pid.

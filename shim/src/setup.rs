@@ -35,6 +35,8 @@ pub(crate) struct Inherited {
     /// One bound socket for each published port: held until the shim is released.
     pub(crate) ports: Vec<OwnedFd>,
     pub(crate) boot_id: String,
+    /// Readable when SIGHUP came: from a daemon that does not find the sockets.
+    pub(crate) summons: OwnedFd,
 }
 
 /// # Errors
@@ -48,9 +50,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     shim_sys::exec::close_inherited_from(3).map_err(|e| step("close descriptors", e.into()))?;
     // What ends a service must not end the container: only its own shim's release does. Nor a file that has
     // come to the limit of its size: that is a disk without room.
-    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE, Signal::XFSZ] {
+    for signal in [Signal::INT, Signal::TERM, Signal::PIPE, Signal::XFSZ] {
         shim_sys::signal::ignore(signal.as_raw());
     }
+    let summons = shim_sys::signal::awaited(Signal::HUP.as_raw())
+        .map_err(|e| step("await SIGHUP", e.into()))?;
     lift_cpu_time();
     // It fails only for a process that leads a group already, and such a one has what it wants.
     let _ = rustix::process::setsid();
@@ -73,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Inherited, SetupError> {
     write_identity(&arguments.run.shim_identity(), &identity)
         .map_err(|e| step("write shim.pid", e))?;
     set_parent_process_death_signal(None).map_err(|e| step("outlive the parent", e.into()))?;
-    Ok(Inherited { api, attach, network_namespace, ports, boot_id })
+    Ok(Inherited { api, attach, network_namespace, ports, boot_id, summons })
 }
 
 /// A limit of CPU time, of a daemon that was started with one, would end a shim after the years that it
@@ -152,6 +156,30 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Puts back what a daemon finds a shim by, where its paths are gone: whoever keeps the state directory tidy may have
+/// emptied it. The daemon looks for the first socket, which is the last thing to be there again.
+///
+/// # Errors
+/// When their directories are not there either.
+pub(crate) fn put_back(arguments: &Arguments, inherited: &mut Inherited) -> io::Result<()> {
+    let is_gone = |path: &Path| {
+        path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let path = arguments.run.shim_identity();
+    if is_gone(&path) {
+        write_identity(&path, &identity_of(std::process::id(), &inherited.boot_id)?)?;
+    }
+    for (listener, path) in [
+        (&mut inherited.attach, arguments.sockets.attach()),
+        (&mut inherited.api, arguments.sockets.shim()),
+    ] {
+        if is_gone(&path) {
+            *listener = listen(&path)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn boot_id() -> io::Result<String> {

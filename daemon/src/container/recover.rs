@@ -8,7 +8,8 @@
 //!
 //! That something is missing is no evidence that a container does not run. One whose start is committed has
 //! run, whatever is left of it. A shim whose identity file is lost is found by what it was started with
-//! ([`Census`]); one that lives and does not answer keeps its container, as it does under a daemon that runs.
+//! ([`Census`]), and asked to listen again where its sockets are lost; one that lives and does not answer keeps its
+//! container, as it does under a daemon that runs.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,9 @@ use crate::time::{Time, of_start_time, since_boot};
 const ASKED: u32 = 5;
 const ASKED_ONCE: u32 = 1;
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a shim has to listen again.
+const SUMMONED: Duration = Duration::from_secs(2);
 
 /// How long a shim that nobody reaches has to write down how its container has ended, and how often it is
 /// looked.
@@ -204,6 +208,9 @@ fn adopt(
     if let Some(identity) = identity.as_ref().filter(|_| !run_dir.shim_identity().exists()) {
         // For the daemons after this one: it was found without.
         let _ = std::fs::write(run_dir.shim_identity(), identity.encode());
+    }
+    if let Err(error) = run::put_back(core, &key, &record) {
+        tracing::warn!(container = %key, %error, "what is gone of its run directory");
     }
     let running = Running {
         attempt: record.run.attempts(),
@@ -499,6 +506,23 @@ impl Census {
     }
 }
 
+/// Has a shim listen again whose sockets are gone, with all that was in the state directory.
+async fn summon(core: &Core, key: &Key, process: &ShimProcess) {
+    let sockets = core.layout.socket_dir(&key.namespace, &key.id);
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    for path in [run_dir.path(), sockets.path()] {
+        if let Err(error) = run::make_directory(path) {
+            tracing::warn!(container = %key, %error, "a shim can't be found again");
+            return;
+        }
+    }
+    tracing::warn!(container = %key, pid = process.pid(), "its sockets are gone: its shim is asked to listen again");
+    process.summon();
+    let deadline = tokio::time::Instant::now() + SUMMONED;
+    let is_over = || sockets.shim().exists() || tokio::time::Instant::now() >= deadline;
+    while !is_over() && !process.ended(LOOK).await {}
+}
+
 /// What is found of a run by its name.
 struct Found {
     identity: Option<ProcessIdentity>,
@@ -532,6 +556,9 @@ impl Found {
     /// Asks a shim for its status.
     async fn ask(&mut self, core: &Core, key: &Key, process: ShimProcess, asked: u32) {
         let sockets = core.layout.socket_dir(&key.namespace, &key.id);
+        if !sockets.shim().exists() {
+            summon(core, key, &process).await;
+        }
         let mut silent = None;
         for attempt in 1..=asked {
             match Client::connect(key.id.as_str(), &sockets.shim()).await {

@@ -200,9 +200,8 @@ pub(super) async fn run(
     let patience = if create.restore.is_some() { patience + RESTORE } else { patience };
     // A sandbox without a process has no group.
     let has_group = create.sandbox.is_none();
-    if has_group && !record.options.cgroup_parent.is_empty() {
-        // Where it is to be found when nothing but its name is known.
-        write_file(&cgroup_file(&run_dir), cgroup.as_bytes(), 0o600)?;
+    if has_group {
+        note_cgroup(core, key, record)?;
     }
     if let Some(stock) = core.config.runtimes.find(&record.options.runtime)? {
         let foreign = foreign::prepare(record, &stock, &run_dir, &layers, &spec, joined).await?;
@@ -530,6 +529,35 @@ pub(super) fn container_cgroup(core: &Core, key: &Key) -> String {
 /// A container's place in bosun's own part of the tree.
 fn own_cgroup(core: &Core, key: &Key) -> String {
     format!("{}/{}/{}", core.config.cgroup_prefix, key.namespace, key.id)
+}
+
+/// Notes where the group of a run is to be found when nothing but its name is known, if it is not at bosun's own
+/// place.
+fn note_cgroup(core: &Core, key: &Key, record: &Record) -> Result<()> {
+    if record.options.cgroup_parent.is_empty() {
+        return Ok(());
+    }
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let cgroup = chosen_cgroup(core, key, &record.options)?;
+    write_file(&cgroup_file(&run_dir), cgroup.as_bytes(), 0o600)
+}
+
+/// Puts back what a run that goes on needs of its run directory, where that was emptied. The files of `/etc` are in
+/// its mounts.
+pub(super) fn put_back(core: &Core, key: &Key, record: &Record) -> Result<()> {
+    let run_dir = core.layout.run_dir(&key.namespace, &key.id);
+    let has_group = match &record.options.role {
+        Role::Sandbox(sandbox) => sandbox.share_pid,
+        Role::Alone | Role::Member(_) => true,
+    };
+    if has_group && !cgroup_file(&run_dir).exists() {
+        note_cgroup(core, key, record)?;
+    }
+    if record.is_sandbox() && !run_dir.shared_memory().exists() {
+        let root = record.options.users().and_then(|users| users.root());
+        sandbox::make_shared_memory(&run_dir, root)?;
+    }
+    Ok(())
 }
 
 /// Where a run notes its cgroup, when that is not at bosun's own place.

@@ -80,6 +80,12 @@ impl ShimProcess {
         matches!(poll(&mut pidfd, Some(&Timespec::default())), Ok(0))
     }
 
+    /// Asks it to put back what it is found by, where that is gone; without effect on one of a build that does not
+    /// know of this.
+    pub fn summon(&self) {
+        let _ = pidfd_send_signal(self.pidfd.get_ref().as_fd(), Signal::HUP);
+    }
+
     /// Kills it; without effect on one that has ended.
     pub fn kill(&self) {
         let _ = pidfd_send_signal(self.pidfd.get_ref().as_fd(), Signal::KILL);

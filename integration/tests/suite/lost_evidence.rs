@@ -63,19 +63,62 @@ fn a_shim_whose_identity_is_lost_is_found() {
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
 }
 
+/// Removes all that is in the state directory, as who keeps /run tidy does.
+fn empty(daemon: &Daemon) {
+    for entry in std::fs::read_dir(&daemon.place().state).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => std::fs::remove_dir_all(entry.path()).unwrap(),
+            false => std::fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn without_what_was_in_the_state_directory_containers_go_on() {
+    let (mut daemon, process) = with_one(Settings::new());
+    daemon.ctl("pod create pod").ok();
+    daemon.ctl("run -d --name two --pod pod --rootfs / /bin/sleep 600").ok();
+    daemon.ctl("run -d --name web -p 5000:5000 --rootfs / /bin/sleep 600").ok();
+    let others = ["two", "web"].map(|name| daemon.process(name));
+    daemon.kill();
+    empty(&daemon);
+    daemon.start_again();
+    // What this one has had put back is there for the next.
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(daemon.process("one"), process);
+    assert_eq!(["two", "web"].map(|name| daemon.process(name)), others);
+    let client = daemon.ctl_start("attach --no-stdin one");
+    client.expect("line");
+    for name in ["one", "two", "web"] {
+        assert_eq!(daemon.inspect(name, "{{.State.Status}}"), "running");
+        assert_eq!(daemon.ctl(&format!("exec {name} /bin/echo on")).text(), "on");
+        daemon.ctl(&format!("cp {name}:/etc/hosts {}", daemon.scratch().display())).ok();
+    }
+    daemon.ctl("run --rm --pod pod --rootfs / /bin/true").ok();
+    daemon.ctl("stop one").ok();
+    assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
+    assert!(daemon.ctl("logs one").stdout.lines().skip(1).all(|line| line == "line"));
+    client.finish().check(7);
+    daemon.ctl("start one").ok();
+    daemon.ctl("rm -f one web").ok();
+    daemon.ctl("pod rm -f pod").ok();
+    daemon.expect_nothing_left();
+}
+
 /// Nobody reaches its shim any more, so it ends; but nobody says that it never ran.
 #[test]
-fn without_its_state_directory_a_container_has_ended_and_is_told_how() {
+fn without_its_state_directory_a_container_whose_shim_stands_still_has_ended_and_is_told_how() {
     let (mut daemon, process) = with_one(Settings::new());
     let started = daemon.inspect("one", "{{.State.StartedAt}}");
+    let shim = daemon.shim("one");
     daemon.kill();
-    for name in ["containers", "s"] {
-        std::fs::remove_dir_all(daemon.place().state.join(name)).unwrap();
-    }
+    empty(&daemon);
+    shim.signal(Signal::STOP);
     daemon.start_again();
     assert!(!process.lives());
     let template = "{{.State.Status}} {{.State.ExitCode}} {{.State.StartedAt}}";
-    assert_eq!(daemon.inspect("one", template), format!("exited 137 {started}"));
+    assert_eq!(daemon.inspect("one", template), format!("exited 255 {started}"));
     assert!(daemon.ctl("logs one").stdout.contains("ready"));
     daemon.ctl("start one").ok();
     daemon.ctl("rm -f one").ok();

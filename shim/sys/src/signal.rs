@@ -31,6 +31,27 @@ pub fn ignore(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Blocks one signal, and answers a descriptor that is readable when it has come (signalfd(2)), for [`read`]:
+/// close-on-exec and non-blocking. Whatever this process starts has it blocked until [`reset`].
+///
+/// # Errors
+/// Those of signalfd(2).
+pub fn awaited(signal: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: sigset_t is plain old data that sigemptyset initialises; a number that is no signal is refused; SIG_DFL
+    // is a valid disposition; a null old set is allowed; -1 asks for a new descriptor.
+    let fd = unsafe {
+        let mut one = std::mem::zeroed();
+        libc::sigemptyset(&raw mut one);
+        libc::sigaddset(&raw mut one, signal);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const one, std::ptr::null_mut());
+        libc::signal(signal, libc::SIG_DFL);
+        libc::signalfd(-1, &raw const one, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    crate::check(fd.into())?;
+    // SAFETY: the kernel has just made it, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// All signals, blocked: they wait until [`wait`](Self::wait) takes them.
 pub struct Blocked(libc::sigset_t);
 
@@ -83,7 +104,7 @@ impl Blocked {
     }
 }
 
-/// Takes the next signal from a [`descriptor`](Blocked::descriptor); `None` when none waits.
+/// Takes the next signal from a [`descriptor`](Blocked::descriptor) or an [`awaited`] one; `None` when none waits.
 ///
 /// # Errors
 /// Those of read(2).

@@ -11,7 +11,7 @@ const FIRST: RawFd = 3;
 /// Signals that a program must not find ignored because whoever starts it ignores them.
 const HANDED_DOWN: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGXFSZ];
 
-/// Starts a program that finds `descriptors` as 3, 4, and so on, and no signal ignored.
+/// Starts a program that finds `descriptors` as 3, 4, and so on, and no signal ignored or blocked.
 ///
 /// # Errors
 /// Those of fcntl(2), and of starting a program.
@@ -37,6 +37,12 @@ pub fn spawn_with(mut command: Command, descriptors: &[OwnedFd]) -> io::Result<C
             // SAFETY: sets a disposition that runs no code of ours.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
+        // SAFETY: sigset_t is plain old data that sigemptyset initialises; a null old set is allowed.
+        unsafe {
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        }
         for (place, number) in (FIRST..).zip(&numbers) {
             // SAFETY: takes no pointers. What the child had at this number is a copy that nothing in
             // it uses before its exec.
@@ -44,8 +50,8 @@ pub fn spawn_with(mut command: Command, descriptors: &[OwnedFd]) -> io::Result<C
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure only calls signal(2) and dup2(2), which are safe
-    // there (signal-safety(7)), and allocates nothing.
+    // SAFETY: between fork and exec the closure only calls signal(2), sigprocmask(2) and dup2(2), which are
+    // safe there (signal-safety(7)), and allocates nothing.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn();
     drop((copies, taken));
