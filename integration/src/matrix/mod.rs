@@ -366,6 +366,15 @@ pub const ROWS: &[Row] = &[
         cases: starved::cases,
     },
     Row {
+        name: "starved-shim",
+        fault: "a shim is stopped, or has no descriptors left, while its daemon is killed and another one starts",
+        promise: "whoever asks gets an answer; the container notices nothing, and its status and log are its own; afterwards everything works",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: starved::shims,
+    },
+    Row {
         name: "full-disk",
         fault: "not a byte is left, on the disk of everything, or of one directory alone",
         promise: "stop, logs, lists, removals, exits and a new daemon work; what is new is refused; nothing is left over",

@@ -1,9 +1,10 @@
-//! A daemon that is stopped, or has no descriptors left, or less memory than its clients bring.
+//! A daemon that is stopped, or has no descriptors left, or less memory than its clients bring; and shims that are
+//! stopped or have no descriptors left, under a daemon and under the next.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bosun_proto::v1;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::life::Extent;
 use super::{Case, Round, code, life};
 use crate::api::Api;
+use crate::ctl::Output;
 use crate::daemon::{Daemon, Settings};
 use crate::process::Process;
 use crate::wait;
@@ -19,6 +21,8 @@ use crate::wait;
 const MEMORY: u32 = 64;
 const LOAD: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 3;
+/// How long a shim that can't answer holds up whoever asks.
+const ANSWERED: Duration = Duration::from_secs(5);
 /// Bytes of a long message that is whole.
 const LONG: usize = 3 << 20;
 
@@ -27,6 +31,14 @@ pub(super) fn cases() -> Vec<Case> {
         Case::plain("stopped for a while", stopped),
         Case::plain("out of descriptors", |_| out_of_descriptors()),
         Case::measured("out of memory", out_of_memory),
+    ]
+}
+
+pub(super) fn shims() -> Vec<Case> {
+    vec![
+        Case::plain("a shim stopped for a while", shim_stopped),
+        Case::plain("a shim out of descriptors", shim_out_of_descriptors),
+        Case::plain("an end without descriptors", end_without_descriptors),
     ]
 }
 
@@ -85,6 +97,93 @@ fn out_of_descriptors() {
     daemon.ctl("stop one").ok();
     assert_eq!(daemon.inspect("one", "{{.State.ExitCode}}"), "7");
     life::expect_log(&daemon, "one", Extent::Whole, "out of descriptors");
+}
+
+/// Its clients wait; those of the daemon before hear that this has ended, and those of the next wait until the shim
+/// goes on. What asks no shim does not wait.
+fn shim_stopped(round: usize) {
+    let mut daemon = Daemon::start();
+    run(&daemon, "one", code(round));
+    run(&daemon, "two", code(round + 1));
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    shim.signal(Signal::STOP);
+    let client = daemon.client().clone();
+    let exec = || client.start("exec one /bin/echo on", Stdio::null());
+    let before: Vec<_> = (0..3).map(|_| exec()).collect();
+    answered(&daemon, "exec two /bin/echo on").ok();
+    daemon.kill();
+    for client in before {
+        assert_ne!(client.finish().code, Some(0), "nobody has done it");
+    }
+    daemon.start_again();
+    let after: Vec<_> = (0..3).map(|_| exec()).collect();
+    for words in ["ps -a", "inspect one", "logs one", "exec two /bin/echo on", "stop two"] {
+        answered(&daemon, words).ok();
+    }
+    assert_eq!(daemon.process("one"), process);
+    shim.signal(Signal::CONT);
+    for client in after {
+        assert_eq!(client.finish().text(), "on");
+    }
+    expect_end(&daemon, "one", code(round));
+    life::expect_log(&daemon, "two", Extent::Whole, "two");
+}
+
+/// What needs some is refused, of the daemon that has a connection as of the next, which may get none.
+fn shim_out_of_descriptors(round: usize) {
+    let mut daemon = Daemon::start();
+    run(&daemon, "one", code(round));
+    let (process, shim) = (daemon.process("one"), daemon.shim("one"));
+    let before = soft_limit(shim);
+    take_all(shim);
+    assert_ne!(answered(&daemon, "exec one /bin/echo on").code, Some(0));
+    daemon.kill();
+    daemon.start_again();
+    assert_ne!(answered(&daemon, "exec one /bin/echo on").code, Some(0));
+    assert_eq!(daemon.inspect("one", "{{.State.Status}}"), "running");
+    assert_eq!(daemon.process("one"), process);
+    set_limit(shim, &before);
+    wait::until_true("an exec", || daemon.ctl("exec one /bin/echo on").code == Some(0));
+    expect_end(&daemon, "one", code(round));
+}
+
+/// A container ends, and its log is rotated meanwhile, which would take some.
+fn end_without_descriptors(round: usize) {
+    let daemon = Daemon::start();
+    let command = life::lines_until_stopped(code(round), "0.01");
+    let options = "--log-opt max-size=2k --log-opt max-file=1000 --net none --rootfs /";
+    daemon.ctl(&format!("run -d --name one {options} {command}")).ok();
+    daemon.until_logged("one", "o 3 ");
+    take_all(daemon.shim("one"));
+    daemon.until_logged("one", "o 40 ");
+    daemon.process("one").signal(Signal::TERM);
+    daemon.until_status("one", "exited");
+    expect_end(&daemon, "one", code(round));
+}
+
+/// It has as many descriptors as it may.
+fn take_all(shim: Process) {
+    set_limit(shim, &shim.descriptors().len().to_string());
+}
+
+/// It ends with its own code, and its log is whole; then another one takes its name.
+fn expect_end(daemon: &Daemon, name: &str, code: u8) {
+    answered(daemon, &format!("stop {name}")).ok();
+    assert_eq!(daemon.inspect(name, "{{.State.ExitCode}}"), code.to_string());
+    life::expect_log(daemon, name, Extent::Whole, name);
+    daemon.ctl(&format!("rm {name}")).ok();
+    run(daemon, name, code);
+    daemon.ctl(&format!("rm -f {name}")).ok();
+}
+
+/// The answer to a call, which comes, whatever it is.
+#[track_caller]
+fn answered(daemon: &Daemon, words: &str) -> Output {
+    let begin = Instant::now();
+    let output = daemon.ctl(words);
+    let took = begin.elapsed();
+    assert!(took < wait::patiently(ANSWERED), "{words}: answered after {took:?}");
+    output
 }
 
 /// Clients bring more than there is memory for: the daemon refuses it, and goes on, or dies of what the

@@ -93,6 +93,11 @@ fn starved() {
 }
 
 #[test]
+fn starved_shim() {
+    row("starved-shim");
+}
+
+#[test]
 fn corruption() {
     row("corruption");
 }
