@@ -61,9 +61,12 @@ fn the_shim_does_not_grow_with_the_log() {
 fn the_daemon_is_small() {
     let daemon = Daemon::start();
     let bosund = Process(daemon.pid().unwrap());
+    let own = bosund.memory("Anonymous").unwrap();
+    assert!(own <= 6_000, "{own} kB of its own when idle");
+    // The rest is pages of the program. How many are mapped is the page cache's doing: the same daemon had from 24
+    // to 29 MB, least where its file was read from the disk and not just written.
     let kilobytes = bosund.memory("Rss").unwrap();
-    // Most of it is pages of the program, and how many are mapped depends on what the page cache holds.
-    assert!(kilobytes <= 28_000, "{kilobytes} kB when idle");
+    assert!(kilobytes <= 32_000, "{kilobytes} kB when idle");
 }
 
 /// Has an ELF file (elf(5), 64 bits) a program header of the type `PT_INTERP`?
