@@ -52,6 +52,7 @@ help:
 	@echo 'make bench    bosun beside containerd+runc and podman+conmon (root)'
 	@echo 'make matrix   faults again and again, ROUNDS=1 times as often as written, and the table in'
 	@echo '              docs/RELIABILITY.md; MATRIX="--only WORD" runs a part, --full with the counts of a release,'
+	@echo '              --report FILE takes what `make test` or `make test-vm` printed,'
 	@echo '              OLDER=DIRECTORY also up- and downgrades from programs of before (root)'
 	@echo 'make critest-vm CRITEST=FILE REGISTRY=DIRECTORY'
 	@echo '              critest in that virtual machine: the program, and the images it asks for (root)'

@@ -159,7 +159,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
         if self.image.is_file() {
             let _ = std::fs::remove_file(&self.image);
         }

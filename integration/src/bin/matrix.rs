@@ -6,7 +6,8 @@
 //! Arguments: `--rounds N` (times each row's own count; default 1), `--only WORD` (rows whose name holds
 //! it), `--cases WORD` (only cases whose name holds it, `--rounds` times each; nothing is written then), `--bounded` (what the suite runs), `--full` (each case `--rounds` times with the counts of a release, such as
 //! 10,000 containers, where it has them), `--threads N` (rounds side by side; default 3), `--date TEXT` (goes into the
-//! files), `--table` (runs nothing, writes the table). Ends with 1 when something was lost.
+//! files), `--table` (runs nothing, writes the table), `--report FILE` (runs nothing: what `make test` or `make
+//! test-vm` printed, for the rows that are tests). Ends with 1 when something was lost.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
@@ -14,6 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use integration::matrix::tested::TESTED;
 use integration::matrix::{Outcome, ROWS, few_pids};
 use serde_json::{Value, json};
 
@@ -26,6 +28,7 @@ struct Options {
     only: String,
     cases: String,
     date: String,
+    report: Option<PathBuf>,
     table: bool,
     bounded: bool,
     full: bool,
@@ -39,6 +42,7 @@ impl Options {
             only: String::new(),
             cases: String::new(),
             date: String::new(),
+            report: None,
             table: false,
             bounded: false,
             full: false,
@@ -54,17 +58,19 @@ impl Options {
                 "--only" => options.only = value()?,
                 "--cases" => options.cases = value()?,
                 "--date" => options.date = value()?,
+                "--report" => options.report = Some(value()?.into()),
                 "--table" => options.table = true,
                 "--bounded" => options.bounded = true,
                 "--full" => options.full = true,
                 other => {
                     return Err(format!(
-                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --cases WORD, --date TEXT, --bounded, --full, --table"
+                        "unknown argument {other:?}: --rounds N, --threads N, --only WORD, --cases WORD, --date TEXT, --bounded, --full, --table, --report FILE"
                     ));
                 }
             }
         }
-        if !options.table && !ROWS.iter().any(|row| row.name.contains(&options.only)) {
+        let runs = !options.table && options.report.is_none();
+        if runs && !ROWS.iter().any(|row| row.name.contains(&options.only)) {
             let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
             return Err(format!("no row {:?}: there are {}", options.only, names.join(", ")));
         }
@@ -94,7 +100,15 @@ fn main() -> ExitCode {
         }
     };
     let mut lost = 0;
-    if !options.table {
+    if let Some(report) = &options.report {
+        match read_report(report, &options) {
+            Ok(found) => lost += found,
+            Err(error) => {
+                eprintln!("matrix: {}: {error}", report.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    } else if !options.table {
         for row in ROWS.iter().filter(|row| row.name.contains(&options.only)) {
             eprintln!("matrix: {}: {}", row.name, row.fault);
             let (word, threads) = (options.cases.as_str(), options.threads);
@@ -110,7 +124,7 @@ fn main() -> ExitCode {
             if !word.is_empty() {
                 continue;
             }
-            if let Err(error) = write(&outcome, &options) {
+            if let Err(error) = write(&outcome, &options, &kernel()) {
                 eprintln!("matrix: the results of {}: {error}", row.name);
                 return ExitCode::FAILURE;
             }
@@ -129,10 +143,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes the results of the rows of which a report has tests; how many of these failed.
+fn read_report(path: &Path, options: &Options) -> std::io::Result<usize> {
+    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+    // The virtual machine says first which kernel it has.
+    let release = text.lines().find_map(|line| line.strip_prefix("Linux "));
+    let kernel = release.map_or_else(kernel, str::to_owned);
+    let outcomes: Vec<_> = TESTED.iter().filter_map(|row| row.outcome(&text)).collect();
+    if outcomes.is_empty() {
+        return Err(std::io::Error::other("it has no test of any row"));
+    }
+    for outcome in &outcomes {
+        report(outcome);
+        write(outcome, options, &kernel)?;
+    }
+    Ok(outcomes.iter().map(|outcome| outcome.lost.len()).sum())
+}
+
+/// The release of this machine's.
+fn kernel() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease");
+    text.unwrap_or_default().trim().to_owned()
+}
+
 fn report(outcome: &Outcome) {
     eprintln!(
         "matrix: {}: {} rounds of {} cases, {} lost",
-        outcome.row.name,
+        outcome.name,
         outcome.rounds,
         outcome.cases,
         outcome.lost.len()
@@ -150,16 +187,14 @@ fn document() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("RELIABILITY.md")
 }
 
-fn write(outcome: &Outcome, options: &Options) -> std::io::Result<()> {
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let row = outcome.row;
+fn write(outcome: &Outcome, options: &Options, kernel: &str) -> std::io::Result<()> {
     let document = json!({
-        "row": row.name, "fault": row.fault, "promise": row.promise,
+        "row": outcome.name, "fault": outcome.fault, "promise": outcome.promise,
         "cases": outcome.cases, "rounds": outcome.rounds,
         "lost": outcome.lost, "unreached": outcome.unreached, "measured": outcome.figures,
-        "date": options.date, "kernel": text("/proc/sys/kernel/osrelease"),
+        "date": options.date, "kernel": kernel,
     });
-    let name = if options.full { full(row.name) } else { row.name.to_owned() };
+    let name = if options.full { full(outcome.name) } else { outcome.name.to_owned() };
     let path = file(&name);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
@@ -185,8 +220,10 @@ fn write_table() -> std::io::Result<()> {
         "| row | fault | promise | cases | rounds | lost | run |\n|---|---|---|---:|---:|---:|---|\n",
     );
     let mut measured = String::new();
-    for row in ROWS {
-        let (name, fault, promise) = (row.name, row.fault, row.promise);
+    let rows = ROWS.iter().map(|row| (row.name, row.fault, row.promise));
+    for (name, fault, promise) in
+        rows.chain(TESTED.iter().map(|row| (row.name, row.fault, row.promise)))
+    {
         let Ok(text) = fs::read_to_string(file(name)) else {
             let _ = writeln!(table, "| {name} | {fault} | {promise} | | | | not run |");
             continue;

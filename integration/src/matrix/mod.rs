@@ -10,9 +10,9 @@
 //!             leak     what is left on the machine
 //! ```
 //!
-//! `make matrix` runs all of it and writes `integration/results/matrix.json` and the table in
-//! `docs/RELIABILITY.md`; the suite runs a bounded part of the same rows. A round that finds something
-//! lost panics with what it found, and counts as one.
+//! `make matrix` runs all of it and writes a file for each row below `integration/results/matrix/` and the
+//! table in `docs/RELIABILITY.md`; the suite runs a bounded part of the same rows. A round that finds something
+//! lost panics with what it found, and counts as one. [`tested`] has rows that other programs run.
 
 pub mod checkpoints;
 pub mod corruption;
@@ -24,6 +24,7 @@ pub mod lives;
 pub mod pod_checkpoints;
 pub mod points;
 pub mod power;
+pub mod tested;
 pub mod volumes;
 
 mod abuse;
@@ -32,6 +33,7 @@ mod calls;
 mod churn;
 mod disks;
 mod followers;
+mod inputs;
 mod load;
 mod log_files;
 mod lost_shims;
@@ -133,7 +135,10 @@ impl Case {
 /// What a row gave.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub row: Row,
+    /// Of its row, as the two after it.
+    pub name: &'static str,
+    pub fault: &'static str,
+    pub promise: &'static str,
     pub cases: usize,
     /// Rounds that did what they should.
     pub rounds: usize,
@@ -465,6 +470,15 @@ pub const ROWS: &[Row] = &[
         cases: archives::cases,
     },
     Row {
+        name: "inputs",
+        fault: "the stored corpus with something changed, for each that reads bytes from outside: layers, archives, manifests, configurations, names, specifications, mount options, users, frames of ttrpc and SPDY",
+        promise: "no panic, no hang; what is read is printed and read as the same; nothing outside is touched",
+        bounded: 1,
+        full: 20,
+        sample: (1, 0),
+        cases: inputs::cases,
+    },
+    Row {
         name: "logs",
         fault: "no line ends, single bytes, lines of 16 MiB, NUL, no UTF-8; the file renamed, removed, its directory removed, a link planted, the disk full",
         promise: "exact bytes; what could not be kept is said; the container never waits",
@@ -622,6 +636,7 @@ impl Row {
             .collect();
         let figures = figures.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
         let rounds = passed.iter().sum();
-        Outcome { row: *self, cases: cases.len(), rounds, lost, unreached, figures }
+        let Self { name, fault, promise, .. } = *self;
+        Outcome { name, fault, promise, cases: cases.len(), rounds, lost, unreached, figures }
     }
 }

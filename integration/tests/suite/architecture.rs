@@ -49,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
         ],
     ),
     ("bosun-ctl", &["bosun-proto", "bosun-image", "bosun-layer"]),
-    ("integration", &["bosun-proto", "bosun-nri", "shim-wire"]),
+    ("integration", &["bosun-fuzz", "bosun-proto", "bosun-nri", "shim-wire"]),
     (
         "bosun-fuzz",
         &["bosun-image", "bosun-layer", "bosun-streaming", "shim-plan", "shim-rootfs", "shim-wire"],
