@@ -133,6 +133,7 @@ impl Mender {
         let mut findings = mended.findings.clone();
         if !findings.is_empty() {
             findings.extend(runtime.block_on(images.restore(mended.is_rebuilt))?);
+            store.is_put_right()?;
         }
         Ok((Self { runtime, content }, findings))
     }

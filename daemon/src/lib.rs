@@ -172,6 +172,8 @@ pub async fn run(
     let mended = store.mended();
     if !mended.findings.is_empty() {
         images.restore(mended.is_rebuilt).await?;
+        store.is_put_right()?;
+        shim_failpoints::step!("daemon.rebuild.after_note");
     }
     let core = Arc::new(Core {
         shim: shim::Program::open(&config.shim)?,

@@ -37,6 +37,7 @@ impl Images {
     /// The store's own; a directory that can't be read.
     pub async fn restore(&self, is_rebuilt: bool) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
+        shim_failpoints::step!("daemon.rebuild.before_names", error);
         for namespace in self.store.read(|tx| tx.namespaces()).await? {
             let owner = namespace.clone();
             let (images, containers) = self
@@ -61,9 +62,12 @@ impl Images {
                 }
             }
         }
+        shim_failpoints::step!("daemon.rebuild.after_names", error);
         if is_rebuilt {
             findings.extend(self.take_in_strangers().await?);
+            shim_failpoints::step!("daemon.rebuild.before_lease", error);
             self.hold_unreachable().await?;
+            shim_failpoints::step!("daemon.rebuild.after_lease", error);
         }
         for finding in &findings {
             tracing::error!(

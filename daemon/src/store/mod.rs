@@ -34,6 +34,7 @@ mod requests;
 mod reserve;
 mod schema;
 mod snapshots;
+mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -276,6 +277,14 @@ impl Store {
     #[must_use]
     pub fn mended(&self) -> &Mended {
         &self.mended
+    }
+
+    /// What the rows were missing has been taken from the blobs: the next one that opens it need not.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with what the disk says.
+    pub fn is_put_right(&self) -> Result<(), Error> {
+        unfinished::done(&self.path)
     }
 
     /// Runs `work` in a transaction and answers once it is durable. When `work` fails nothing of it
@@ -756,9 +765,37 @@ mod tests {
         let blobs = runtime().block_on(store.read(|tx| tx.blobs("default"))).unwrap();
         assert_eq!(blobs, [blob("b")]);
         close(store, &path);
+        // What it is missing is still to be taken from the blobs.
+        let store = Store::open(&path).unwrap();
+        assert!(store.mended().is_rebuilt, "{:?}", store.mended());
+        assert_eq!(store.mended().findings.len(), 1, "{:?}", store.mended());
+        store.is_put_right().unwrap();
+        close(store, &path);
         // Once is enough.
         let store = Store::open(&path).unwrap();
         assert!(store.mended().findings.is_empty(), "{:?}", store.mended());
+    }
+
+    /// A daemon that was killed between the commit that mends and this leaves trees that no row names: to
+    /// the next one they are not what a broken work has left.
+    #[test]
+    fn what_a_mending_that_was_broken_off_left_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.db");
+        close(Store::open(&path).unwrap(), &path);
+        let tree = directory.path().join("snapshots/overlayfs/7");
+        std::fs::create_dir_all(&tree).unwrap();
+        close(Store::open(&path).unwrap(), &path);
+        assert!(tree.exists(), "an ordinary start leaves it to others");
+        unfinished::note(&path, false).unwrap();
+        let store = Store::open(&path).unwrap();
+        assert!(!tree.exists() && !store.mended().is_rebuilt);
+        let findings = &store.mended().findings;
+        assert!(findings.len() == 1 && findings[0].object == "snapshot 7", "{findings:?}");
+        assert!(directory.path().join("quarantine").read_dir().unwrap().next().is_some());
+        store.is_put_right().unwrap();
+        close(store, &path);
+        assert!(Store::open(&path).unwrap().mended().findings.is_empty());
     }
 
     #[test]
@@ -860,6 +897,7 @@ mod tests {
                     let mut kept = aside.flatten().map(|entry| entry.path().join("inside"));
                     assert!(kept.any(|path| path.is_dir()), "{case}");
                 }
+                Store::open(&path).unwrap().is_put_right().unwrap();
                 let store = Store::open(&path).unwrap();
                 assert!(store.mended().findings.is_empty(), "{case}: {:?}", store.mended());
             }

@@ -24,7 +24,7 @@ use shim_wire::id::Id;
 use super::containers::Lost;
 use super::copies::{self, Cell, Copies, Key, Mark, Row, Table};
 use super::examine::{self, State};
-use super::{Error, Finding, Kind, Mended, schema};
+use super::{Error, Finding, Kind, Mended, schema, unfinished};
 use crate::container::Record;
 use crate::plain_file::{self, RECORD as MOST};
 use crate::spec::ContainerOptions;
@@ -118,6 +118,7 @@ fn anew(path: &Path, copies: &Copies, reason: String) -> Result<Opened, Error> {
     for extension in examine::FILES {
         let file = path.with_extension(extension);
         if file.symlink_metadata().is_ok() {
+            shim_failpoints::step!("daemon.rebuild.before_aside");
             kept.push(set_aside(&root, &file)?.display().to_string());
         }
     }
@@ -128,6 +129,7 @@ fn anew(path: &Path, copies: &Copies, reason: String) -> Result<Opened, Error> {
         problem: reason,
         remedy: format!("{kept}made anew from what lies on the disk"),
     });
+    shim_failpoints::step!("daemon.rebuild.before_build");
     build(path, copies, &mut mended.findings)?;
     match examine::take(path, copies)? {
         State::Whole(connection) => finish(path, connection, Copies::beside(path), mended),
@@ -154,14 +156,19 @@ fn build(path: &Path, copies: &Copies, findings: &mut Vec<Finding>) -> Result<()
     let commits = copies.mark().map_or(0, |mark| mark.commits).max(copies.newest());
     transaction.execute("UPDATE commits SET count = ?1", [commits])?;
     seed(&transaction, copies.root())?;
+    shim_failpoints::step!("daemon.rebuild.before_commit");
     transaction.commit()?;
+    shim_failpoints::step!("daemon.rebuild.after_commit");
     strangers(&connection, copies.root(), findings)?;
     connection.pragma_update(None, "journal_mode", "delete")?;
     drop(connection);
     let root = copies.root();
     let put = || {
+        unfinished::note(path, true)?;
+        shim_failpoints::step!("daemon.rebuild.before_rename", error);
         File::open(&new)?.sync_all()?;
         std::fs::rename(&new, path)?;
+        shim_failpoints::step!("daemon.rebuild.after_rename", error);
         File::open(root)?.sync_all()
     };
     put().map_err(|source: std::io::Error| file_failed(path, source))
@@ -186,19 +193,40 @@ fn finish(
     mut copies: Copies,
     mut mended: Mended,
 ) -> Result<Opened, Error> {
-    mend_rows(&mut connection, &copies, &mut mended.findings)?;
-    take_up_unknown(&mut connection, &copies, &mut mended.findings)?;
+    let broken_off = unfinished::read(path);
+    mend_rows(path, &mut connection, &copies, &mut mended.findings)?;
+    if let Some(is_rebuilt) = broken_off {
+        go_on(path, &connection, &copies, &mut mended)?;
+        mended.is_rebuilt |= is_rebuilt;
+    }
+    take_up_unknown(path, &mut connection, &copies, &mut mended.findings)?;
     mend_specs(&connection, &copies, &mut mended.findings)?;
     for finding in &mended.findings {
         tracing::error!(object = finding.object, problem = finding.problem, "{}", finding.remedy);
     }
+    shim_failpoints::step!("daemon.rebuild.before_copies");
     copies.renew(&connection)?;
+    shim_failpoints::step!("daemon.rebuild.after_copies");
     let commits = schema::commits(&connection).map_err(|source| open_failed(path, source))?;
     copies.note(Mark { commits, schema: schema::KNOWN });
     Ok(Opened { connection, copies, mended })
 }
 
+/// After a daemon that was killed before it was done: the rows are right, and what is theirs may not be yet.
+fn go_on(path: &Path, sql: &Connection, copies: &Copies, mended: &mut Mended) -> Result<(), Error> {
+    strangers(sql, copies.root(), &mut mended.findings)?;
+    if mended.findings.is_empty() {
+        mended.findings.push(Finding {
+            object: format!("database {}", path.display()),
+            problem: "it was put right, and that was broken off".to_owned(),
+            remedy: "what it is missing is taken from the blobs now".to_owned(),
+        });
+    }
+    Ok(())
+}
+
 fn mend_rows(
+    path: &Path,
     connection: &mut Connection,
     copies: &Copies,
     findings: &mut Vec<Finding>,
@@ -246,7 +274,12 @@ fn mend_rows(
         });
     }
     copies::reseal(&transaction)?;
+    if !bad.is_empty() {
+        unfinished::note(path, false).map_err(|source| file_failed(path, source))?;
+    }
+    shim_failpoints::step!("daemon.mend.before_commit");
     transaction.commit()?;
+    shim_failpoints::step!("daemon.mend.after_commit");
     strangers_of(&bad, copies.root(), connection, findings)?;
     connection.pragma_update(None, "foreign_keys", "on")?;
     Ok(())
@@ -278,6 +311,7 @@ pub(super) fn unknown_containers(sql: &Connection, copies: &Copies) -> Result<Ve
 
 /// Takes them from there, with the snapshots that they tell of.
 fn take_up_unknown(
+    path: &Path,
     connection: &mut Connection,
     copies: &Copies,
     findings: &mut Vec<Finding>,
@@ -300,6 +334,7 @@ fn take_up_unknown(
     }
     snapshots_of_containers(&transaction, findings)?;
     copies::reseal(&transaction)?;
+    unfinished::note(path, false).map_err(|source| file_failed(path, source))?;
     Ok(transaction.commit()?)
 }
 
@@ -860,6 +895,6 @@ fn open_failed(path: &Path, source: rusqlite::Error) -> Error {
     Error::Open { path: path.to_owned(), source: Arc::new(source) }
 }
 
-fn file_failed(path: &Path, source: std::io::Error) -> Error {
+pub(super) fn file_failed(path: &Path, source: std::io::Error) -> Error {
     open_failed(path, rusqlite::Error::ToSqlConversionFailure(Box::new(source)))
 }
