@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shim_cgroup::Layout as Cgroups;
 
@@ -35,7 +35,7 @@ pub struct Core {
     pub collector: Collector,
     pub shim: shim::Program,
     pub cgroups: Cgroups,
-    pub network: Network,
+    pub network: Arc<Network>,
     pub machine: Machine,
     pub apparmor: DefaultProfile,
     /// Who works on the files of a container that does not run, or starts it.

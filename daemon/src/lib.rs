@@ -184,7 +184,7 @@ pub async fn run(
         collector,
         trees: Turns::default(),
         processes: Turns::default(),
-        network: Network::new(bridge),
+        network: Arc::new(Network::new(bridge)),
         config,
         layout,
         store,

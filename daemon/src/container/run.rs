@@ -592,10 +592,19 @@ pub(super) async fn let_go(
 }
 
 async fn detach(core: &Core, key: &Key, lease: &Lease) {
-    if let Err(error) = core.network.bridge.detach(&endpoint(key, lease)).await {
-        tracing::warn!(container = %key, %error, "network not detached; the next start of bosund tries again");
+    let (network, endpoint) = (Arc::clone(&core.network), endpoint(key, lease));
+    match network.bridge.detach(&endpoint).await {
+        Ok(()) => network.free(endpoint.address),
+        Err(error) => {
+            tracing::warn!(container = %key, %error, "network not detached: it is tried again");
+            // Nobody else gets the address as long as ports may lead to it.
+            tokio::spawn(async move {
+                let release = || async { network.bridge.release_ports(&endpoint).await.is_ok() };
+                again_and_again(release).await;
+                network.free(endpoint.address);
+            });
+        }
     }
-    core.network.free(lease.address);
     shim_failpoints::step!("daemon.stop.after_detach");
 }
 

@@ -194,6 +194,7 @@ impl Store {
         let reference: String = reference.chars().filter(|c| !c.is_control()).take(200).collect();
         let opened = content.writer(&self.job.namespace, &reference, expected, Some(0));
         let writer = self.runtime.block_on(opened)?;
+        shim_failpoints::step!("daemon.load.after_ingest");
         match self.fill(writer, &mut source) {
             Ok(done) => Ok(done),
             Err(error) => {
@@ -215,7 +216,10 @@ impl Store {
             let mut part = vec![0; 1 << 20];
             let count = read_full(source, &mut part).map_err(reading)?;
             if count == 0 {
-                return self.runtime.block_on(content.commit(writer));
+                shim_failpoints::step!("daemon.load.before_blob", error);
+                let blob = self.runtime.block_on(content.commit(writer))?;
+                shim_failpoints::step!("daemon.load.after_blob", error);
+                return Ok(blob);
             }
             part.truncate(count);
             writer = self.runtime.block_on(content.write(writer, vec![part.into()]))?;

@@ -156,6 +156,7 @@ fn write(content: &Content, runtime: &Handle, export: &Export, to: pipe::Writer)
         ("index.json", &export.index),
         ("manifest.json", &export.manifest),
     ];
+    shim_failpoints::step!("daemon.save.before_documents", error);
     for (path, bytes) in documents {
         let kind = FileKind::File { size: bytes.len() as u64 };
         tar.append(&entry(path, kind), bytes).map_err(failed)?;
@@ -164,10 +165,13 @@ fn write(content: &Content, runtime: &Handle, export: &Export, to: pipe::Writer)
         tar.append(&entry(path, FileKind::Directory), io::empty()).map_err(failed)?;
     }
     for blob in &export.blobs {
+        shim_failpoints::step!("daemon.save.before_blob", error);
         let file = runtime.block_on(content.open(&export.namespace, &blob.digest))?;
         let kind = FileKind::File { size: blob.size };
         tar.append(&entry(&path(blob), kind), file).map_err(failed)?;
     }
+    shim_failpoints::step!("daemon.save.before_end", error);
     tar.finish().map_err(failed)?;
+    shim_failpoints::step!("daemon.save.after_end", error);
     Ok(())
 }

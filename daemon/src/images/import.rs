@@ -82,6 +82,7 @@ impl Images {
         let board = Board::default();
         let work = |job: Job| async move {
             let source = Peeked::of(bytes).await?;
+            shim_failpoints::step!("daemon.load.before_archive", error);
             let is_of_images = match import.kind {
                 ImportKind::Auto => source.is_image_archive(),
                 ImportKind::Images => true,
@@ -108,6 +109,7 @@ impl Images {
             }
         };
         let alone = images.len() == 1;
+        shim_failpoints::step!("daemon.load.after_archive", error);
         let mut imported = Imported::default();
         let mut named = Vec::with_capacity(images.len());
         for image in images {
@@ -118,13 +120,13 @@ impl Images {
             };
             let warnings = self.check_imported(job, import, &name, &image.target).await?;
             imported.warnings.extend(warnings);
+            imported.names.push(name.name());
             named.push((name, image.target));
         }
-        // All of them are whole: only then is the first one named.
-        for (name, target) in named {
-            self.name(&job.namespace, &name, &target, BTreeMap::new(), "load").await?;
-            imported.names.push(name.name());
-        }
+        shim_failpoints::step!("daemon.load.before_names", error);
+        // All of them are whole: only then is one named, and all are at once.
+        self.name_all(&job.namespace, named, BTreeMap::new(), "load").await?;
+        shim_failpoints::step!("daemon.load.after_names");
         Ok(imported)
     }
 
@@ -145,6 +147,7 @@ impl Images {
                 self.content.label(namespace, &blob.digest, labels).await?;
             }
         }
+        shim_failpoints::step!("daemon.load.after_labels", error);
         let image = match self.resolve(namespace, &name.name(), target, &import.choice).await {
             Ok(image) => image,
             Err(Error::NoPlatform { platform, there, .. }) if !import.choice.asked => {
@@ -170,7 +173,9 @@ impl Images {
             }
         }
         if import.unpack {
+            shim_failpoints::step!("daemon.load.before_unpack", error);
             self.unpacked(namespace, &image).await?;
+            shim_failpoints::step!("daemon.load.after_unpack", error);
         }
         Ok(Vec::new())
     }
@@ -235,6 +240,7 @@ impl Images {
         let config = Config::parse(&bytes).map_err(bad(&descriptor.digest))?;
         let expected = Expected { lease: job.lease.clone(), ..Expected::default() };
         self.content.put(&job.namespace, bytes, expected).await?;
+        shim_failpoints::step!("daemon.load.after_config", error);
         Ok((descriptor, config))
     }
 
@@ -250,6 +256,7 @@ impl Images {
         let labels = reference_labels(&Document::Manifest(manifest.clone())).into_iter().collect();
         let expected = Expected { labels, lease: job.lease.clone(), ..Expected::default() };
         self.content.put(&job.namespace, bytes.into(), expected).await?;
+        shim_failpoints::step!("daemon.load.after_manifest", error);
         Ok(target)
     }
 
@@ -257,6 +264,7 @@ impl Images {
     async fn import_rootfs(&self, job: &Job, import: &Import, source: Peeked) -> Result<Imported> {
         let store = Store::new(self, job);
         let (digest, size) = off_the_loop(move || store.take(source, "the archive", None)).await?;
+        shim_failpoints::step!("daemon.load.after_layer", error);
         let mut file = self.content.open(&job.namespace, &digest).await?;
         let limits = self.limits;
         let (diff_id, media_type) = off_the_loop(move || {

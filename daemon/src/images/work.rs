@@ -42,8 +42,10 @@ impl Images {
         let going_on = GoingOn::new(&self.going_on, &id);
         // Without a time: the clock may be set while the work goes on. The next daemon ends it.
         let lease = self.leases.create(namespace, &id, labels, None).await?;
+        shim_failpoints::step!("daemon.work.after_lease");
         let outcome = work(Job::new(namespace, Some(lease.clone()), board)).await;
         drop(going_on);
+        shim_failpoints::step!("daemon.work.before_release");
         match &outcome {
             Err(error) if error.is_passing() && self.brought(namespace, &lease).await => {
                 let until = (SystemTime::now() + RETRY).into();
@@ -62,6 +64,7 @@ impl Images {
                 note(self.collector.collect(namespace, Mode::default()).await);
             }
         }
+        shim_failpoints::step!("daemon.work.after_release");
         outcome
     }
 
@@ -103,43 +106,66 @@ impl Images {
         labels: BTreeMap<String, String>,
         action: &'static str,
     ) -> Result<bool> {
-        // A name with a digest promises that content, whoever gives it.
-        if let Some(digest) = name.digest().filter(|digest| **digest != target.digest) {
-            return Err(Error::InvalidArgument {
-                what: "name of the image",
-                problem: format!("{name} says {digest}, and the image is {}", target.digest),
+        let named = vec![(name.clone(), target.clone())];
+        Ok(self.name_all(namespace, named, labels, action).await? == [true])
+    }
+
+    /// As [`name`](Self::name) of several: all of them have theirs, or none.
+    ///
+    /// # Errors
+    /// The store's own; what a name says of its content is not so.
+    pub(super) async fn name_all(
+        &self,
+        namespace: &str,
+        named: Vec<(Reference, Descriptor)>,
+        labels: BTreeMap<String, String>,
+        action: &'static str,
+    ) -> Result<Vec<bool>> {
+        let now = Time::now();
+        let mut rows = Vec::with_capacity(named.len());
+        for (name, target) in named {
+            // A name with a digest promises that content, whoever gives it.
+            if let Some(digest) = name.digest().filter(|digest| **digest != target.digest) {
+                return Err(Error::InvalidArgument {
+                    what: "name of the image",
+                    problem: format!("{name} says {digest}, and the image is {}", target.digest),
+                });
+            }
+            rows.push(ImageRow {
+                name: name.name(),
+                target: Descriptor { platform: None, annotations: BTreeMap::new(), ..target },
+                created_at: now,
+                updated_at: now,
+                labels: labels.clone(),
             });
         }
-        let now = Time::now();
-        let row = ImageRow {
-            name: name.name(),
-            target: Descriptor { platform: None, annotations: BTreeMap::new(), ..target.clone() },
-            created_at: now,
-            updated_at: now,
-            labels,
-        };
         shim_failpoints::step!("daemon.pull.before_name", error);
-        let (namespace, digest) = (namespace.to_owned(), target.digest.to_string());
-        let before = self
+        let namespace = namespace.to_owned();
+        let named = self
             .store
-            .write(move |tx| -> Result<Option<String>> {
-                // The lease that held it may have expired meanwhile.
-                if tx.blob(&namespace, row.target.digest.as_str())?.is_none() {
-                    return Err(Error::NoSuchBlob { digest: row.target.digest.to_string() });
+            .write(move |tx| -> Result<Vec<(bool, bool)>> {
+                let mut named = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    let digest = row.target.digest.to_string();
+                    // The lease that held it may have expired meanwhile.
+                    if tx.blob(&namespace, &digest)?.is_none() {
+                        return Err(Error::NoSuchBlob { digest });
+                    }
+                    let before = tx.put_image(&namespace, row)?;
+                    let same = before.as_ref() == Some(&digest);
+                    named.push((same, before.is_some() && !same));
+                    let attributes = vec![("digest", digest)];
+                    tx.event(image_event(&namespace, action, &row.name, attributes))?;
                 }
-                let before = tx.put_image(&namespace, &row)?;
-                let attributes = vec![("digest", row.target.digest.to_string())];
-                tx.event(image_event(&namespace, action, &row.name, attributes))?;
-                Ok(before)
+                Ok(named)
             })
             .await?;
         shim_failpoints::step!("daemon.pull.after_name");
-        let same = before.as_ref() == Some(&digest);
-        if before.is_some() && !same {
+        if named.iter().any(|(_, is_another)| *is_another) {
             // What the name stood for may be nobody's any more.
             self.collector.nudge();
         }
-        Ok(same)
+        Ok(named.into_iter().map(|(same, _)| same).collect())
     }
 }
 

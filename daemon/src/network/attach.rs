@@ -76,6 +76,7 @@ fn connect(
         }
     };
     let mut socket = Socket::open(Family::Route).map_err(failed("open a socket for interface"))?;
+    shim_failpoints::step!("daemon.attach.before_veth", error);
     let made = match add_veth(&mut socket, veth, inner.index(), endpoint, &netns) {
         // Somebody removed the bridge: make it again rather than fail every start from now on.
         Err(rejected) if rejected.is(Errno::INVAL) || rejected.is(Errno::NODEV) => {
@@ -93,6 +94,7 @@ fn connect(
     let host_end = operational(&mut socket, veth).map_err(failed("wait for interface"))?;
     // Without a port the bridge had no carrier itself.
     operational(&mut socket, inner.bridge()).map_err(failed("wait for the bridge of"))?;
+    shim_failpoints::step!("daemon.attach.after_carrier", error);
     if !endpoint.ports.is_empty() && setup::bridged_packets_are_filtered() {
         link::set_hairpin(&mut socket, host_end.index)
             .map_err(failed("switch on the hairpin mode of"))?;
@@ -163,6 +165,7 @@ fn publish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
         object: endpoint.id.to_string(),
         source: rejected.into(),
     };
+    shim_failpoints::step!("daemon.attach.before_elements", error);
     let wanted = nftables::elements(endpoint.address, &endpoint.ports);
     let (bridge, none) = (inner.bridge(), Elements::new());
     let mut socket = inner.nftables();
@@ -179,6 +182,7 @@ fn publish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
         }
         changed => changed.map_err(failed)?,
     }
+    shim_failpoints::step!("daemon.attach.after_elements", error);
     Ok(())
 }
 
@@ -188,18 +192,26 @@ fn publish(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
 /// its namespace with it, and the kernel the pair, beside other work and for many at once. So the
 /// interface is given [`LINGER`] before it is removed by hand.
 pub(super) fn detach(inner: &Inner, endpoint: &Endpoint) -> Result<Option<Link>, Error> {
-    if !endpoint.ports.is_empty() {
-        unpublish(inner, endpoint).map_err(|rejected| Error::Kernel {
-            step: "release the ports of container",
-            object: endpoint.id.to_string(),
-            source: rejected.into(),
-        })?;
-    }
+    release(inner, endpoint)?;
+    shim_failpoints::step!("daemon.detach.before_lookup", error);
     let veth = name::veth(inner.bridge(), &endpoint.namespace, &endpoint.id);
     let found = Socket::open(Family::Route).and_then(|mut socket| link::find(&mut socket, &veth));
     found.map_err(|rejected| Error::Kernel {
         step: "look for interface",
         object: veth,
+        source: rejected.into(),
+    })
+}
+
+/// Switches the published ports off.
+pub(super) fn release(inner: &Inner, endpoint: &Endpoint) -> Result<(), Error> {
+    if endpoint.ports.is_empty() {
+        return Ok(());
+    }
+    shim_failpoints::step!("daemon.detach.before_ports", error);
+    unpublish(inner, endpoint).map_err(|rejected| Error::Kernel {
+        step: "release the ports of container",
+        object: endpoint.id.to_string(),
         source: rejected.into(),
     })
 }
@@ -256,8 +268,11 @@ fn remove_veth(name: &str) -> Result<bool, Error> {
 pub(super) fn reconcile(inner: &Inner, expected: &[Endpoint]) -> Result<Report, Error> {
     let mut report = Report::default();
     inner.remember(setup::ensure_link(inner.bridge(), inner.subnet())?);
+    shim_failpoints::step!("daemon.recover.before_ports");
     reconcile_ports(inner, expected, &mut report)?;
+    shim_failpoints::step!("daemon.recover.after_ports");
     reconcile_veths(inner, expected, &mut report)?;
+    shim_failpoints::step!("daemon.recover.after_interfaces");
     Ok(report)
 }
 

@@ -235,6 +235,19 @@ impl Bridge {
         Ok(())
     }
 
+    /// Switches the published ports off, after a [`detach`](Self::detach) that failed. The interface may be
+    /// that of the container's next run by now.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub async fn release_ports(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
+        let address = endpoint.address;
+        blocking(move || attach::release(&inner, &endpoint)).await?;
+        self.forget_soon(vec![conntrack::Which::AnsweredBy(address)]);
+        Ok(())
+    }
+
     /// Makes interfaces and published ports exactly what is expected, and the bridge and the table
     /// when they are gone. Touches nothing foreign. For a time when nothing else is attached or
     /// detached, such as the daemon's start: what is not expected is removed.
@@ -268,6 +281,7 @@ impl Bridge {
         tokio::spawn(async move {
             tokio::time::sleep(HOLD_BACK).await;
             let forgetting = blocking(move || {
+                shim_failpoints::step!("daemon.detach.before_forget", error);
                 inner.forgetting.forget().map_err(|rejected| Error::Kernel {
                     step: "forget the connections of released ports on",
                     object: inner.bridge().to_owned(),

@@ -50,6 +50,7 @@ pub(super) fn lock(settings: &Settings) -> Result<File, Error> {
     }
     file_of_lock.set_len(0).map_err(file("write lock", &path))?;
     writeln!(file_of_lock, "{}", std::process::id()).map_err(file("write lock", &path))?;
+    shim_failpoints::step!("daemon.bridge.after_lock", error);
     Ok(file_of_lock)
 }
 
@@ -70,10 +71,12 @@ fn flock_patiently(file: &File) -> Result<(), Errno> {
 /// Makes or adopts the bridge, its table and the kernel's switches; the answer is the bridge's index.
 /// Idempotent.
 pub(super) fn ensure(bridge: &str, subnet: Subnet) -> Result<u32, Error> {
+    shim_failpoints::step!("daemon.bridge.before_table", error);
     let loading = Loading::start(bridge, subnet)?;
     let made = ensure_link(bridge, subnet);
     // nft is waited for in any case, or it would stay behind.
     let loaded = loading.finish();
+    shim_failpoints::step!("daemon.bridge.after_table", error);
     loaded.and(made)
 }
 
@@ -96,13 +99,16 @@ pub(super) fn ensure_link(bridge: &str, subnet: Subnet) -> Result<u32, Error> {
     let index = match own {
         Some(index) => index,
         None => {
+            shim_failpoints::step!("daemon.bridge.before_link", error);
             link::add_bridge(&mut socket, bridge, Mac::of(subnet.gateway()))
                 .map_err(failed("make bridge"))?;
             let made = link::find(&mut socket, bridge).map_err(failed("look for bridge"))?;
             made.ok_or(Rejected(Errno::NODEV)).map_err(failed("look for bridge"))?.index
         }
     };
+    shim_failpoints::step!("daemon.bridge.before_switches", error);
     switch_on(bridge)?;
+    shim_failpoints::step!("daemon.bridge.after_switches", error);
     let address = LinkAddress { address: subnet.gateway(), prefix: subnet.prefix() };
     let present =
         link::addresses(&mut socket, index).map_err(failed("list the addresses of bridge"))?;
@@ -114,7 +120,9 @@ pub(super) fn ensure_link(bridge: &str, subnet: Subnet) -> Result<u32, Error> {
         link::remove_address(&mut socket, index, stale)
             .map_err(failed("take an earlier address from"))?;
     }
+    shim_failpoints::step!("daemon.bridge.after_address", error);
     link::set_up(&mut socket, index).map_err(failed("switch on bridge"))?;
+    shim_failpoints::step!("daemon.bridge.after_up", error);
     Ok(index)
 }
 
@@ -219,6 +227,7 @@ pub(super) fn remove_all(inner: &Inner) -> Result<(), Error> {
     };
     let mut socket =
         Socket::open(Family::Route).map_err(failed(format!("bridge {bridge} (socket)")))?;
+    shim_failpoints::step!("daemon.unbridge.before_link", error);
     for veth in own_veths(&mut socket, bridge)? {
         link::remove(&mut socket, &veth).map_err(failed(veth.clone()))?;
     }
@@ -226,8 +235,11 @@ pub(super) fn remove_all(inner: &Inner) -> Result<(), Error> {
     if found.is_some_and(|link| link.kind == "bridge") {
         link::remove(&mut socket, bridge).map_err(failed(bridge.to_owned()))?;
     }
+    shim_failpoints::step!("daemon.unbridge.after_link", error);
     nftables::remove_table(&mut inner.nftables(), bridge)
-        .map_err(failed(format!("table {}", name::table(bridge))))
+        .map_err(failed(format!("table {}", name::table(bridge))))?;
+    shim_failpoints::step!("daemon.unbridge.after_table", error);
+    Ok(())
 }
 
 /// The host's ends that are ours by name, kind and place.
