@@ -94,6 +94,14 @@ pub fn strike<L: Life>(
         Fault::Fail => {
             let action = after(passes, "1*return");
             let mut daemon = noting(L::settings().failpoint(&format!("{name}={action}")));
+            daemon.launch();
+            if !daemon.serves_or_ends() {
+                // It was its own start that failed.
+                daemon.clear_environment();
+                daemon.start_again();
+                make(&daemon).expect_sound(&daemon, &case);
+                return Passed::Yes;
+            }
             let life = make(&daemon);
             let life = life::live(daemon.client(), life, &Patience::Endless, |_| Told::Failed);
             if point.side() == "shim" {
@@ -108,7 +116,8 @@ pub fn strike<L: Life>(
         }
         Fault::ClientGone => {
             let action = after(passes, &format!("1*sleep({})", DELAY.as_millis()));
-            let daemon = noting(L::settings().failpoint(&format!("{name}={action}")));
+            let mut daemon = noting(L::settings().failpoint(&format!("{name}={action}")));
+            daemon.start_again();
             let mut life = make(&daemon);
             for call in 0..life.calls() {
                 let told = impatient(daemon.client(), &mut life, call);
@@ -129,7 +138,6 @@ fn noting(settings: Settings) -> Daemon {
     let mut daemon = settings.prepare();
     let notes = notes(&daemon);
     daemon.add_variable("FAILPOINTS_NOTES", &notes.to_string_lossy());
-    daemon.start_again();
     daemon
 }
 
@@ -210,23 +218,90 @@ fn kill<L: Life>(mut daemon: Daemon, fault: Fault, client: Client, life: L, case
 /// As [`strike`].
 #[must_use]
 pub fn strike_recovery(point: &Point, fault: Fault, code: u8) -> Passed {
+    let begin = |daemon: &mut Daemon| {
+        let mut life = History::new(code);
+        for call in 0..life.calls() - 2 {
+            let answer = life.ask(daemon.client(), call, &Patience::Endless);
+            assert_eq!(answer, Answer::Done, "{fault} at {}", point.name);
+            life.note(call, Told::Done);
+        }
+        daemon.until_logged("one", "o 3 ");
+        daemon.kill();
+        life
+    };
+    strike_start(point, fault, begin)
+}
+
+/// A daemon that stops, or fails, at a point of its start, when another was killed before that had something:
+/// `begin` makes it and kills that.
+///
+/// # Panics
+/// As [`strike`].
+#[must_use]
+pub fn strike_start<L: Life>(
+    point: &Point,
+    fault: Fault,
+    begin: impl FnOnce(&mut Daemon) -> L,
+) -> Passed {
     let case = format!("{fault} at {}", point.name);
     let mut daemon = Settings::new().failpoint("no.such.point=off").start();
-    let mut life = History::new(code);
-    for call in 0..life.calls() - 2 {
-        let answer = life.ask(daemon.client(), call, &Patience::Endless);
-        assert_eq!(answer, Answer::Done, "{case}");
-        life.note(call, Told::Done);
-    }
-    daemon.until_logged("one", "o 3 ");
-    daemon.kill();
+    let life = begin(&mut daemon);
     daemon.clear_environment();
+    if fault == Fault::Fail {
+        daemon.set_failpoint(&format!("{}=1*return", point.name));
+        daemon.launch();
+        let passed = if daemon.serves_or_ends() { Passed::No } else { Passed::Yes };
+        if passed == Passed::Yes {
+            daemon.clear_environment();
+            daemon.start_again();
+        }
+        life.expect_sound(&daemon, &case);
+        return passed;
+    }
     daemon.add_variable("FAILPOINTS_STOP", &point.name);
     daemon.launch();
     if !daemon.serving_or_stopped(|daemon| own(daemon).is_some()) {
         return Passed::No;
     }
     let stopped = stopped(&daemon).expect("it stands still");
+    strike_stopped(daemon, stopped, fault, || Some(life), &case)
+}
+
+/// A daemon that stops, or fails, at a point of its end, which it was asked for; nothing runs.
+///
+/// # Panics
+/// As [`strike`].
+#[must_use]
+pub fn strike_leaving<L: Life>(
+    point: &Point,
+    fault: Fault,
+    make: impl FnOnce(&Daemon) -> L,
+) -> Passed {
+    let case = format!("{fault} at {}", point.name);
+    let mut daemon = match fault {
+        Fault::KillDaemon | Fault::KillBoth => L::settings().stop_at(&point.name).start(),
+        Fault::Fail | Fault::ClientGone => {
+            let mut daemon = noting(L::settings().failpoint(&format!("{}=1*return", point.name)));
+            daemon.start_again();
+            daemon
+        }
+        // There is none.
+        Fault::KillShim => return Passed::No,
+    };
+    let life = make(&daemon);
+    if fault == Fault::Fail {
+        let status = daemon.terminate();
+        assert!(status.success(), "{case}: {status}");
+        let passed = passed(&daemon, &point.name, 0);
+        daemon.clear_environment();
+        daemon.start_again();
+        life.expect_sound(&daemon, &case);
+        return passed;
+    }
+    let pid = daemon.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let _ = kill_process(pid.expect("it runs"), Signal::TERM);
+    let found = wait::within(wait::LIMIT, || own(&daemon));
+    let stopped = found.unwrap_or_else(|| panic!("{case}: it does not stop there"));
     strike_stopped(daemon, stopped, fault, || Some(life), &case)
 }
 

@@ -21,9 +21,12 @@ pub mod few_pids;
 pub mod kubelets;
 pub mod life;
 pub mod lives;
+pub mod loads;
+pub mod networks;
 pub mod pod_checkpoints;
 pub mod points;
 pub mod power;
+pub mod rebuilds;
 pub mod tested;
 pub mod volumes;
 
@@ -51,7 +54,10 @@ use faults::{Client, Fault, Passed};
 use kubelets::KubeletLife;
 use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
+use loads::LoadLife;
+use networks::NetworkLife;
 use pod_checkpoints::PodCheckpointLife;
+use rebuilds::{Damage, RebuiltLife};
 use volumes::VolumeLife;
 
 /// One line of the matrix.
@@ -180,7 +186,14 @@ const LIVES: &[Walk] = &[
     Walk::by(Living::Container, "shim", &["setup", "create", "start", "exec", "log", "exit"]),
     Walk::by(Living::Container, "daemon", &["store"]).passed(COMMITS),
     Walk::by(Living::Recovery, "daemon", &["recover"]),
+    Walk::by(Living::Rebuilt(Damage::Lost), "daemon", &["rebuild"]).sampled(6),
+    Walk::by(Living::Rebuilt(Damage::Row), "daemon", &["mend"]).sampled(2),
+    Walk::by(Living::Network, "daemon", &["bridge", "attach"]).sampled(5),
+    Walk::by(Living::Network, "daemon", &["detach"]).passed(RUNS).sampled(5),
+    Walk::by(Living::Leaving, "daemon", &["unbridge"]).sampled(3),
     Walk::by(Living::Image, "daemon", &["pull", "unpack", "gc"]),
+    Walk::by(Living::Image, "daemon", &["work"]).sampled(3),
+    Walk::by(Living::Load, "daemon", &["load", "save"]).sampled(8),
     Walk::by(Living::Blob, "daemon", &["content"]),
     Walk::by(Living::Pod, "shim", &["sandbox"]),
     Walk::by(Living::Checkpoint, "daemon", &["hold"]).passed(HOLDS).sampled(8),
@@ -199,7 +212,15 @@ enum Living {
     Container,
     /// A container that a daemon takes up.
     Recovery,
+    /// What a daemon had whose database is damaged.
+    Rebuilt(Damage),
+    /// A container that is reached by a published port.
+    Network,
+    /// The same of a daemon that is told to stop while nothing runs.
+    Leaving,
     Image,
+    /// Archives of images.
+    Load,
     Blob,
     Pod,
     /// A container that is committed and written down, and goes on from there.
@@ -216,6 +237,8 @@ enum Living {
 const COMMITS: usize = 10;
 /// How many times a container is held still: for a commit, and for two checkpoints.
 const HOLDS: usize = 3;
+/// How many times a container that is reached by a port runs: what the first end leaves, the next run mends.
+const RUNS: usize = 2;
 /// How many containers of a pod are written down, and how many files that makes.
 const MEMBERS: usize = 2;
 const FILES: usize = MEMBERS + 1;
@@ -237,7 +260,7 @@ pub fn unknown_points() -> Vec<points::Point> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, a blob, a pod, a checkpoint, a pod of a kubelet, a volume; a daemon's start; each commit",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, an archive, a blob, a pod, a checkpoint, a pod of a kubelet, a volume, a network; a daemon's start, also with a database that is lost or damaged; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -516,7 +539,9 @@ pub fn row(name: &str) -> Option<&'static Row> {
 fn at_points(fault: Fault) -> Vec<Case> {
     let mut cases = Vec::new();
     for walk in LIVES {
-        if matches!((walk.living, fault), (Living::Recovery, Fault::ClientGone)) {
+        let is_asked =
+            !matches!(walk.living, Living::Recovery | Living::Rebuilt(_) | Living::Leaving);
+        if fault == Fault::ClientGone && !is_asked {
             continue;
         }
         let mut points = points::of(walk.side, walk.operations);
@@ -539,10 +564,19 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
     Case::new(name, move |round| {
         // Of these lives what is left is looked at first; the others are gone on with first.
         let goes_first = match living {
-            Living::Checkpoint | Living::PodCheckpoint | Living::Kubelet | Living::Volume => true,
-            Living::Container | Living::Recovery | Living::Image | Living::Blob | Living::Pod => {
-                false
-            }
+            Living::Checkpoint
+            | Living::PodCheckpoint
+            | Living::Kubelet
+            | Living::Volume
+            | Living::Load => true,
+            Living::Container
+            | Living::Recovery
+            | Living::Rebuilt(_)
+            | Living::Network
+            | Living::Leaving
+            | Living::Image
+            | Living::Blob
+            | Living::Pod => false,
         };
         let client = match (round % 2 == 0) == goes_first {
             true => Client::Goes,
@@ -553,7 +587,14 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
                 faults::strike(&point, pass, fault, client, |_| History::new(code(round)))
             }
             Living::Recovery => faults::strike_recovery(&point, fault, code(round)),
+            Living::Rebuilt(damage) => {
+                let begin = |daemon: &mut _| RebuiltLife::begin(daemon, damage, code(round));
+                faults::strike_start(&point, fault, begin)
+            }
+            Living::Network => faults::strike(&point, pass, fault, client, NetworkLife::new),
+            Living::Leaving => faults::strike_leaving(&point, fault, NetworkLife::new),
             Living::Image => faults::strike(&point, pass, fault, client, ImageLife::new),
+            Living::Load => faults::strike(&point, pass, fault, client, LoadLife::new),
             Living::Blob => faults::strike(&point, pass, fault, client, BlobLife::new),
             Living::Pod => faults::strike(&point, pass, fault, client, PodLife::new),
             Living::Checkpoint => faults::strike(&point, pass, fault, client, CheckpointLife::new),
