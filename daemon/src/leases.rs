@@ -275,7 +275,7 @@ fn event(namespace: &str, action: &str, id: &str) -> NewEvent {
         kind: "lease".to_owned(),
         action: action.to_owned(),
         id: id.to_owned(),
-        attributes: Vec::new(),
+        attributes: BTreeMap::new(),
     }
 }
 

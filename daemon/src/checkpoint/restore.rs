@@ -245,6 +245,7 @@ impl Taken {
         options.edits = None;
         options.adjustment = Adjustment::default();
         options.extensions.clear();
+        options.event_attributes.clear();
         options.restore = Some(how);
         Ok(options)
     }
@@ -699,6 +700,7 @@ mod tests {
             rootfs: Some("/".into()),
             edits: Some(bosun_cdi::Edits::default()),
             extensions: [("cri".to_owned(), "x".to_owned())].into(),
+            event_attributes: [("pod.uid".to_owned(), "x".to_owned())].into(),
             ..ContainerOptions::default()
         };
         let written = serde_json::to_vec(&options).unwrap();

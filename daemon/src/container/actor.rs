@@ -5,6 +5,7 @@
 
 mod change;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -792,6 +793,9 @@ pub(crate) const POD: &str = "pod";
 /// Of a sandbox's event: nobody has said yet that it is what was asked for.
 pub(crate) const UNREADY: &str = "unready";
 
+/// Of a sandbox's events: when it was made.
+pub(crate) const CREATED: &str = "created";
+
 /// An event of a container.
 pub(super) fn container_event(
     key: &Key,
@@ -803,8 +807,20 @@ pub(super) fn container_event(
     attributes.push(("image", record.image_name()));
     match &record.options.role {
         Role::Member(pod) => attributes.push((POD, pod.clone())),
-        Role::Sandbox(sandbox) if sandbox.unready => attributes.push((UNREADY, true.to_string())),
-        Role::Sandbox(_) | Role::Alone => {}
+        Role::Sandbox(sandbox) => {
+            attributes.push((CREATED, record.created_at.rfc3339()));
+            if sandbox.unready {
+                attributes.push((UNREADY, true.to_string()));
+            }
+        }
+        Role::Alone => {}
+    }
+    let mut attributes: BTreeMap<String, String> =
+        attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    // Of its life, which others follow when it is over; not of each exec, of which there are many.
+    if matches!(action, "create" | "ready" | "start" | "die" | "destroy") {
+        let faces = record.options.event_attributes.iter();
+        attributes.extend(faces.map(|(key, value)| (key.clone(), value.clone())));
     }
     NewEvent {
         namespace: key.namespace.to_string(),

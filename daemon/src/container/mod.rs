@@ -50,7 +50,7 @@ mod supervisor;
 mod top;
 mod usage;
 
-pub(crate) use actor::{POD, UNREADY};
+pub(crate) use actor::{CREATED, POD, UNREADY};
 pub(crate) use foreign::identity;
 pub use handle::{Handle, Phase, View};
 pub use held::Held;

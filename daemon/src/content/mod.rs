@@ -753,7 +753,7 @@ fn event(namespace: &str, action: &str, digest: &str) -> NewEvent {
         kind: "content".to_owned(),
         action: action.to_owned(),
         id: digest.to_owned(),
-        attributes: Vec::new(),
+        attributes: BTreeMap::new(),
     }
 }
 

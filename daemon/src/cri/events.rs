@@ -7,8 +7,12 @@
 //! | `create`, `start`, `die`, `destroy` | created, started, stopped, deleted |
 //!
 //! All that is told of the past is in the stored events, so whoever comes late, or after another
-//! daemon, is told the same. What is told with an event is how things are at that time; but of what is
-//! deleted there is nothing more.
+//! daemon, is told the same. What is told with an event is how things are at that time. Of a container
+//! that is deleted there is nothing more; of a pod there is its metadata, which its events and those of
+//! its containers carry: kubelets pass over an event without, and say so as an error.
+//!
+//! A kubelet forgets all that it knows of a pod by the deletion of the sandbox that it is told of with
+//! it. Where the pod has another sandbox by then, that one is told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +21,7 @@ use futures::Stream;
 use tonic::Status;
 use wire::ContainerEventType as Type;
 
+use super::pods::is_half_made;
 use super::{Cri, convert, wire};
 use crate::container::{Handle, POD, UNREADY};
 use crate::events::{Followed, follow};
@@ -65,19 +70,15 @@ impl Cri {
     async fn told(&self, event: &Event, kind: Type) -> wire::ContainerEventResponse {
         let seen = tokio::time::timeout(SEEN, self.until_seen(event, kind)).await;
         let pod = match is_pod(event) {
-            true => Some(event.id.clone()).filter(|_| kind != Type::ContainerDeletedEvent),
+            true => Some(event.id.clone()),
             false => event.attributes.get(POD).cloned().or_else(|| {
                 // One that an earlier bosund told of.
                 let record = seen.ok().flatten()?.record().ok()?;
                 Some(convert::pod_of(&record).to_owned())
             }),
         };
-        let status = match pod {
-            Some(pod) => self.pod_status(&pod, false).await.ok(),
-            None => None,
-        };
-        let (pod_sandbox_status, mut containers_statuses) = match status {
-            Some(status) => (status.status, status.containers_statuses),
+        let (pod_sandbox_status, mut containers_statuses) = match pod {
+            Some(pod) => self.status_with(event, &pod, kind).await,
             None => (None, Vec::new()),
         };
         if kind == Type::ContainerDeletedEvent {
@@ -91,6 +92,41 @@ impl Cri {
             pod_sandbox_status,
             containers_statuses,
         }
+    }
+
+    /// The pod of an event as it is told with it, and its containers.
+    async fn status_with(
+        &self,
+        event: &Event,
+        pod: &str,
+        kind: Type,
+    ) -> (Option<wire::PodSandboxStatus>, Vec<wire::ContainerStatus>) {
+        let is_gone = is_pod(event) && kind == Type::ContainerDeletedEvent;
+        let told = match is_gone {
+            true => self.successor(event),
+            false => Some(pod.to_owned()),
+        };
+        let status = match told {
+            Some(pod) => self.pod_status(&pod, false).await.ok(),
+            None => None,
+        };
+        match status {
+            Some(status) => (status.status, status.containers_statuses),
+            None => (convert::gone_pod(pod, event), Vec::new()),
+        }
+    }
+
+    /// The newest other sandbox of the pod whose sandbox an event is of.
+    fn successor(&self, event: &Event) -> Option<String> {
+        let uid = convert::uid(&event.attributes)?;
+        let others = self.supervisor.sandboxes(&self.namespace).into_iter();
+        let records = others.filter_map(|pod| pod.record().ok()).filter(|record| {
+            record.id != event.id
+                && convert::uid(&record.options.event_attributes) == Some(uid)
+                && !is_half_made(record)
+                && !self.is_on_its_way(record)
+        });
+        records.max_by_key(|record| record.created_at).map(|record| record.id.clone())
     }
 
     /// Waits for what happened to be seen, for it is told once it is stored, which is before that; who

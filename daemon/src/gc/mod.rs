@@ -17,6 +17,7 @@
 
 mod mark;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,6 +237,6 @@ fn event(namespace: &str, kind: &str, action: &str, id: &str) -> NewEvent {
         kind: kind.to_owned(),
         action: action.to_owned(),
         id: id.to_owned(),
-        attributes: Vec::new(),
+        attributes: BTreeMap::new(),
     }
 }

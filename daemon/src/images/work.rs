@@ -210,6 +210,6 @@ pub(super) fn image_event(
         kind: "image".to_owned(),
         action: action.to_owned(),
         id: name.to_owned(),
-        attributes,
+        attributes: attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     }
 }

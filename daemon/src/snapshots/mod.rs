@@ -399,7 +399,7 @@ fn event(namespace: &str, action: &str, key: &str) -> NewEvent {
         kind: "snapshot".to_owned(),
         action: action.to_owned(),
         id: key.to_owned(),
-        attributes: Vec::new(),
+        attributes: BTreeMap::new(),
     }
 }
 

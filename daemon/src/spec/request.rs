@@ -114,6 +114,10 @@ pub struct ContainerOptions {
     /// What a face keeps with it, by the face's name.
     #[serde(skip_serializing_if = "is_default")]
     pub extensions: BTreeMap<String, String>,
+    /// What a face has said with the events of its life, beside what the core says: they are read when
+    /// the container is gone.
+    #[serde(skip_serializing_if = "is_default")]
+    pub event_attributes: BTreeMap<String, String>,
 }
 
 /// How a container goes on that was written down.

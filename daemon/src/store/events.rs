@@ -36,7 +36,7 @@ pub struct NewEvent {
     pub kind: String,
     pub action: String,
     pub id: String,
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// What is stored from some number on.
@@ -56,8 +56,6 @@ impl Transaction<'_> {
     /// The store's own.
     pub fn event(&mut self, event: NewEvent) -> Result<u64, Error> {
         let time = Time::now();
-        let attributes: BTreeMap<String, String> =
-            event.attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         self.sql
             .prepare_cached(
                 "INSERT INTO events (seconds, nanos, namespace, kind, action, id, attributes)
@@ -70,7 +68,7 @@ impl Transaction<'_> {
                 event.kind,
                 event.action,
                 event.id,
-                serde_json::to_string(&attributes)?
+                serde_json::to_string(&event.attributes)?
             ])?;
         let sequence = u64::try_from(self.sql.last_insert_rowid()).unwrap_or(0);
         if sequence.is_multiple_of(TRIM_EVERY) {
@@ -85,7 +83,7 @@ impl Transaction<'_> {
             kind: event.kind,
             action: event.action,
             id: event.id,
-            attributes,
+            attributes: event.attributes,
         });
         Ok(sequence)
     }

@@ -536,7 +536,7 @@ mod tests {
             kind: "container".to_owned(),
             action: action.to_owned(),
             id: "x".to_owned(),
-            attributes: Vec::new(),
+            attributes: BTreeMap::new(),
         }
     }
 

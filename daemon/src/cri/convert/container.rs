@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use shim_rootfs::user::Identity;
 
+use super::pod::words_of_member;
 use super::{absolute, below, core_name, id_mappings, limits, nanos, signal, signal_number};
 use crate::apparmor::{DEFAULT as DEFAULT_PROFILE, Support, UNCONFINED};
 use crate::container::{Exit, Handle, Phase, Reason, Record, Run};
@@ -90,6 +91,7 @@ pub(crate) fn container_options(
         runtime: kept::pod(pod).runtime_handler,
         once: true,
         extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(&kept))]),
+        event_attributes: words_of_member(pod),
         ..ContainerOptions::default()
     })
 }

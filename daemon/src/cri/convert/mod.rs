@@ -15,7 +15,7 @@ pub(super) use container::{
 };
 pub(super) use image::{credentials, images, reference_text};
 pub(super) use plugins::plugin_arguments;
-pub(super) use pod::{listed_pod, pod_options, pod_status};
+pub(super) use pod::{gone_pod, listed_pod, pod_options, pod_status, uid};
 
 use sha2::{Digest, Sha256};
 

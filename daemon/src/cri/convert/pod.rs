@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{absolute, core_name, id_mappings, nanos};
-use crate::container::Record;
+use crate::container::{CREATED, Record};
 use crate::cri::{CgroupDriver, Configured, Network, invalid, kept, required, wire};
 use crate::error::Result;
 use crate::spec::{
     ContainerOptions, LogOptions, NetworkMode, Port, Protocol, Resolver, Role, Sandbox,
 };
+use crate::store::Event;
+use crate::time::Time;
 
 /// The sandbox that a pod asks for; `hostname` is the machine's.
 ///
@@ -84,6 +86,7 @@ pub(crate) fn pod_options(
         read_only: true,
         log: LogOptions::None,
         extensions: BTreeMap::from([(kept::NAME.to_owned(), kept::text(request))]),
+        event_attributes: words_of(metadata),
         ..ContainerOptions::default()
     })
 }
@@ -248,6 +251,56 @@ pub(crate) fn pod_status(
         annotations: config.annotations,
         runtime_handler: request.runtime_handler,
     }
+}
+
+// What a kubelet calls a pod, with the events of the pod and of its containers.
+const NAME: &str = "pod.name";
+const UID: &str = "pod.uid";
+const NAMESPACE: &str = "pod.namespace";
+const ATTEMPT: &str = "pod.attempt";
+/// With those of its containers, when it was made.
+const MADE: &str = "pod.created";
+
+fn words_of(metadata: &wire::PodSandboxMetadata) -> BTreeMap<String, String> {
+    let words = [
+        (NAME, metadata.name.clone()),
+        (UID, metadata.uid.clone()),
+        (NAMESPACE, metadata.namespace.clone()),
+        (ATTEMPT, metadata.attempt.to_string()),
+    ];
+    words.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+/// What the events of a pod's containers say of the pod.
+pub(super) fn words_of_member(pod: &Record) -> BTreeMap<String, String> {
+    let mut words = pod.options.event_attributes.clone();
+    words.insert(MADE.to_owned(), pod.created_at.rfc3339());
+    words
+}
+
+/// The uid of the pod that a sandbox is, or was, if a kubelet asked for it.
+pub(crate) fn uid(attributes: &BTreeMap<String, String>) -> Option<&str> {
+    attributes.get(UID).map(String::as_str)
+}
+
+/// What is known of a pod that is gone by an event of its own, or of a container that was in it. `None`
+/// of one that no kubelet asked for.
+pub(crate) fn gone_pod(id: &str, event: &Event) -> Option<wire::PodSandboxStatus> {
+    let word = |name: &str| event.attributes.get(name).cloned();
+    let made = word(MADE).or_else(|| word(CREATED)).and_then(|text| Time::parse(&text));
+    Some(wire::PodSandboxStatus {
+        id: id.to_owned(),
+        metadata: Some(wire::PodSandboxMetadata {
+            name: word(NAME)?,
+            uid: word(UID)?,
+            namespace: word(NAMESPACE)?,
+            attempt: word(ATTEMPT)?.parse().ok()?,
+        }),
+        state: state(false),
+        created_at: nanos(made?),
+        network: Some(wire::PodSandboxNetworkStatus::default()),
+        ..wire::PodSandboxStatus::default()
+    })
 }
 
 /// What another face made has the name that it was given there.

@@ -54,6 +54,11 @@ fn listed(event: &Event) -> Vec<&str> {
     event.containers_statuses.iter().map(|status| status.id.as_str()).collect()
 }
 
+/// The pod as a kubelet knows it by its uid.
+fn metadata_of(event: &Event) -> Option<&cri::PodSandboxMetadata> {
+    event.pod_sandbox_status.as_ref()?.metadata.as_ref()
+}
+
 /// A pod whose events are the last ones of a test.
 fn sentinel(kubelet: &Kubelet) -> String {
     kubelet.run_pod(&kubelet.pod_config("last"))
@@ -100,7 +105,14 @@ fn a_pod_is_told_when_it_is_ready_and_what_is_deleted_is_not_listed() {
         assert!(listed(&events[*at]).iter().all(|id| *id != pod));
     }
     assert!(matches!(pod_of(&events[of_pod[2]]), Some((SandboxNotready, _))));
-    assert_eq!((pod_of(&events[of_pod[3]]), listed(&events[of_pod[3]])), (None, vec![]));
+    // A kubelet passes over what does not name the pod.
+    let gone = Some((SandboxNotready, ""));
+    let deleted = &events[of_pod[3]];
+    assert_eq!((pod_of(deleted), listed(deleted)), (gone, vec![]));
+    let status = deleted.pod_sandbox_status.as_ref().unwrap();
+    assert_eq!((&status.id, &status.metadata), (&pod, &config.metadata));
+    let created = events[of_pod[0]].pod_sandbox_status.as_ref().unwrap().created_at;
+    assert_eq!(status.created_at, created);
     for id in some.iter().chain([&stays]) {
         let at = kinds.map(|kind| position(id, kind));
         assert!(at.is_sorted() && of_pod[1] < at[0] && at[3] < of_pod[3], "{:?}", order(&events));
@@ -121,7 +133,7 @@ fn a_pod_is_told_when_it_is_ready_and_what_is_deleted_is_not_listed() {
         }
     }
 
-    // Who comes late is told the same; of what is gone there is nothing more.
+    // Who comes late is told the same, of what is gone only what it was.
     let again = listen(&daemon, (before.clone(), Deleted)).join().unwrap();
     assert_eq!(order(&again), order(&events));
     std::mem::forget(kubelet);
@@ -130,9 +142,42 @@ fn a_pod_is_told_when_it_is_ready_and_what_is_deleted_is_not_listed() {
     let again = listen(&daemon, (before, Deleted)).join().unwrap();
     assert_eq!(order(&again), order(&events));
     for event in &again {
-        assert_eq!((pod_of(event), listed(event)), (None, vec![]), "{event:?}");
+        assert_eq!((pod_of(event), listed(event)), (gone, vec![]), "{event:?}");
+        let status = event.pod_sandbox_status.as_ref().unwrap();
+        if status.id == pod {
+            assert_eq!((&status.metadata, status.created_at), (&config.metadata, created));
+        }
     }
+    assert!(again.iter().any(|one| one.container_id == stays && metadata_of(one).is_some()));
     drop(Kubelet::of(&daemon));
+}
+
+#[test]
+fn a_sandbox_that_is_deleted_is_told_with_the_one_that_took_its_place() {
+    let daemon = node();
+    script(&daemon, "plain", ANSWER);
+    configure(&daemon, r#"{"type":"plain"}"#);
+    let kubelet = Kubelet::of(&daemon);
+    let config = kubelet.pod_config("web");
+    let first = kubelet.run_pod(&config);
+    kubelet.stop_pod(&first).unwrap();
+    let mut again = config.clone();
+    again.metadata.as_mut().unwrap().attempt = 1;
+    let second = kubelet.run_pod(&again);
+    // Another pod is not the same one.
+    let last = sentinel(&kubelet);
+    kubelet.remove_pod(&first).unwrap();
+    kubelet.remove_pod(&last).unwrap();
+    let events = listen(&daemon, (last.clone(), Deleted)).join().unwrap();
+    let deleted = |id: &str| {
+        let is_it = |event: &&Event| event.container_id == id;
+        let mut all = events.iter().filter(|event| event.container_event_type() == Deleted);
+        all.find(is_it).unwrap().pod_sandbox_status.clone().unwrap()
+    };
+    let told = deleted(&first);
+    assert_eq!((&told.id, told.metadata.as_ref()), (&second, again.metadata.as_ref()));
+    assert_eq!(told.state(), cri::PodSandboxState::SandboxReady);
+    assert_eq!(deleted(&last).id, last);
 }
 
 #[test]
