@@ -60,7 +60,9 @@ pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Adjuster, Created, Draft, Supervisor};
 pub use top::Processes;
-pub use usage::{DeviceUse, Interface, Measures, Pressure, Stall, Traffic, Usage, Waited};
+pub use usage::{
+    DeviceUse, HugepageUse, Interface, Measures, Pressure, Stall, Traffic, Usage, Waited,
+};
 
 use shim_wire::id::Id;
 

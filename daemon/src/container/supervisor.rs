@@ -807,6 +807,13 @@ impl Supervisor {
         Ok(Measures::new(&metrics, processes))
     }
 
+    /// The control group of a container, as a path below the root of each hierarchy; of one that does not
+    /// run, or of a sandbox, where it would be.
+    #[must_use]
+    pub fn cgroup(&self, handle: &Handle) -> String {
+        run::container_cgroup(&self.core, handle.key())
+    }
+
     /// Opens the log of a running container by its path again, after its file was moved away.
     ///
     /// # Errors

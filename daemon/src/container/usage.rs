@@ -26,6 +26,9 @@ pub struct Usage {
     pub memory_anonymous: u64,
     pub memory_cache: u64,
     pub memory_mapped: u64,
+    /// Of files, by the kernel's lists of what was used lately and what was not.
+    pub memory_active_file: u64,
+    pub memory_inactive_file: u64,
     /// Of the kernel's own, for this container.
     pub memory_kernel: u64,
     /// The most that there ever was.
@@ -94,8 +97,12 @@ pub struct Measures {
 pub struct DeviceUse {
     pub major: u64,
     pub minor: u64,
+    /// Bytes.
     pub read: u64,
     pub written: u64,
+    /// Operations.
+    pub reads: u64,
+    pub writes: u64,
 }
 
 /// Bytes in pages of one size.
@@ -155,6 +162,8 @@ impl Measures {
                     minor: entry.minor,
                     read: entry.rbytes,
                     written: entry.wbytes,
+                    reads: entry.rios,
+                    writes: entry.wios,
                 });
                 let (devices, hugepages) = (devices.collect(), hugepages.collect());
                 Self { usage, devices, hugepages, processes }
@@ -165,15 +174,25 @@ impl Measures {
 
 fn devices_v1(metrics: &v1::Metrics) -> Vec<DeviceUse> {
     let mut devices: BTreeMap<(u64, u64), DeviceUse> = BTreeMap::new();
-    let entries = metrics.blkio.iter().flat_map(|blkio| &blkio.io_service_bytes_recursive);
-    for entry in entries {
-        let new = DeviceUse { major: entry.major, minor: entry.minor, ..DeviceUse::default() };
-        let device = devices.entry((entry.major, entry.minor)).or_insert(new);
-        match entry.op.to_ascii_lowercase().as_str() {
-            "read" => device.read += entry.value,
-            "write" => device.written += entry.value,
-            _ => {}
+    let mut count = |entries: &[v1::BlkIoEntry], add: fn(&mut DeviceUse, bool, u64)| {
+        for entry in entries {
+            let is_read = entry.op.eq_ignore_ascii_case("read");
+            if is_read || entry.op.eq_ignore_ascii_case("write") {
+                let (major, minor) = (entry.major, entry.minor);
+                let new = DeviceUse { major, minor, ..DeviceUse::default() };
+                add(devices.entry((major, minor)).or_insert(new), is_read, entry.value);
+            }
         }
+    };
+    if let Some(blkio) = &metrics.blkio {
+        count(&blkio.io_service_bytes_recursive, |device, is_read, value| match is_read {
+            true => device.read += value,
+            false => device.written += value,
+        });
+        count(&blkio.io_serviced_recursive, |device, is_read, value| match is_read {
+            true => device.reads += value,
+            false => device.writes += value,
+        });
     }
     devices.into_values().collect()
 }
@@ -259,6 +278,8 @@ fn of_v1(metrics: &v1::Metrics) -> Usage {
         memory_anonymous: memory.total_rss,
         memory_cache: memory.total_cache,
         memory_mapped: memory.total_mapped_file,
+        memory_active_file: memory.total_active_file,
+        memory_inactive_file: memory.total_inactive_file,
         memory_kernel: memory.kernel.unwrap_or_default().usage,
         memory_peak: used.max,
         memory_failures: used.failcnt,
@@ -296,6 +317,8 @@ fn of_v2(metrics: &v2::Metrics) -> Usage {
         memory_anonymous: memory.anon,
         memory_cache: memory.file,
         memory_mapped: memory.file_mapped,
+        memory_active_file: memory.active_file,
+        memory_inactive_file: memory.inactive_file,
         memory_kernel: memory.kernel_stack + memory.slab,
         memory_peak: memory.max_usage,
         memory_failures: metrics.memory_events.unwrap_or_default().max,
@@ -343,6 +366,7 @@ mod tests {
             }),
             memory: Some(v1::MemoryStat {
                 total_inactive_file: 100,
+                total_active_file: 30,
                 usage: Some(v1::MemoryEntry { usage: 600, limit: 1 << 20, max: 0, failcnt: 0 }),
                 ..v1::MemoryStat::default()
             }),
@@ -371,6 +395,7 @@ mod tests {
             }),
             memory: Some(v2::MemoryStat {
                 inactive_file: 100,
+                active_file: 30,
                 usage: 600,
                 usage_limit: 1 << 20,
                 ..v2::MemoryStat::default()
@@ -388,6 +413,8 @@ mod tests {
             cpu_periods: 9,
             memory_used: 500,
             memory_total: 600,
+            memory_active_file: 30,
+            memory_inactive_file: 100,
             memory_limit: 1 << 20,
             pids: 2,
             block_read: 8,
@@ -397,6 +424,56 @@ mod tests {
         };
         assert_eq!(Usage::new(&Metrics::V1(v1)), expected);
         assert_eq!(Usage::new(&Metrics::V2(v2)), expected);
+    }
+
+    #[test]
+    fn devices_are_counted_by_bytes_and_operations() {
+        let entry = |op: &str, minor, value| v1::BlkIoEntry {
+            op: op.to_owned(),
+            major: 8,
+            minor,
+            value,
+            ..v1::BlkIoEntry::default()
+        };
+        let v1 = v1::Metrics {
+            blkio: Some(v1::BlkIoStat {
+                io_service_bytes_recursive: vec![
+                    entry("Read", 0, 4096),
+                    entry("Write", 0, 512),
+                    entry("Total", 0, 4608),
+                    entry("Write", 16, 9),
+                ],
+                io_serviced_recursive: vec![
+                    entry("Read", 0, 3),
+                    entry("Write", 0, 1),
+                    entry("Write", 16, 2),
+                ],
+                ..v1::BlkIoStat::default()
+            }),
+            ..v1::Metrics::default()
+        };
+        let io = |minor, rbytes, wbytes, rios, wios| v2::IoEntry {
+            major: 8,
+            minor,
+            rbytes,
+            wbytes,
+            rios,
+            wios,
+        };
+        let usage = vec![io(0, 4096, 512, 3, 1), io(16, 0, 9, 0, 2)];
+        let v2 =
+            v2::Metrics { io: Some(v2::IoStat { usage, psi: None }), ..v2::Metrics::default() };
+        let one = |minor, [read, written, reads, writes]: [u64; 4]| DeviceUse {
+            major: 8,
+            minor,
+            read,
+            written,
+            reads,
+            writes,
+        };
+        let expected = [one(0, [4096, 512, 3, 1]), one(16, [0, 9, 0, 2])];
+        assert_eq!(Measures::new(&Metrics::V1(v1), Vec::new()).devices, expected);
+        assert_eq!(Measures::new(&Metrics::V2(v2), Vec::new()).devices, expected);
     }
 
     #[test]
