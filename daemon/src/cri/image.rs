@@ -98,19 +98,11 @@ impl Cri {
 
     /// All names of the image that a text means; `None` when it is not here.
     async fn image(&self, text: &str) -> CoreResult<Option<Vec<Named>>> {
-        let (images, namespace) = (&self.core().images, self.namespace.as_str());
-        let found = match images.find(namespace, text, &Choice::parse("")?).await {
-            Ok(found) => found,
-            Err(Error::NoSuchImage { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let id =
-            |named: &Named| named.image.as_ref().map(|image| image.manifest.config.digest.clone());
-        let all = images.named(namespace).await?;
-        let meant = all.iter().find(|named| found.iter().any(|row| row.name == named.row.name));
-        // It may have gone meanwhile.
-        let Some(wanted) = meant.and_then(id) else { return Ok(None) };
-        Ok(Some(all.into_iter().filter(|named| id(named).as_ref() == Some(&wanted)).collect()))
+        match self.core().images.names_of(self.namespace.as_str(), text).await {
+            Ok(named) => Ok(Some(named).filter(|named| !named.is_empty())),
+            Err(Error::NoSuchImage { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Answers the image's id.

@@ -157,7 +157,11 @@ impl Boards {
 
 type ResolvedKey = (String, Digest, String);
 
-/// Documents are named by their digests, so what was read once stays true.
+fn resolved_key(namespace: &str, target: &Digest, choice: &Choice) -> ResolvedKey {
+    (namespace.to_owned(), target.clone(), choice.platform.to_string())
+}
+
+/// Documents are named by their digests, so what was read once stays true; but they may have gone.
 #[derive(Clone, Debug, Default)]
 struct Remembered(Arc<Mutex<BTreeMap<ResolvedKey, Arc<Resolved>>>>);
 

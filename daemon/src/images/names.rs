@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bosun_image::{Digest, Reference};
 
-use super::Images;
 use super::tree::{Choice, Resolved};
 use super::work::image_event;
+use super::{Images, resolved_key};
 use crate::error::{Error, Result};
 use crate::gc::{Item, Mode, Without};
 use crate::snapshots::Presence;
@@ -85,14 +85,16 @@ impl Images {
         let hex = text.strip_prefix(Digest::PREFIX).unwrap_or(text);
         if (SHORTEST_ID..=64).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             let mut matches: BTreeMap<Digest, Vec<ImageRow>> = BTreeMap::new();
-            for row in &rows {
+            for Named { row, image } in
+                self.named_rows(namespace, Some(rows.clone()), choice).await?
+            {
                 let mut ids = vec![row.target.digest.clone()];
-                if let Ok(image) = self.resolve(namespace, &row.name, &row.target, choice).await {
+                if let Some(image) = image {
                     ids.insert(0, image.manifest.config.digest.clone());
                     ids.push(image.descriptor.digest.clone());
                 }
                 if let Some(id) = ids.iter().find(|id| id.hex().starts_with(hex)) {
-                    matches.entry(id.clone()).or_default().push(row.clone());
+                    matches.entry(id.clone()).or_default().push(row);
                 }
             }
             match matches.len() {
@@ -165,15 +167,96 @@ impl Images {
     /// # Errors
     /// The store's own.
     pub async fn named(&self, namespace: &str) -> Result<Vec<Named>> {
-        let owner = namespace.to_owned();
-        let rows = self.store.read(move |tx| tx.images(&owner)).await?;
-        let choice = Choice::parse("")?;
-        let mut named = Vec::with_capacity(rows.len());
-        for row in rows {
-            let image = self.resolve(namespace, &row.name, &row.target, &choice).await.ok();
-            named.push(Named { row, image });
+        self.named_rows(namespace, None, &Choice::parse("")?).await
+    }
+
+    /// Of these rows, or of all: what is remembered of them is looked up at once, for each look waits for
+    /// the store.
+    async fn named_rows(
+        &self,
+        namespace: &str,
+        rows: Option<Vec<ImageRow>>,
+        choice: &Choice,
+    ) -> Result<Vec<Named>> {
+        let (owner, resolved, meant) =
+            (namespace.to_owned(), self.resolved.clone(), choice.clone());
+        let look = move |tx: &mut Transaction<'_>| -> Result<Vec<Named>> {
+            let rows = match rows {
+                Some(rows) => rows,
+                None => tx.images(&owner)?,
+            };
+            let named = rows.into_iter().map(|row| {
+                let known = resolved.get(&resolved_key(&owner, &row.target.digest, &meant));
+                let image = known.filter(|known| is_here(tx, &owner, known));
+                Named { row, image }
+            });
+            Ok(named.collect())
+        };
+        let mut named = self.store.read(look).await?;
+        for one in named.iter_mut().filter(|one| one.image.is_none()) {
+            let (name, target) = (&one.row.name, &one.row.target);
+            one.image = self.resolve(namespace, name, target, choice).await.ok();
         }
         Ok(named)
+    }
+
+    /// All names of the image that a text means, as of [`named`](Self::named); none of one that is not
+    /// here, or can't be read.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn names_of(&self, namespace: &str, text: &str) -> Result<Vec<Named>> {
+        let choice = Choice::parse("")?;
+        if let Ok(reference) = text.parse::<Reference>()
+            && let Some(named) = self.remembered_names(namespace, reference, &choice).await?
+        {
+            return Ok(named);
+        }
+        let found = self.find(namespace, text, &choice).await?;
+        let Some(one) = found.first() else { return Ok(Vec::new()) };
+        let Ok(meant) = self.resolve(namespace, &one.name, &one.target, &choice).await else {
+            return Ok(Vec::new());
+        };
+        let mut named = self.named_rows(namespace, None, &choice).await?;
+        named.retain(|one| one.image.as_ref().is_some_and(|image| is_same(image, &meant)));
+        Ok(named)
+    }
+
+    /// As [`names_of`](Self::names_of) a name, in one look; `None` where what is remembered does not say,
+    /// or it is no name of an image.
+    async fn remembered_names(
+        &self,
+        namespace: &str,
+        reference: Reference,
+        choice: &Choice,
+    ) -> Result<Option<Vec<Named>>> {
+        let (owner, resolved, choice) =
+            (namespace.to_owned(), self.resolved.clone(), choice.clone());
+        let look = move |tx: &mut Transaction<'_>| -> Result<Option<Vec<Named>>> {
+            let known = |digest: &Digest| resolved.get(&resolved_key(&owner, digest, &choice));
+            let row = tx
+                .image(&owner, &reference.name())?
+                .filter(|row| reference.digest().is_none_or(|digest| *digest == row.target.digest));
+            let Some(meant) = row.and_then(|row| known(&row.target.digest)) else {
+                return Ok(None);
+            };
+            if !is_here(tx, &owner, &meant) {
+                return Ok(None);
+            }
+            let mut named = Vec::new();
+            for (name, target) in tx.image_targets(&owner)? {
+                let Some(image) = target.parse().ok().and_then(|digest| known(&digest)) else {
+                    return Ok(None);
+                };
+                if is_same(&image, &meant)
+                    && let Some(row) = tx.image(&owner, &name)?
+                {
+                    named.push(Named { row, image: Some(image) });
+                }
+            }
+            Ok(Some(named))
+        };
+        self.store.read(look).await
     }
 
     /// Which containers were made from which manifests.
@@ -422,6 +505,15 @@ enum InUse {
 /// Whether a name is one that only says a digest, given to what had none.
 fn is_unnamed(name: &str) -> bool {
     name.starts_with(super::import::UNNAMED)
+}
+
+/// Whether the documents of a remembered image have not gone.
+fn is_here(tx: &mut Transaction<'_>, namespace: &str, image: &Resolved) -> bool {
+    matches!(tx.blob(namespace, image.manifest.config.digest.as_str()), Ok(Some(_)))
+}
+
+fn is_same(one: &Resolved, other: &Resolved) -> bool {
+    one.manifest.config.digest == other.manifest.config.digest
 }
 
 /// A name to the letter; with a tag and a digest, the tag's while it stands for that digest.

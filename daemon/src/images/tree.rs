@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bosun_image::{Config, Descriptor, Digest, Document, Index, MAX_DEPTH, Manifest, Platform};
 
-use super::Images;
+use super::{Images, resolved_key};
 use crate::error::{Error, Result};
 
 /// The largest configuration that is kept in memory, in bytes.
@@ -102,7 +102,7 @@ impl Images {
         target: &Descriptor,
         choice: &Choice,
     ) -> Result<Arc<Resolved>> {
-        let key = (namespace.to_owned(), target.digest.clone(), choice.platform.to_string());
+        let key = resolved_key(namespace, &target.digest, choice);
         if let Some(known) = self.resolved.get(&key) {
             // Documents never change, but they may have gone.
             self.content.stat(namespace, &known.manifest.config.digest).await?;

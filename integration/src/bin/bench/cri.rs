@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bosun_proto::cri;
 use integration::archive;
 use integration::daemon::Daemon;
-use integration::image::Recipe;
+use integration::image::{Image, Recipe};
 use integration::kubelet::{self, Kubelet};
 use integration::process::Process;
 use integration::wait;
@@ -22,6 +22,22 @@ use crate::table::{Goal, Row};
 const PAUSE: &str = "registry.example.org/test/pause:1";
 
 const PEER: &str = "containerd+runc";
+
+/// How many images there are beside those that are used: about what a node has.
+const IMAGES: usize = 40;
+
+fn image_name(number: usize) -> String {
+    format!("registry.example.org/test/other-{number}:1")
+}
+
+/// Images of the same layer, each of which has a configuration of its own.
+fn images() -> Vec<(String, Image)> {
+    let image = |number: usize| {
+        let config = serde_json::json!({"Cmd": ["/bin/sleep", number.to_string()]});
+        (image_name(number), Recipe::busybox().config(config).image())
+    };
+    (0..IMAGES).map(image).collect()
+}
 
 /// A containerd that serves kubelets, with directories and a socket of its own.
 struct Containerd {
@@ -61,7 +77,10 @@ state = "{root}/state"
         let pause = Recipe::busybox()
             .config(serde_json::json!({"Entrypoint": ["/bin/sleep"], "Cmd": ["1000000000"]}));
         let busybox = Recipe::busybox().image();
-        let images = archive::oci(&[(kubelet::IMAGE, &busybox), (PAUSE, &pause.image())]);
+        let (pause, others) = (pause.image(), images());
+        let mut all = vec![(kubelet::IMAGE, &busybox), (PAUSE, &pause)];
+        all.extend(others.iter().map(|(name, image)| (name.as_str(), image)));
+        let images = archive::oci(&all);
         std::fs::write(this.at("images.tar"), images).expect("a file");
         let imported = Command::new("ctr")
             .arg("--address")
@@ -72,7 +91,7 @@ state = "{root}/state"
             .expect("ctr is installed");
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
         let kubelet = Kubelet::at(&this.at("c.sock"), &this.at("logs"));
-        wait::until_true("both images", || kubelet.image_list().len() == 2);
+        wait::until_true("the images", || kubelet.image_list().len() == all.len());
         this.kubelet = Some(kubelet);
         this
     }
@@ -148,6 +167,10 @@ impl Sides {
     fn start() -> Self {
         let settings = integration::daemon::Settings::new().log_level("info");
         let ours = kubelet::node_with(settings);
+        let images = images();
+        let images: Vec<(&str, &Image)> =
+            images.iter().map(|(name, image)| (name.as_str(), image)).collect();
+        kubelet::load(&ours, &images);
         let kubelet = Some(Kubelet::of(&ours));
         Self { ours, kubelet, peer: Containerd::start() }
     }
@@ -255,6 +278,32 @@ fn list(kubelet: &Kubelet, count: usize) -> Duration {
     elapsed
 }
 
+fn list_pods(kubelet: &Kubelet, count: usize) -> Duration {
+    let begin = Instant::now();
+    let listed = kubelet.pods(cri::PodSandboxFilter::default()).len();
+    let elapsed = begin.elapsed();
+    assert_eq!(listed, count, "pods");
+    elapsed
+}
+
+/// The state of one image, another one in each round.
+fn image(kubelet: &Kubelet, round: usize) -> Duration {
+    let name = image_name(round % IMAGES);
+    let begin = Instant::now();
+    let image = kubelet.image(&name);
+    let elapsed = begin.elapsed();
+    assert_eq!(image.map(|image| image.repo_tags), Some(vec![name]));
+    elapsed
+}
+
+fn list_images(kubelet: &Kubelet) -> Duration {
+    let begin = Instant::now();
+    let listed = kubelet.image_list().len();
+    let elapsed = begin.elapsed();
+    assert!(listed > IMAGES, "{listed} images");
+    elapsed
+}
+
 fn file_systems(kubelet: &Kubelet) -> Duration {
     let begin = Instant::now();
     let request = cri::ImageFsInfoRequest {};
@@ -262,6 +311,23 @@ fn file_systems(kubelet: &Kubelet) -> Duration {
         kubelet.image_call(|mut client| async move { client.image_fs_info(request).await });
     answer.expect("ImageFsInfo");
     begin.elapsed()
+}
+
+/// What a kubelet asks of images: at each start of a container, and once a minute of all.
+pub(crate) fn state_of_images(bench: &mut Bench) {
+    let sides = Sides::start();
+    let (own, peer) = (sides.kubelet(), sides.peer.kubelet());
+    let mut row = |what: &str, [ours, theirs]: [Sample; 2], goal| {
+        let what = format!("CRI {what}, {IMAGES} images");
+        let (ours, theirs) = (ours.median(), theirs.median());
+        bench.table.push(Row::against(&what, "ms", PEER, theirs, ours, Goal::AtMost(goal)));
+    };
+    let rounds = bench.options.rounds(1000);
+    let times = crate::measure::in_turn(rounds, [&|n| image(own, n), &|n| image(peer, n)]);
+    row("ImageStatus", times, 0.5);
+    let rounds = bench.options.rounds(200);
+    let times = crate::measure::in_turn(rounds, [&|_| list_images(own), &|_| list_images(peer)]);
+    row("ListImages", times, 1.5);
 }
 
 pub(crate) fn pods(bench: &mut Bench) {
@@ -297,6 +363,12 @@ pub(crate) fn pods(bench: &mut Bench) {
         [&|_| list(sides.kubelet(), count), &|_| list(sides.peer.kubelet(), count)],
     );
     let what = format!("CRI ListContainers, {count} pods");
+    row(&what, "ms", theirs.median(), ours.median(), 3.0);
+    let [ours, theirs] = crate::measure::in_turn(
+        30,
+        [&|_| list_pods(sides.kubelet(), count), &|_| list_pods(sides.peer.kubelet(), count)],
+    );
+    let what = format!("CRI ListPodSandbox, {count} pods");
     row(&what, "ms", theirs.median(), ours.median(), 3.0);
     let [ours, theirs] = crate::measure::in_turn(
         10,

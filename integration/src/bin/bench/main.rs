@@ -100,7 +100,7 @@ fn main() {
 
 type Measure = fn(&mut Bench);
 
-const ROWS: [(&str, Measure); 14] = [
+const ROWS: [(&str, Measure); 15] = [
     ("run", run_from_the_command_line),
     ("oci", oci_command_line),
     ("publish", run_with_a_published_port),
@@ -115,6 +115,7 @@ const ROWS: [(&str, Measure); 14] = [
     ("pull", images::pull_and_unpack),
     ("import", images::import_and_unpack),
     ("cri", cri::pods),
+    ("state of images", cri::state_of_images),
 ];
 
 fn run_from_the_command_line(bench: &mut Bench) {
