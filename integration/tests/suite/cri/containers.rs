@@ -434,3 +434,22 @@ fn files_of_the_unified_hierarchy_are_written_or_refused_by_name() {
         }
     }
 }
+
+#[test]
+fn a_long_line_is_logged_in_parts_each_with_its_time() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let script = "head -c 20000 /dev/zero | tr '\\0' x; echo; printf open";
+    let id = kubelet.run(&pod, &kubelet.container_config("one", script), &config);
+    let _ = kubelet.ended(&id);
+    let log = kubelet.log(&id);
+    let lines: Vec<Vec<&str>> = log.lines().map(|line| line.splitn(4, ' ').collect()).collect();
+    let parts: Vec<(&str, usize)> = lines.iter().map(|line| (line[2], line[3].len())).collect();
+    assert_eq!(parts[..2], [("P", 16_384), ("F", 20_000 - 16_384)]);
+    assert_eq!(lines[2][3], "open");
+    for line in &lines {
+        // As Go's RFC3339Nano, with all nine digits.
+        assert_eq!((line[0].len(), &line[0][19..20], &line[0][29..]), (30, ".", "Z"), "{line:?}");
+        assert_eq!(line[1], "stdout");
+    }
+}

@@ -213,3 +213,59 @@ fn an_image_that_is_pulled_again_keeps_the_labels_of_its_name() {
     let _ = pull(&kubelet, &name, None).unwrap();
     assert!(!kubelet.image(&name).unwrap().pinned);
 }
+
+#[test]
+fn containers_have_the_id_of_their_image_and_removals_at_once_are_all_done() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = Registry::start(daemon.netns());
+    let image = Recipe::busybox().config(json!({"User": "5"})).image();
+    let name = registry.push("test/one", "a", &image);
+    let id = pull(&kubelet, &name, None).unwrap();
+    let config = kubelet.pod_config("web");
+    let pod = kubelet.run_pod(&config);
+    let of = |container: &str, image: &str| {
+        let mut container = kubelet.container_config(container, "true");
+        container.image = Some(cri::ImageSpec { image: image.to_owned(), ..Default::default() });
+        kubelet.try_create(&pod, &container, &config).unwrap()
+    };
+    for container in [of("by-name", &name), of("by-id", &id)] {
+        let filter = cri::ContainerFilter { id: container.clone(), ..Default::default() };
+        let listed = kubelet.containers(filter);
+        assert_eq!((listed.len(), &listed[0].image_id), (1, &id));
+        assert_eq!(kubelet.status(&container).image_id, id);
+        kubelet.remove(&container).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for text in [&name, &id, &name, &id] {
+            scope.spawn(|| kubelet.remove_image(text).unwrap());
+        }
+    });
+    assert!(kubelet.image(&name).is_none());
+    assert!(kubelet.image_list().iter().all(|image| image.id != id));
+}
+
+#[test]
+fn who_does_not_wait_for_a_pull_is_told_and_the_next_one_has_it() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let registry = FakeRegistry::start(daemon.netns());
+    let image = Recipe::busybox().config(json!({"User": "6"})).image();
+    let name = registry.add("test/one", "a", &image);
+    registry.always("GET /v2/test/one/blobs/", Answer::Hold(10));
+    let spec = Some(cri::ImageSpec { image: name.clone(), ..Default::default() });
+    let request = cri::PullImageRequest { image: spec, auth: None, sandbox_config: None };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(std::time::Duration::from_millis(1));
+    let began = std::time::Instant::now();
+    let late = kubelet.image_call(|mut client| async move { client.pull_image(request).await });
+    let late = late.unwrap_err();
+    // Its own client may be the first to say so.
+    assert!(
+        matches!(late.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled),
+        "{late}"
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    registry.release();
+    assert_eq!(pull(&kubelet, &name, None).unwrap(), image.id());
+}

@@ -383,3 +383,24 @@ fn what_happens_is_told_to_who_listens() {
     let deleted = events.iter().find(|event| event.container_event_type() == Deleted).unwrap();
     assert!(deleted.created_at > 0);
 }
+
+#[test]
+fn containers_of_a_pod_share_its_network_and_its_name() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    config.hostname = "box".to_owned();
+    options(&mut config).set_pid(cri::NamespaceMode::Pod);
+    let pod = kubelet.run_pod(&config);
+    let script = "mkdir /w; echo of the other > /w/file; exec httpd -f -p 127.0.0.1:8080 -h /w";
+    let _ = kubelet.run(&pod, &kubelet.container_config("server", script), &config);
+    let script = "until wget -q -O - http://127.0.0.1:8080/file; do sleep 0.05; done; hostname";
+    let said = kubelet.output(&pod, &kubelet.container_config("client", script), &config);
+    assert_eq!(
+        said.lines().filter(|line| !line.contains("wget")).collect::<Vec<_>>(),
+        ["of the other", "box"]
+    );
+    // The kubelet reads back what it asked for.
+    let told = kubelet.pod_status(&pod).linux.unwrap().namespaces.unwrap().options;
+    assert_eq!(told.as_ref(), Some(&*options(&mut config)));
+}

@@ -302,3 +302,61 @@ fn streams_have_urls_that_work_for_what_runs_alone() {
     kubelet.stop(&id, 0).unwrap();
     assert_eq!(exec(&id, false, true).unwrap_err().code(), Code::FailedPrecondition);
 }
+
+#[test]
+fn standard_input_that_is_for_one_client_ends_with_it() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let (_, id) = container(&kubelet, |container| {
+        container.command = ["/bin/sh", "-c", "cat; exit 4"].map(str::to_owned).to_vec();
+        (container.stdin, container.stdin_once) = (true, true);
+    });
+    let request = cri::AttachRequest {
+        container_id: id.clone(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        ..cri::AttachRequest::default()
+    };
+    let url = kubelet.call(|mut client| async move { client.attach(request).await }).unwrap().url;
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&url, V4).await;
+        sender.stream("error").await;
+        let stdin = sender.stream("stdin").await;
+        let stdout = sender.stream("stdout").await;
+        sender.stream("stderr").await;
+        sender.data(stdin, b"one\n", false).await;
+        receiver.until(|receiver| receiver.has(stdout, "one\n")).await;
+        sender.shutdown().await;
+    });
+    assert_eq!(kubelet.ended(&id).exit_code, 4);
+}
+
+#[test]
+fn a_port_of_the_host_is_reached_by_a_pod_on_its_network() {
+    let daemon = node();
+    let kubelet = Kubelet::of(&daemon);
+    let mut config = kubelet.pod_config("web");
+    let linux = config.linux.as_mut().unwrap();
+    let context = linux.security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().set_network(cri::NamespaceMode::Node);
+    let pod = kubelet.run_pod(&config);
+    let script =
+        "mkdir /www; echo of the host > /www/file; exec httpd -f -p 127.0.0.1:8080 -h /www";
+    let mut server = kubelet.container_config("one", script);
+    let context = server.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().set_network(cri::NamespaceMode::Node);
+    let id = kubelet.run(&pod, &server, &config);
+    let serves = "wget -q -O - http://127.0.0.1:8080/file";
+    integration::wait::until_true("the server", || {
+        kubelet.exec(&id, serves, 0).is_ok_and(|answer| answer.exit_code == 0)
+    });
+    let request = cri::PortForwardRequest { pod_sandbox_id: pod, port: vec![8080] };
+    let answer = kubelet.call(|mut client| async move { client.port_forward(request).await });
+    let url = answer.unwrap().url;
+    talk(&daemon, &kubelet, async {
+        let (mut sender, mut receiver) = spdy::open(&url, "portforward.k8s.io").await;
+        let answer = get(&mut sender, &mut receiver).await;
+        assert!(answer.ends_with("of the host\n"), "{answer}");
+    });
+}
