@@ -183,6 +183,8 @@ pub enum Error {
         "container {id}: its processes can't be held still: {source}: commit without a pause (--pause=false)"
     )]
     Freeze { id: String, source: Arc<shim_cgroup::Error> },
+    #[error("container {id}: its limits of before can't be put back: {source}")]
+    Limits { id: String, source: Arc<shim_cgroup::Error> },
     #[error("{unit}: {source}")]
     Systemd { unit: String, source: Arc<shim_systemd::Error> },
     #[error("container {id}: its processes can't be given the OOM score {score}: {source}")]

@@ -223,9 +223,10 @@ fn code_of(error: &Error) -> (Code, Option<&'static str>) {
             (Code::FailedPrecondition, Some("BAD_IMAGE"))
         }
         Error::ContainerPath { source, .. } => path_code(source),
-        Error::Freeze { .. } | Error::OomScore { .. } | Error::Systemd { .. } => {
-            (Code::Internal, None)
-        }
+        Error::Freeze { .. }
+        | Error::Limits { .. }
+        | Error::OomScore { .. }
+        | Error::Systemd { .. } => (Code::Internal, None),
         Error::NoImageBelow { .. } => (Code::FailedPrecondition, None),
         Error::NoSuchLease { .. }
         | Error::NotLeased { .. }

@@ -24,6 +24,7 @@
 //! | `usage`, `top` | what a running one uses, and its processes |
 //! | `image_mounts` | images as volumes |
 //! | `oom_score` | the OOM score of processes that run |
+//! | `updating` | limits that are being changed, until that is committed or taken back |
 //! | `execs` | the ends of execs, also of those that an earlier daemon began |
 //! | `run` | from intent to a running process, and the undoing of it |
 //! | `scope` | control groups that systemd makes |
@@ -48,6 +49,7 @@ mod sandbox;
 mod scope;
 mod supervisor;
 mod top;
+mod updating;
 mod usage;
 
 pub(crate) use actor::{CREATED, POD, UNREADY};

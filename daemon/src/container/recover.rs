@@ -28,7 +28,7 @@ use super::handle::Handle;
 use super::record::{Exit, Lease, Record, Run};
 use super::registry::Registry;
 use super::run::{self, Running, Shim};
-use super::{Key, execs};
+use super::{Key, execs, updating};
 use crate::checkpoint;
 use crate::core::Core;
 use crate::error::Result;
@@ -141,7 +141,7 @@ async fn take_up(
     let goes_on = || is_started && !is_recorded(core, &key, attempt);
     if let Some(shim) = found.silent.take_if(|_| goes_on()) {
         tracing::error!(container = %key, pid = shim.process.pid(), "its shim does not answer: it is asked again and again");
-        return adopt(core, registry, key, record, lease, (shim, found.identity, None));
+        return adopt(core, registry, key, record, lease, (shim, found.identity, None)).await;
     }
     if found.living.is_none() && found.identity.is_some() {
         if goes_on() {
@@ -168,7 +168,7 @@ async fn take_up(
             Vec::new()
         }
         (Verdict::Adopt, Found { living: Some(Living { shim, status }), identity, .. }) => {
-            adopt(core, registry, key, record, lease, (shim, identity, Some(status)))
+            adopt(core, registry, key, record, lease, (shim, identity, Some(status))).await
         }
         (Verdict::Adopt | Verdict::Undo, found) => {
             undo(core, registry, key, record, attempt, lease, found).await;
@@ -191,7 +191,7 @@ async fn take_up(
 type Witness = (Shim, Option<ProcessIdentity>, Option<StatusResponse>);
 
 /// Goes on with a run. Answers its place on the bridge.
-fn adopt(
+async fn adopt(
     core: &Arc<Core>,
     registry: &Arc<Registry>,
     key: Key,
@@ -212,6 +212,7 @@ fn adopt(
     if let Err(error) = run::put_back(core, &key, &record) {
         tracing::warn!(container = %key, %error, "what is gone of its run directory");
     }
+    updating::settle(core, &key, &record).await;
     let running = Running {
         attempt: record.run.attempts(),
         pid,

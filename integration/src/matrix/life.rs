@@ -2,6 +2,7 @@
 //! be true then. This is a container's; the others are in `lives`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use crate::ctl::Ctl;
 use crate::daemon::{Daemon, Settings};
-use crate::wait;
+use crate::process::Process;
+use crate::{leak, wait};
 
 /// How long a daemon may take until what it says is what was promised: to find a shim's death, to
 /// undo what was begun.
@@ -22,6 +24,10 @@ const FACTOR: u64 = 7919;
 const MODULUS: u64 = 65_521;
 /// In the place of a number: how many there were follows.
 const END: &str = "end";
+
+/// Limits of memory, in bytes, and of processes; there are none before an update.
+const MEMORY: u64 = 256 << 20;
+const PIDS: u64 = 77;
 
 /// A line by which a container's log has been rotated: its files have 2 kB.
 const ROTATED: &str = "o 30 ";
@@ -144,8 +150,12 @@ pub enum Told {
 pub struct History {
     /// What it ends with when it is asked to.
     pub code: u8,
+    /// Words that say what runs it.
+    runtime: &'static str,
     states: BTreeSet<State>,
     calls: Vec<(Call, Told)>,
+    /// Whether it may have its new limits, or not.
+    updated: BTreeSet<bool>,
     /// Its shim was killed, with so many lines of each stream in the log: it may have ended at any time, and its
     /// status may be unknown.
     shim_killed: Option<[u64; 2]>,
@@ -155,19 +165,26 @@ impl History {
     #[must_use]
     pub fn new(code: u8) -> Self {
         let states = BTreeSet::from([State::Absent]);
-        Self { code, states, calls: Vec::new(), shim_killed: None }
+        let updated = [false].into();
+        Self { code, runtime: "", states, calls: Vec::new(), updated, shim_killed: None }
+    }
+
+    /// Of a container that a stock shim runs.
+    #[must_use]
+    pub fn of_stock(code: u8) -> Self {
+        Self { runtime: "--runtime runc ", ..Self::new(code) }
     }
 
     fn words_of(&self, call: Call) -> String {
-        let code = self.code;
+        let Self { code, runtime, .. } = *self;
         match call {
             Call::Create => format!(
-                "create --name one -p 5000:5000 --log-opt max-size=2k --log-opt max-file=1000 \
+                "create --name one {runtime} -p 5000:5000 --log-opt max-size=2k --log-opt max-file=1000 \
                  --rootfs / {}",
                 lines_until_stopped(code, "0.02")
             ),
             Call::Start => "start one".to_owned(),
-            Call::Update => "update --memory 256m one".to_owned(),
+            Call::Update => format!("update --memory {MEMORY} --pids-limit {PIDS} one"),
             Call::Exec => "exec one /bin/true".to_owned(),
             Call::Stop => "stop -t 5 one".to_owned(),
             Call::Remove => "rm -f one".to_owned(),
@@ -176,6 +193,9 @@ impl History {
 
     fn note_of(&mut self, call: Call, told: Told) {
         self.calls.push((call, told));
+        if call == Call::Update {
+            learn(&mut self.updated, told, true);
+        }
         let after: BTreeSet<State> = match call {
             Call::Create => [State::Created].into(),
             Call::Start => [State::Running].into(),
@@ -226,6 +246,10 @@ impl Life for History {
     }
 
     fn ask(&mut self, ctl: &Ctl, call: usize, patience: &Patience) -> Answer {
+        if CALLS[call] == Call::Exec {
+            // Whatever became of the update before it.
+            expect_limits(ctl, "after an update");
+        }
         Answer::of_ctl(ctl, &self.words_of(CALLS[call]), "", patience)
     }
 
@@ -252,9 +276,16 @@ impl Life for History {
     #[track_caller]
     fn expect_sound(&self, daemon: &Daemon, case: &str) {
         let seen = settled(daemon, &self.states(), case, self);
+        if seen != State::Absent {
+            let limits = daemon.inspect("one", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}");
+            let updated = limits == format!("{MEMORY} {PIDS}");
+            assert!(self.updated.contains(&updated), "{case}: its limits are {limits}: {self:?}");
+        }
         match seen {
             State::Absent | State::Created => {}
             State::Running => {
+                expect_limits(daemon.client(), case);
+                assert!(limits(daemon.client()).is_some(), "{case}: nobody knows its limits");
                 assert_eq!(daemon.ctl("exec one /bin/echo yes").text(), "yes", "{case}");
                 daemon.ctl("stop -t 5 one").ok();
                 expect_log(daemon, "one", self.extent(daemon), case);
@@ -279,6 +310,47 @@ impl Life for History {
         daemon.ctl("rm one").ok();
         daemon.expect_nothing_left();
     }
+}
+
+/// The group of the container `one` has the limits that its record has, or comes to have them, if it runs.
+///
+/// # Panics
+/// When not, with the case.
+#[track_caller]
+fn expect_limits(ctl: &Ctl, case: &str) {
+    let mut seen = None;
+    let is_so = wait::within(SETTLED, || {
+        seen = limits(ctl);
+        seen.as_ref().is_none_or(|[recorded, found]| recorded == found).then_some(())
+    });
+    assert!(is_so.is_some(), "{case}: its limits are recorded, and in its group: {seen:?}");
+}
+
+/// The limits of memory and processes that are recorded of it, and those of its group; `None` if it does not
+/// run, or nobody says so.
+fn limits(ctl: &Ctl) -> Option<[[u64; 2]; 2]> {
+    let format = "{{.Id}},{{.State.Pid}},{{.HostConfig.Memory}},{{.HostConfig.PidsLimit}}";
+    let inspected = ctl.run(&format!("inspect --format '{format}' one"));
+    // A limit that is none is said in words.
+    let words: Vec<&str> = inspected.stdout.trim().split(',').collect();
+    let [id, pid, memory, pids] = words[..] else { return None };
+    let cgroups = Process(pid.parse().ok().filter(|pid| *pid != 0)?).cgroups();
+    let own = cgroups.values().filter(|path| path.contains(id));
+    let groups: Vec<PathBuf> = own
+        .flat_map(|path| {
+            let path = path.trim_start_matches('/');
+            leak::hierarchies().into_iter().map(move |top| top.join(path))
+        })
+        .collect();
+    let control = |names: [&str; 2]| -> Option<u64> {
+        let mut files = groups.iter().flat_map(|group| names.map(|name| group.join(name)));
+        let text = files.find_map(|file| std::fs::read_to_string(file).ok())?;
+        // None is "max", or on v1 more bytes than there can be.
+        Some(text.trim().parse().ok().filter(|limit| *limit < 1 << 62).unwrap_or_default())
+    };
+    let found =
+        [control(["memory.limit_in_bytes", "memory.max"])?, control(["pids.max", "pids.max"])?];
+    Some([[memory, pids].map(|limit| limit.parse().unwrap_or_default()), found])
 }
 
 /// Does a whole life, call by call, until one is not answered any more. `told` is what to make of a

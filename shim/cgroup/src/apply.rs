@@ -55,7 +55,7 @@ pub(crate) fn restore(before: Vec<Setting>) -> Result<(), Error> {
 }
 
 /// The setting that would bring back what the file says now; `None` when there is no such file.
-fn present(setting: &Setting) -> Result<Option<Setting>, Error> {
+pub(crate) fn present(setting: &Setting) -> Result<Option<Setting>, Error> {
     let text = match read(&setting.file) {
         Ok(text) => text,
         Err(Error::Io { errno: Errno::NOENT, .. }) => return Ok(None),

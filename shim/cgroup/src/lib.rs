@@ -52,6 +52,7 @@ pub use oom::OomWatch;
 pub use settings::cpu_weight;
 use settings::{Setting, Settings};
 pub use stats::Metrics;
+pub use update::Held;
 
 /// What v1 shows for no limit of memory is the greatest number of bytes in whole pages (memory.txt, 8), whose
 /// size differs: so much is none in any case.

@@ -1,12 +1,58 @@
 //! New limits for a group in use: all of them, or none.
 
+use std::path::PathBuf;
+
 use rustix::io::Errno;
 use shim_wire::plan::Resources;
 
-use crate::settings::memory_and_swap;
+use crate::settings::{Reads, Setting, memory_and_swap};
 use crate::{Cgroup, Controller, Error, Reason, UNLIMITED, apply, check, read};
 
+/// What a control file holds, to be put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub file: PathBuf,
+    /// As it is to be written.
+    pub value: String,
+}
+
 impl Cgroup {
+    /// What the files hold that an [`update`](Self::update) would write. The controllers that it needs are
+    /// switched on, as by that.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), but for what only a write tells.
+    pub fn held(&self, resources: &Resources) -> Result<Vec<Held>, Error> {
+        if let Some(unified) = self.layout.unified() {
+            self.enable(unified, false, resources)?;
+        }
+        let mut held = Vec::new();
+        for setting in self.settings(resources)? {
+            let present = apply::present(&setting)?;
+            held.extend(present.map(|Setting { file, value, .. }| Held { file, value }));
+        }
+        Ok(held)
+    }
+
+    /// Writes back what files of this group held; those of another are passed over.
+    ///
+    /// # Errors
+    /// For the first that can't be written back; the others may be.
+    pub fn put_back(&self, held: &[Held]) -> Result<(), Error> {
+        let directories = self.paths();
+        let own = held.iter().filter(|held| {
+            held.file.parent().is_some_and(|at| directories.iter().any(|path| path == at))
+        });
+        let settings = own.map(|held| Setting {
+            limit: held.file.file_name().unwrap_or_default().to_string_lossy().into_owned().into(),
+            file: held.file.clone(),
+            value: held.value.clone(),
+            reads: Reads::Whole,
+            lifts: true,
+        });
+        apply::restore(settings.collect())
+    }
+
     /// Changes the limits that `resources` names and leaves the others as they are. When one of them
     /// is refused, those that were changed before it are restored.
     ///
@@ -97,6 +143,31 @@ mod tests {
 
     use super::*;
     use crate::Layout;
+
+    #[test]
+    fn what_was_held_is_put_back_where_there_was_no_limit_and_nowhere_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mount = root.path().display();
+        let layout = Layout::parse(&format!("1 1 0:1 / {mount} rw - cgroup2 none rw\n"));
+        for group in ["c", "d"] {
+            fs::create_dir(root.path().join(group)).unwrap();
+            fs::write(root.path().join(group).join("pids.max"), "max").unwrap();
+        }
+        for file in ["cgroup.controllers", "c/cgroup.controllers"] {
+            fs::write(root.path().join(file), "pids").unwrap();
+        }
+        let cgroup = Cgroup::new(&layout, "c").unwrap();
+        let limited = Resources { pids: Some(100), ..Resources::default() };
+        let mut held = cgroup.held(&limited).unwrap();
+        let file = |group: &str| root.path().join(group).join("pids.max");
+        assert_eq!(held, [Held { file: file("c"), value: "max".to_owned() }]);
+        cgroup.update(&limited).unwrap();
+        let said = |group| fs::read_to_string(file(group)).unwrap();
+        assert_eq!(said("c"), "100");
+        held.push(Held { file: file("d"), value: "5".to_owned() });
+        cgroup.put_back(&held).unwrap();
+        assert_eq!((said("c"), said("d")), ("max".to_owned(), "max".to_owned()));
+    }
 
     /// What is said once holds until it is said again, and memory with swap is one limit: on v2, whose
     /// files have them apart, as on v1.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use shim_wire::plan::Resources;
 use shim_wire::ttrpc::Code;
 
 use super::{Actor, State, phase_of};
 use crate::container::record::Record;
 use crate::container::run::{self, Running};
+use crate::container::updating::Updating;
 use crate::container::{oom_score, scope};
 use crate::error::{Error, Result};
 use crate::shim;
-use crate::spec::{self, Change, Role};
+use crate::spec::{self, Change, Role, Update};
 
 impl Actor {
     /// What runs, whether it stands still or not.
@@ -31,7 +31,9 @@ impl Actor {
                 return Err(Error::NotRunning { id: self.label() });
             }
         };
+        shim_failpoints::step!("daemon.pause.before_shim", error);
         running.shim.client.pause().await.map_err(|source| self.not_done(source))?;
+        shim_failpoints::step!("daemon.pause.after_shim");
         self.note("pause");
         self.state = State::Paused(running);
         self.show(phase_of(&self.state));
@@ -47,7 +49,9 @@ impl Actor {
                 return Err(Error::NotRunning { id: self.label() });
             }
         };
+        shim_failpoints::step!("daemon.unpause.before_shim", error);
         running.shim.client.resume().await.map_err(|source| self.not_done(source))?;
+        shim_failpoints::step!("daemon.unpause.after_shim");
         self.note("unpause");
         self.state = State::Running(running);
         self.show(phase_of(&self.state));
@@ -77,26 +81,47 @@ impl Actor {
             self.core.store.write(move |tx| Ok(tx.container_spec(&namespace, &id)?)).await;
         let spec = spec?.unwrap_or_default();
         let update = spec::update(&record.options, &spec, asked, &self.core.machine)?;
+        let mut next = Record::clone(&record);
+        next.options.limits = update.limits.clone();
+        next.options.oom_score_adj = update.oom_score_adj.or(record.options.oom_score_adj);
         let running = self.present().map(Arc::clone);
-        if let Some(running) = &running {
-            if let Err(error) = self.tell_limits(running, &update.resources).await {
-                // Its group may have them, and systemd not.
-                if matches!(error, Error::Systemd { .. }) {
-                    self.take_back(running, &record, &spec).await;
-                }
-                return Err(error);
-            }
-            let before = record.options.oom_score_adj;
-            if let Err(error) = self.tell_score(before, update.oom_score_adj).await {
-                self.take_back(running, &record, &spec).await;
-                return Err(error);
+        let updating = match &running {
+            Some(_) => Some(Updating::begin(&self.core, &self.key, &record, &spec, &update).await?),
+            None => None,
+        };
+        let outcome = self.carry_out(running.as_deref(), &record, &next, &update).await;
+        if let (Some(updating), Some(running)) = (updating, running) {
+            match &outcome {
+                Ok(()) => Updating::end(&self.core, &self.key),
+                Err(_) => self.take_back(&running, &record, &updating).await,
             }
         }
+        outcome?;
+        shim_failpoints::step!("daemon.update.before_files");
+        run::rewrite_spec(&self.core, &self.key, &next, &update.json);
+        self.record = Some(Arc::new(next));
+        self.show(phase_of(&self.state));
+        Ok(())
+    }
+
+    /// Tells what runs its new limits, and commits them.
+    async fn carry_out(
+        &self,
+        running: Option<&Running>,
+        record: &Record,
+        next: &Record,
+        update: &Update,
+    ) -> Result<()> {
+        shim_failpoints::step!("daemon.update.before_limits", error);
+        if let Some(running) = running {
+            running.shim.client.update(&update.resources).await.map_err(|it| self.not_done(it))?;
+            shim_failpoints::step!("daemon.update.after_group", error);
+            let path = run::container_cgroup(&self.core, &self.key);
+            scope::limit(&self.core, &path, &update.resources).await?;
+            self.tell_score(record.options.oom_score_adj, update.oom_score_adj).await?;
+        }
         shim_failpoints::step!("daemon.update.before_commit", error);
-        let mut next = Record::clone(&record);
-        next.options.limits = update.limits;
-        next.options.oom_score_adj = update.oom_score_adj.or(record.options.oom_score_adj);
-        let event = self.event("update", &next, Vec::new());
+        let event = self.event("update", next, Vec::new());
         let (namespace, stored, json) =
             (self.key.namespace.to_string(), next.clone(), update.json.clone());
         let committed: Result<()> = self
@@ -109,22 +134,8 @@ impl Actor {
                 Ok(())
             })
             .await;
-        if let Err(error) = committed {
-            if let Some(running) = &running {
-                self.take_back(running, &record, &spec).await;
-                let before = record.options.oom_score_adj;
-                // One that never was asked for is not known any more.
-                let back = before.filter(|_| update.oom_score_adj.is_some());
-                if let Err(error) = self.tell_score(update.oom_score_adj, back).await {
-                    tracing::error!(container = %self.key, %error, "a new score that is not recorded");
-                }
-            }
-            return Err(error);
-        }
-        run::rewrite_spec(&self.core, &self.key, &next, &update.json);
-        self.record = Some(Arc::new(next));
-        self.show(phase_of(&self.state));
-        Ok(())
+        shim_failpoints::step!("daemon.update.after_commit");
+        committed
     }
 
     /// Puts another text in the place of what a face keeps with it.
@@ -166,12 +177,6 @@ impl Actor {
         Ok(())
     }
 
-    async fn tell_limits(&self, running: &Running, resources: &Resources) -> Result<()> {
-        running.shim.client.update(resources).await.map_err(|source| self.not_done(source))?;
-        let path = run::container_cgroup(&self.core, &self.key);
-        scope::limit(&self.core, &path, resources).await
-    }
-
     /// Those of its processes that have the score of before get the next one.
     async fn tell_score(&self, before: Option<i32>, next: Option<i32>) -> Result<()> {
         let Some(next) = next.filter(|_| next != before) else { return Ok(()) };
@@ -183,14 +188,24 @@ impl Actor {
         })
     }
 
-    async fn take_back(&self, running: &Running, record: &Record, spec: &str) {
-        let before = spec::update(&record.options, spec, &Change::default(), &self.core.machine);
-        let told = match before {
-            Ok(before) => self.tell_limits(running, &before.resources).await,
-            Err(error) => Err(error.into()),
+    /// Puts back what was before an update of which nothing came. What can't be is tried again by the next
+    /// daemon.
+    async fn take_back(&self, running: &Running, record: &Record, updating: &Updating) {
+        let told = match updating.only_for_its_shim() {
+            Some(before) => running.shim.client.update(before).await,
+            None => Ok(()),
         };
-        if let Err(error) = told {
-            tracing::error!(container = %self.key, %error, "new limits hold that are not recorded");
+        let told = told.map_err(|source| self.not_done(source));
+        let back = match told {
+            Ok(()) => updating.take_back(&self.core, &self.key, record).await,
+            Err(error) => Err(error),
+        };
+        match back {
+            // What has ended has no limits.
+            Ok(()) | Err(Error::NotRunning { .. }) => Updating::end(&self.core, &self.key),
+            Err(error) => {
+                tracing::error!(container = %self.key, %error, "new limits hold that are not recorded");
+            }
         }
     }
 
