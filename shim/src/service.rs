@@ -544,7 +544,9 @@ impl Shim {
         }
         self.with_processes(&request.id)?;
         let container = self.task_mut(&request.id)?;
+        shim_failpoints::step!("shim.pause.before_freeze", error);
         container.freeze(pause)?;
+        shim_failpoints::step!("shim.pause.after_freeze");
         match pause {
             true => self.announce(|container_id| TaskPaused { container_id }),
             false => self.announce(|container_id| TaskResumed { container_id }),

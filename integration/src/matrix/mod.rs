@@ -23,6 +23,7 @@ pub mod life;
 pub mod lives;
 pub mod loads;
 pub mod networks;
+pub mod pauses;
 pub mod pod_checkpoints;
 pub mod points;
 pub mod power;
@@ -56,6 +57,7 @@ use life::History;
 use lives::{BlobLife, ImageLife, PodLife};
 use loads::LoadLife;
 use networks::NetworkLife;
+use pauses::PauseLife;
 use pod_checkpoints::PodCheckpointLife;
 use rebuilds::{Damage, RebuiltLife};
 use volumes::VolumeLife;
@@ -185,7 +187,11 @@ const LIVES: &[Walk] = &[
     Walk::by(Living::Container, "daemon", &["create", "start", "update", "exec", "stop", "delete"]),
     Walk::by(Living::Container, "shim", &["setup", "create", "start", "exec", "log", "exit"]),
     Walk::by(Living::Container, "daemon", &["store"]).passed(COMMITS),
+    Walk::by(Living::Stock, "shim", &["stock"]).sampled(5),
     Walk::by(Living::Recovery, "daemon", &["recover"]),
+    Walk::by(Living::Pause, "daemon", &["pause"]).passed(PAUSES).sampled(3),
+    Walk::by(Living::Pause, "daemon", &["unpause"]).sampled(2),
+    Walk::by(Living::Pause, "shim", &["pause"]).passed(PAUSES + 1).sampled(4),
     Walk::by(Living::Rebuilt(Damage::Lost), "daemon", &["rebuild"]).sampled(6),
     Walk::by(Living::Rebuilt(Damage::Row), "daemon", &["mend"]).sampled(2),
     Walk::by(Living::Network, "daemon", &["bridge", "attach"]).sampled(5),
@@ -210,8 +216,12 @@ const LIVES: &[Walk] = &[
 #[derive(Clone, Copy, Debug)]
 enum Living {
     Container,
+    /// A container that a stock shim runs.
+    Stock,
     /// A container that a daemon takes up.
     Recovery,
+    /// A container that is held still.
+    Pause,
     /// What a daemon had whose database is damaged.
     Rebuilt(Damage),
     /// A container that is reached by a published port.
@@ -237,6 +247,8 @@ enum Living {
 const COMMITS: usize = 10;
 /// How many times a container is held still: for a commit, and for two checkpoints.
 const HOLDS: usize = 3;
+/// How many times a container is paused; its shim also lets it go on by the same steps.
+const PAUSES: usize = 2;
 /// How many times a container that is reached by a port runs: what the first end leaves, the next run mends.
 const RUNS: usize = 2;
 /// How many containers of a pod are written down, and how many files that makes.
@@ -260,7 +272,7 @@ pub fn unknown_points() -> Vec<points::Point> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "kill-daemon",
-        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, an archive, a blob, a pod, a checkpoint, a pod of a kubelet, a volume, a network; a daemon's start, also with a database that is lost or damaged; each commit",
+        fault: "`kill -9` of the daemon at every failpoint of daemon and shim: the lives of a container, an image, an archive, a blob, a pod, a checkpoint, a pod of a kubelet, a volume, a network, a pause, a stock shim; a daemon's start, also with a database that is lost or damaged; each commit",
         promise: "what was acknowledged is so; what was not is done or undone; statuses and logs whole; nothing left",
         bounded: 1,
         full: 20,
@@ -570,7 +582,9 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
             | Living::Volume
             | Living::Load => true,
             Living::Container
+            | Living::Stock
             | Living::Recovery
+            | Living::Pause
             | Living::Rebuilt(_)
             | Living::Network
             | Living::Leaving
@@ -586,7 +600,13 @@ fn at_point(point: points::Point, pass: usize, fault: Fault, walk: &Walk) -> Cas
             Living::Container => {
                 faults::strike(&point, pass, fault, client, |_| History::new(code(round)))
             }
+            Living::Stock => {
+                faults::strike(&point, pass, fault, client, |_| History::of_stock(code(round)))
+            }
             Living::Recovery => faults::strike_recovery(&point, fault, code(round)),
+            Living::Pause => {
+                faults::strike(&point, pass, fault, client, |_| PauseLife::new(code(round)))
+            }
             Living::Rebuilt(damage) => {
                 let begin = |daemon: &mut _| RebuiltLife::begin(daemon, damage, code(round));
                 faults::strike_start(&point, fault, begin)

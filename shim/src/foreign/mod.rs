@@ -153,6 +153,7 @@ impl Shim {
         let bundle = self.arguments.run.bundle();
         let network = self.inherited.network_namespace.as_ref().map(AsFd::as_fd);
         let mount_namespace = place::enter(self.arguments.cgroup.as_deref(), &bundle, network)?;
+        shim_failpoints::step!("shim.stock.before_launch", error);
         let program = PathBuf::from(&how.shim);
         let launch = self.launch_of(&program, &bundle, how.options.as_ref());
         let (socket, version) = launch.start()?;
@@ -161,6 +162,7 @@ impl Shim {
         let stock =
             Stock { connection, program, bundle, has_task: false, dismissed: false, lost: false };
         let stock = self.foreign.insert(Box::new(stock));
+        shim_failpoints::step!("shim.stock.after_launch", error);
         let id = self.arguments.id.as_str();
         let fifos = Fifos::make(&stock.bundle, "", options.stdin, options.terminal)
             .map_err(|source| Error::step("make the streams of", "the task", source))?;
@@ -176,8 +178,10 @@ impl Shim {
             options: how.options.clone(),
             ..CreateTaskRequest::default()
         };
+        shim_failpoints::step!("shim.stock.before_create", error);
         let created: CreateTaskResponse = stock.connection.call("Create", &request, BUILD)?;
         stock.has_task = true;
+        shim_failpoints::step!("shim.stock.after_create", error);
         stock.wait(id, "", Key::INIT);
         let stdio = fifos
             .streams(options.stdin_once)
@@ -211,7 +215,9 @@ impl Shim {
     pub(crate) fn start_by_stock(&mut self) -> Result<u32, ShimError> {
         let Some(stock) = &mut self.foreign else { return Err(ShimError::NotCreated) };
         let request = process(self.arguments.id.as_str(), "");
+        shim_failpoints::step!("shim.stock.before_start", error);
         let started: StartResponse = stock.connection.call("Start", &request, BUILD)?;
+        shim_failpoints::step!("shim.stock.after_start");
         Ok(started.pid)
     }
 
@@ -243,7 +249,9 @@ impl Shim {
                 value: options.oci_process.clone(),
             }),
         };
+        shim_failpoints::step!("shim.stock.before_exec", error);
         let _: Empty = stock.connection.call("Exec", &request, BUILD)?;
+        shim_failpoints::step!("shim.stock.after_exec");
         let request = process(id, exec_id);
         let started: Result<StartResponse, Error> = stock.connection.call("Start", &request, BUILD);
         let started = match started {
@@ -253,6 +261,7 @@ impl Shim {
                 return Err(error.into());
             }
         };
+        shim_failpoints::step!("shim.stock.after_exec_start");
         stock.wait(id, exec_id, key);
         let stdio = fifos
             .streams(true)
@@ -418,6 +427,7 @@ impl Shim {
     /// way, or it would wait for that.
     pub(crate) fn dismiss_stock(&mut self) {
         let Some(stock) = self.foreign.as_mut().filter(|stock| !stock.lost) else { return };
+        shim_failpoints::step!("shim.stock.before_delete");
         stock.dismissed = true;
         if std::mem::take(&mut stock.has_task) {
             let request = process(self.arguments.id.as_str(), "").encode_to_vec();
@@ -428,6 +438,7 @@ impl Shim {
     }
 
     fn shut_stock_down(&mut self) {
+        shim_failpoints::step!("shim.stock.before_shutdown");
         let request = ShutdownRequest { id: self.arguments.id.to_string(), now: true };
         self.ask_stock("Shutdown", &request);
     }
@@ -440,6 +451,7 @@ impl Shim {
     /// The last act: what it left is waited for, and cleaned up when it could not do so itself.
     pub(crate) fn bury_stock(&mut self) {
         let Some(stock) = self.foreign.take() else { return };
+        shim_failpoints::step!("shim.stock.before_burial");
         if !stock.dismissed {
             let launch = self.launch_of(&stock.program, &stock.bundle, None);
             if let Err(error) = launch.delete() {
