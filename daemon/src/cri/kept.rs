@@ -1,6 +1,8 @@
 //! What a kubelet asked for, kept with the record as it came, in the bytes of its message: nothing of
 //! it is lost, and a later bosund reads what an earlier one kept.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message;
@@ -41,6 +43,32 @@ pub(super) fn figures(record: &Record) -> wire::UpdatePodSandboxResourcesRequest
 /// What a container was asked to be; empty for one that another face made. Its pod's part is left out.
 pub(super) fn container(record: &Record) -> wire::CreateContainerRequest {
     container_of(&record.options)
+}
+
+/// Of what a container was asked to be, what lists show of it: with the rest, mounts and variables above
+/// all, most of a list's time went.
+pub(super) fn listed(record: &Record) -> Listed {
+    read::<ListedRequest>(&record.options, NAME).config.unwrap_or_default()
+}
+
+/// `CreateContainerRequest`, read in part.
+#[derive(Clone, PartialEq, Message)]
+struct ListedRequest {
+    #[prost(message, optional, tag = "2")]
+    config: Option<Listed>,
+}
+
+/// `ContainerConfig`, read in part.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Listed {
+    #[prost(message, optional, tag = "1")]
+    pub(super) metadata: Option<wire::ContainerMetadata>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) image: Option<wire::ImageSpec>,
+    #[prost(map = "string, string", tag = "9")]
+    pub(super) labels: HashMap<String, String>,
+    #[prost(map = "string, string", tag = "10")]
+    pub(super) annotations: HashMap<String, String>,
 }
 
 /// As [`container`], of one that is not there yet.

@@ -447,7 +447,7 @@ fn selinux(options: &wire::SeLinuxOption) -> Option<Selinux> {
 
 /// What tells a container from others where its figures are.
 pub(crate) fn container_attributes(record: &Record) -> wire::ContainerAttributes {
-    let config = kept::container(record).config.unwrap_or_default();
+    let config = kept::listed(record);
     wire::ContainerAttributes {
         id: record.id.clone(),
         metadata: Some(metadata(record, config.metadata)),
@@ -458,7 +458,7 @@ pub(crate) fn container_attributes(record: &Record) -> wire::ContainerAttributes
 
 /// A container in a list.
 pub(crate) fn listed_container(handle: &Handle, record: &Record) -> wire::Container {
-    let config = kept::container(record).config.unwrap_or_default();
+    let config = kept::listed(record);
     wire::Container {
         id: record.id.clone(),
         pod_sandbox_id: pod_of(record).to_owned(),
