@@ -81,3 +81,33 @@ fn read<M: Message + Default>(options: &ContainerOptions, name: &str) -> M {
     let bytes = kept.and_then(|text| STANDARD.decode(text).ok());
     bytes.and_then(|bytes| M::decode(bytes.as_slice()).ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lists_show_is_what_was_asked_for() {
+        let config = wire::ContainerConfig {
+            metadata: Some(wire::ContainerMetadata { name: "one".to_owned(), attempt: 3 }),
+            image: Some(wire::ImageSpec { image: "a:1".to_owned(), ..Default::default() }),
+            labels: [("label".to_owned(), "x".to_owned())].into(),
+            annotations: [("note".to_owned(), "y".to_owned())].into(),
+            envs: vec![wire::KeyValue { key: "A".to_owned(), value: "b".into() }],
+            mounts: vec![wire::Mount { host_path: "/a".to_owned(), ..Default::default() }],
+            ..wire::ContainerConfig::default()
+        };
+        let request = wire::CreateContainerRequest {
+            pod_sandbox_id: "pod".to_owned(),
+            config: Some(config.clone()),
+            sandbox_config: None,
+        };
+        let options = ContainerOptions {
+            extensions: [(NAME.to_owned(), text(&request))].into(),
+            ..ContainerOptions::default()
+        };
+        let listed = read::<ListedRequest>(&options, NAME).config.unwrap();
+        assert_eq!((listed.metadata, listed.image), (config.metadata, config.image));
+        assert_eq!((listed.labels, listed.annotations), (config.labels, config.annotations));
+    }
+}
