@@ -136,6 +136,10 @@ pub enum Error {
         SYSTEMD
     )]
     NoSystemd,
+    #[error(
+        "stream-{given} without stream-{missing}: streams are served over TLS with both, and plainly with neither"
+    )]
+    HalfTls { given: &'static str, missing: &'static str },
 }
 
 impl Config {
@@ -188,6 +192,15 @@ impl Config {
         };
         if file.cri.cgroup_driver == cri::CgroupDriver::Systemd && !Path::new(SYSTEMD).is_dir() {
             return Err(Error::NoSystemd);
+        }
+        match (&file.cri.stream_certificate, &file.cri.stream_key) {
+            (Some(_), None) => {
+                return Err(Error::HalfTls { given: "certificate", missing: "key" });
+            }
+            (None, Some(_)) => {
+                return Err(Error::HalfTls { given: "key", missing: "certificate" });
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
         let cdi_dirs = match (flags.cdi_dirs, file.cdi_dirs) {
             (none, other) if none.is_empty() && other.is_empty() => {

@@ -282,7 +282,7 @@ async fn undo(
     let gone = run::dismantle(core, &key, None).await;
     record.run = Run::Created {
         attempts: attempt,
-        error: Some("bosund ended in the middle of its start: start it again".to_owned()),
+        error: Some("bosund ended in the middle of its start, which was undone".to_owned()),
     };
     let (namespace, stored) = (key.namespace.to_string(), record.clone());
     core.store.write_soon(move |tx| tx.update_container(&namespace, &stored));

@@ -58,19 +58,30 @@ pub struct Usage {
     pub pressure: Option<Pressure>,
 }
 
+/// All that this machine has, in bytes.
+fn machine_memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    system.totalram * u64::from(system.mem_unit)
+}
+
 impl Usage {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let usage = match metrics {
             Metrics::V1(metrics) => of_v1(metrics),
             Metrics::V2(metrics) => of_v2(metrics),
         };
-        let system = rustix::system::sysinfo();
-        let machine = system.totalram * u64::from(system.mem_unit);
+        let machine = machine_memory();
         let limit = match usage.memory_limit {
             0 => machine,
             limit => limit.min(machine),
         };
         Self { memory_limit: limit, ..usage }
+    }
+
+    /// How much more memory it may have, where it has a limit below what the machine has.
+    pub(crate) fn memory_available(&self) -> Option<u64> {
+        let is_limited = self.memory_limit < machine_memory();
+        is_limited.then(|| self.memory_limit.saturating_sub(self.memory_used))
     }
 
     /// Adds what the interfaces of a network namespace have carried, from `/proc/PID/net/dev`.

@@ -59,6 +59,8 @@ impl Cri {
         make_directories(&options)?;
         propagation::check(&options.mounts)?;
         let (name, kept) = (options.name.clone(), options.extensions.clone());
+        // Who asks for the same while it is being made waits for it.
+        let _turn = self.makings.wait(name.clone()).await;
         let id = match self.make(&pod, options, taken).await {
             Ok(id) => id,
             Err(Error::NameInUse { name: in_use, holder }) => {

@@ -84,7 +84,7 @@ struct Cri {
     nri: OnceLock<bosun_nri::Nri>,
     /// Pods that are on their way, by their names.
     on_their_way: watch::Sender<HashSet<String>>,
-    /// Who makes a pod of a name is alone with it.
+    /// Who makes a pod or a container of a name is alone with it.
     makings: Turns<String>,
     /// Who stops or removes a pod is alone with it.
     endings: Turns<Key>,
@@ -132,6 +132,10 @@ pub(crate) async fn services(
     if cri.settings().network == Network::Cni {
         tokio::spawn(Arc::clone(&cri).collect_networks());
         tokio::spawn(Arc::clone(&cri).check_networks());
+    }
+    // The kubelet may write these files later, before it asks for the first stream.
+    if let Some(Err(error)) = cri.settings().streams().tls.map(|tls| tls.check()) {
+        tracing::warn!(%error, "there can be no exec, attach or port-forward yet");
     }
     cri.start_plugins().await;
     let runtime = runtime::Service::new(Arc::clone(&cri));

@@ -5,7 +5,7 @@
 //! next daemon. What nobody has any more, because a daemon ended in the middle, is collected when the
 //! next one starts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -220,25 +220,43 @@ impl Cri {
     /// them. Nobody else asks them: a kubelet has no call for it, and sees only that a pod is there.
     pub(super) async fn check_networks(self: Arc<Self>) {
         let pods = self.supervisor.sandboxes(&self.namespace);
-        stream::iter(pods)
-            .for_each_concurrent(CHECKED_AT_ONCE, |pod| self.check_network(pod))
+        let found = stream::iter(pods)
+            .map(|pod| async { self.check_network(&pod).await.err().map(|error| (pod, error)) })
+            .buffer_unordered(CHECKED_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect::<Vec<_>>()
             .await;
+        // What has no answer for one pod has none for any, and says nothing about them.
+        let mut crashed = BTreeMap::<String, (usize, String)>::new();
+        for (pod, error) in found {
+            if let bosun_cni::Error::Plugin { plugin, failure, .. } = &error
+                && failure.code().is_none()
+            {
+                let said = || (0, first_words(&error.chain()));
+                crashed.entry(plugin.clone()).or_insert_with(said).0 += 1;
+                continue;
+            }
+            let (pod, error) = (&pod.key().id, error.chain());
+            tracing::warn!(%pod, error, "its network is not as plugins made it");
+        }
+        for (plugin, (pods, error)) in crashed {
+            tracing::warn!(plugin, pods, error, "networks of pods could not be checked");
+        }
     }
 
-    async fn check_network(&self, pod: Handle) {
-        let Ok(record) = pod.record() else { return };
-        if !Self::is_plugged(&record) || !self.is_ready(&pod, &record).await {
-            return;
+    /// # Errors
+    /// What plugins say of the network of a pod that still runs.
+    async fn check_network(&self, pod: &Handle) -> bosun_cni::Result<()> {
+        let Ok(record) = pod.record() else { return Ok(()) };
+        if !Self::is_plugged(&record) || !self.is_ready(pod, &record).await {
+            return Ok(());
         }
-        let Ok(plugged) = self.plugged(&pod, &record) else { return };
-        match self.plugins.cni.check(plugged).await {
-            Ok(_) => {}
-            // It was stopped meanwhile.
-            Err(_) if !self.is_ready(&pod, &record).await => {}
-            Err(error) => {
-                let pod = &record.id;
-                tracing::warn!(pod, error = error.chain(), "its network is not as plugins made it");
-            }
+        let Ok(plugged) = self.plugged(pod, &record) else { return Ok(()) };
+        let checked = self.plugins.cni.check(plugged).await;
+        // Or it was stopped meanwhile.
+        match checked.is_err() && self.is_ready(pod, &record).await {
+            true => checked.map(drop),
+            false => Ok(()),
         }
     }
 
@@ -251,6 +269,15 @@ impl Cri {
             convert::plugin_arguments(&record.id, &request.config.unwrap_or_default())?;
         capabilities.ip_ranges = self.plugins.ranges.capability();
         Ok(Container { id: record.id.clone(), netns: path, arguments, capabilities })
+    }
+}
+
+/// As much of what a plugin wrote as a line of the log should have: some write the traces of all their threads.
+fn first_words(text: &str) -> String {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 

@@ -245,11 +245,11 @@ fn add(total: &mut trees::Usage, more: trees::Usage) {
 }
 
 fn memory(now: i64, usage: &Usage) -> wire::MemoryUsage {
-    let available = usage.memory_limit.saturating_sub(usage.memory_used);
     wire::MemoryUsage {
         timestamp: now,
         working_set_bytes: some(usage.memory_used),
-        available_bytes: some(available),
+        // Left out without a limit, as the kubelet's summary has it.
+        available_bytes: usage.memory_available().and_then(some),
         usage_bytes: some(usage.memory_total),
         rss_bytes: some(usage.memory_anonymous),
         page_faults: some(usage.page_faults),

@@ -20,6 +20,14 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+impl Tls {
+    /// # Errors
+    /// When the files can't be served with as they are now.
+    pub fn check(&self) -> Result<(), StartError> {
+        acceptor(self).map(drop)
+    }
+}
+
 pub(crate) fn acceptor(tls: &Tls) -> Result<Acceptor, StartError> {
     let chain = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -74,11 +74,16 @@ fn flags_beat_the_configuration_file() {
 fn a_mistake_in_the_configuration_file_is_named() {
     let daemon = Settings::new().prepare();
     let file = daemon.scratch().join("config.toml");
-    std::fs::write(&file, "no-such-key = 1\n").unwrap();
-    let mut command = daemon.command();
-    command.arg("--config").arg(&file);
-    let said = refused(&mut command);
-    assert!(said.contains("no-such-key") && said.contains("config.toml"), "{said}");
+    for (text, words) in [
+        ("no-such-key = 1\n", ["no-such-key", "config.toml"]),
+        ("[cri]\nstream-certificate = \"/c.pem\"\n", ["stream-certificate", "stream-key"]),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let mut command = daemon.command();
+        command.arg("--config").arg(&file);
+        let said = refused(&mut command);
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
 }
 
 #[test]

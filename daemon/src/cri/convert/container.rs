@@ -180,6 +180,7 @@ fn image_mount(mount: &wire::Mount, image: &str, pod: &Record) -> Result<ImageMo
     }
     let sub_path = mount.image_sub_path.as_str();
     is_id_mapped(mount, pod)?;
+    without_options(mount)?;
     let is_inside =
         Path::new(sub_path).components().all(|part| matches!(part, Component::Normal(_)));
     if !is_inside || sub_path.contains('\0') {
@@ -209,6 +210,7 @@ fn mount(mount: &wire::Mount, pod: &Record) -> Result<BindMount> {
             format!("{}: recursively read-only needs private propagation", mount.container_path);
         return Err(invalid("config.mounts", problem));
     }
+    without_options(mount)?;
     Ok(BindMount {
         source,
         destination: mount.container_path.clone(),
@@ -217,6 +219,16 @@ fn mount(mount: &wire::Mount, pod: &Record) -> Result<BindMount> {
         id_mapped: is_id_mapped(mount, pod)?,
         propagation,
     })
+}
+
+/// As the features of the handlers say that it is (`cri/status.rs`).
+fn without_options(mount: &wire::Mount) -> Result<()> {
+    if mount.mount_options.is_empty() {
+        return Ok(());
+    }
+    let (path, options) = (&mount.container_path, mount.mount_options.join(","));
+    let problem = format!("{path}: mount_options are no feature of this handler: {options:?}");
+    Err(invalid("config.mounts", problem))
 }
 
 /// Whether ids are mapped in a mount, which can be only as they are in the pod.

@@ -89,25 +89,42 @@ fn bandwidth(config: &wire::PodSandboxConfig) -> Result<Option<Bandwidth>> {
     }))
 }
 
-/// A quantity of Kubernetes that is a whole number: `10M`, `1Gi`, `5000`.
+/// A quantity of Kubernetes (resource.Quantity), rounded up as its Value() is: `10M`, `1Gi`, `1.5G`, `1e6`.
 fn quantity(text: &str) -> Option<u64> {
-    const SUFFIXES: [(&str, u64); 11] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("Pi", 1 << 50),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-        ("P", 1_000_000_000_000_000),
-        ("", 1),
+    /// Suffixes of powers of two, and of ten; a lone `E` is 10^18, one before a number an exponent.
+    const BINARY: [(&str, u32); 6] =
+        [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+    const DECIMAL: [(&str, i32); 10] = [
+        ("n", -9),
+        ("u", -6),
+        ("m", -3),
+        ("", 0),
+        ("k", 3),
+        ("M", 6),
+        ("G", 9),
+        ("T", 12),
+        ("P", 15),
+        ("E", 18),
     ];
-    let (suffix, factor) = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix))?;
-    let number = &text[..text.len() - suffix.len()];
-    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    number.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(*factor)
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let is_part = |c: char| c.is_ascii_digit() || c == '.';
+    let (number, suffix) = text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len()));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let binary = BINARY.iter().find(|(name, _)| *name == suffix).map(|(_, shift)| 1_u128 << shift);
+    let exponent = match suffix.strip_prefix(['e', 'E']) {
+        _ if binary.is_some() => 0,
+        Some(exponent) if !exponent.is_empty() => exponent.parse().ok()?,
+        Some(_) | None => DECIMAL.iter().find(|(name, _)| *name == suffix)?.1,
+    };
+    let exponent = exponent.checked_sub_unsigned(u32::try_from(fraction.len()).ok()?)?;
+    let power = 10_u128.checked_pow(exponent.unsigned_abs())?;
+    let scaled = digits.checked_mul(binary.unwrap_or(1))?;
+    let value = match exponent < 0 {
+        true => scaled.div_ceil(power),
+        false => scaled.checked_mul(power)?,
+    };
+    u64::try_from(value).ok()
 }
 
 #[cfg(test)]
@@ -123,10 +140,26 @@ mod tests {
 
     #[test]
     fn quantities_are_kubernetes_s() {
-        for (text, value) in [("10M", 10_000_000), ("1Gi", 1 << 30), ("5000", 5000), ("2k", 2000)] {
+        for (text, value) in [
+            ("10M", 10_000_000),
+            ("1Gi", 1 << 30),
+            ("5000", 5000),
+            ("2k", 2000),
+            ("1.5G", 1_500_000_000),
+            ("0.5M", 500_000),
+            (".5k", 500),
+            ("2.5Mi", 5 << 19),
+            ("1.0M", 1_000_000),
+            ("+1e6", 1_000_000),
+            ("12E-1", 2),
+            ("1E", 1_000_000_000_000_000_000),
+            ("1500m", 2),
+        ] {
             assert_eq!(quantity(text), Some(value), "{text}");
         }
-        for text in ["", "M", "1.5M", "-1M", "1m", "99999999999999P"] {
+        let absurd = format!("1.{}", "0".repeat(5_000));
+        let others = ["", "M", ".", "1.5.1", "-1M", "1K", "1 k", "1e", "1eM", "1e999", "1e-999"];
+        for text in others.into_iter().chain(["99999999999999P", "16Ei", &absurd]) {
             assert_eq!(quantity(text), None, "{text:?}");
         }
     }

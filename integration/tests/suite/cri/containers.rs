@@ -42,6 +42,23 @@ fn a_container_is_created_started_stopped_and_removed() {
     assert_eq!(kubelet.try_status(&id).unwrap_err().code(), tonic::Code::NotFound);
 }
 
+/// Its kubelet lost the answers: whoever asks while it is being made waits for it.
+#[test]
+fn the_same_one_asked_for_many_times_at_once_is_one() {
+    let daemon = node();
+    let (kubelet, config, pod) = prepared(&daemon);
+    let container = kubelet.container_config("one", "true");
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let create = || kubelet.try_create(&pod, &container, &config).unwrap();
+        let asking: Vec<_> = (0..20).map(|_| scope.spawn(create)).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let other = kubelet.container_config("one", "false");
+    let refused = kubelet.try_create(&pod, &other, &config).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists);
+}
+
 #[test]
 fn ends_are_told_apart() {
     let daemon = node();

@@ -245,4 +245,6 @@ fn read_only_is_a_mount_alone_or_all_that_is_below_it() {
         let travels = refused(cri::Mount { propagation: kind.into(), ..all.clone() });
         assert!(travels.contains("/all") && travels.contains("private propagation"), "{travels}");
     }
+    let optioned = refused(cri::Mount { mount_options: vec!["noexec".to_owned()], ..all });
+    assert!(optioned.contains("/all") && optioned.contains("noexec"), "{optioned}");
 }

@@ -466,6 +466,11 @@ fn a_daemon_that_starts_says_which_running_pods_have_lost_their_network() {
         kubelet.run_pod(&kubelet.pod_config("web"))
     };
     let unchecked = pod(r#","disableCheck":true"#);
+    let trace = r#"[ $CNI_COMMAND != CHECK ] || { yes goroutine | head -c 5000 >&2; exit 2; }"#;
+    script(&daemon, "crash", &format!("{trace}\n{ANSWER}"));
+    let text = r#"{"cniVersion":"1.0.0","name":"crashes","plugins":[{"type":"crash"}]}"#;
+    std::fs::write(daemon.scratch().join("net.d/10-pods.conflist"), text).unwrap();
+    let crashes = [(), ()].map(|()| kubelet.run_pod(&kubelet.pod_config("web")));
     let [checked, stopped] = [pod(""), pod("")];
     kubelet.stop_pod(&stopped).unwrap();
     std::mem::forget(kubelet);
@@ -478,7 +483,16 @@ fn a_daemon_that_starts_says_which_running_pods_have_lost_their_network() {
     for word in ["WARN", "broken", "not as plugins made it", &checked] {
         assert!(warnings[0].contains(word), "{word}: {warnings:?}");
     }
-    let checks = calls(&daemon).into_iter().filter(|call| call.starts_with("CHECK"));
+    // That of one that can't tell is said once, and in short.
+    wait::until_true("the other", || daemon.log().contains("could not be checked"));
+    let log = daemon.log();
+    let crashed: Vec<&str> = log.lines().filter(|line| line.contains("goroutine")).collect();
+    assert!(crashed.len() == 1 && crashed[0].len() < 1000, "{crashed:?}");
+    assert!(crashed[0].contains("crash") && crashed[0].contains("pods=2"), "{crashed:?}");
+    let is_checked = |call: &String| {
+        call.starts_with("CHECK") && !crashes.iter().any(|id| call.contains(id.as_str()))
+    };
+    let checks = calls(&daemon).into_iter().filter(is_checked);
     assert_eq!(checks.collect::<Vec<_>>(), [format!("CHECK {checked}")]);
     let kubelet = Kubelet::of(&daemon);
     for id in [&checked, &unchecked] {

@@ -34,6 +34,7 @@ fn containers_and_pods_say_what_they_use() {
     assert_eq!(seen.attributes.unwrap().labels, busy.labels);
     let memory = seen.memory.unwrap();
     assert!(memory.working_set_bytes.unwrap().value > 0 && memory.usage_bytes.unwrap().value > 0);
+    assert_eq!(memory.available_bytes, None, "it has no limit");
     let before = seen.cpu.unwrap().usage_core_nano_seconds.unwrap().value;
     wait::until_true("more work", || {
         let again = stats(&id).cpu.unwrap();
