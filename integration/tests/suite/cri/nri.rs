@@ -520,10 +520,11 @@ fn nobody_sees_a_pod_or_a_container_before_plugins_have_agreed() {
         let id = at.recv().unwrap();
         assert!(kubelet.containers(cri::ContainerFilter::default()).is_empty());
         assert!(kubelet.try_status(&id).is_err());
-        let again = kubelet.try_create(&pod, &container, &config).unwrap_err();
-        assert_eq!(again.code(), tonic::Code::AlreadyExists, "one at a time: {again}");
+        // Who asks for the same meanwhile waits, and is told the same.
+        let again = scope.spawn(|| kubelet.try_create(&pod, &container, &config));
         let_go.send(()).unwrap();
         assert_eq!(creating.join().unwrap().unwrap(), id);
+        assert_eq!(again.join().unwrap().unwrap(), id);
     });
     assert_eq!(kubelet.containers(cri::ContainerFilter::default()).len(), 1);
 }
