@@ -15,7 +15,19 @@ const DEPTH: usize = 6;
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
+/// What the draws of a run begin with: `SEED=n` draws others.
+#[must_use]
+pub fn seed() -> u64 {
+    std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 impl Random {
+    /// Of a round, each of which draws something else.
+    #[must_use]
+    pub fn of_round(number: usize) -> Self {
+        Self(seed().wrapping_mul(999_983).wrapping_add(number as u64))
+    }
+
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 use super::{Case, Round};
 use crate::api::Api;
 use crate::daemon::Daemon;
-use crate::messages::{Method, Random, Schema, Texts, damage};
+use crate::messages::{Method, Random, Schema, Texts, damage, seed};
 use crate::wait;
 
 /// Clients that call at once.
@@ -62,7 +62,7 @@ fn all_methods(round: &Round) {
     let daemon = Daemon::start();
     let tree = tree(&daemon);
     let (schema, texts) = (Schema::of(bosun_proto::FILE_DESCRIPTORS), texts(&tree));
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
+    let seed = seed();
     let count = round.count(2_000, 100_000);
     let makes = |method: &Method| MAKING.iter().any(|name| method.path.ends_with(name));
     let all: Vec<&Method> = schema.methods.iter().collect();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, settled};
+use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, may_be, settled};
 use super::lives::ImageLife;
 use crate::archive;
 use crate::criu::{COUNT, with_one_that_waits};
@@ -92,22 +92,11 @@ impl CheckpointLife {
         }
     }
 
-    /// Where the container may be now.
-    fn states(&self) -> BTreeSet<State> {
-        let mut states = self.states.clone();
-        if self.shim_killed
-            && (states.contains(&State::Running) || states.contains(&State::Created))
-        {
-            states.insert(State::Exited);
-        }
-        states
-    }
-
     /// A container that is there is as its calls allow, and stands still only if it has ended; nothing of what
     /// was done to it lies beside it.
     #[track_caller]
     fn expect_container(&self, daemon: &Daemon, case: &str) {
-        let seen = settled(daemon, &self.states(), case, self);
+        let seen = settled(daemon, &may_be(&self.states, self.shim_killed), case, self);
         if seen == State::Running {
             goes_on(daemon, "one", case);
         }

@@ -12,7 +12,7 @@ use super::{Case, Round};
 use crate::archive;
 use crate::daemon::{Daemon, program};
 use crate::image::{Image, Recipe, noise};
-use crate::messages::Random;
+use crate::messages::{Random, seed};
 use crate::process::Process;
 use crate::tar::Entry;
 
@@ -57,8 +57,7 @@ impl Damage {
 
 /// The next daemon starts by itself, and loses nothing that stood elsewhere.
 fn any_file(round: &Round) {
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
-    let mut random = Random(seed.wrapping_mul(999_983).wrapping_add(round.number as u64));
+    let mut random = Random::of_round(round.number);
     let mut daemon = Daemon::start();
     load(&daemon);
     let running = start_running(&daemon);
@@ -79,7 +78,8 @@ fn any_file(round: &Round) {
         struck.insert(kind(&root, &path));
         let damage = *random.pick(&DAMAGES);
         let case = format!(
-            "SEED={seed} round {}, file {number}: {damage:?} {}",
+            "SEED={} round {}, file {number}: {damage:?} {}",
+            seed(),
             round.number,
             path.display()
         );

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Case, Round};
-use crate::messages::{Random, damage};
+use crate::messages::{Random, damage, seed};
 
 /// How many inputs a round of the suite draws for each target.
 const INPUTS: usize = 500;
@@ -34,8 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn draw(name: &str, target: fn(&[u8]), round: &Round) {
     let corpus = corpus(name);
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
-    let mut random = Random(seed.wrapping_mul(999_983).wrapping_add(round.number as u64));
+    let mut random = Random::of_round(round.number);
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let time = Duration::from_secs(seconds.unwrap_or(3600));
     let (begin, mut inputs) = (Instant::now(), 0);
@@ -52,7 +51,7 @@ fn draw(name: &str, target: fn(&[u8]), round: &Round) {
             let path = std::env::temp_dir().join(format!("bosun-{name}-{:016x}", random.0));
             std::fs::write(&path, &input).expect("room for the input");
             let what = if held.is_err() { "does not hold".to_owned() } else { format!("{took:?}") };
-            panic!("input {inputs} of seed {seed}: {what}: it is in {}", path.display());
+            panic!("input {inputs} of seed {}: {what}: it is in {}", seed(), path.display());
         }
         inputs += 1;
     }

@@ -214,13 +214,7 @@ impl History {
 
     /// Where the container may be now.
     fn states(&self) -> BTreeSet<State> {
-        let mut states = self.states.clone();
-        if self.shim_killed.is_some()
-            && (states.contains(&State::Running) || states.contains(&State::Created))
-        {
-            states.insert(State::Exited);
-        }
-        states
+        may_be(&self.states, self.shim_killed.is_some())
     }
 
     /// What has to be in the log of one that has ended. Who ends with its own code has written its last line;
@@ -396,6 +390,29 @@ pub(super) fn learn_at_most<T: Ord>(known: &mut BTreeSet<T>, told: Told, after: 
     }
 }
 
+/// As [`learn`], of a start: one that was not stopped runs on, though it is refused another.
+pub(super) fn learn_of_start(known: &mut BTreeSet<State>, told: Told) {
+    if !(told == Told::Failed && known.contains(&State::Running)) {
+        learn(known, told, State::Running);
+    }
+}
+
+/// As [`learn`], of a stop, which ends only what runs.
+pub(super) fn learn_of_stop(known: &mut BTreeSet<State>, told: Told) {
+    if known.contains(&State::Running) {
+        learn(known, told, State::Exited);
+    }
+}
+
+/// Where a container may be now, by what is known of its calls: who is killed with its shim has ended.
+pub(super) fn may_be(known: &BTreeSet<State>, shim_killed: bool) -> BTreeSet<State> {
+    let mut states = known.clone();
+    if shim_killed && (states.contains(&State::Running) || states.contains(&State::Created)) {
+        states.insert(State::Exited);
+    }
+    states
+}
+
 /// Where the only container has come to be, which is where it may be.
 ///
 /// # Panics
@@ -407,25 +424,32 @@ pub(super) fn settled(
     case: &str,
     life: &dyn std::fmt::Debug,
 ) -> State {
-    let mut seen = State::Absent;
-    let settled = wait::within(SETTLED, || {
-        seen = state(daemon, case);
-        allowed.contains(&seen).then_some(())
-    });
-    assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {life:?}");
-    seen
+    settled_by(daemon, allowed, case, life, |listed| match listed {
+        "" => Some(State::Absent),
+        "one created" => Some(State::Created),
+        "one running" => Some(State::Running),
+        "one exited" => Some(State::Exited),
+        _ => None,
+    })
 }
 
-/// Where the only container is.
-fn state(daemon: &Daemon, case: &str) -> State {
-    let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
-    match listed.as_str() {
-        "" => State::Absent,
-        "one created" => State::Created,
-        "one running" => State::Running,
-        "one exited" => State::Exited,
-        other => panic!("{case}: listed are {other:?}"),
-    }
+/// As [`settled`], where `states` says which state it is that is listed; `None` of what can't be.
+#[track_caller]
+pub(super) fn settled_by<S: Copy + Ord + std::fmt::Debug>(
+    daemon: &Daemon,
+    allowed: &BTreeSet<S>,
+    case: &str,
+    life: &dyn std::fmt::Debug,
+    states: impl Fn(&str) -> Option<S>,
+) -> S {
+    let mut seen = None;
+    let settled = wait::within(SETTLED, || {
+        let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
+        let state = states(&listed).unwrap_or_else(|| panic!("{case}: listed are {listed:?}"));
+        seen = Some(state);
+        allowed.contains(&state).then_some(state)
+    });
+    settled.unwrap_or_else(|| panic!("{case}: it is {seen:?}, and may be {allowed:?}: {life:?}"))
 }
 
 /// The status is the process' own, or says that it is unknown.

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::life::{Answer, Life, Patience, SETTLED, State, Told, learn, settled};
+use super::life::{
+    Answer, Life, Patience, SETTLED, State, Told, learn, learn_of_start, learn_of_stop, may_be,
+    settled,
+};
 use crate::ctl::Ctl;
 use crate::daemon::Daemon;
 use crate::{http, wait};
@@ -61,17 +64,8 @@ impl Life for NetworkLife {
     fn note(&mut self, call: usize, told: Told) {
         match CALLS[call] {
             Call::Create => learn(&mut self.states, told, State::Created),
-            Call::Start | Call::StartAgain => {
-                // One that was not stopped runs on.
-                if !(told == Told::Failed && self.states.contains(&State::Running)) {
-                    learn(&mut self.states, told, State::Running);
-                }
-            }
-            Call::Stop => {
-                if self.states.contains(&State::Running) {
-                    learn(&mut self.states, told, State::Exited);
-                }
-            }
+            Call::Start | Call::StartAgain => learn_of_start(&mut self.states, told),
+            Call::Stop => learn_of_stop(&mut self.states, told),
             Call::Remove => learn(&mut self.states, told, State::Absent),
         }
     }
@@ -83,12 +77,7 @@ impl Life for NetworkLife {
     /// One that runs is reached, one that does not has no port; another one is reached by the same port.
     #[track_caller]
     fn expect_sound(&self, daemon: &Daemon, case: &str) {
-        let mut allowed = self.states.clone();
-        if self.shim_killed
-            && (allowed.contains(&State::Running) || allowed.contains(&State::Created))
-        {
-            allowed.insert(State::Exited);
-        }
+        let allowed = may_be(&self.states, self.shim_killed);
         match settled(daemon, &allowed, case, self) {
             State::Running => expect_reached(daemon, true, case),
             State::Absent | State::Created | State::Exited => expect_reached(daemon, false, case),

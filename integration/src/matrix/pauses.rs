@@ -163,22 +163,15 @@ impl PauseLife {
     }
 }
 
-/// Where the only container has come to be, which is where it may be.
+/// As [`life::settled`], of one that may be paused.
 #[track_caller]
 fn settled(daemon: &Daemon, allowed: &BTreeSet<State>, case: &str, life: &PauseLife) -> State {
-    let mut seen = State::Absent;
-    let settled = wait::within(SETTLED, || {
-        let listed = daemon.ctl("ps -a --format '{{.Names}} {{.State}}'").text();
-        seen = match listed.as_str() {
-            "" => State::Absent,
-            "one created" => State::Created,
-            "one running" => State::Running,
-            "one paused" => State::Paused,
-            "one exited" => State::Exited,
-            other => panic!("{case}: listed are {other:?}"),
-        };
-        allowed.contains(&seen).then_some(())
-    });
-    assert!(settled.is_some(), "{case}: it is {seen:?}, and may be {allowed:?}: {life:?}");
-    seen
+    life::settled_by(daemon, allowed, case, life, |listed| match listed {
+        "" => Some(State::Absent),
+        "one created" => Some(State::Created),
+        "one running" => Some(State::Running),
+        "one paused" => Some(State::Paused),
+        "one exited" => Some(State::Exited),
+        _ => None,
+    })
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::life::{Answer, Life, Patience, State, Told, learn, settled};
+use super::life::{
+    Answer, Life, Patience, State, Told, learn, learn_of_start, learn_of_stop, may_be, settled,
+};
 use super::lives::ImageLife;
 use crate::archive;
 use crate::ctl::Ctl;
@@ -98,18 +100,9 @@ impl Life for VolumeLife {
         match CALLS[call] {
             Call::Load => {}
             Call::Create => learn(&mut self.states, told, State::Created),
-            Call::Start | Call::StartAgain => {
-                // One that was not stopped runs on.
-                if !(told == Told::Failed && self.states.contains(&State::Running)) {
-                    learn(&mut self.states, told, State::Running);
-                }
-            }
+            Call::Start | Call::StartAgain => learn_of_start(&mut self.states, told),
             Call::Use => learn(&mut self.used, told, 1),
-            Call::Stop => {
-                if self.states.contains(&State::Running) {
-                    learn(&mut self.states, told, State::Exited);
-                }
-            }
+            Call::Stop => learn_of_stop(&mut self.states, told),
             Call::Remove => learn(&mut self.states, told, State::Absent),
         }
     }
@@ -120,12 +113,7 @@ impl Life for VolumeLife {
 
     #[track_caller]
     fn expect_sound(&self, daemon: &Daemon, case: &str) {
-        let mut allowed = self.states.clone();
-        if self.shim_killed
-            && (allowed.contains(&State::Running) || allowed.contains(&State::Created))
-        {
-            allowed.insert(State::Exited);
-        }
+        let allowed = may_be(&self.states, self.shim_killed);
         let seen = settled(daemon, &allowed, case, self);
         if matches!(seen, State::Created | State::Exited) {
             daemon.ctl("start one").ok();

@@ -48,6 +48,29 @@ fn exec_url(kubelet: &Kubelet, id: &str, script: &str, tty: bool) -> String {
     kubelet.call(|mut client| async move { client.exec(request).await }).unwrap().url
 }
 
+fn attach_url(kubelet: &Kubelet, id: &str) -> String {
+    let request = cri::AttachRequest {
+        container_id: id.to_owned(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        ..cri::AttachRequest::default()
+    };
+    kubelet.call(|mut client| async move { client.attach(request).await }).unwrap().url
+}
+
+/// Types a line over SPDY, and hangs up once it is answered.
+async fn converse(url: &str, typed: &[u8], answer: &str) {
+    let (mut sender, mut receiver) = spdy::open(url, V4).await;
+    sender.stream("error").await;
+    let stdin = sender.stream("stdin").await;
+    let stdout = sender.stream("stdout").await;
+    sender.stream("stderr").await;
+    sender.data(stdin, typed, false).await;
+    receiver.until(|receiver| receiver.has(stdout, answer)).await;
+    sender.shutdown().await;
+}
+
 #[test]
 fn a_command_has_its_streams_and_tells_its_code() {
     let daemon = node();
@@ -169,27 +192,8 @@ fn clients_attach_one_after_the_other_until_the_container_ends() {
         container.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         container.stdin = true;
     });
-    let url = || {
-        let request = cri::AttachRequest {
-            container_id: id.clone(),
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            ..cri::AttachRequest::default()
-        };
-        kubelet.call(|mut client| async move { client.attach(request).await }).unwrap().url
-    };
-    let first = url();
-    talk(&daemon, &kubelet, async {
-        let (mut sender, mut receiver) = spdy::open(&first, V4).await;
-        sender.stream("error").await;
-        let stdin = sender.stream("stdin").await;
-        let stdout = sender.stream("stdout").await;
-        sender.stream("stderr").await;
-        sender.data(stdin, b"one\n", false).await;
-        receiver.until(|receiver| receiver.has(stdout, "got one\n")).await;
-        sender.shutdown().await;
-    });
+    let url = || attach_url(&kubelet, &id);
+    talk(&daemon, &kubelet, converse(&url(), b"one\n", "got one\n"));
     let second = url();
     talk(&daemon, &kubelet, async {
         let mut socket = socket::open(&second, V5).await;
@@ -311,24 +315,7 @@ fn standard_input_that_is_for_one_client_ends_with_it() {
         container.command = ["/bin/sh", "-c", "cat; exit 4"].map(str::to_owned).to_vec();
         (container.stdin, container.stdin_once) = (true, true);
     });
-    let request = cri::AttachRequest {
-        container_id: id.clone(),
-        stdin: true,
-        stdout: true,
-        stderr: true,
-        ..cri::AttachRequest::default()
-    };
-    let url = kubelet.call(|mut client| async move { client.attach(request).await }).unwrap().url;
-    talk(&daemon, &kubelet, async {
-        let (mut sender, mut receiver) = spdy::open(&url, V4).await;
-        sender.stream("error").await;
-        let stdin = sender.stream("stdin").await;
-        let stdout = sender.stream("stdout").await;
-        sender.stream("stderr").await;
-        sender.data(stdin, b"one\n", false).await;
-        receiver.until(|receiver| receiver.has(stdout, "one\n")).await;
-        sender.shutdown().await;
-    });
+    talk(&daemon, &kubelet, converse(&attach_url(&kubelet, &id), b"one\n", "one\n"));
     assert_eq!(kubelet.ended(&id).exit_code, 4);
 }
 
