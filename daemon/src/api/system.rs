@@ -7,7 +7,7 @@ use bosun_proto::v1::system_server::System;
 use tonic::{Request, Response, Status};
 
 use super::{convert, disk};
-use crate::container::{Phase, Supervisor};
+use crate::container::{Phase, Supervisor, machine_memory};
 use crate::time::Time;
 
 /// What the daemon knows of itself and can't find out later.
@@ -61,7 +61,6 @@ impl System for Service {
             core.store.read(|tx| tx.counts()).await.map_err(crate::Error::from)?;
         let last_event =
             core.store.read(|tx| tx.newest_event()).await.map_err(crate::Error::from)?;
-        let system = rustix::system::sysinfo();
         Ok(Response::new(v1::InfoResponse {
             pid: std::process::id(),
             started_at: Some(convert::time(self.about.started_at)),
@@ -84,7 +83,7 @@ impl System for Service {
             operating_system: operating_system(),
             cpus: std::thread::available_parallelism()
                 .map_or(0, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
-            memory_total: system.totalram * u64::from(system.mem_unit),
+            memory_total: machine_memory(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             warnings: self.about.warnings.clone(),
             last_event,

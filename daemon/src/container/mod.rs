@@ -62,6 +62,7 @@ pub use sandbox::network_path;
 pub(crate) use supervisor::random_id;
 pub use supervisor::{Adjuster, Created, Draft, Supervisor};
 pub use top::Processes;
+pub(crate) use usage::machine_memory;
 pub use usage::{
     DeviceUse, HugepageUse, Interface, Measures, Pressure, Stall, Traffic, Usage, Waited,
 };

@@ -59,7 +59,7 @@ pub struct Usage {
 }
 
 /// All that this machine has, in bytes.
-fn machine_memory() -> u64 {
+pub(crate) fn machine_memory() -> u64 {
     let system = rustix::system::sysinfo();
     system.totalram * u64::from(system.mem_unit)
 }

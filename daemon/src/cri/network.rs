@@ -220,15 +220,13 @@ impl Cri {
     /// them. Nobody else asks them: a kubelet has no call for it, and sees only that a pod is there.
     pub(super) async fn check_networks(self: Arc<Self>) {
         let pods = self.supervisor.sandboxes(&self.namespace);
-        let found = stream::iter(pods)
-            .map(|pod| async { self.check_network(&pod).await.err().map(|error| (pod, error)) })
-            .buffer_unordered(CHECKED_AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect::<Vec<_>>()
-            .await;
+        let mut checks = stream::iter(pods)
+            .map(|pod| async { (self.check_network(&pod).await, pod) })
+            .buffer_unordered(CHECKED_AT_ONCE);
         // What has no answer for one pod has none for any, and says nothing about them.
         let mut crashed = BTreeMap::<String, (usize, String)>::new();
-        for (pod, error) in found {
+        while let Some((checked, pod)) = checks.next().await {
+            let Err(error) = checked else { continue };
             if let bosun_cni::Error::Plugin { plugin, failure, .. } = &error
                 && failure.code().is_none()
             {

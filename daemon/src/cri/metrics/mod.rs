@@ -158,7 +158,7 @@ fn device_name((major, minor): (u64, u64)) -> String {
 
 fn of_container(seen: &Seen, (pod, namespace): (&str, &str)) -> wire::ContainerMetrics {
     let record = &seen.record;
-    let config = kept::container(record).config.unwrap_or_default().metadata.unwrap_or_default();
+    let config = kept::listed(record).metadata.unwrap_or_default();
     let image = record.image_name();
     let id = id_label(&seen.cgroup);
     let labels = [&id, &record.id, &image, &config.name].map(String::as_str);
